@@ -1,0 +1,252 @@
+"""Everything that can go wrong, as one tree.
+
+A `StreamError` has two renderings: while no byte went out it is an HTTP status with a JSON body; after that it is the
+terminal record `Failure`. The code is the stable name that clients and dashboards key on.
+
+    StreamError
+    ├── BadRequest            400  bad_request
+    ├── UnknownStream         404  unknown_stream
+    ├── TooLarge              413  request_too_large
+    ├── UnsupportedMedia      415  unsupported_media_type
+    ├── InternalError         500  internal_error
+    ├── Overloaded            503  overloaded                 retryable
+    ├── Draining              503  shutting_down              retryable
+    ├── StreamTooLarge        502  stream_too_large
+    └── UpstreamError         502  upstream_error             retryable
+        ├── Unreachable       502  upstream_unreachable       retryable
+        ├── Disconnected      502  upstream_disconnected      retryable   no answer, or cut in mid-stream
+        ├── Malformed         502  upstream_malformed                     not a stream, not JSON, over a bound
+        ├── Empty             502  upstream_empty             retryable   ended with nothing in it
+        ├── Truncated         502  upstream_truncated         retryable   ended cleanly without a finish
+        ├── Unauthorized      502  upstream_auth                          our key, not the client's
+        ├── Unpaid            502  upstream_quota                         our credit is used up
+        ├── Rejected          400  upstream_rejected                      the client's parameters
+        ├── RateLimited       429  upstream_rate_limited      retryable
+        └── TimedOut          504
+            ├── ConnectTimeout      upstream_connect_timeout  retryable
+            ├── FirstTokenTimeout   first_token_timeout       retryable
+            ├── IdleTimeout         idle_timeout              retryable   no byte for too long
+            ├── ProgressTimeout     progress_timeout          retryable   bytes, but no content
+            └── TotalTimeout        total_timeout
+
+*retryable* tells a client whether the same request may succeed later. It says nothing about whether the service itself
+tries again: that is `upstream.retry`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamError(Exception):
+    """Base of all. *message* is for people: bounded, and free of keys, prompts and answers.
+
+    *param* names the offending field of the request; *retry_after* is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+    message: ClassVar[str] = "The service failed to handle this request."
+
+    def __init__(
+        self, message: str | None = None, *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        self.text = message or self.message
+        super().__init__(self.text)
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(StreamError):
+    """The request is wrong; *param* says where."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "bad_request"
+    message = "The request is not valid."
+
+
+class UnknownStream(StreamError):
+    """No stream of that id, or no longer."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "unknown_stream"
+    message = "There is no such stream, or it is no longer kept."
+
+
+class TooLarge(StreamError):
+    """The request's body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+    message = "The request body is too large."
+
+
+class UnsupportedMedia(StreamError):
+    """The request's body is declared as something other than JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+    message = "The body must be sent as application/json."
+
+
+class InternalError(StreamError):
+    """A fault of ours."""
+
+
+class Overloaded(StreamError):
+    """Full: as many streams are live as the settings allow."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "overloaded"
+    retryable = True
+    message = "The service is full. Try again shortly."
+
+
+class Draining(StreamError):
+    """Shutting down: no new streams, and what did not finish in time is ended."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "shutting_down"
+    retryable = True
+    message = "The service is shutting down."
+
+
+class StreamTooLarge(StreamError):
+    """The answer outgrew the bound on one stream's log."""
+
+    status = 502
+    type = "upstream_error"
+    code = "stream_too_large"
+    message = "The answer is larger than this service keeps."
+
+
+class UpstreamError(StreamError):
+    """Upstream failed: a 5xx, an error inside the stream, or a finish reason that means failure."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    retryable = True
+    message = "The upstream service failed."
+
+
+class Unreachable(UpstreamError):
+    """No connection to upstream: refused, no such host, TLS. Nothing was sent."""
+
+    code = "upstream_unreachable"
+    message = "The upstream service cannot be reached."
+
+
+class Disconnected(UpstreamError):
+    """Upstream closed or reset the connection before it answered, or in mid-stream."""
+
+    code = "upstream_disconnected"
+    message = "The upstream service closed the connection early."
+
+
+class Malformed(UpstreamError):
+    """Upstream spoke nonsense: HTML, broken JSON, an unknown encoding, a line over the bound."""
+
+    code = "upstream_malformed"
+    retryable = False
+    message = "The upstream service sent something that is not a chat completion stream."
+
+
+class Empty(UpstreamError):
+    """Upstream's stream ended with nothing usable in it."""
+
+    code = "upstream_empty"
+    message = "The upstream service ended the stream without an answer."
+
+
+class Truncated(UpstreamError):
+    """Upstream's stream ended cleanly, but with neither a finish reason nor `[DONE]`."""
+
+    code = "upstream_truncated"
+    message = "The upstream service ended the stream before the answer was finished."
+
+
+class Unauthorized(UpstreamError):
+    """Upstream refused our key (401, 403). The client can do nothing about it."""
+
+    code = "upstream_auth"
+    retryable = False
+    message = "The upstream service refused this service's credentials."
+
+
+class Unpaid(UpstreamError):
+    """Upstream wants money (402). Like a refused key, nothing that the client could mend."""
+
+    code = "upstream_quota"
+    retryable = False
+    message = "The upstream service's credit is used up."
+
+
+class Rejected(UpstreamError):
+    """Upstream refused the request's parameters (400, 404, 413, 422)."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "upstream_rejected"
+    retryable = False
+    message = "The upstream service rejected the request."
+
+
+class RateLimited(UpstreamError):
+    """Upstream's own 429."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "upstream_rate_limited"
+    message = "The upstream service is limiting requests."
+
+
+class TimedOut(UpstreamError):
+    """Upstream was too slow in one of five ways; the subclasses name them."""
+
+    status = 504
+    type = "timeout_error"
+
+
+class ConnectTimeout(TimedOut):
+    """No connection within the connect limit. Nothing was sent."""
+
+    code = "upstream_connect_timeout"
+    message = "Connecting to the upstream service took too long."
+
+
+class FirstTokenTimeout(TimedOut):
+    """No content within the first-token limit."""
+
+    code = "first_token_timeout"
+    message = "The upstream service took too long to begin its answer."
+
+
+class IdleTimeout(TimedOut):
+    """No byte within the byte-idle limit, after the answer had begun."""
+
+    code = "idle_timeout"
+    message = "The upstream service went silent in the middle of its answer."
+
+
+class ProgressTimeout(TimedOut):
+    """Bytes, but no content within the progress-idle limit: heartbeats that hide a stall."""
+
+    code = "progress_timeout"
+    message = "The upstream service kept the connection alive without sending any more of its answer."
+
+
+class TotalTimeout(TimedOut):
+    """The stream as a whole took longer than the total limit."""
+
+    code = "total_timeout"
+    retryable = False
+    message = "The answer took longer than this service allows."

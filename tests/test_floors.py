@@ -1,0 +1,90 @@
+"""The house: imports go downwards only, and each third party has its floor."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).parent.parent / "app"
+
+# Floor by room. Rooms on the same floor never import each other, with the exceptions beside them.
+FLOORS = {
+    "cli": 5,
+    "__main__": 6,
+    "main": 4,
+    "settings": 4,
+    "telemetry": 4,
+    "edge": 3,
+    "hub": 2,
+    "relay": 2,
+    "upstream": 1,
+    "rechunk": 1,
+    "journal": 1,
+    "wire": 1,
+    "model": 0,
+    "errors": 0,
+}
+# The composition root reads the settings it composes from; a hub runs relays.
+SAME_FLOOR = {("main", "settings"), ("hub", "relay")}
+# Settings check the name of a cut; nothing on the bottom floor is needed for that.
+THIRD_PARTIES: dict[str, set[str]] = {
+    "edge": {"starlette", "sse_starlette", "pydantic", "orjson", "structlog"},
+    "hub": {"structlog"},
+    "relay": {"structlog"},
+    "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "httptools", "stamina", "orjson"},
+    "rechunk": {"regex"},
+    "journal": set(),
+    "wire": {"orjson"},
+    "model": set(),
+    "errors": set(),
+}
+
+FILES = sorted(APP.rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(dotted: str) -> str:
+    return dotted.split(".")[1]
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(APP)) for file in FILES])
+def test_imports(file: Path) -> None:
+    """A module imports from lower floors and its own room, and only the third parties of its floor."""
+    here = file.relative_to(APP).with_suffix("").parts[0]
+    if here == "__init__":
+        assert imports(file) == set()
+        return
+    for name in imports(file):
+        top = name.split(".")[0]
+        if name == "app.__version__":
+            continue
+        if top == "app":
+            there = room(name)
+            below = FLOORS[there] < FLOORS[here]
+            assert below or there == here or (here, there) in SAME_FLOOR, f"{here} imports {name}"
+        elif top not in sys.stdlib_module_names and here in THIRD_PARTIES:
+            assert top in THIRD_PARTIES[here], f"{here} imports {top}"
+
+
+def test_every_room_has_a_floor() -> None:
+    """No module stands outside the house."""
+    rooms = {file.relative_to(APP).with_suffix("").parts[0] for file in FILES} - {"__init__"}
+    assert rooms <= set(FLOORS)
+
+
+def test_size() -> None:
+    """A file over 400 lines wants a split."""
+    assert [file.name for file in FILES if len(file.read_text().splitlines()) > 400] == []
