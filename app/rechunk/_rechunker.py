@@ -1,0 +1,42 @@
+"""What every way to re-chunk promises to whoever feeds it, and the joining that all but one begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import cast
+
+from app.model import TEXT, Event, Text
+
+
+class Rechunker:
+    """Cuts the texts of one stream anew. This one leaves them as they are; subclasses do more.
+
+    *held* is true while text is held back. Then the caller sees to it that `flush` is called within *max_delay*
+    seconds, or, where that is None, at the latest when the stream ends.
+    """
+
+    __slots__ = ()
+
+    held: bool = False
+    max_delay: float | None = None
+
+    def feed(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Take what came with one network read; return what may leave now, in order."""
+        return events
+
+    def flush(self) -> Sequence[Event]:
+        """Return the text that was held back, as one event, or nothing if there is none."""
+        return ()
+
+
+def merge(events: Sequence[Event]) -> Sequence[Event]:
+    """Join neighbours that are text of the same kind; keep everything else, and the order."""
+    merged: list[Event] = []
+    for kind, run in groupby(events, type):
+        if kind in TEXT:
+            texts = cast("list[Text]", list(run))
+            merged.append(type(texts[0])("".join([event.text for event in texts])))
+        else:
+            merged.extend(run)
+    return merged
