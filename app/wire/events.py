@@ -1,0 +1,95 @@
+"""The native dialect: one named SSE event per record.
+
+The form is chosen so that no client library loses or invents an event: LF line ends, one-line JSON, data in every
+block, an id on every block, `retry:` riding on the first block of each response, no byte-order mark.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import orjson
+
+from app.model import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+
+
+class EventEncoder:
+    """Encodes one response. *retry_ms* is the reconnection time told to the client with the first block."""
+
+    __slots__ = ("_head", "_id", "_stream_id")
+
+    def __init__(self, stream_id: str, retry_ms: int) -> None:
+        self._stream_id = stream_id
+        self._id = b"id: %s-" % stream_id.encode()
+        self._head = b"retry: %d\n" % retry_ms
+
+    def __call__(self, batch: Batch) -> bytes:
+        seq, events = batch
+        head, self._head = self._head, b""
+        if len(events) == 1:  # a reader that keeps up
+            return head + self._block(seq, events[0])
+        return head + b"".join([self._block(number, event) for number, event in enumerate(events, seq)])
+
+    def _block(self, seq: int, event: Event) -> bytes:
+        if type(event) is Delta:
+            return b"%s%d\nevent: delta\ndata: %s\n\n" % (self._id, seq, _dumps({"content": event.text}))
+        name, data = _render(event, self._stream_id)
+        return b"%s%d\nevent: %s\ndata: %s\n\n" % (self._id, seq, name, _dumps(data))
+
+
+def _render(event: Event, stream_id: str) -> tuple[bytes, dict[str, Any]]:
+    match event:
+        case Delta(text):
+            return b"delta", {"content": text}
+        case Reasoning(text):
+            return b"reasoning", {"content": text}
+        case Refusal(text):
+            return b"refusal", {"content": text}
+        case ToolCall(index, call_id, name, arguments):
+            named = {key: value for key, value in (("id", call_id), ("name", name)) if value}
+            return b"tool_call", {"index": index, **named, "arguments": arguments}
+        case Start(model, created):
+            return b"start", {"stream_id": stream_id, "model": model, "created": created}
+        case Done():
+            raw = {} if event.raw_reason is None else {"raw_finish_reason": event.raw_reason}
+            return b"done", {
+                "finish_reason": event.finish_reason,
+                **raw,
+                "usage": _usage(event.usage),
+                "model": event.model,
+                "first_token_ms": event.first_token_ms,
+                "duration_ms": event.duration_ms,
+            }
+        case Failure():
+            return b"error", {"error": error_object(event), "usage": _usage(event.usage)}
+        case _:
+            assert_never(event)
+
+
+def error_object(failure: Failure) -> dict[str, Any]:
+    """Return the members of the error object that the in-band event and the HTTP body share."""
+    return {
+        "message": failure.message,
+        "type": failure.type,
+        "code": failure.code,
+        "retryable": failure.retryable,
+    }
+
+
+def _usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {**usage.fields, "estimated": True} if usage.estimated else dict(usage.fields)
+
+
+def _dumps(data: dict[str, Any]) -> bytes:
+    """Return one line of JSON that survives readers which take more than CR and LF for a line end.
+
+    orjson escapes the ASCII controls; U+0085, U+2028 and U+2029 are legal in JSON but cut by `str.splitlines`, which
+    httpx's own line iterator and other hand-made readers use (reference/upstream.md F4).
+    """
+    line = orjson.dumps(data)
+    if b"\xe2\x80" in line or b"\xc2\x85" in line:
+        line = line.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+        line = line.replace(b"\xc2\x85", b"\\u0085")
+    return line

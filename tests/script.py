@@ -1,0 +1,43 @@
+"""A fake at the seam that the design names: a `Source` that plays what a test wrote down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from app.model import Content, Done, StreamRequest, Trace
+
+
+class Script:
+    """A `Source` that plays steps: a batch is yielded, an exception raised, an event or a future waited for.
+
+    It tells how it was treated: *started* counts its generators, *closed* is set when one has ended, however that came
+    about.
+    """
+
+    def __init__(self, *steps: Sequence[Content | Done] | BaseException | Callable[[], Any], status: int = 200) -> None:
+        self.steps = steps
+        self.status = status
+        self.started = 0
+        self.closed = asyncio.Event()
+
+    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+        self.started += 1
+        trace.attempts += 1
+        trace.status = self.status
+        try:
+            for step in self.steps:
+                if isinstance(step, BaseException):
+                    raise step
+                if callable(step):
+                    await step()
+                else:
+                    yield step
+        finally:
+            self.closed.set()
+
+
+async def forever() -> None:
+    """A step of a `Script`: upstream says nothing more."""
+    await asyncio.get_running_loop().create_future()
