@@ -19,8 +19,8 @@ class Source(Protocol):
         """Ask upstream and yield one batch per network read.
 
         The first batch is empty and comes with upstream's response headers. A batch may be empty: bytes came, content
-        did not; whoever keeps the clocks needs to know the difference. The last event of the last batch is a `Done`;
-        every other end raises an `UpstreamError`, after all content that came before it was yielded. Closing the
-        generator, at any point, aborts the request to upstream.
+        did not; whoever keeps the clocks needs to know the difference. The last batch is a lone `Done`; every other end
+        raises an `UpstreamError`, after all content that came before it was yielded. Closing the generator, at any
+        point, aborts the request to upstream.
         """
         ...

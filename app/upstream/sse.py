@@ -1,0 +1,142 @@
+"""Bytes to Server-Sent Events: the framing of upstream's stream, and nothing of its meaning.
+
+What comes out does not depend on how the network cut the bytes, no input raises, and no more than one event of bounded
+size is ever kept.
+
+Strategy: line ends are made LF first, which costs one search where they are LF already; then `bytes.split` does the
+work, so that Python runs per line and never per byte. 0.5 µs per event and 0.8 µs per read, for chunks of 330 bytes on
+a machine whose orjson takes 1.1 µs to parse one. Cutting at blank lines first was tried and is slower: searching for
+two bytes costs more than it saves. An unfinished line grows one bytearray (prefix + read would be quadratic) and only
+what is new is searched.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from app.errors import Malformed
+
+BOM = b"\xef\xbb\xbf"
+MAX_EVENT = 8 * 1024 * 1024  # F26: a tool call or an image in one event; the SDKs' own tests go to 64 MiB
+MAX_BLANK = 4 * 1024  # before a body's first byte
+MAX_STRAY = 8 * 1024  # of a whole stream's lines that are no field
+
+SSEEvent = tuple[bytes | None, bytes]
+"""The name and the data of one event. The name is b"" where upstream gave none; data lines are joined with LF.
+
+With None for a name it is no event, but a line that is no known field: some upstreams put their errors there (F16,
+F17), and it is in its place among the events because only there it can be judged. A plain pair: a NamedTuple is
+0.25 µs dearer, a tenth of all that an ordinary delta costs.
+"""
+
+
+def kind_of(beginning: bytes) -> Literal["stream", "json", "page"] | None:
+    """Return what a body is, judged by its first byte that is not blank; None if more is needed to tell (H4–H7)."""
+    start = beginning.removeprefix(BOM).lstrip()
+    if len(beginning) - len(start) > MAX_BLANK:
+        return "stream"
+    if not start or BOM.startswith(beginning):
+        return None
+    return "json" if start[:1] in (b"{", b"[") else "page" if start[:1] == b"<" else "stream"
+
+
+class Splitter:
+    """The WHATWG event stream parser, without ids and retry times, for which a relay has no use.
+
+    *error* is set when a line or an event outgrew *max_event* bytes; the events before it are still returned, and
+    everything after it is ignored.
+    """
+
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self.error: Malformed | None = None
+        self._max_event = max_event
+        self._opening: bytes | None = b""  # what may yet become a byte-order mark; None once that is settled
+        self._after_cr = False
+        self._tail = bytearray()  # the line that is not ended yet
+        self._name = b""
+        self._data: list[bytes] = []
+        self._room = max_event  # for what more may join self._data
+        self._stray_room = MAX_STRAY
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """Take one network read and return the events that it completes."""
+        if self._opening is not None:
+            data = self._without_bom(data)
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")  # F2: the second half of a CRLF whose CR has ended the line already
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        events: list[SSEEvent] = []
+        if lines:
+            if self._tail:
+                lines[0] = bytes(self._tail + lines[0])
+                self._tail.clear()
+            events = self._take(lines)
+        if rest:
+            self._tail += rest
+            if len(self._tail) > self._max_event:
+                self._overflow()
+        return events
+
+    def eof(self) -> list[SSEEvent]:
+        """Return what the end of the body left unfinished: a line without its end, an event without its blank line.
+
+        A browser drops both. Real servers end like that after a whole answer (F20, F23), so whoever knows what the
+        data should look like decides.
+        """
+        events = self._take([bytes(self._opening or self._tail), b""])
+        self._opening = None
+        self._tail.clear()
+        return events
+
+    def _take(self, lines: list[bytes]) -> list[SSEEvent]:
+        events: list[SSEEvent] = []
+        if self.error is not None:
+            return events
+        data, name, room = self._data, self._name, self._room
+        for line in lines:
+            if not line:
+                if data:
+                    events.append((name, data[0] if len(data) == 1 else b"\n".join(data)))
+                    data.clear()
+                    room = self._max_event
+                if name:
+                    name = b""
+                continue
+            if len(line) > room:
+                self._overflow()
+                break
+            if line[:6] == b"data: ":  # what nearly every line is
+                data.append(line[6:])
+                room -= len(line)
+                continue
+            field, _, value = line.partition(b":")
+            if field == b"data":  # F1: a space is not a must; F12: nor is the colon
+                data.append(value)
+                room -= len(line)
+            elif field == b"event":
+                name = value.removeprefix(b" ")
+            elif field not in (b"", b"id", b"retry") and self._stray_room > 0:
+                events.append((None, line[: self._stray_room]))
+                self._stray_room -= len(line) + 1
+        self._name, self._room = name, room
+        return events
+
+    def _without_bom(self, data: bytes) -> bytes:
+        # F3: exactly one, and perhaps a byte at a time.
+        data = (self._opening or b"") + data
+        if len(data) < len(BOM) and BOM.startswith(data):
+            self._opening = data
+            return b""
+        self._opening = None
+        return data.removeprefix(BOM)
+
+    def _overflow(self) -> None:
+        self.error = Malformed(f"The upstream service sent an event of more than {self._max_event} bytes.")
+        self._tail.clear()
+        self._data = []
