@@ -1,0 +1,121 @@
+"""OpenAI's chat completions, and everything that calls itself compatible with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+import httpx
+import orjson
+
+from app.errors import Rejected, UpstreamError
+from app.model import Content, Done, StreamRequest, Trace
+from app.upstream import envelope, transport
+from app.upstream.reader import ChatReader
+
+# How long to wait, in seconds, for what may follow a finish reason: usage, late content, [DONE] (C19, section 5).
+_AFTER_FINISH = 3.0
+# How long to wait for the end of the body after [DONE], so that the connection can be used again (F22).
+_AFTER_DONE = 0.1
+_MAX_ERROR_BODY = 64 * 1024
+
+
+class OpenAIChat:
+    """One chat-completions upstream. *base_url* includes the version: `https://api.openai.com/v1`."""
+
+    def __init__(self, client: httpx.AsyncClient, base_url: str, api_key: str | None, max_event: int) -> None:
+        self._client = client
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._secrets = [api_key] if api_key else []
+        self._max_event = max_event
+        self._reports_usage = True
+
+    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+        try:
+            async with aclosing(self._attempt(request, trace, self._reports_usage)) as batches:
+                async for batch in batches:
+                    yield batch
+                return
+        except _UsageRefused:
+            self._reports_usage = False  # H11: strict servers; remembered, so that it costs one request and not many
+        async with aclosing(self._attempt(request, trace, ask_usage=False)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _attempt(
+        self, request: StreamRequest, trace: Trace, ask_usage: bool
+    ) -> AsyncGenerator[Sequence[Content | Done], None]:
+        trace.attempts += 1
+        trace.status = None
+        content = _body(request, ask_usage)
+        secrets = [*_texts(request), *self._secrets]
+        async with transport.post(self._client, self._url, self._headers, content) as response:
+            trace.status = response.status_code
+            trace.request_id = _bounded(response.headers.get("x-request-id"))
+            if response.status_code != 200:
+                error_body = await transport.read_capped(response, _MAX_ERROR_BODY)
+                refusal = envelope.refusal(response.status_code, response.headers, error_body, secrets)
+                if ask_usage and isinstance(refusal, Rejected) and b"stream_options" in error_body:
+                    raise _UsageRefused
+                raise refusal
+            yield ()
+            reader = ChatReader(self._max_event, secrets)
+            try:
+                async with aclosing(transport.body(response)) as chunks:
+                    async for batch in self._read(reader, chunks):
+                        yield batch
+            finally:
+                trace.usage, trace.model = reader.usage, reader.model
+                trace.replaced_bytes = reader.replaced_bytes
+                trace.cut_after_finish = reader.cut_after_finish
+
+    async def _read(
+        self, reader: ChatReader, chunks: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[Sequence[Content | Done], None]:
+        now = asyncio.get_running_loop().time
+        try:
+            async for data in chunks:
+                yield reader.feed(data)
+                if reader.finished or reader.ended:
+                    break
+            rest = transport.until(now() + _AFTER_FINISH, chunks)
+            while not reader.ended and (late := await anext(rest, None)) is not None:
+                yield reader.feed(late)
+            yield reader.eof()
+        except UpstreamError as error:
+            yield reader.cut(error)
+        yield (reader.result(),)
+        with suppress(UpstreamError):
+            async for _ in transport.until(now() + _AFTER_DONE, chunks):
+                pass
+
+
+class _UsageRefused(Exception):
+    """Upstream does not know `stream_options`."""
+
+
+def _body(request: StreamRequest, ask_usage: bool) -> bytes:
+    fields: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.parameters}
+    fields["stream"] = True
+    if ask_usage:
+        fields["stream_options"] = {"include_usage": True}
+    return orjson.dumps(fields)
+
+
+def _texts(request: StreamRequest) -> Iterator[str]:
+    """Yield what the client wrote: upstream may quote it in an error, where it must not come back."""
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            yield content
+        elif content:
+            yield from (part["text"] for part in content if isinstance(part.get("text"), str))
+
+
+def _bounded(value: str | None) -> str | None:
+    return None if value is None else value[:128]
