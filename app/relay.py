@@ -1,0 +1,287 @@
+"""The hot path: source → rechunk → journal, for one stream.
+
+A `Relay` runs in the stream's producer task, which owns the upstream connection. However the stream ends, by upstream's
+finish, an error, a limit, a stop or a bug, exactly one terminal record is appended, last, after all text that was held
+back. This is the only place where an exception becomes a record.
+
+Clocks: the source yields a batch per network read, empty ones included, so that all limits can be kept here by one
+timer per stream that looks at two timestamps when it fires. Nothing is armed or cancelled per delta, except the bound
+on held text, and that once per held piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import (
+    Draining,
+    FirstTokenTimeout,
+    IdleTimeout,
+    InternalError,
+    ProgressTimeout,
+    StreamError,
+    TimedOut,
+    TotalTimeout,
+)
+from app.journal import Writer
+from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.rechunk import Rechunker
+from app.upstream import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a stream may take, in seconds; 0 is no limit.
+
+    *first_token* runs from the opening to the first content, retries included. *idle* (no byte) and *progress* (bytes,
+    but no content) run only after that: a reasoning model may well be silent before it. *commit* is how long the first
+    content may keep the answer's HTTP status open.
+    """
+
+    commit: float = 2.0
+    first_token: float = 300.0
+    idle: float = 120.0
+    progress: float = 300.0
+    total: float = 1800.0
+
+
+class Relay:
+    """One stream's producer. `run` it in a task of its own; `stop` ends it from outside."""
+
+    def __init__(
+        self,
+        source: Source,
+        request: StreamRequest,
+        rechunker: Rechunker,
+        writer: Writer,
+        limits: Limits,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._source = source
+        self._request = request
+        self._rechunker = rechunker
+        self._writer = writer
+        self._limits = limits
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._stopped: Done | StreamError | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._commit: asyncio.TimerHandle | None = None
+        self._release: asyncio.TimerHandle | None = None
+        self._opened_at = self._loop.time()
+        self._read_at = self._progress_at = self._opened_at
+        self._first_at: float | None = None
+        self._ended_at: float | None = None
+        self._started = False
+        self.output_bytes = 0
+        self.trace = Trace()
+        self.deltas = 0
+        self.ended: Done | Failure | None = None
+
+    async def run(self) -> None:
+        """Relay the whole stream, and let upstream's connection go. Raises nothing but a cancellation from outside."""
+        self._task = asyncio.current_task()
+        if self._limits.commit:
+            self._commit = self._loop.call_later(self._limits.commit, self._start)
+        self._watch()
+        try:
+            if self._stopped is None:  # else: stopped before the task had its first turn
+                await self._relay()
+            self._end(self._stopped or InternalError())  # a source that just ends broke its contract
+        except StreamError as error:
+            self._end(self._stopped or error)
+        except asyncio.CancelledError:
+            self._end(self._stopped or Draining())
+            if self._stopped is None:  # not by `stop`: the loop itself is going down
+                raise
+        except Exception as error:  # the boundary: a bug must not leave a reader without a terminal record
+            self._log.error("stream.crashed", error=type(error).__name__, at=_where(error))
+            self._end(self._stopped or InternalError())
+        finally:
+            self._disarm()
+
+    def stop(self, ending: Done | StreamError) -> None:
+        """End the stream with *ending* and abort upstream. Harmless if it has ended or is being stopped already."""
+        if self._stopped is None and self.ended is None:
+            self._stopped = ending
+            if self._task is not None:
+                self._task.cancel()
+
+    async def _relay(self) -> None:
+        rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
+        feed, append, drain, bounded = rechunker.feed, writer.append, writer.drain, rechunker.max_delay
+        async with aclosing(self._source.stream(self._request, self.trace)) as batches:
+            async for batch in batches:
+                self._read_at = now = clock()
+                if not batch:
+                    continue
+                if isinstance(batch[0], Done):
+                    self._end(batch[0])
+                    continue  # the source may take a moment yet, to leave its connection fit for use again
+                self._progress_at = now
+                if self._first_at is None:
+                    self._begin(now)
+                self._count(batch)
+                events = feed(batch)
+                if events:
+                    append(events)
+                if bounded and rechunker.held and self._release is None:
+                    self._release = self._loop.call_later(bounded, self._let_go)
+                await drain()
+
+    def _count(self, batch: Sequence[Content | Done]) -> None:
+        self.deltas += len(batch)
+        for event in batch:
+            if isinstance(event, TEXT):
+                text = event.text
+            elif isinstance(event, ToolCall):
+                text = event.arguments
+            else:
+                continue
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+
+    def _begin(self, now: float) -> None:
+        """Note the first content: from now on the answer is a stream, and other limits hold."""
+        self._first_at = now
+        self._start()
+        self._watch()
+
+    def _start(self) -> None:
+        if not self._started and self.ended is None:
+            self._started = True
+            self._writer.append((Start(self._request.model, int(time.time())),))
+
+    def _flush(self) -> None:
+        """Append the text that is held back."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        events = self._rechunker.flush()
+        if events:
+            self._writer.append(events)
+
+    def _let_go(self) -> None:
+        """Release held text because its time is up."""
+        try:
+            self._flush()
+        except StreamError as error:
+            self.stop(error)
+
+    def _watch(self) -> None:
+        """Stop the stream if a limit has passed; else come back when the next one may have."""
+        limits, now = self._limits, self._loop.time()
+        due: list[tuple[float, type[TimedOut]]] = (
+            [(self._opened_at + limits.total, TotalTimeout)] if limits.total else []
+        )
+        if self._first_at is None:
+            if limits.first_token:
+                due.append((self._opened_at + limits.first_token, FirstTokenTimeout))
+        else:
+            if limits.idle:
+                due.append((self._read_at + limits.idle, IdleTimeout))
+            if limits.progress:
+                due.append((self._progress_at + limits.progress, ProgressTimeout))
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        if due:
+            when, error = min(due, key=lambda limit: limit[0])
+            if when <= now:
+                self.stop(error())
+            else:
+                self._watchdog = self._loop.call_at(when, self._watch)
+
+    def _disarm(self) -> None:
+        for timer in (self._commit, self._watchdog, self._release):
+            if timer is not None:
+                timer.cancel()
+
+    def _end(self, ending: Done | StreamError) -> None:
+        """Append the terminal record, once, after the text that was held back."""
+        if self.ended is not None:
+            return
+        try:
+            self._flush()
+        except StreamError as error:
+            ending = error
+        self._ended_at = self._loop.time()
+        usage = self._usage(ending)
+        if isinstance(ending, StreamError):
+            self.ended = failure(ending, usage)
+        else:
+            self._start()
+            self.ended = ending._replace(
+                usage=usage,
+                model=ending.model or self.trace.model,
+                first_token_ms=self.first_token_ms,
+                duration_ms=self.duration_ms,
+            )
+        self._writer.append((self.ended,))
+
+    def _usage(self, ending: Done | StreamError) -> Usage:
+        """Upstream's own usage where it came, else an estimate.
+
+        Byte-pair tokenizers average four UTF-8 bytes a token, within a factor of two, across models and scripts; their
+        exact tables are not to be had without a download per model. A prompt that upstream did not accept cost nothing.
+        """
+        known = ending.usage if isinstance(ending, Done) else None
+        if known is None:
+            known = self.trace.usage
+        if known is not None:
+            return known
+        prompt_tokens = _prompt_tokens(self._request) if self.trace.status == 200 else 0
+        completion_tokens = (self.output_bytes + 3) // 4
+        return Usage(
+            {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+            },
+            estimated=True,
+        )
+
+    @property
+    def first_token_ms(self) -> int | None:
+        """Whole milliseconds from the opening to the first content, or None."""
+        return None if self._first_at is None else round((self._first_at - self._opened_at) * 1000)
+
+    @property
+    def duration_ms(self) -> int:
+        """Whole milliseconds from the opening to the end, or to now."""
+        return round(((self._ended_at or self._loop.time()) - self._opened_at) * 1000)
+
+
+def _prompt_tokens(request: StreamRequest) -> int:
+    tokens = 0
+    for message in request.messages:
+        content = message.get("content")
+        parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
+        tokens += 4 + sum(len(part.encode(errors="replace")) for part in parts) // 4
+    return tokens
+
+
+def failure(error: StreamError, usage: Usage | None = None) -> Failure:
+    """Return the record form of *error*."""
+    return Failure(
+        message=error.text,
+        type=error.type,
+        code=error.code,
+        retryable=error.retryable,
+        status=error.status,
+        param=error.param,
+        retry_after=error.retry_after,
+        usage=usage,
+    )
+
+
+def _where(error: Exception) -> list[str]:
+    """Return the innermost frames as `file:line function`: what a log needs of a bug without the values in it."""
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]

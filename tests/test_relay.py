@@ -1,0 +1,288 @@
+"""The relay: every way a stream can end has exactly one terminal record, last, and nothing that came is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import RateLimited, StreamError, Truncated
+from app.journal.memory import MemoryJournal
+from app.model import (
+    TERMINAL,
+    Content,
+    Delta,
+    Done,
+    Event,
+    Failure,
+    Reasoning,
+    Start,
+    StreamRequest,
+    ToolCall,
+    Trace,
+    Usage,
+)
+from app.rechunk import create
+from app.relay import Limits, Relay
+from tests.script import Script, forever
+
+pytestmark = pytest.mark.anyio
+
+OFF = Limits(commit=0, first_token=0, idle=0, progress=0, total=0)
+DONE = Done("stop", usage=Usage({"total_tokens": 3}), model="real-model")
+
+
+class Run:
+    """One relay over a script, and the log it wrote."""
+
+    def __init__(
+        self, log: FilteringBoundLogger, source: Script, chunk: str = "none", limits: Limits = OFF, size: int = 1 << 20
+    ) -> None:
+        self.source = source
+        self._log, self._chunk, self._limits, self._size = log, chunk, limits, size
+        self.relay: Relay
+        self.task: asyncio.Task[None]
+        self._journal = MemoryJournal(size)
+
+    async def begin(self) -> Run:
+        writer = await self._journal.create("s")
+        request = StreamRequest("m", ({"role": "user", "content": "x" * 40},), chunk=self._chunk)
+        self.relay = Relay(self.source, request, create(self._chunk), writer, self._limits, self._log)
+        self.task = asyncio.create_task(self.relay.run())
+        return self
+
+    async def events(self) -> list[Event]:
+        """Read the log to its end, and check the invariants that hold for every stream."""
+        found: list[Event] = []
+        async for batch in await self._journal.read("s"):
+            found += batch.events
+        await asyncio.wait([self.task])
+        assert self.source.closed.is_set() or not self.source.started
+        assert [isinstance(event, TERMINAL) for event in found] == [False] * (len(found) - 1) + [True]
+        return found
+
+    async def seen(self, count: int) -> None:
+        """Wait until the log holds *count* records."""
+        left = count
+        async for batch in await self._journal.read("s"):
+            left -= len(batch.events)
+            if left <= 0:
+                return
+
+
+async def relayed(log: FilteringBoundLogger, *steps: Any, **options: Any) -> list[Event]:
+    return await (await Run(log, Script(*steps), **options).begin()).events()
+
+
+def text(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+async def test_done(log: FilteringBoundLogger) -> None:
+    """A stream that upstream finishes is start, deltas, done; done carries usage, model and times."""
+    events = await relayed(log, (), (Delta("a"), Delta("b")), (Delta("c"),), (DONE,))
+    assert isinstance(events[0], Start)
+    assert events[0].model == "m"
+    assert events[1:-1] == [Delta("a"), Delta("b"), Delta("c")]
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.usage, done.model) == ("stop", Usage({"total_tokens": 3}), "real-model")
+    assert done.first_token_ms is not None
+    assert done.duration_ms is not None
+    assert 0 <= done.first_token_ms <= done.duration_ms
+
+
+async def test_failure_before_content(log: FilteringBoundLogger) -> None:
+    """A stream that fails before any content is one record, so that it can still be an HTTP status."""
+    (event,) = await relayed(log, (), RateLimited(retry_after=7))
+    assert isinstance(event, Failure)
+    assert (event.code, event.status, event.retry_after) == ("upstream_rate_limited", 429, 7)
+
+
+async def test_failure_after_content(log: FilteringBoundLogger) -> None:
+    """What came before the failure is kept, and usage is counted here and says so."""
+    events = await relayed(log, (Delta("four"),), Truncated())
+    assert text(events) == "four"
+    failure = events[-1]
+    assert isinstance(failure, Failure)
+    assert failure.code == "upstream_truncated"
+    assert failure.usage == Usage({"prompt_tokens": 14, "completion_tokens": 1, "total_tokens": 15}, estimated=True)
+
+
+async def test_prompt_that_was_refused_costs_nothing(log: FilteringBoundLogger) -> None:
+    """An upstream that answered with an error status used no tokens."""
+    (failure,) = await (await Run(log, Script(RateLimited(), status=429)).begin()).events()
+    assert isinstance(failure, Failure)
+    assert failure.usage is not None
+    assert failure.usage.fields["total_tokens"] == 0
+
+
+async def test_usage_that_came_before_a_failure_is_kept(log: FilteringBoundLogger) -> None:
+    """Upstream's own running totals are used where the stream breaks off later."""
+
+    class Telling(Script):
+        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
+            async for batch in super().stream(request, trace):
+                yield batch
+            trace.usage = Usage({"total_tokens": 5})
+            raise Truncated
+
+    events = await (await Run(log, Telling((Delta("a"),))).begin()).events()
+    assert isinstance(events[-1], Failure)
+    assert events[-1].usage == Usage({"total_tokens": 5})
+
+
+async def test_bug(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """An exception nobody expected ends the stream with internal_error; its message reaches neither client nor log."""
+    events = await relayed(log, (Delta("a"),), ValueError("the secret prompt"))
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "internal_error"
+    assert "secret" not in str(events) + str(logs.entries)
+    assert logs.entries[0]["error"] == "ValueError"
+
+
+async def test_source_that_just_ends(log: FilteringBoundLogger) -> None:
+    """A source that ends without a done broke its contract; the reader gets an error, not silence."""
+    events = await relayed(log, (Delta("a"),))
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "internal_error"
+
+
+async def test_stop_in_mid_stream(log: FilteringBoundLogger) -> None:
+    """A cancelled stream ends with done, cancelled; upstream is let go; cancelling again changes nothing."""
+    run = await Run(log, Script((Delta("a"),), forever)).begin()
+    await run.seen(2)
+    run.relay.stop(Done("cancelled"))
+    run.relay.stop(Truncated())
+    events = await run.events()
+    assert text(events) == "a"
+    assert isinstance(events[-1], Done)
+    assert events[-1].finish_reason == "cancelled"
+    assert events[-1].usage is not None
+    assert events[-1].usage.estimated
+
+
+async def test_stop_before_the_first_turn(log: FilteringBoundLogger) -> None:
+    """A stream that is stopped before its task ever ran asks nothing of upstream and still ends properly."""
+    run = await Run(log, Script((Delta("a"),), (DONE,))).begin()
+    run.relay.stop(Done("cancelled"))
+    events = await run.events()
+    assert run.source.started == 0
+    assert [type(event) for event in events] == [Start, Done]
+
+
+async def test_stop_after_the_end(log: FilteringBoundLogger) -> None:
+    """Stopping a stream that has ended, while its source still lingers, changes nothing."""
+    run = await Run(log, Script((Delta("a"),), (DONE,), forever)).begin()
+    await run.seen(3)
+    run.relay.stop(Done("cancelled"))
+    run.task.cancel()
+    events = await run.events()
+    assert isinstance(events[-1], Done)
+    assert events[-1].finish_reason == "stop"
+
+
+async def test_loop_going_down(log: FilteringBoundLogger) -> None:
+    """A cancellation from outside is not swallowed, and readers are told."""
+    run = await Run(log, Script((Delta("a"),), forever)).begin()
+    await run.seen(2)
+    run.task.cancel()
+    events = await run.events()
+    assert run.task.cancelled()
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "shutting_down"
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "code"),
+    [
+        (Limits(0, 0.02, 0, 0, 0), [(), forever], "first_token_timeout"),
+        (Limits(0, 5, 0.02, 0, 0), [(Delta("a"),), forever], "idle_timeout"),
+        (Limits(0, 5, 5, 0.02, 0), [(Delta("a"),), forever], "progress_timeout"),
+        (Limits(0, 5, 5, 5, 0.02), [(Delta("a"),), forever], "total_timeout"),
+        (Limits(0, 0, 0, 0, 0.02), [(), forever], "total_timeout"),
+    ],
+)
+async def test_limits(log: FilteringBoundLogger, limits: Limits, steps: list[Any], code: str) -> None:
+    """Each limit ends the stream with its own code, a 504."""
+    events = await relayed(log, *steps, limits=limits)
+    assert isinstance(events[-1], Failure)
+    assert (events[-1].code, events[-1].status) == (code, 504)
+
+
+async def test_heartbeats_are_life_but_not_progress(log: FilteringBoundLogger) -> None:
+    """Empty batches hold off the idle limit, never the progress limit."""
+    beats: list[Any] = []
+    for _ in range(1000):
+        beats += [lambda: asyncio.sleep(0.005), ()]
+    events = await relayed(log, (Delta("a"),), *beats, limits=Limits(0, 0, idle=0.1, progress=0.2, total=0))
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "progress_timeout"
+
+
+async def test_commit_deadline(log: FilteringBoundLogger) -> None:
+    """When upstream is slow, start is recorded at the commit deadline, and only once."""
+    release = asyncio.Event()
+    run = await Run(log, Script((), release.wait, (Delta("a"),), (DONE,)), limits=Limits(0.01, 0, 0, 0, 0)).begin()
+    await run.seen(1)
+    release.set()
+    events = await run.events()
+    assert [type(event) for event in events] == [Start, Delta, Done]
+
+
+async def test_held_text_is_released_by_its_bound(log: FilteringBoundLogger) -> None:
+    """Text that a cut holds back leaves when its time is up, though upstream is silent."""
+    run = await Run(log, Script((Delta("a "),), (Delta("b"),), forever), chunk="word,10ms").begin()
+    await run.seen(3)
+    run.relay.stop(Done("cancelled"))
+    assert text(await run.events()) == "a b"
+
+
+@pytest.mark.parametrize("ending", [DONE, Truncated()])
+async def test_held_text_is_released_by_the_end(log: FilteringBoundLogger, ending: Any) -> None:
+    """Text that a cut holds back is never lost, however the stream ends."""
+    last = (ending,) if isinstance(ending, Done) else ending
+    events = await relayed(log, (Delta("one "),), (Delta("unfin"),), (Delta("ished"),), last, chunk="line")
+    assert text(events) == "one unfinished"
+
+
+async def test_kinds_keep_their_order(log: FilteringBoundLogger) -> None:
+    """Reasoning and tool calls pass between text in the order in which they came."""
+    content: list[Content] = [Reasoning("hm"), Delta("a"), ToolCall(0, "id", "f", "{}"), Delta("b")]
+    events = await relayed(log, content, (DONE,), chunk="word")
+    assert events[1:-1] == content
+
+
+async def test_answer_larger_than_its_bound(log: FilteringBoundLogger) -> None:
+    """An answer that outgrows the log's bound is ended with an error, and upstream is let go."""
+    events = await relayed(log, *[(Delta("x" * 1000),)] * 50, forever, size=20_000)
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "stream_too_large"
+    assert len(events) < 25
+
+
+async def test_bound_reached_by_held_text(log: FilteringBoundLogger) -> None:
+    """The bound holds for text that the end, or its time, releases: the stream fails rather than lose it silently."""
+    for chunk, last in (("line", [(DONE,)]), ("line,10ms", [forever])):
+        events = await relayed(log, (Delta("a"),), (Delta("x" * 5000),), *last, size=4000, chunk=chunk)
+        assert isinstance(events[-1], Failure)
+        assert events[-1].code == "stream_too_large"
+
+
+async def test_error_types_are_complete() -> None:
+    """Every error of the tree has a code of its own, and the docstring of the module draws it."""
+    import app.errors
+
+    def tree(kind: type[StreamError]) -> list[type[StreamError]]:
+        return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
+
+    codes = [kind.code for kind in tree(StreamError) if kind.__name__ not in ("StreamError", "TimedOut")]
+    assert len(codes) == len(set(codes))
+    for kind in tree(StreamError):
+        assert kind.__name__ in (app.errors.__doc__ or "")
+        if kind.__name__ not in ("StreamError", "TimedOut"):
+            assert kind.code in (app.errors.__doc__ or "")
