@@ -1,0 +1,1 @@
+"""HTTP in and out. Knows streams and their records, never an upstream."""

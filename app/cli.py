@@ -1,0 +1,165 @@
+"""The command line: serve, ask, simulate."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import httpx
+import httpx_sse
+import uvloop
+
+from app import __version__
+from app.main import Server, compose
+from app.settings import Settings, SettingsError, load
+from app.telemetry import configure
+from app.upstream import simulator
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the process's exit status."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except SettingsError as error:
+        print(f"chat-sse: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chat-sse", description="Streams OpenAI chat completions to browsers and shells over Server-Sent Events."
+    )
+    parser.add_argument("--version", action="version", version=f"chat-sse {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    serve = commands.add_parser("serve", help="run the service", description="Run the service.")
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default: 8000); 0 picks a free one")
+    serve.set_defaults(command=_serve)
+
+    ask = commands.add_parser("ask", help="ask a running service and print the answer as it comes")
+    ask.add_argument("prompt", help="the prompt; - reads it from standard input")
+    ask.add_argument("--url", default=DEFAULT_URL, help=f"the service (default: {DEFAULT_URL})")
+    ask.add_argument("--model", help="the model (default: the service's)")
+    ask.add_argument("--chunk", help="how deltas are cut, e.g. word or time:50 (default: the service's)")
+    ask.set_defaults(command=_ask)
+
+    simulate = commands.add_parser("simulate", help="run the simulated upstream alone")
+    simulate.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    simulate.add_argument("--port", type=int, default=8001, help="port to listen on (default: 8001); 0: a free one")
+    simulate.set_defaults(command=_simulate)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    given = {name: value for name in ("host", "port") if (value := getattr(arguments, name)) is not None}
+    _run(_serve_until_stopped(load(**given)))
+    return 0
+
+
+async def _serve_until_stopped(settings: Settings) -> None:
+    log = configure(settings.log_level, settings.log_format)
+    _allow_many_sockets()
+    listener = listen(settings.host, settings.port)
+    async with compose(settings, log) as service:
+        upstream = service.upstream
+        if settings.simulated:
+            upstream = "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
+        host, port = listener.getsockname()[:2]
+        _announce(f"chat-sse {__version__} listens on {_url(host, port)}, upstream: {upstream}")
+        await Server(service, settings).serve([listener])
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    fields = {"prompt": prompt, "model": arguments.model, "chunk": arguments.chunk}
+    body = {name: value for name, value in fields.items() if value is not None}
+    try:
+        with (
+            httpx.Client(base_url=arguments.url, timeout=httpx.Timeout(60, read=60)) as client,
+            httpx_sse.connect_sse(client, "POST", "/v1/chat", json=body) as source,
+        ):
+            if source.response.status_code != 200:
+                return _complain(_error_of(source.response.read()))
+            for event in source.iter_sse():
+                match event.event, event.json():
+                    case "delta", {"content": str(text)}:
+                        print(text, end="", flush=True)
+                    case "done", done:
+                        print()
+                        return 0 if done["finish_reason"] == "stop" else _complain(f"ended by {done['finish_reason']}")
+                    case "error", {"error": {"message": message}}:
+                        print()
+                        return _complain(message)
+    except httpx.HTTPError as error:
+        return _complain(f"{arguments.url}: {str(error) or type(error).__name__}")
+    print()
+    return _complain("the answer was cut off")
+
+
+def _error_of(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "the service answered with an error"
+
+
+def _complain(message: str) -> int:
+    print(f"chat-sse: {message}", file=sys.stderr)
+    return 1
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    _run(_simulate_until_stopped(arguments.host, arguments.port))
+    return 0
+
+
+async def _simulate_until_stopped(host: str, port: int) -> None:
+    _allow_many_sockets()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with await simulator.serve(host, port) as running:
+        _announce(f"chat-sse simulator listens on {running.url}")
+        await stopped.wait()
+
+
+def _allow_many_sockets() -> None:
+    """Raise the soft limit on open files to the hard one: a stream takes two, and 1024, the usual, are soon used up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises SettingsError if there is none to be had at that address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=4096)
+    except (OSError, OverflowError) as error:
+        raise SettingsError(f"cannot listen on {_url(host, port)}: {error}.") from None
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

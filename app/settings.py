@@ -1,0 +1,129 @@
+"""Every setting: typed, defaulted, documented and validated.
+
+A setting is an environment variable with the prefix `CHAT_SSE_`, or a line of that name in `.env`; the environment
+wins. The description of each is what README's table and `deploy/env.example` say of it; a test keeps the three in step.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, AliasChoices, Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.rechunk import create as create_rechunker
+
+PREFIX = "CHAT_SSE_"
+
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is a sentence that names it."""
+
+
+def _is_cut(spec: str) -> str:
+    create_rechunker(spec)
+    return spec
+
+
+class Settings(BaseSettings):
+    """The whole configuration of one process."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`console` for people, `json` for machines; `auto` looks whether stderr is a terminal."
+    )
+
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}OPENAI_API_KEY", "OPENAI_API_KEY"),
+        description="Upstream's key. With neither this nor a base URL, the built-in simulator is the upstream.",
+    )
+    openai_base_url: HttpUrl | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}OPENAI_BASE_URL", "OPENAI_BASE_URL"),
+        description="Upstream's base URL, version included; with a key alone it is `https://api.openai.com/v1`.",
+    )
+    model: str = Field(
+        "", max_length=256, description="Model for requests that name none; empty: `gpt-4o-mini`, or `sim-gpt`."
+    )
+
+    connect_timeout: Seconds = Field(5, description="Seconds to connect to upstream; 0, here and below: no limit.")
+    first_token_timeout: Seconds = Field(300, description="Seconds to upstream's first content, retries included.")
+    idle_timeout: Seconds = Field(120, description="Seconds without a byte from upstream, once the answer has begun.")
+    progress_timeout: Seconds = Field(300, description="Seconds of heartbeats without content, likewise.")
+    total_timeout: Seconds = Field(1800, description="Seconds a whole stream may take.")
+    commit_after: Seconds = Field(
+        2, description="Seconds for which an answer's HTTP status waits for upstream's first content."
+    )
+    retry_attempts: int = Field(3, ge=1, le=10, description="Tries in all, before the first content.")
+    retry_wait: Seconds = Field(0.5, description="Seconds before the second try; doubles from there, with jitter.")
+    retry_wait_max: Seconds = Field(
+        8, description="Longest wait; an upstream that asks for more is not tried again, its 429 or 503 is passed on."
+    )
+
+    chunk: Annotated[str, AfterValidator(_is_cut)] = Field(
+        "auto", description="How deltas are cut anew where a request does not say."
+    )
+    on_disconnect: Literal["cancel"] = Field(
+        "cancel", description="What happens to a stream whose last reader left: `cancel` aborts upstream."
+    )
+    keep_alive: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        15, description="Longest silence on a stream, in seconds, before a comment line is sent."
+    )
+    reconnect_ms: int = Field(2000, ge=0, le=3_600_000, description="`retry:` told to clients, in milliseconds.")
+
+    max_body: Bytes = Field(1 << 20, description="Largest request body, in bytes.")
+    max_event: Bytes = Field(8 << 20, description="Largest single event from upstream, in bytes.")
+    max_stream: Bytes = Field(16 << 20, description="Most memory one stream's log may take, in bytes.")
+    max_streams: int = Field(2000, ge=1, description="Most streams live at once.")
+    shutdown_grace: Seconds = Field(
+        20, description="Seconds that live streams get to finish after SIGTERM; what is left then ends with an error."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _printable(cls, model: str) -> str:
+        if not model.isprintable():
+            raise ValueError("must be printable")
+        return model
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the built-in simulator is the upstream."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def default_model(self) -> str:
+        """The model for requests that name none."""
+        return self.model or ("sim-gpt" if self.simulated else "gpt-4o-mini")
+
+
+def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
+    """Read the settings; *overrides* (the command line) win. Raises SettingsError."""
+    _refuse_unknown(env_file)
+    try:
+        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        name = name if name.isupper() else f"{PREFIX}{name.upper()}"
+        raise SettingsError(f"{name} is not right: {first['msg']}.") from None
+
+
+def _refuse_unknown(env_file: str | Path | None) -> None:
+    """A misspelt setting would silently be a default: refuse it."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
+    for name in sorted(given):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise SettingsError(f"{name} is not a setting of chat-sse; README lists them.")

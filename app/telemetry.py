@@ -1,0 +1,69 @@
+"""Logs: set up once, on stderr, JSON or console, every line through structlog.
+
+What may be logged: names, ids, counts, times, codes. Never a prompt, an answer, a credential or an upstream's message.
+Loggers of the libraries below us are held to warnings, because some print what passes through them at DEBUG.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import stamina.instrumentation
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+# sse-starlette logs every chunk it sends, httpx every URL, asyncio reprs of whatever it holds.
+_QUIET = ("sse_starlette", "httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
+
+
+def configure(level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Set up logging for the process and return the service's logger.
+
+    *level* is a level's name; *style* is `json`, `console` or `auto`. Called once, by whoever is the main program.
+    """
+    out = stream or sys.stderr
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    console = style == "console" or (style == "auto" and out.isatty())
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _in_order,
+    ]
+    render: Processor = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _without_traceback, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    # Its own hook would log the reprs of upstream's errors; the canonical line counts the attempts.
+    stamina.instrumentation.set_on_retry_hooks([])
+    logger: FilteringBoundLogger = structlog.get_logger().bind()
+    return logger
+
+
+def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
+    """Put what a reader looks for first."""
+    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | dict(event)
+
+
+def _without_traceback(logger: object, name: str, event: EventDict) -> EventDict:
+    """Keep the type of a library's exception and drop its message and traceback: they can quote what was sent."""
+    error = event.pop("exc_info", None)
+    if isinstance(error, tuple) and error[0] is not None:
+        event["error"] = error[0].__name__
+    return event

@@ -1,0 +1,45 @@
+"""Starting real processes from tests; what a test started ends with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.processes import Server, launch, launch_nginx, launch_simulator
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Server]]:
+    started: list[Server] = []
+    yield started
+    for process in reversed(started):
+        process.stop()
+
+
+def _starting(processes: list[Server], launcher: Callable[..., Server], directory: Path) -> Start:
+    def start(*arguments: Any, **settings: Any) -> Server:
+        server = launcher(directory, *arguments, **settings)
+        processes.append(server)
+        return server
+
+    return start
+
+
+@pytest.fixture
+def start_service(processes: list[Server], tmp_path: Path) -> Start:
+    return _starting(processes, launch, tmp_path)
+
+
+@pytest.fixture
+def start_simulator(processes: list[Server], tmp_path: Path) -> Start:
+    return _starting(processes, launch_simulator, tmp_path)
+
+
+@pytest.fixture
+def start_nginx(processes: list[Server], tmp_path: Path) -> Start:
+    return _starting(processes, launch_nginx, tmp_path)

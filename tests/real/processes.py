@@ -1,0 +1,161 @@
+"""Real processes for real tests: each is started on a free port, awaited by what it says, and ended with its test."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Process:
+    """A child process whose stderr is kept in a file and read while it runs."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.log = log
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("CHAT_SSE_", "OPENAI_"))}
+        with log.open("wb") as stderr:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=log.parent,
+                env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
+                stdout=stderr,
+                stderr=stderr,
+            )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def awaits(self, pattern: str, timeout: float = 20) -> re.Match[str]:
+        """Return the first match of *pattern* in what the process has written."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if match := re.search(pattern, self.text()):
+                return match
+            assert self.popen.poll() is None, f"ended with {self.popen.returncode}:\n{self.text()}"
+            assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text()}"
+            time.sleep(0.01)
+
+    def send(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def ended(self, timeout: float = 20) -> int:
+        return self.popen.wait(timeout)
+
+    def stop(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+
+
+class Server(Process):
+    """A process that listens; *url* is where."""
+
+    url: str
+
+    def listening(self, pattern: str) -> Server:
+        """Wait until it says where it listens; end it if it does not."""
+        try:
+            self.url = self.awaits(pattern)[1]
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
+
+def launch(directory: Path, upstream: Server | str | None = None, **settings: Any) -> Server:
+    """Start `chat-sse serve` with *settings* as environment; without an upstream it brings its simulator along."""
+    env = {f"CHAT_SSE_{name.upper()}": str(value) for name, value in settings.items()}
+    if upstream is not None:
+        env["OPENAI_BASE_URL"] = upstream if isinstance(upstream, str) else upstream.url
+    service = Server(_app("serve"), _log(directory, "service"), env)
+    return service.listening(r"listens on (http://\S+?),? ")
+
+
+def launch_simulator(directory: Path) -> Server:
+    """Start `chat-sse simulate`; its url includes /v1."""
+    return Server(_app("simulate"), _log(directory, "simulator")).listening(r"listens on (http://\S+)")
+
+
+def launch_nginx(directory: Path, service: Server) -> Server:
+    """Start the real nginx with deploy/nginx.conf itself; only ports and paths are replaced."""
+    binary = shutil.which("nginx") or "/usr/sbin/nginx"
+    port = free_port()
+    config = (ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in (
+        ("user www-data;", "daemon off;" if os.geteuid() else "user root; daemon off;"),
+        ("/run/nginx.pid", str(directory / "nginx.pid")),
+        ("/var/log/nginx/error.log warn", "stderr info"),
+        ("/var/log/nginx/access.log", str(directory / "access.log")),
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{service.port};"),
+        ("worker_processes auto;", "worker_processes 1;"),
+    ):
+        assert config.count(old) == 1, old
+        config = config.replace(old, new)
+    path = directory / "nginx.conf"
+    path.write_text(config)
+    server = Server([binary, "-p", str(directory), "-c", str(path)], _log(directory, "nginx"))
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _accepts(port) or server.popen.poll() is not None)
+        assert server.popen.poll() is None, server.text()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def _app(*command: str) -> list[str]:
+    return [sys.executable, "-m", "app", *command, "--port", "0"]
+
+
+def _log(directory: Path, name: str) -> Path:
+    return directory / f"{name}-{secrets.token_hex(4)}.log"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 15) -> None:
+    """Wait for *condition* to hold; fail loudly if it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def stats(simulator: Server) -> dict[str, int]:
+    """Return the simulator's counters."""
+    answer = httpx.get(simulator.url.removesuffix("/v1") + "/stats")
+    counters: dict[str, int] = answer.json()
+    return counters

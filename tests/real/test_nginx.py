@@ -1,0 +1,116 @@
+"""Behind the real nginx, with the very file that deploy/ ships."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.real.conftest import Start
+from tests.real.processes import Server, free_port, stats, wait_until
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def simulator(start_simulator: Start) -> Server:
+    return start_simulator()
+
+
+@pytest.fixture
+def service(start_service: Start, simulator: Server) -> Server:
+    return start_service(simulator)
+
+
+@pytest.fixture
+def nginx(start_nginx: Start, service: Server) -> Server:
+    return start_nginx(service)
+
+
+def curl(url: str, **body: object) -> list[str]:
+    return ["curl", "-sSN", f"{url}/v1/chat", "-d", json.dumps({"prompt": "hi", **body})]
+
+
+def test_deltas_arrive_as_they_are_sent(nginx: Server) -> None:
+    """Through nginx, curl -N gets the first delta while upstream still has most of the answer to send."""
+    with subprocess.Popen(
+        curl(nginx.url, model="sim-gpt?rate=20&first=0&tokens=30"), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        arrivals = [time.monotonic() for line in process.stdout if line.startswith(b"event: delta")]
+    assert process.returncode == 0
+    assert len(arrivals) >= 25, "nginx lumped deltas together"
+    # 30 deltas at 20 a second take 1.5 s; had they been buffered, they would have come at once.
+    assert arrivals[-1] - arrivals[0] > 0.75
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(arrivals))
+    assert gaps[len(gaps) // 2] > 0.02, "deltas came in bursts"
+
+
+def test_the_answer_is_whole(nginx: Server) -> None:
+    """What comes out of nginx is byte for byte what the service sends: no event lost, none invented, one terminal."""
+    text = "Ünïcödé 你好 👩‍👧 " * 200
+    out = subprocess.run(curl(nginx.url, prompt=text, model="sim-echo?rate=0&first=0"), capture_output=True, check=True)
+    blocks = [
+        dict(line.split(": ", 1) for line in block.split("\n")) for block in out.stdout.decode().split("\n\n")[:-1]
+    ]
+    assert "".join(json.loads(b["data"])["content"] for b in blocks if b["event"] == "delta") == text
+    assert [b["event"] for b in blocks if b["event"] in ("done", "error")] == ["done"]
+
+
+def test_an_abort_reaches_upstream(nginx: Server, simulator: Server) -> None:
+    """curl killed in mid-answer: nginx lets the service go, and the service upstream, within a second."""
+    with subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(b"event: delta"):
+                break
+        process.kill()
+    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=1)
+
+
+def test_a_killed_service_is_a_cut_not_an_end(nginx: Server, service: Server, tmp_path: Path) -> None:
+    """kill -9 in mid-answer: the reader sees a transfer that broke (curl 18), and no terminal event."""
+    out = tmp_path / "out"
+    with out.open("wb") as stdout, subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=stdout) as process:
+        wait_until(lambda: b"event: delta" in out.read_bytes())
+        service.send(signal.SIGKILL)
+        assert process.wait(10) == 18
+    assert b"event: done" not in out.read_bytes()
+    assert b"event: error" not in out.read_bytes()
+
+
+def test_errors_and_ids_pass_through(nginx: Server) -> None:
+    """Statuses, error bodies and request ids are the service's own; nginx only adds an id where there was none."""
+    answer = httpx.post(f"{nginx.url}/v1/chat", json={"nonsense": 1}, headers={"X-Request-Id": "mine"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (400, "mine")
+    assert answer.json()["error"]["param"] == "nonsense"
+    assert len(httpx.get(f"{nginx.url}/healthz").headers["x-request-id"]) == 32
+    assert httpx.post(f"{nginx.url}/v1/chat", content=b"x" * (2 << 20)).status_code == 413
+
+
+def test_connections_are_reused(nginx: Server, service: Server) -> None:
+    """nginx keeps its connections to the service: many requests, few connections."""
+    with httpx.Client() as client:
+        for _ in range(20):
+            client.get(f"{nginx.url}/healthz").raise_for_status()
+    table = Path("/proc/net/tcp").read_text().splitlines()
+    address = f"0100007F:{service.port:04X}"
+    assert sum(1 for row in table if row.split()[2] == address and row.split()[3] == "01") <= 2
+
+
+def test_the_file_is_complete(tmp_path: Path) -> None:
+    """`nginx -t` accepts the file with its paths alone replaced."""
+    from tests.real.processes import ROOT
+
+    config = (ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in (("/run/nginx.pid", "pid"), ("/var/log/nginx/", ""), ("listen 80;", f"listen {free_port()};")):
+        config = config.replace(old, f"{tmp_path}/{new}" if "/" in old else new)
+    (tmp_path / "nginx.conf").write_text(config)
+    test = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False)
+    assert test.returncode == 0, test.stderr

@@ -1,0 +1,43 @@
+"""The release check: version, changelog and tag agree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import app
+
+ROOT = Path(__file__).parent.parent
+HEADING = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_version_is_the_changelogs() -> None:
+    """The package's version is the topmost released heading of the changelog, under an Unreleased section."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    releases = HEADING.findall(changelog)
+    assert releases[0][0] == app.__version__
+    assert changelog.index("## [Unreleased]") < changelog.index(f"## [{app.__version__}]")
+    dates = [date for _, date in releases]
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_version_has_one_home() -> None:
+    """pyproject takes the version from the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "app/__init__.py"
+
+
+def test_tags_are_releases() -> None:
+    """Every tag vX.Y.Z is annotated, and names the version that its commit has in code and changelog."""
+    for tag in git("tag", "--list", "v*").split():
+        assert git("cat-file", "-t", tag) == "tag", f"{tag} is not annotated"
+        version = tag.removeprefix("v")
+        assert f'__version__ = "{version}"' in git("show", f"{tag}:app/__init__.py")
+        assert HEADING.findall(git("show", f"{tag}:CHANGELOG.md"))[0][0] == version
