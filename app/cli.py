@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import resource
 import signal
@@ -17,7 +18,8 @@ import httpx_sse
 import uvloop
 
 from app import __version__
-from app.main import Server, compose
+from app.main import compose
+from app.server import Server
 from app.settings import Settings, SettingsError, load
 from app.telemetry import configure
 from app.upstream import simulator
@@ -73,18 +75,27 @@ def _serve(arguments: argparse.Namespace) -> int:
 async def _serve_until_stopped(settings: Settings) -> None:
     log = configure(settings.log_level, settings.log_format)
     _allow_many_sockets()
-    listener = listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port, settings.reader_timeout)
     async with compose(settings, log) as service:
         upstream = service.upstream
         if settings.simulated:
             upstream = "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
-        host, port = listener.getsockname()[:2]
-        _announce(f"chat-sse {__version__} listens on {_url(host, port)}, upstream: {upstream}")
-        await Server(service, settings).serve([listener])
+        where = _url(*listener.getsockname()[:2])
+
+        def announce() -> None:
+            _announce(f"chat-sse {__version__} listens on {where}, upstream: {upstream}")
+            # What was made until now stays; looking at it again and again is what makes a collection long. And a delta
+            # makes a few objects that die at once, so collections need not be as frequent as the default has them.
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 100)
+
+        await Server(service.app, service.hub, settings.shutdown_grace, announce).run_on(listener)
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    prompt: str = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    if not prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        return _complain("the prompt is not UTF-8")
     fields = {"prompt": prompt, "model": arguments.model, "chunk": arguments.chunk}
     body = {name: value for name, value in fields.items() if value is not None}
     try:
@@ -104,7 +115,7 @@ def _ask(arguments: argparse.Namespace) -> int:
                     case "error", {"error": {"message": message}}:
                         print()
                         return _complain(message)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return _complain(f"{arguments.url}: {str(error) or type(error).__name__}")
     print()
     return _complain("the answer was cut off")
@@ -132,7 +143,11 @@ async def _simulate_until_stopped(host: str, port: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with await simulator.serve(host, port) as running:
+    try:
+        serving = await simulator.serve(host, port)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {_url(host, port)}: {error}.") from None
+    async with serving as running:
         _announce(f"chat-sse simulator listens on {running.url}")
         await stopped.wait()
 
@@ -152,13 +167,26 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SettingsError if there is none to be had at that address."""
+def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
+    """Return a listening socket. Raises SettingsError if there is none to be had at that address.
+
+    Its connections inherit that a peer which takes nothing for *reader_timeout* seconds, its window shut or its network
+    gone, is given up by the kernel: a timeout per send would cost more than the send.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=4096)
+        listener = socket.create_server((host, port), family=family, backlog=4096)
     except (OSError, OverflowError) as error:
         raise SettingsError(f"cannot listen on {_url(host, port)}: {error}.") from None
+    if reader_timeout:
+        seconds = max(1, round(reader_timeout))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 3))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(reader_timeout * 1000))
+        # What a reader that has stopped reading may pin in the kernel: else up to 4 MiB each.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
+    return listener
 
 
 def _url(host: str, port: int) -> str:

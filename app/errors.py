@@ -5,7 +5,9 @@ terminal record `Failure`. The code is the stable name that clients and dashboar
 
     StreamError
     ├── BadRequest            400  bad_request
+    ├── RequestTimeout        408  request_timeout            retryable
     ├── UnknownStream         404  unknown_stream
+    ├── KeyReused             422  idempotency_key_reused
     ├── TooLarge              413  request_too_large
     ├── UnsupportedMedia      415  unsupported_media_type
     ├── InternalError         500  internal_error
@@ -49,6 +51,7 @@ class StreamError(Exception):
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
     message: ClassVar[str] = "The service failed to handle this request."
+    retry_after: float | None = None
 
     def __init__(
         self, message: str | None = None, *, param: str | None = None, retry_after: float | None = None
@@ -56,7 +59,8 @@ class StreamError(Exception):
         self.text = message or self.message
         super().__init__(self.text)
         self.param = param
-        self.retry_after = retry_after
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class BadRequest(StreamError):
@@ -68,6 +72,16 @@ class BadRequest(StreamError):
     message = "The request is not valid."
 
 
+class RequestTimeout(StreamError):
+    """The request's body did not come in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    retryable = True
+    message = "The request's body took too long to arrive."
+
+
 class UnknownStream(StreamError):
     """No stream of that id, or no longer."""
 
@@ -75,6 +89,15 @@ class UnknownStream(StreamError):
     type = "invalid_request_error"
     code = "unknown_stream"
     message = "There is no such stream, or it is no longer kept."
+
+
+class KeyReused(StreamError):
+    """An idempotency key came again with another body."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+    message = "This Idempotency-Key was used before, with another body."
 
 
 class TooLarge(StreamError):
@@ -107,6 +130,7 @@ class Overloaded(StreamError):
     code = "overloaded"
     retryable = True
     message = "The service is full. Try again shortly."
+    retry_after = 1.0
 
 
 class Draining(StreamError):
@@ -117,6 +141,7 @@ class Draining(StreamError):
     code = "shutting_down"
     retryable = True
     message = "The service is shutting down."
+    retry_after = 1.0
 
 
 class StreamTooLarge(StreamError):

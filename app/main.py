@@ -1,16 +1,11 @@
-"""The composition root: settings → upstream, journal, hub → the ASGI application, and the server around it."""
+"""The composition root: settings → upstream, journal, hub → the ASGI application."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import FrameType
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -20,9 +15,10 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.chat import Chat, Options
 from app.edge.guard import Guard, crashed, failed, unrouted
 from app.edge.health import Health
+from app.edge.requests import Defaults
 from app.errors import StreamError
-from app.hub import Hub
-from app.journal.memory import MemoryJournal
+from app.hub import Hub, parse_policy
+from app.journal.memory import Bounds, MemoryJournal
 from app.relay import Limits
 from app.settings import Settings
 from app.upstream import Source, simulator
@@ -69,11 +65,19 @@ async def _compose(settings: Settings, log: FilteringBoundLogger, base_url: str)
             progress=settings.progress_timeout,
             total=settings.total_timeout,
         )
-        hub = Hub(MemoryJournal(settings.max_stream), source, limits, settings.max_streams, log)
+        bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
+        journal = MemoryJournal(bounds, on_evict=lambda stream_id, reason: hub.evicted(stream_id, reason))
+        hub = Hub(journal, source, limits, settings.max_streams, log)
+        defaults = Defaults(
+            model=settings.default_model,
+            chunk=settings.chunk,
+            grace=parse_policy(settings.on_disconnect),
+            max_grace=parse_policy(settings.on_disconnect_max),
+        )
         options = Options(
-            default_model=settings.default_model,
-            default_chunk=settings.chunk,
+            defaults,
             max_body=settings.max_body,
+            body_seconds=settings.body_timeout,
             keep_alive=settings.keep_alive,
             reconnect_ms=settings.reconnect_ms,
         )
@@ -81,52 +85,15 @@ async def _compose(settings: Settings, log: FilteringBoundLogger, base_url: str)
         app = Starlette(
             routes=[
                 Route("/v1/chat", chat.open, methods=["POST"]),
+                Route("/v1/streams/{stream_id}", chat.attach, methods=["GET"]),
+                Route("/v1/streams/{stream_id}", chat.cancel, methods=["DELETE"]),
+                Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
                 Route("/healthz", health.live),
                 Route("/readyz", health.ready),
             ],
             exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
         )
+        app.router.redirect_slashes = False  # a redirect would be an answer outside the contract
         yield Service(Guard(app, log), hub, base_url)
         await hub.drain(0)
-
-
-class Server(uvicorn.Server):
-    """uvicorn, draining the hub between "no new connections" and "wait for the open ones"."""
-
-    def __init__(self, service: Service, settings: Settings) -> None:
-        # Whatever the drain could not end within its grace is given a moment to send its terminal event.
-        margin = 5
-        super().__init__(
-            uvicorn.Config(
-                service.app,
-                host=settings.host,
-                port=settings.port,
-                loop="none",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=True,
-                backlog=4096,
-                # Above nginx's 60 s for idle upstream connections, so that it is never we who close one under a POST.
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=int(settings.shutdown_grace) + margin,
-            )
-        )
-        self._hub = service.hub
-        self._grace = settings.shutdown_grace
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal, but not for uvicorn to raise again at the end: a drained exit is a success, status 0."""
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        drained = asyncio.create_task(self._hub.drain(self._grace))
-        await super().shutdown(sockets)
-        if self.force_exit:  # a second Ctrl-C
-            drained.cancel()
-        await asyncio.wait([drained])
+        journal.close()

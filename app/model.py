@@ -157,13 +157,24 @@ class StreamRequest:
     """What a client asked for, validated, defaults applied.
 
     *messages* and *parameters* have OpenAI's shape and go upstream as they are; *chunk* names the cut
-    (`app.rechunk.create` reads it).
+    (`app.rechunk.create` reads it). *grace* is how many seconds the stream goes on without a reader: 0 for none,
+    infinity for ever.
     """
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     chunk: str = "auto"
+    grace: float = 0.0
+
+
+class StreamInfo(NamedTuple):
+    """What a journal keeps of a stream beside its records, for whoever attaches later.
+
+    *chunk* is how its text was cut.
+    """
+
+    chunk: str
 
 
 @dataclass(slots=True)
@@ -171,7 +182,8 @@ class Trace:
     """What became known of a stream's upstream side. Written by the source, read by the relay when the stream ends.
 
     *status* is the last HTTP status upstream answered with; *usage* and *model* are what it said of them so far, which
-    an answer that breaks off keeps; *cut_after_finish* says that the connection broke after the finish reason.
+    an answer that breaks off keeps; *done* is how the stream will end, known as soon as a finish reason was seen;
+    *cut_after_finish* says that the connection broke after it.
     """
 
     attempts: int = 0
@@ -179,5 +191,6 @@ class Trace:
     request_id: str | None = None
     usage: Usage | None = None
     model: str = ""
+    done: Done | None = None
     cut_after_finish: bool = False
     replaced_bytes: int = 0

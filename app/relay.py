@@ -38,7 +38,7 @@ from app.upstream import Source
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a stream may take, in seconds; 0 is no limit.
+    """How long a stream may take, in seconds; 0 is no limit, except that with a *commit* of 0 it starts at once.
 
     *first_token* runs from the opening to the first content, retries included. *idle* (no byte) and *progress* (bytes,
     but no content) run only after that: a reasoning model may well be silent before it. *commit* is how long the first
@@ -89,8 +89,7 @@ class Relay:
     async def run(self) -> None:
         """Relay the whole stream, and let upstream's connection go. Raises nothing but a cancellation from outside."""
         self._task = asyncio.current_task()
-        if self._limits.commit:
-            self._commit = self._loop.call_later(self._limits.commit, self._start)
+        self._commit = self._loop.call_later(self._limits.commit, self._start)
         self._watch()
         try:
             if self._stopped is None:  # else: stopped before the task had its first turn
@@ -103,7 +102,7 @@ class Relay:
             if self._stopped is None:  # not by `stop`: the loop itself is going down
                 raise
         except Exception as error:  # the boundary: a bug must not leave a reader without a terminal record
-            self._log.error("stream.crashed", error=type(error).__name__, at=_where(error))
+            self._crashed(error)
             self._end(self._stopped or InternalError())
         finally:
             self._disarm()
@@ -208,12 +207,17 @@ class Relay:
         """Append the terminal record, once, after the text that was held back."""
         if self.ended is not None:
             return
+        if self.trace.done is not None and isinstance(ending, (TimedOut, Draining)):
+            ending = self.trace.done  # the answer was whole: only what may follow it had not come yet
         try:
             self._flush()
+            usage = self._usage(ending)
         except StreamError as error:
-            ending = error
+            ending, usage = error, None
+        except Exception as error:  # the boundary again: here, too, the record must be written
+            self._crashed(error)
+            ending, usage = InternalError(), None
         self._ended_at = self._loop.time()
-        usage = self._usage(ending)
         if isinstance(ending, StreamError):
             self.ended = failure(ending, usage)
         else:
@@ -225,6 +229,10 @@ class Relay:
                 duration_ms=self.duration_ms,
             )
         self._writer.append((self.ended,))
+
+    def _crashed(self, error: Exception) -> None:
+        """Log a bug: its kind and its place, and none of the values that its message may hold."""
+        self._log.error("stream.crashed", error=type(error).__name__, at=_where(error))
 
     def _usage(self, ending: Done | StreamError) -> Usage:
         """Upstream's own usage where it came, else an estimate.
@@ -263,8 +271,8 @@ def _prompt_tokens(request: StreamRequest) -> int:
     tokens = 0
     for message in request.messages:
         content = message.get("content")
-        parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
-        tokens += 4 + sum(len(part.encode(errors="replace")) for part in parts) // 4
+        parts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
+        tokens += 4 + sum(len(part.encode(errors="replace")) for part in parts if isinstance(part, str)) // 4
     return tokens
 
 

@@ -11,15 +11,29 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AliasChoices, Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.hub import parse_policy
 from app.rechunk import create as create_rechunker
 
 PREFIX = "CHAT_SSE_"
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
+
+
+def _lower(level: object) -> object:
+    return level.lower() if isinstance(level, str) else level
 
 
 class SettingsError(Exception):
@@ -31,14 +45,21 @@ def _is_cut(spec: str) -> str:
     return spec
 
 
+def _is_policy(policy: str) -> str:
+    parse_policy(policy)
+    return policy
+
+
 class Settings(BaseSettings):
     """The whole configuration of one process."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="Least level that is logged."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`console` for people, `json` for machines; `auto` looks whether stderr is a terminal."
     )
@@ -57,37 +78,54 @@ class Settings(BaseSettings):
         "", max_length=256, description="Model for requests that name none; empty: `gpt-4o-mini`, or `sim-gpt`."
     )
 
-    connect_timeout: Seconds = Field(5, description="Seconds to connect to upstream; 0, here and below: no limit.")
+    connect_timeout: Seconds = Field(
+        5, description="Seconds to connect to upstream; 0, as for the next four, is no limit."
+    )
     first_token_timeout: Seconds = Field(300, description="Seconds to upstream's first content, retries included.")
     idle_timeout: Seconds = Field(120, description="Seconds without a byte from upstream, once the answer has begun.")
     progress_timeout: Seconds = Field(300, description="Seconds of heartbeats without content, likewise.")
     total_timeout: Seconds = Field(1800, description="Seconds a whole stream may take.")
     commit_after: Seconds = Field(
-        2, description="Seconds for which an answer's HTTP status waits for upstream's first content."
+        2, description="Seconds for which an answer's HTTP status waits for upstream's first content; 0: not at all."
     )
     retry_attempts: int = Field(3, ge=1, le=10, description="Tries in all, before the first content.")
     retry_wait: Seconds = Field(0.5, description="Seconds before the second try; doubles from there, with jitter.")
     retry_wait_max: Seconds = Field(
-        8, description="Longest wait; an upstream that asks for more is not tried again, its 429 or 503 is passed on."
+        8, description="Longest wait; an upstream that asks for more is not tried again, what it asks is passed on."
     )
 
     chunk: Annotated[str, AfterValidator(_is_cut)] = Field(
         "auto", description="How deltas are cut anew where a request does not say."
     )
-    on_disconnect: Literal["cancel"] = Field(
-        "cancel", description="What happens to a stream whose last reader left: `cancel` aborts upstream."
+    on_disconnect: Annotated[str, AfterValidator(_is_policy)] = Field(
+        "grace:10",
+        description="What happens to a stream whose last reader left: `cancel`, `continue`, or `grace:SECONDS`.",
+    )
+    on_disconnect_max: Annotated[str, AfterValidator(_is_policy)] = Field(
+        "continue", description="The most that a request may ask of that."
     )
     keep_alive: Annotated[float, Field(ge=0.05, le=3600)] = Field(
         15, description="Longest silence on a stream, in seconds, before a comment line is sent."
     )
-    reconnect_ms: int = Field(2000, ge=0, le=3_600_000, description="`retry:` told to clients, in milliseconds.")
+    reconnect_ms: int = Field(
+        2000, ge=0, le=3_600_000, description="`retry:` told to clients, in milliseconds; each is told up to 25 % off."
+    )
+    reader_timeout: Seconds = Field(
+        60, description="Seconds after which a reader that takes nothing, or whose network is gone, is dropped."
+    )
 
     max_body: Bytes = Field(1 << 20, description="Largest request body, in bytes.")
+    body_timeout: Seconds = Field(30, description="Seconds for a request's body to arrive; 0: no limit.")
     max_event: Bytes = Field(8 << 20, description="Largest single event from upstream, in bytes.")
     max_stream: Bytes = Field(16 << 20, description="Most memory one stream's log may take, in bytes.")
     max_streams: int = Field(2000, ge=1, description="Most streams live at once.")
+    max_total: Bytes = Field(
+        1 << 30, description="Most memory all logs together may take, in bytes; the streams that ended first go first."
+    )
+    max_kept: int = Field(10_000, ge=0, description="Most ended streams that are kept to be read again.")
+    keep: Seconds = Field(3600, description="Seconds for which an ended stream is kept; 0: not at all.")
     shutdown_grace: Seconds = Field(
-        20, description="Seconds that live streams get to finish after SIGTERM; what is left then ends with an error."
+        20, description="Seconds that live streams get to finish after SIGTERM; then what is left ends with an error."
     )
 
     @field_validator("model")
@@ -96,6 +134,24 @@ class Settings(BaseSettings):
         if not model.isprintable():
             raise ValueError("must be printable")
         return model
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        """A key from a file often has its line end with it; anything else that no header can carry is a mistake."""
+        if key is None:
+            return None
+        bare = key.get_secret_value().strip()
+        if not bare or not bare.isascii() or not bare.isprintable():
+            raise ValueError("must be printable ASCII")
+        return SecretStr(bare)
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _bare(cls, url: HttpUrl | None) -> HttpUrl | None:
+        if url is not None and (url.username or url.password or url.query or url.fragment):
+            raise ValueError("takes no user, password, query or fragment; a key goes into OPENAI_API_KEY")
+        return url
 
     @property
     def simulated(self) -> bool:
@@ -110,9 +166,11 @@ class Settings(BaseSettings):
 
 def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
     """Read the settings; *overrides* (the command line) win. Raises SettingsError."""
-    _refuse_unknown(env_file)
     try:
+        _refuse_unknown(env_file)
         return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file} is not UTF-8.") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import stamina.instrumentation
 import structlog
@@ -24,6 +25,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     *level* is a level's name; *style* is `json`, `console` or `auto`. Called once, by whoever is the main program.
     """
     out = stream or sys.stderr
+    lines = _Lines(out)
     threshold = logging.getLevelNamesMapping()[level.upper()]
     console = style == "console" or (style == "auto" and out.isatty())
     shared: list[Processor] = [
@@ -34,7 +36,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     render: Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, _without_traceback, *shared],
@@ -47,7 +49,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),
         cache_logger_on_first_use=True,
     )
     # Its own hook would log the reprs of upstream's errors; the canonical line counts the attempts.
@@ -56,9 +58,29 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     return logger
 
 
+class _Lines:
+    """A stream for log lines that never fails: a full disk or a reader that went away must not end an answer."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._out.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._out.flush()
+
+
 def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
-    """Put what a reader looks for first."""
-    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | dict(event)
+    """Put what is looked for first, and make strings safe to print: a model's name, for one, is anybody's to choose."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return first | {key: _printable(value) for key, value in event.items()}
+
+
+def _printable(value: object) -> object:
+    return ascii(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def _without_traceback(logger: object, name: str, event: EventDict) -> EventDict:

@@ -15,6 +15,7 @@ FLOORS = {
     "cli": 5,
     "__main__": 6,
     "main": 4,
+    "server": 4,
     "settings": 4,
     "telemetry": 4,
     "edge": 3,

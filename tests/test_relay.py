@@ -11,7 +11,7 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, StreamError, Truncated
-from app.journal.memory import MemoryJournal
+from app.journal.memory import Bounds, MemoryJournal
 from app.model import (
     TERMINAL,
     Content,
@@ -21,6 +21,7 @@ from app.model import (
     Failure,
     Reasoning,
     Start,
+    StreamInfo,
     StreamRequest,
     ToolCall,
     Trace,
@@ -32,7 +33,7 @@ from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio
 
-OFF = Limits(commit=0, first_token=0, idle=0, progress=0, total=0)
+OFF = Limits(commit=60, first_token=0, idle=0, progress=0, total=0)
 DONE = Done("stop", usage=Usage({"total_tokens": 3}), model="real-model")
 
 
@@ -46,10 +47,10 @@ class Run:
         self._log, self._chunk, self._limits, self._size = log, chunk, limits, size
         self.relay: Relay
         self.task: asyncio.Task[None]
-        self._journal = MemoryJournal(size)
+        self._journal = MemoryJournal(Bounds(size, 1 << 30, 10, 60))
 
     async def begin(self) -> Run:
-        writer = await self._journal.create("s")
+        writer = await self._journal.create("s", StreamInfo(self._chunk))
         request = StreamRequest("m", ({"role": "user", "content": "x" * 40},), chunk=self._chunk)
         self.relay = Relay(self.source, request, create(self._chunk), writer, self._limits, self._log)
         self.task = asyncio.create_task(self.relay.run())
@@ -58,7 +59,7 @@ class Run:
     async def events(self) -> list[Event]:
         """Read the log to its end, and check the invariants that hold for every stream."""
         found: list[Event] = []
-        async for batch in await self._journal.read("s"):
+        async for batch in (await self._journal.open("s")).read():
             found += batch.events
         await asyncio.wait([self.task])
         assert self.source.closed.is_set() or not self.source.started
@@ -68,7 +69,7 @@ class Run:
     async def seen(self, count: int) -> None:
         """Wait until the log holds *count* records."""
         left = count
-        async for batch in await self._journal.read("s"):
+        async for batch in (await self._journal.open("s")).read():
             left -= len(batch.events)
             if left <= 0:
                 return
@@ -200,7 +201,7 @@ async def test_loop_going_down(log: FilteringBoundLogger) -> None:
 @pytest.mark.parametrize(
     ("limits", "steps", "code"),
     [
-        (Limits(0, 0.02, 0, 0, 0), [(), forever], "first_token_timeout"),
+        (Limits(60, 0.02, 0, 0, 0), [(), forever], "first_token_timeout"),
         (Limits(0, 5, 0.02, 0, 0), [(Delta("a"),), forever], "idle_timeout"),
         (Limits(0, 5, 5, 0.02, 0), [(Delta("a"),), forever], "progress_timeout"),
         (Limits(0, 5, 5, 5, 0.02), [(Delta("a"),), forever], "total_timeout"),

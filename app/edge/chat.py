@@ -1,41 +1,35 @@
-"""Streams over HTTP: opening one and reading it.
-
-The answer's status is held back until the stream's first batch of records: if that is a failure, it is an HTTP error.
-The relay sees to it that the first record comes within the commit deadline.
-"""
+"""Streams over HTTP: opening one, attaching to it, looking at it, stopping it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
+import hashlib
+import random
+from contextlib import aclosing
 from dataclasses import dataclass
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import AppStatus
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
-from app.edge.guard import error_response
-from app.edge.requests import parse_chat, read_json
-from app.hub import Hub, Subscription
-from app.model import TERMINAL, Batch, Failure
-from app.wire import Encoder
+from app.edge.requests import Defaults, parse_chat, parse_json, parse_position, parse_smooth, read_body
+from app.edge.response import StreamResponse
+from app.errors import BadRequest
+from app.hub import Hub, Key
+from app.journal import Log
+from app.rechunk import lag
 from app.wire.events import EventEncoder
+from app.wire.snapshot import Snapshot
 
-# Importing sse-starlette hooks it into uvicorn's signal handler, where it would cut every stream half a second after
-# SIGTERM. The hub drains instead.
-AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # its signature lacks "-> None"
+_JSON = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the settings say about requests and answers."""
 
-    default_model: str
-    default_chunk: str
+    defaults: Defaults
     max_body: int
+    body_seconds: float
     keep_alive: float
     reconnect_ms: int
 
@@ -48,108 +42,86 @@ class Chat:
         self._options = options
 
     async def open(self, request: Request) -> Response:
-        """`POST /v1/chat`: start a stream and answer with it."""
-        options, log = self._options, request.state.log
-        body = await read_json(request, options.max_body)
-        asked = parse_chat(body, default_model=options.default_model, default_chunk=options.default_chunk)
-        subscription = await self._hub.open(asked, log)
-        encoder = EventEncoder(subscription.stream_id, options.reconnect_ms)
-        return StreamResponse(subscription, encoder, options.keep_alive, request.state.request_id, log)
+        """`POST /v1/chat`: start a stream and answer with it, or with where it is.
+
+        Never pays twice: a repeated idempotency key attaches, and a Last-Event-ID makes it a resume, which is what
+        fetch-based clients send when they repeat their POST.
+        """
+        position = request.headers.get("last-event-id")
+        if position:
+            return await self._resume(request, position)
+        body = await read_body(request, self._options.max_body, self._options.body_seconds)
+        data = parse_json(body)
+        asked = parse_chat(data, self._options.defaults)
+        stream_id = await self._hub.open(asked.stream, _key(request, data), request.state.log)
+        if _wants_json(request):
+            url = f"/v1/streams/{stream_id}"
+            content = orjson.dumps({"stream_id": stream_id, "url": url, "cancel_url": f"{url}/cancel"})
+            headers = {**_JSON, "Location": url, "X-Stream-Id": stream_id}
+            return Response(content, 201, headers, media_type="application/json")
+        return await self._read(request, stream_id, 0, asked.smooth, hold=True)
+
+    async def attach(self, request: Request) -> Response:
+        """`GET /v1/streams/{id}`: read a stream, from the start or after a position; or a snapshot of it."""
+        stream_id: str = request.path_params["stream_id"]
+        if _wants_json(request):
+            return await _snapshot(stream_id, await self._hub.log_of(stream_id))
+        # The header wins: an EventSource that reconnects sends it along with the query that it was made with.
+        position = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+        if position:
+            return await self._resume(request, position, stream_id)
+        return await self._read(request, stream_id, 0, _smooth(request))
+
+    async def cancel(self, request: Request) -> Response:
+        """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button. Answers with a snapshot."""
+        stream_id: str = request.path_params["stream_id"]
+        return await _snapshot(stream_id, await self._hub.cancel(stream_id))
+
+    async def _resume(self, request: Request, position: str, stream_id: str | None = None) -> Response:
+        event_id = parse_position(position)
+        if stream_id not in (None, event_id.stream_id):
+            raise BadRequest("The last event id is another stream's.", param="last_event_id")
+        return await self._read(request, event_id.stream_id, event_id.seq, _smooth(request))
+
+    async def _read(
+        self, request: Request, stream_id: str, after: int, smooth: float, *, hold: bool = False
+    ) -> Response:
+        subscription = await self._hub.attach(stream_id, after)
+        if subscription.exhausted:
+            # The one answer that tells an EventSource to stop reconnecting and means no error.
+            return Response(status_code=204, headers={"Cache-Control": "no-store", "X-Stream-Id": stream_id})
+        # Jitter, lest the readers of a process that went away all come back in the same instant.
+        retry_ms = round(self._options.reconnect_ms * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+        encoder = EventEncoder(stream_id, retry_ms, lag(subscription.log.info.chunk))
+        return StreamResponse(subscription, encoder, self._options.keep_alive, request, smooth=smooth, hold=hold)
 
 
-class _KeepAlive(ServerSentEvent):
-    """A comment line without the blank line: the one form in which no client library sees an event."""
-
-    def __init__(self, line: bytes) -> None:
-        super().__init__()
-        self._line = line
-
-    def encode(self) -> bytes:
-        return self._line
-
-
-_COMMENT = _KeepAlive(b":\n")
-_NOTHING = _KeepAlive(b"")
+async def _snapshot(stream_id: str, log: Log) -> Response:
+    snapshot, last = Snapshot(stream_id), log.last  # what there is now, and not what comes
+    if last:
+        async with aclosing(log.read()) as batches:
+            async for batch in batches:
+                snapshot.add(batch.events)
+                if batch.last >= last:
+                    break
+    return Response(snapshot.encode(), headers={**_JSON, "X-Stream-Id": stream_id}, media_type="application/json")
 
 
-class StreamResponse(EventSourceResponse):
-    """One subscriber's reading of a stream, as sse-starlette's response over ready-made bytes.
-
-    The library pings on a fixed beat whatever else is sent. So it is asked to ping twice per *keep_alive* interval, and
-    given nothing to send, which the server skips, unless no frame went out since the last beat.
-    """
-
-    def __init__(
-        self,
-        subscription: Subscription,
-        encoder: Encoder,
-        keep_alive: float,
-        request_id: str,
-        log: FilteringBoundLogger,
-    ) -> None:
-        stream_id = subscription.stream_id
-        super().__init__(
-            self._frames(),
-            headers={
-                "Cache-Control": "no-store, no-transform",
-                "X-Content-Type-Options": "nosniff",
-                "X-Stream-Id": stream_id,
-                "Content-Location": f"/v1/streams/{stream_id}",
-            },
-            ping=keep_alive / 2,
-            ping_message_factory=self._beat,
-            sep="\n",
-        )
-        self._subscription = subscription
-        self._encoder = encoder
-        self._request_id = request_id
-        self._log = log.bind(stream_id=stream_id)
-        self._batches: AsyncGenerator[Batch, None]
-        self._sent = Batch(1, ())
-        self._silent = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._log.info("subscriber.attached")
-        try:
-            async with self._subscription as self._batches:
-                first = await _unless_gone(self._batches, receive)
-                if first is None:
-                    return
-                self._sent = first
-                if isinstance(first.events[0], Failure):
-                    await error_response(first.events[0], self._request_id)(scope, receive, send)
-                else:
-                    await super().__call__(scope, receive, send)
-        finally:
-            whole = bool(self._sent.events) and isinstance(self._sent.events[-1], TERMINAL)
-            self._log.info("subscriber.detached", last_record=self._sent.last, whole=whole)
-
-    async def _frames(self) -> AsyncGenerator[bytes, None]:
-        encode = self._encoder
-        yield encode(self._sent)
-        async for batch in self._batches:
-            yield encode(batch)
-            self._sent = batch
-            self._silent = False
-
-    def _beat(self) -> ServerSentEvent:
-        silent, self._silent = self._silent, True
-        return _COMMENT if silent else _NOTHING
+def _wants_json(request: Request) -> bool:
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/event-stream" not in accept
 
 
-async def _unless_gone(batches: AsyncGenerator[Batch, None], receive: Receive) -> Batch | None:
-    """Return the first batch, or None if the client hangs up before there is one."""
-    first = asyncio.ensure_future(anext(batches))
-    gone = asyncio.ensure_future(_hang_up(receive))
-    try:
-        await asyncio.wait((first, gone), return_when=asyncio.FIRST_COMPLETED)
-        return first.result() if first.done() else None
-    finally:
-        first.cancel()
-        gone.cancel()
-        await asyncio.wait((first, gone))
+def _smooth(request: Request) -> float:
+    text = request.query_params.get("smooth")
+    return 0.0 if text is None else parse_smooth(text)
 
 
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _key(request: Request, data: object) -> Key | None:
+    """Return the request's idempotency key with a fingerprint of its body: of what it says, not how it is spelt."""
+    name = request.headers.get("idempotency-key")
+    if name is None:
+        return None
+    if not 1 <= len(name) <= 255:
+        raise BadRequest("An Idempotency-Key has from 1 to 255 characters.", param="Idempotency-Key")
+    return Key(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())

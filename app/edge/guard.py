@@ -39,7 +39,8 @@ class Guard:
             return
         request_id = _request_id(scope)
         log = self._log.bind(request_id=request_id)
-        scope.setdefault("state", {}).update(log=log, request_id=request_id)
+        # *send* as well: once an answer has begun, the layers add nothing to its body, and cost 1.3 µs a piece.
+        scope.setdefault("state", {}).update(log=log, request_id=request_id, send=send)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,6 +101,8 @@ def error_response(error: StreamError | Failure, request_id: str) -> Response:
         "request_id": request_id,
     }
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if error.status in (408, 413):  # the rest of the body is still to come, and not worth reading
+        headers["Connection"] = "close"
     return _json({"error": content}, error.status, headers)
 
 

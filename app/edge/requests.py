@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
-from app.errors import BadRequest, TooLarge, UnsupportedMedia
-from app.model import StreamRequest
+from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
+from app.hub import parse_policy
+from app.model import EventId, StreamRequest
 from app.rechunk import create as create_rechunker
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+_MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
+_SMOOTH = re.compile("[1-9][0-9]{0,3}", re.ASCII)
+
 Short = Annotated[str, StringConstraints(max_length=512)]
 
 
@@ -34,7 +41,7 @@ class Parameters(BaseModel):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Probability | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Short | Annotated[list[Short], Field(max_length=16)] | None = None
@@ -65,13 +72,30 @@ class ChatBody(Parameters):
 
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")] | None = None
     chunk: Short | None = None
-    on_disconnect: Literal["cancel"] | None = None
+    on_disconnect: Short | None = None
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """Read and parse a JSON body of at most *limit* bytes. Raises TooLarge, UnsupportedMedia or BadRequest.
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for a request that does not say, and what none may exceed. Graces are seconds without a reader."""
+
+    model: str
+    chunk: str
+    grace: float
+    max_grace: float
+
+
+class Asked(NamedTuple):
+    """A request, and how its opener wants to read it: *smooth* spreads bursts over so many seconds; 0 does not."""
+
+    stream: StreamRequest
+    smooth: float
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Read a body of at most *limit* bytes within *seconds*. Raises TooLarge, RequestTimeout or UnsupportedMedia.
 
     A browser (it sends `Origin`) must declare `application/json`: a form on another site cannot, so it cannot spend the
     owner's money. Anyone else need not, so that `curl -d` works.
@@ -83,19 +107,31 @@ async def read_json(request: Request, limit: int) -> Any:
     if declared.isdecimal() and int(declared) > limit:
         raise TooLarge(f"The request body is larger than {limit} bytes.")
     body = bytearray()
-    async for data in request.stream():
-        body += data
-        if len(body) > limit:
-            raise TooLarge(f"The request body is larger than {limit} bytes.")
     try:
-        return orjson.loads(body)
+        async with asyncio.timeout(seconds or None):
+            async for data in request.stream():
+                body += data
+                if len(body) > limit:
+                    raise TooLarge(f"The request body is larger than {limit} bytes.")
+    except TimeoutError:
+        raise RequestTimeout from None
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a JSON body. Raises BadRequest."""
+    try:
+        data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
+    if _deeper(data, _MAX_DEPTH):
+        raise BadRequest(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    return data
 
 
-def parse_chat(data: Any, *, default_model: str, default_chunk: str) -> StreamRequest:
+def parse_chat(data: Any, defaults: Defaults) -> Asked:
     """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
     if not isinstance(data, dict):
         raise BadRequest("The body must be a JSON object.")
@@ -105,22 +141,68 @@ def parse_chat(data: Any, *, default_model: str, default_chunk: str) -> StreamRe
         raise _bad_field(error, data) from None
     if (body.prompt is None) == (body.messages is None):
         raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
-    messages: tuple[Mapping[str, Any], ...]
-    if body.messages is None:
-        messages = ({"role": "user", "content": body.prompt},)
-    else:
-        messages = tuple(message.model_dump(exclude_unset=True) for message in body.messages)
-    chunk = body.chunk or default_chunk
+    # As they came, now that they are known to be right.
+    messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
+    chunk, smooth = _parse_chunk(body.chunk or "", defaults.chunk)
+    request = StreamRequest(
+        model=body.model or defaults.model,
+        messages=tuple(messages),
+        parameters={name: data[name] for name in Parameters.model_fields if data.get(name) is not None},
+        chunk=chunk,
+        grace=defaults.grace if body.on_disconnect is None else _parse_grace(body.on_disconnect, defaults.max_grace),
+    )
+    return Asked(request, smooth)
+
+
+def parse_smooth(text: str) -> float:
+    """Turn milliseconds into seconds. Raises BadRequest."""
+    if not _SMOOTH.fullmatch(text):
+        raise BadRequest("'smooth' is milliseconds, from 1 to 9999.", param="smooth")
+    return int(text) / 1000
+
+
+def parse_position(text: str) -> EventId:
+    """Turn a Last-Event-ID into a position. Raises BadRequest."""
     try:
-        create_rechunker(chunk)
+        return EventId.parse(text)
+    except ValueError:
+        raise BadRequest("The last event id is not one that this service sent.", param="last_event_id") from None
+
+
+def _deeper(data: Any, depth: int) -> bool:
+    level = [data]
+    while level:
+        if depth < 0:
+            return True
+        depth -= 1
+        nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in nested for item in items]
+    return False
+
+
+def _parse_chunk(chunk: str, default: str) -> tuple[str, float]:
+    """Take `smooth:MS`, which is the reader's side, off the end of the cut that it may follow."""
+    cut, separator, smooth = chunk.rpartition("smooth:")
+    if not separator:
+        cut, smooth = chunk, ""
+    cut = cut.removesuffix(",") or default
+    try:
+        create_rechunker(cut)
     except ValueError as error:
         raise BadRequest(f"'chunk': {error}", param="chunk") from None
-    return StreamRequest(
-        model=body.model or default_model,
-        messages=messages,
-        parameters=body.model_dump(include=set(Parameters.model_fields), exclude_none=True),
-        chunk=chunk,
-    )
+    if separator and not _SMOOTH.fullmatch(smooth):
+        raise BadRequest("'chunk': smooth:MS takes milliseconds, from 1 to 9999.", param="chunk")
+    return cut, int(smooth or 0) / 1000
+
+
+def _parse_grace(policy: str, longest: float) -> float:
+    try:
+        grace = parse_policy(policy)
+    except ValueError as error:
+        raise BadRequest(f"'on_disconnect' {error}.", param="on_disconnect") from None
+    if grace > longest:
+        raise BadRequest(f"'on_disconnect': this service allows at most grace:{longest:g}.", param="on_disconnect")
+    return grace
 
 
 def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:

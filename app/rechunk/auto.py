@@ -8,6 +8,7 @@ from app.model import Event
 from app.rechunk._rechunker import Rechunker, merge
 
 FORM = "auto"
+LAG = 2
 
 
 class _Merging(Rechunker):

@@ -8,6 +8,7 @@ from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "line[,MSms]"
+LAG = 32
 
 # A `\r` that is the last character so far waits: a `\n` may follow.
 _END = re.compile(r"\n|\r\n|\r(?=[^\n])")

@@ -15,6 +15,7 @@ from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "sentence[,MSms]"
+LAG = 32
 
 # Neighbouring classes are disjoint and quantifiers possessive, so looking behind is linear. It is also tried last: only
 # once per run of spaces or closers, at the end of the run.

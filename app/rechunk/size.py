@@ -18,6 +18,7 @@ from app.rechunk._holding import LIMIT, Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "size:N[,MSms] with N from 1 to 65536"
+LAG = None
 
 _LARGEST = 65_536
 _SETTLED = regex.compile(r"(?V1)[\p{ASCII}\p{Lu}\p{Ll}\p{P}\p{White_Space}[\p{Lo}&&\p{ea=W}]]")

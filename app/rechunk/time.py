@@ -6,6 +6,7 @@ from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "time:MS"
+LAG = 2
 
 _LONGEST = 60_000
 

@@ -16,6 +16,7 @@ from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "word[,MSms]"
+LAG = 32
 
 _SPACE = r"[\s--[\u00a0\u2007\u202f]]"
 # A letter of a script written without spaces; the prolonged sound mark belongs to no script.

@@ -45,15 +45,19 @@ _STATUS_OF_WORD: dict[str, int] = {
     )
     for word in words.split()
 }
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+MAX_DEPTH = 256  # what orjson takes, which the ordinary way goes through
+
 _PRECEDENCE = (401, 402, 429, 413, 404, 400, 504, 503)
 
 
 def parse(data: bytes) -> Any:
     """Read JSON as loosely as Python can: NaN, lone surrogates and broken UTF-8 included. Raises ValueError only."""
-    try:
-        return json.loads(data.decode("utf-8-sig", "replace"))
-    except RecursionError:  # C15
-        raise ValueError("nested too deeply") from None
+    text = data.decode("utf-8-sig", "replace")
+    # C15. Not left to RecursionError: from Python 3.13 on, json takes thousands of levels before it gives up.
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return json.loads(text)
 
 
 def payloads(data: bytes) -> list[Any]:
@@ -71,6 +75,15 @@ def _payload(text: bytes) -> Any:
     if not text or (text.startswith(b":") and b"\n" not in text):
         return None  # F10, F11: as good as `null` (F27)
     return DONE if text == b"[DONE]" else parse(text)  # F21: the whole of it, for a model may write it
+
+
+def _depth(text: str) -> int:
+    """Return how deeply *text* is nested, if it is JSON."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def encodable(text: str) -> str:
@@ -230,10 +243,17 @@ _KEY = re.compile(
     | \bAIza[\w-]{20,}
     | \beyJ[\w-]{8,}[.\w-]*                                                      # a JSON Web Token
     | \b(?=[A-Za-z]*[0-9])[A-Za-z0-9+/]{24,}={0,2}                               # hexadecimal, base64
-    | \b(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[A-Za-z0-9_-]{40,}={0,2}    # base64 as in URLs
+    | (?<![\w-])(?P<url>[A-Za-z0-9_-]{40,})={0,2}                               # base64 as in URLs: see `_redacted`
     """,
     re.VERBOSE | re.ASCII,
 )
+
+
+def _redacted(match: re.Match[str]) -> str:
+    text = match["url"]
+    # What has digits and both cases is no word. Asked here: as lookaheads this was quadratic.
+    random = text is None or (re.search("[0-9]", text) and re.search("[a-z]", text) and re.search("[A-Z]", text))
+    return REDACTED if random else match[0]
 
 
 def _presentable(said: object, secrets: Iterable[str]) -> str | None:
@@ -250,5 +270,5 @@ def _presentable(said: object, secrets: Iterable[str]) -> str | None:
     if not isinstance(said, str) or len(said) > 16 * 1024 or _PAGE.search(said):
         return None
     text = _UNPRINTABLE.sub(" ", _TAG.sub("", scrub(said, secrets)))
-    text = " ".join(_KEY.sub(REDACTED, text).split())
+    text = " ".join(_KEY.sub(_redacted, text).split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -20,6 +20,8 @@ _AFTER_FINISH = 3.0
 # How long to wait for the end of the body after [DONE], so that the connection can be used again (F22).
 _AFTER_DONE = 0.1
 _MAX_ERROR_BODY = 64 * 1024
+# How long to wait for it: the status is known, and must not be lost to a body that stalls.
+_ERROR_BODY_WAIT = 2.0
 
 
 class OpenAIChat:
@@ -42,9 +44,12 @@ class OpenAIChat:
                     yield batch
                 return
         except _UsageRefused:
-            self._reports_usage = False  # H11: strict servers; remembered, so that it costs one request and not many
+            pass
         async with aclosing(self._attempt(request, trace, ask_usage=False)) as batches:
             async for batch in batches:
+                # H11: without it, it worked. Remembered, so that it costs one request and not one each; and only now,
+                # since an upstream that quotes the request in every refusal names the field, too.
+                self._reports_usage = False
                 yield batch
 
     async def _attempt(
@@ -53,12 +58,12 @@ class OpenAIChat:
         trace.attempts += 1
         trace.status = None
         content = _body(request, ask_usage)
-        secrets = [*_texts(request), *self._secrets]
+        secrets = [*_strings(request.messages), *_strings(request.parameters), *self._secrets]
         async with transport.post(self._client, self._url, self._headers, content) as response:
             trace.status = response.status_code
             trace.request_id = _bounded(response.headers.get("x-request-id"))
             if response.status_code != 200:
-                error_body = await transport.read_capped(response, _MAX_ERROR_BODY)
+                error_body = await transport.read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
                 refusal = envelope.refusal(response.status_code, response.headers, error_body, secrets)
                 if ask_usage and isinstance(refusal, Rejected) and b"stream_options" in error_body:
                     raise _UsageRefused
@@ -66,8 +71,11 @@ class OpenAIChat:
             yield ()
             reader = ChatReader(self._max_event, secrets)
             try:
-                async with aclosing(transport.body(response)) as chunks:
-                    async for batch in self._read(reader, chunks):
+                async with (
+                    aclosing(transport.body(response)) as chunks,
+                    aclosing(self._read(reader, chunks, trace)) as batches,
+                ):
+                    async for batch in batches:
                         yield batch
             finally:
                 trace.usage, trace.model = reader.usage, reader.model
@@ -75,7 +83,7 @@ class OpenAIChat:
                 trace.cut_after_finish = reader.cut_after_finish
 
     async def _read(
-        self, reader: ChatReader, chunks: AsyncGenerator[bytes, None]
+        self, reader: ChatReader, chunks: AsyncGenerator[bytes, None], trace: Trace
     ) -> AsyncGenerator[Sequence[Content | Done], None]:
         now = asyncio.get_running_loop().time
         try:
@@ -83,16 +91,19 @@ class OpenAIChat:
                 yield reader.feed(data)
                 if reader.finished or reader.ended:
                     break
-            rest = transport.until(now() + _AFTER_FINISH, chunks)
-            while not reader.ended and (late := await anext(rest, None)) is not None:
-                yield reader.feed(late)
+            if not reader.ended:
+                trace.done = reader.outlook
+            async with aclosing(transport.until(now() + _AFTER_FINISH, chunks)) as rest:
+                while not reader.ended and (late := await anext(rest, None)) is not None:
+                    yield reader.feed(late)
             yield reader.eof()
         except UpstreamError as error:
             yield reader.cut(error)
         yield (reader.result(),)
         with suppress(UpstreamError):
-            async for _ in transport.until(now() + _AFTER_DONE, chunks):
-                pass
+            async with aclosing(transport.until(now() + _AFTER_DONE, chunks)) as rest:
+                async for _ in rest:
+                    pass
 
 
 class _UsageRefused(Exception):
@@ -107,14 +118,16 @@ def _body(request: StreamRequest, ask_usage: bool) -> bytes:
     return orjson.dumps(fields)
 
 
-def _texts(request: StreamRequest) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     """Yield what the client wrote: upstream may quote it in an error, where it must not come back."""
-    for message in request.messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            yield content
-        elif content:
-            yield from (part["text"] for part in content if isinstance(part.get("text"), str))
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
 
 
 def _bounded(value: str | None) -> str | None:

@@ -138,14 +138,21 @@ class ChatReader:
         self._wind_up(out)
         return out
 
+    @property
+    def outlook(self) -> Done | None:
+        """How the answer will end as far as is known; None until a finish reason was seen."""
+        if self._reason is None or self._error is not None:
+            return None
+        kind = FINISH.get(self._reason, "other")
+        # X7: `stop` after tool calls stays `stop`, as OpenAI itself has it where the request named the tool.
+        return Done(kind, self._reason if kind == "other" else None, self.usage, self.model)
+
     def result(self) -> Done:
         """Return how the answer ended, or raise why it did not (section 7)."""
         if self._error is not None:
             raise self._error
-        if self._reason is not None:
-            kind = FINISH.get(self._reason, "other")
-            # X7: `stop` after tool calls stays `stop`, as OpenAI itself has it where the request named the tool.
-            return Done(kind, self._reason if kind == "other" else None, self.usage, self.model)
+        if (done := self.outlook) is not None:
+            return done
         if self._fault is not None:
             raise self._fault
         if not self._anything:

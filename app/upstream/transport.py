@@ -10,7 +10,8 @@ import asyncio
 import ipaddress
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,9 +23,8 @@ from app.errors import ConnectTimeout, Disconnected, Malformed, Unreachable, Ups
 
 USER_AGENT = f"chat-sse/{__version__}"
 
-# One inflated piece: a compressed read may grow a thousandfold, so it is given out in pieces that the reader's bounds
-# can stop (gzip bombs).
-_INFLATED = 256 * 1024
+_MOST_INFLATED = 4 * 1024 * 1024
+_MOST_REDIRECTS = 3
 
 
 def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
@@ -47,9 +47,11 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
 
     return httpx.AsyncClient(
         transport=AiohttpTransport(client=session, verify=tls),
-        timeout=httpx.Timeout(None, connect=connect_timeout or None),
+        # httpx-aiohttp makes "pool" the limit on all of connecting, name resolution included.
+        timeout=httpx.Timeout(None, connect=connect_timeout or None, pool=connect_timeout or None),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        follow_redirects=True,  # as OpenAI's own SDKs do (H20); httpx drops the key when the origin changes
+        # httpx's own jar would carry one user's cookie to the next.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
 
 
@@ -57,45 +59,72 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
 async def post(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str], content: bytes
 ) -> AsyncIterator[httpx.Response]:
-    """Send one POST and give its response as soon as the headers are there. Raises UpstreamError."""
-    request = client.build_request("POST", url, headers=headers, content=content)
-    with _faults(answered=False):
-        response = await client.send(request, stream=True)
+    """Send one POST and give its response as soon as the headers are there. Raises UpstreamError.
+
+    Redirects that keep the method are followed, as OpenAI's own SDKs do (H20); by hand, because httpx would first read
+    the redirect's body, however large. Only where they lead does the key go that is meant for it.
+    """
+    response = await _send(client, httpx.URL(url), headers, content)
     try:
+        for _ in range(_MOST_REDIRECTS):
+            if response.status_code not in (307, 308) or "location" not in response.headers:
+                break
+            came_from = response.url
+            with _faults(answered=True):
+                await response.aclose()
+                target = came_from.join(response.headers["location"])
+            if not _same_owner(came_from, target):
+                raise Unreachable("The upstream service redirects to another host.")
+            response = await _send(client, target, headers, content)
         yield response
     finally:
         with _faults(answered=True):
             await response.aclose()
 
 
+async def _send(
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], content: bytes
+) -> httpx.Response:
+    with _faults(answered=False):
+        return await client.send(client.build_request("POST", url, headers=headers, content=content), stream=True)
+
+
+def _same_owner(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether a key for *one* may be sent to *other*: the same origin, or the same host's https."""
+    if (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port):
+        return True
+    return one.host == other.host and other.scheme == "https" and other.port is None
+
+
 async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, decoded. Raises UpstreamError."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    inflate = None
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
-    elif encoding not in ("", "identity"):
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise Malformed("The upstream service used a content encoding that was not asked for.")
     with _faults(answered=True):
-        async for data in response.stream:  # type: ignore[union-attr]  # ours is always an async stream
-            if inflate is None:
+        if encoding in ("", "identity"):
+            async for data in response.stream:  # type: ignore[union-attr]  # ours is always an async stream
                 yield data
-                continue
-            while data:
-                yield inflate.decompress(data, _INFLATED)
-                data = inflate.unconsumed_tail
+        else:
+            inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
+            async for data in response.stream:  # type: ignore[union-attr]
+                # A read is at most 16 KiB, and text shrinks tenfold: what grows this much is a bomb.
+                inflated = inflate.decompress(data, _MOST_INFLATED)
+                if inflate.unconsumed_tail:
+                    raise Malformed("The upstream service sent a body that is compressed beyond reason.")
+                yield inflated
 
 
-async def read_capped(response: httpx.Response, limit: int) -> bytes:
-    """Return at most *limit* bytes of the body, however long or broken it is."""
+async def read_capped(response: httpx.Response, limit: int, seconds: float) -> bytes:
+    """Return at most *limit* bytes of the body that come within *seconds*, however long or broken it is."""
     kept = bytearray()
-    try:
-        async for data in body(response):
-            kept += data
-            if len(kept) >= limit:
-                break
-    except UpstreamError:
-        pass  # what came is all there is to say about an error that is being reported anyway
+    deadline = asyncio.get_running_loop().time() + seconds
+    with suppress(UpstreamError):  # what came is all there is to say about an error that is being reported anyway
+        async with aclosing(body(response)) as chunks, aclosing(until(deadline, chunks)) as timely:
+            async for data in timely:
+                kept += data
+                if len(kept) >= limit:
+                    break
     return bytes(kept[:limit])
 
 
@@ -131,7 +160,7 @@ def _fault(cause: BaseException, answered: bool) -> UpstreamError:
             return ConnectTimeout()
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.ClientHttpProxyError():
             return Unreachable()
-        case httpx.UnsupportedProtocol() | httpx.InvalidURL() | httpx.TooManyRedirects():
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
             return Unreachable()
         case zlib.error():
             return Malformed("The upstream service sent a broken compressed body.")

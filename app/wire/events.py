@@ -6,20 +6,27 @@ block, an id on every block, `retry:` riding on the first block of each response
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, assert_never, cast
 
 import orjson
 
-from app.model import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.model import TEXT, Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, Text, ToolCall, Usage
 
 
 class EventEncoder:
-    """Encodes one response. *retry_ms* is the reconnection time told to the client with the first block."""
+    """Encodes one response. *retry_ms* is the reconnection time told to the client with the first block.
 
-    __slots__ = ("_head", "_id", "_stream_id")
+    A reader that is *lag* or more records behind gets texts of a kind joined, as one event with the last one's id.
+    """
 
-    def __init__(self, stream_id: str, retry_ms: int) -> None:
+    __slots__ = ("_head", "_id", "_lag", "_stream_id")
+
+    def __init__(self, stream_id: str, retry_ms: int, lag: int | None = None) -> None:
         self._stream_id = stream_id
+        self._lag = sys.maxsize if lag is None else lag
         self._id = b"id: %s-" % stream_id.encode()
         self._head = b"retry: %d\n" % retry_ms
 
@@ -28,13 +35,26 @@ class EventEncoder:
         head, self._head = self._head, b""
         if len(events) == 1:  # a reader that keeps up
             return head + self._block(seq, events[0])
-        return head + b"".join([self._block(number, event) for number, event in enumerate(events, seq)])
+        numbered = enumerate(events, seq) if len(events) < self._lag else _joined(seq, events)
+        return head + b"".join([self._block(number, event) for number, event in numbered])
 
     def _block(self, seq: int, event: Event) -> bytes:
         if type(event) is Delta:
             return b"%s%d\nevent: delta\ndata: %s\n\n" % (self._id, seq, _dumps({"content": event.text}))
         name, data = _render(event, self._stream_id)
         return b"%s%d\nevent: %s\ndata: %s\n\n" % (self._id, seq, name, _dumps(data))
+
+
+def _joined(seq: int, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
+    """Yield *events*, the first of which is number *seq*, with neighbouring texts of a kind joined."""
+    for kind, run in groupby(events, type):
+        same = list(run)
+        if issubclass(kind, TEXT):
+            seq += len(same)
+            yield seq - 1, kind("".join([event.text for event in cast("list[Text]", same)]))
+        else:
+            yield from enumerate(same, seq)
+            seq += len(same)
 
 
 def _render(event: Event, stream_id: str) -> tuple[bytes, dict[str, Any]]:
@@ -55,13 +75,13 @@ def _render(event: Event, stream_id: str) -> tuple[bytes, dict[str, Any]]:
             return b"done", {
                 "finish_reason": event.finish_reason,
                 **raw,
-                "usage": _usage(event.usage),
+                "usage": usage_object(event.usage),
                 "model": event.model,
                 "first_token_ms": event.first_token_ms,
                 "duration_ms": event.duration_ms,
             }
         case Failure():
-            return b"error", {"error": error_object(event), "usage": _usage(event.usage)}
+            return b"error", {"error": error_object(event), "usage": usage_object(event.usage)}
         case _:
             assert_never(event)
 
@@ -76,7 +96,8 @@ def error_object(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _usage(usage: Usage | None) -> dict[str, Any] | None:
+def usage_object(usage: Usage | None) -> dict[str, Any] | None:
+    """Return *usage* as clients see it: an estimate says that it is one."""
     if usage is None:
         return None
     return {**usage.fields, "estimated": True} if usage.estimated else dict(usage.fields)

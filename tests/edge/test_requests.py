@@ -10,19 +10,25 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from app.edge.requests import parse_chat, read_json
+from app.edge.requests import Defaults, parse_chat, parse_json, parse_position, parse_smooth, read_body
 from app.errors import BadRequest, StreamError, TooLarge, UnsupportedMedia
-from app.model import StreamRequest
+from app.model import EventId, StreamRequest, new_stream_id
+
+DEFAULTS = Defaults(model="default", chunk="auto", grace=10, max_grace=60)
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    return parse_json(await read_body(request, limit, 0.2))
 
 
 def parse(**body: Any) -> StreamRequest:
-    return parse_chat(body, default_model="default", default_chunk="auto")
+    return parse_chat(body, DEFAULTS).stream
 
 
 def test_prompt() -> None:
     """A prompt is one user message; model and cut have defaults."""
     request = parse(prompt="hi")
-    assert request == StreamRequest("default", ({"role": "user", "content": "hi"},), {}, "auto")
+    assert request == StreamRequest("default", ({"role": "user", "content": "hi"},), {}, "auto", 10)
 
 
 def test_messages_and_parameters_pass_as_they_are() -> None:
@@ -62,7 +68,13 @@ def test_messages_and_parameters_pass_as_they_are() -> None:
         ({"prompt": "a", "logit_bias": {"5": "x"}}, "logit_bias.5"),
         ({"prompt": "a", "tools": {}}, "tools"),
         ({"prompt": "a", "chunk": "paragraph"}, "chunk"),
+        ({"prompt": "a", "chunk": "word,smooth:0"}, "chunk"),
+        ({"prompt": "a", "chunk": "smooth:x"}, "chunk"),
+        ({"prompt": "a", "chunk": "smooth:100,word"}, "chunk"),
         ({"prompt": "a", "on_disconnect": "maybe"}, "on_disconnect"),
+        ({"prompt": "a", "on_disconnect": "continue"}, "on_disconnect"),
+        ({"prompt": "a", "on_disconnect": "grace:61"}, "on_disconnect"),
+        ({"prompt": "a", "on_disconnect": 5}, "on_disconnect"),
         ({"prompt": "a", "temprature": 1}, "temprature"),
         ({"prompt": "a", "stream": True}, "stream"),
     ],
@@ -75,11 +87,50 @@ def test_bad_field(body: dict[str, Any], field: str) -> None:
     assert f"'{field}'" in raised.value.text
 
 
+@pytest.mark.parametrize(("policy", "grace"), [("cancel", 0), ("grace:0.5", 0.5), ("grace:60", 60)])
+def test_policy(policy: str, grace: float) -> None:
+    """What happens when nobody reads is the request's, within the server's bound."""
+    assert parse(prompt="a", on_disconnect=policy).grace == grace
+
+
+@pytest.mark.parametrize(
+    ("chunk", "cut", "smooth"),
+    [("word", "word", 0), ("smooth:200", "auto", 0.2), ("word,80ms,smooth:300", "word,80ms", 0.3)],
+)
+def test_smooth_is_the_readers_side(chunk: str, cut: str, smooth: float) -> None:
+    """`smooth:MS` may follow a cut, or stand alone; it is no part of how the stream is cut."""
+    asked = parse_chat({"prompt": "a", "chunk": chunk}, DEFAULTS)
+    assert (asked.stream.chunk, asked.smooth) == (cut, smooth)
+    assert parse_smooth("250") == 0.25
+    for text in ("", "0", "-1", "1.5", "10000", "٣", "x"):
+        with pytest.raises(BadRequest):
+            parse_smooth(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "-1", "x-1", "A" * 22, "A" * 22 + "-", "A" * 22 + "-0", "A" * 22 + "-01", "A" * 22 + "--1"]
+    + ["A" * 22 + "-1" + bad for bad in ("\n", "\r", "\0", " ", ",", "9" * 12)]
+    + ["A" * 21 + "\n-1", "A" * 22 + "-٣"],
+)
+def test_position_refused(text: str) -> None:
+    """A last event id that this service cannot have sent is refused, and not echoed."""
+    with pytest.raises(BadRequest) as raised:
+        parse_position(text)
+    assert "A" not in raised.value.text
+
+
+def test_position() -> None:
+    """An event id prints and parses."""
+    stream_id = new_stream_id()
+    assert parse_position(f"{stream_id}-7") == EventId(stream_id, 7)
+
+
 @pytest.mark.parametrize("body", [None, [], "prompt", 1])
 def test_not_an_object(body: Any) -> None:
     """A body that is JSON but no object is refused."""
     with pytest.raises(BadRequest, match="object"):
-        parse_chat(body, default_model="m", default_chunk="auto")
+        parse_chat(body, DEFAULTS)
 
 
 def test_values_are_not_quoted() -> None:
@@ -105,7 +156,7 @@ fields = st.sampled_from(["prompt", "messages", "stop", "tools", "chunk", "model
 def test_any_body_is_taken_or_refused(body: Any) -> None:
     """No JSON whatever makes parsing fail in any other way than BadRequest."""
     try:
-        assert isinstance(parse_chat(body, default_model="m", default_chunk="auto"), StreamRequest)
+        assert isinstance(parse_chat(body, DEFAULTS).stream, StreamRequest)
     except BadRequest as error:
         assert len(error.text) < 500
 

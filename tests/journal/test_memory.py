@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from app.errors import StreamTooLarge, UnknownStream
-from app.journal.memory import MemoryJournal, MemoryWriter
-from app.model import Batch, Delta, Done, Event
+from app.errors import Overloaded, StreamTooLarge, UnknownStream
+from app.journal.memory import Bounds, MemoryJournal
+from app.model import Batch, Delta, Done, Event, Failure, StreamInfo
 
 pytestmark = pytest.mark.anyio
+
+INFO = StreamInfo("none")
+ROOMY = Bounds(stream=1 << 20, total=1 << 30, ended=100, seconds=3600)
 
 
 async def collected(journal: MemoryJournal, after: int = 0) -> list[Event]:
     found: list[Event] = []
     expected = after + 1
-    async for batch in await journal.read("s", after):
+    async for batch in (await journal.open("s")).read(after):
         assert batch.first == expected
         expected = batch.last + 1
         found += batch.events
@@ -26,12 +31,12 @@ async def collected(journal: MemoryJournal, after: int = 0) -> list[Event]:
 
 @pytest.fixture
 def journal() -> MemoryJournal:
-    return MemoryJournal(1 << 20)
+    return MemoryJournal(ROOMY)
 
 
 async def test_live_readers(journal: MemoryJournal) -> None:
     """Readers that wait at the end get every batch, all of them, in order, and stop after the terminal record."""
-    log = await journal.create("s")
+    log = await journal.create("s", INFO)
     readers = [asyncio.create_task(collected(journal)) for _ in range(3)]
     expected: list[Event] = []
     for number in range(5):
@@ -46,7 +51,7 @@ async def test_live_readers(journal: MemoryJournal) -> None:
 
 async def test_every_position(journal: MemoryJournal) -> None:
     """A cursor opened after record k gives exactly the rest, for every k."""
-    log = await journal.create("s")
+    log = await journal.create("s", INFO)
     events: list[Event] = [*map(Delta, "abcdef"), Done("stop")]
     log.append(events)
     for after in range(len(events) + 1):
@@ -55,31 +60,31 @@ async def test_every_position(journal: MemoryJournal) -> None:
 
 async def test_replay_comes_in_few_bounded_batches(journal: MemoryJournal) -> None:
     """A long history is read in batches that are large, but bounded in records and in bytes."""
-    log = await journal.create("s")
+    log = await journal.create("s", INFO)
     log.append([Delta("x")] * 5000)
     log.append([Delta("y" * 40_000)] * 4)
     log.append([Done("stop")])
-    batches: list[Batch] = [batch async for batch in await journal.read("s")]
+    batches: list[Batch] = [batch async for batch in (await journal.open("s")).read()]
     assert len(batches) < 20
     assert all(len(batch.events) <= 1024 for batch in batches)
     assert all(sum(len(e.text) for e in batch.events if isinstance(e, Delta)) < 150_000 for batch in batches)
 
 
-async def test_a_reader_that_leaves_costs_nothing() -> None:
+async def test_a_reader_that_leaves_costs_nothing(journal: MemoryJournal) -> None:
     """A reader that is cancelled while it waits leaves nothing behind in the log."""
-    log = MemoryWriter(1 << 20)
+    log = await journal.create("s", INFO)
     for _ in range(100):
-        async with aclosing(log.cursor(0)) as cursor:
+        async with aclosing(log.read()) as cursor:
             reader = asyncio.ensure_future(anext(cursor))
             await asyncio.sleep(0)
             reader.cancel()
             await asyncio.wait([reader])
-    assert repr(log) == "<MemoryWriter 0 records, 0 bytes, 0 waiting>"
+    assert repr(log) == "<MemoryLog 0 records, 0 bytes, 0 reading, 0 waiting>"
 
 
 async def test_nothing_follows_the_terminal_record(journal: MemoryJournal) -> None:
     """Appending to an ended stream is a programming error."""
-    log = await journal.create("s")
+    log = await journal.create("s", INFO)
     log.append([Done("stop")])
     with pytest.raises(RuntimeError):
         log.append([Delta("x")])
@@ -87,7 +92,7 @@ async def test_nothing_follows_the_terminal_record(journal: MemoryJournal) -> No
 
 async def test_bound(journal: MemoryJournal) -> None:
     """A batch that would outgrow the bound is refused whole; the terminal record is taken all the same."""
-    log = await journal.create("s")
+    log = await journal.create("s", INFO)
     log.append([Delta("x")])
     with pytest.raises(StreamTooLarge):
         log.append([Delta("y"), Delta("z" * (1 << 20))])
@@ -95,14 +100,97 @@ async def test_bound(journal: MemoryJournal) -> None:
     assert await collected(journal) == [Delta("x"), Done("stop")]
 
 
-async def test_unknown_and_discarded(journal: MemoryJournal) -> None:
-    """An unknown stream is refused at the call; a discarded one is unknown, but open cursors read on to its end."""
+async def test_unknown(journal: MemoryJournal) -> None:
+    """A stream that never was is refused."""
     with pytest.raises(UnknownStream):
-        await journal.read("s")
-    log = await journal.create("s")
-    cursor = await journal.read("s")
-    await journal.discard("s")
-    with pytest.raises(UnknownStream):
-        await journal.read("s")
+        await journal.open("s")
+
+
+async def ended(journal: MemoryJournal, stream_id: str, text: str = "x") -> None:
+    log = await journal.create(stream_id, INFO)
+    log.append([Delta(text)])
     log.append([Done("stop")])
+
+
+async def test_count(evictions: list[tuple[str, str]]) -> None:
+    """More ended streams than are kept push out those that ended first; live ones stay."""
+    journal = MemoryJournal(roomy_but(ended=2), lambda *eviction: evictions.append(eviction))
+    await journal.create("live", INFO)
+    for name in "abc":
+        await ended(journal, name)
+    assert evictions == [("a", "count")]
+    with pytest.raises(UnknownStream):
+        await journal.open("a")
+    for name in ("b", "c", "live"):
+        await journal.open(name)
+
+
+async def test_memory(evictions: list[tuple[str, str]]) -> None:
+    """When all logs together outgrow their bound, ended streams go first; then what would still grow is refused."""
+    journal = MemoryJournal(roomy_but(total=10_000), lambda *eviction: evictions.append(eviction))
+    await ended(journal, "a", "x" * 4000)
+    await ended(journal, "b", "x" * 2000)
+    live = await journal.create("live", INFO)
+    live.append([Delta("y" * 7000)])
+    assert evictions == [("a", "memory")]
+    with pytest.raises(Overloaded):
+        live.append([Delta("y" * 5000)])
+    assert evictions == [("a", "memory"), ("b", "memory")]
+    live.append([Delta("y" * 2700)])
+    live.append([Done("stop")])
+    assert journal.size > 9_000
+    await journal.create("next", INFO)
+
+
+async def test_full() -> None:
+    """With no ended stream to let go, a new one is refused."""
+    journal = MemoryJournal(roomy_but(total=1000))
+    (await journal.create("live", INFO)).append([Delta("y" * 500)])
+    (await journal.create("too", INFO)).append([Failure("m", "t", "c", False, 500)])
+    (await journal.create("live2", INFO)).append([Delta("y" * 200)])
+    with pytest.raises(Overloaded):
+        (await journal.create("live3", INFO)).append([Delta("y" * 700)])
+
+
+async def test_time(evictions: list[tuple[str, str]]) -> None:
+    """An ended stream is forgotten when its time is up, and its memory accounted for."""
+    gone = asyncio.Event()
+
+    def evicted(stream_id: str, reason: str) -> None:
+        evictions.append((stream_id, reason))
+        if len(evictions) == 2:
+            gone.set()
+
+    journal = MemoryJournal(roomy_but(seconds=0.02), evicted)
+    await ended(journal, "a")
+    await ended(journal, "b")
+    await journal.open("a")
+    async with asyncio.timeout(5):
+        await gone.wait()
+    assert evictions == [("a", "time"), ("b", "time")]
+    assert repr(journal) == "<MemoryJournal 0 streams, 0 ended, 0 bytes>"
+
+
+async def test_an_evicted_stream_is_read_to_its_end() -> None:
+    """Whoever is reading an evicted stream reads on, and its memory counts until then."""
+    journal = MemoryJournal(roomy_but(ended=0))
+    log = await journal.create("s", INFO)
+    log.append([Delta("a")])
+    cursor = log.read()
+    assert (await anext(cursor)).events == [Delta("a")]
+    log.append([Done("stop")])
+    with pytest.raises(UnknownStream):
+        await journal.open("s")
+    assert journal.size > 0
     assert (await anext(cursor)).events == [Done("stop")]
+    await cursor.aclose()
+    assert journal.size == 0
+
+
+@pytest.fixture
+def evictions() -> list[tuple[str, str]]:
+    return []
+
+
+def roomy_but(**bounds: Any) -> Bounds:
+    return replace(ROOMY, **bounds)

@@ -32,7 +32,9 @@ def ask(url: str, **body: Any) -> list[httpx_sse.ServerSentEvent]:
 def check(events: list[httpx_sse.ServerSentEvent]) -> None:
     ids = [EventId.parse(event.id) for event in events]
     assert len({position.stream_id for position in ids}) == 1
-    assert [position.seq for position in ids] == list(range(1, len(ids) + 1))
+    numbers = [position.seq for position in ids]
+    assert numbers == sorted(set(numbers))  # dense but for records that were joined for a reader that lagged
+    assert numbers[0] == 1
     assert events[0].event == "start"
     assert [event.event in ("done", "error") for event in events] == [False] * (len(events) - 1) + [True]
 
@@ -231,7 +233,7 @@ def test_slow_upstream_is_kept_alive(start_service: Start) -> None:
 def test_client_gone_before_headers(start_simulator: Start, start_service: Start) -> None:
     """A client that leaves while upstream is silent aborts the request to upstream, before its headers."""
     simulator = start_simulator()
-    service = start_service(simulator, commit_after=30)
+    service = start_service(simulator, commit_after=30, on_disconnect="cancel")
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{service.url}/v1/chat", json={"prompt": "x", "model": "slow-headers?seconds=60"}, timeout=0.3)
     wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=1)
@@ -241,7 +243,7 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
 def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start) -> None:
     """A client that leaves in mid-stream aborts the request to upstream within a second."""
     simulator = start_simulator()
-    service = start_service(simulator)
+    service = start_service(simulator, on_disconnect="cancel")
     with httpx.stream("POST", f"{service.url}/v1/chat", json={"prompt": "x", "model": "never-ends"}) as answer:
         chunks = answer.iter_bytes()
         while b"event: delta" not in next(chunks):
@@ -252,7 +254,7 @@ def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start)
 
 def test_full_house(start_service: Start) -> None:
     """Above the bound on live streams, a new one is refused with 503 and Retry-After; when one ends, it is taken."""
-    service = start_service(max_streams=1)
+    service = start_service(max_streams=1, on_disconnect="cancel")
     with httpx.stream("POST", f"{service.url}/v1/chat", json={"prompt": "x", "model": "never-ends"}) as answer:
         chunks = answer.iter_bytes()
         next(chunks)

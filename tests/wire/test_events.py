@@ -75,3 +75,20 @@ def test_any_text_survives_any_line_reader(text: str) -> None:
     assert lines == block.split("\n")[:-1]
     assert len(lines) == 5
     assert json.loads(lines[3].removeprefix("data: "))["content"] == text
+
+
+def test_a_reader_that_lags() -> None:
+    """Far enough behind, neighbouring texts of a kind are one event with the last one's id; nothing else is touched."""
+    call = ToolCall(0, "c", "f", "{}")
+    batch = Batch(3, [Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), call, call, Delta("d")])
+    near, far = EventEncoder("S", 5, lag=9)(batch), EventEncoder("S", 5, lag=8)(batch)
+    assert near == EventEncoder("S", 5)(batch)
+    blocks = [block.split("\n") for block in far.decode().removeprefix("retry: 5\n").split("\n\n")[:-1]]
+    assert [block[0] for block in blocks] == ["id: S-4", "id: S-7", "id: S-8", "id: S-9", "id: S-10"]
+    contents = [json.loads(block[2].removeprefix("data: ")).get("content") for block in blocks]
+    assert contents == ["xy", "abc", None, None, "d"]
+
+
+def test_a_single_record_never_lags() -> None:
+    """One record is one event, whatever the lag."""
+    assert EventEncoder("S", 5, lag=1)(Batch(1, [Delta("a")])).count(b"event:") == 1
