@@ -287,7 +287,7 @@ def healthy(play: Play) -> Script:
 
 
 def clock(play: Play) -> Script:
-    """As many deltas as it would have been, each the moment it is written: sixteen digits and a semicolon."""
+    """The usual number of deltas, each of them the time: sixteen digits and a semicolon."""
     play.source = (b'"%016d;"' % time.monotonic_ns() for _ in play.source)
     return healthy(play)
 
