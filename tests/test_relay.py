@@ -274,6 +274,43 @@ async def test_bound_reached_by_held_text(log: FilteringBoundLogger) -> None:
         assert events[-1].code == "stream_too_large"
 
 
+async def test_the_end_cannot_fail(
+    log: FilteringBoundLogger, logs: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in what the end needs still leaves a terminal record, whichever way the stream was ending."""
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("the secret prompt")
+
+    for method in ("_flush", "_usage"):
+        for steps in ([(Delta("a"),), (DONE,)], [(Delta("a"),), Truncated()], [(Delta("a"),), ValueError()]):
+            with monkeypatch.context() as patch:
+                patch.setattr(Relay, method, broken)
+                events = await relayed(log, *steps)
+            assert isinstance(events[-1], Failure)
+            assert events[-1].code == "internal_error"
+    assert "secret" not in str(logs.entries)
+
+
+@pytest.mark.parametrize("limits", [Limits(60, 0, idle=0.02, progress=0, total=0), Limits(60, 0, 0, 0, total=0.05)])
+async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limits) -> None:
+    """Once upstream gave its finish reason, running out of time while waiting for what may follow changes nothing."""
+
+    class Finished(Script):
+        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
+            yield (Delta("a"),)
+            self.started += 1
+            trace.done = Done("length")
+            try:
+                await forever()
+            finally:
+                self.closed.set()
+
+    events = await (await Run(log, Finished(), limits=limits).begin()).events()
+    assert isinstance(events[-1], Done)
+    assert events[-1].finish_reason == "length"
+
+
 async def test_error_types_are_complete() -> None:
     """Every error of the tree has a code of its own, and the docstring of the module draws it."""
     import app.errors

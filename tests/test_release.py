@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
@@ -32,6 +33,13 @@ def test_version_has_one_home() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "app/__init__.py"
+
+
+def test_the_release_is_tagged() -> None:
+    """On a commit that is tagged, or is about to be published (CHAT_SSE_RELEASE=1), the tag is the version's."""
+    tags = [tag for tag in git("tag", "--points-at", "HEAD").split() if tag.startswith("v")]
+    if tags or os.environ.get("CHAT_SSE_RELEASE"):
+        assert tags == [f"v{app.__version__}"]
 
 
 def test_tags_are_releases() -> None:

@@ -115,7 +115,8 @@ def _body(request: StreamRequest, ask_usage: bool) -> bytes:
     fields["stream"] = True
     if ask_usage:
         fields["stream_options"] = {"include_usage": True}
-    return orjson.dumps(fields)
+    # Copied, because orjson's own result keeps a buffer of 4 KiB or more, and this is held as long as the stream lives.
+    return memoryview(orjson.dumps(fields)).tobytes()
 
 
 def _strings(value: object) -> Iterator[str]:

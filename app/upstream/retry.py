@@ -37,6 +37,16 @@ class Retrying:
         self._policy = policy
 
     async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+        first, batches = await self._begin(request, trace)
+        async with aclosing(batches):
+            yield first
+            async for batch in batches:
+                yield batch
+
+    async def _begin(
+        self, request: StreamRequest, trace: Trace
+    ) -> tuple[Sequence[Content | Done], AsyncGenerator[Sequence[Content | Done], None]]:
+        """Return the first batch with something in it, and the generator that it came from, suspended after it."""
         policy = self._policy
         async for attempt in stamina.retry_context(
             on=self._wait,
@@ -48,11 +58,8 @@ class Retrying:
         ):
             with attempt:
                 batches = self._source.stream(request, trace)
-                first = await _first(batches)
-        async with aclosing(batches):
-            yield first
-            async for batch in batches:
-                yield batch
+                return await _first(batches), batches
+        raise AssertionError("stamina raises what the last attempt raised")
 
     def _wait(self, error: Exception) -> bool | float:
         """Tell stamina whether to try again: False, True for its own back-off, or the seconds upstream asked for."""

@@ -21,6 +21,13 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def lines_of(answer: httpx.Response) -> list[str]:
+    """Return the answer's text in pieces that are long enough to be nobody else's words."""
+    data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    text = "".join(json.loads(line).get("content", "") for line in data)
+    return [text[at : at + 20] for at in range(0, len(text) - 20, 20)]
+
+
 def test_one_canonical_line_per_stream(start_service: Start) -> None:
     """A stream leaves: opened, attached, detached, and one line with everything, all with the request's id."""
     service = start_service(log_format="json")
@@ -55,6 +62,7 @@ def test_nothing_secret_is_logged(start_simulator: Start, start_service: Start) 
         "garbage?first=0&after=2",
         "html-200?first=0",
     ]
+    texts = lines_of(httpx.post(f"{service.url}/v1/chat", json={"prompt": PROMPT, "model": "sim-gpt?rate=0&first=0"}))
     for model in models:
         answer = httpx.post(f"{service.url}/v1/chat", json={"prompt": PROMPT, "model": model})
         assert KEY not in answer.text, model
@@ -62,8 +70,9 @@ def test_nothing_secret_is_logged(start_simulator: Start, start_service: Start) 
             assert PROMPT not in answer.text, model
     for body in (f'{{"prompt": "{PROMPT}", "{PROMPT}": 1}}', f'{{"prompt": ["{PROMPT}"]}}', f'{{"prompt": "{PROMPT}'):
         assert httpx.post(f"{service.url}/v1/chat", content=body).status_code == 400
-    wait_until(lambda: service.text().count("subscriber.detached") == len(models))
-    for secret in (PROMPT, KEY, "sim-gpt answers"):
+    wait_until(lambda: service.text().count("subscriber.detached") == 1 + len(models))
+    assert len(texts) > 5
+    for secret in (PROMPT, KEY, *texts):
         assert secret not in service.text()
 
 

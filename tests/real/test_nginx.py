@@ -91,7 +91,16 @@ def test_errors_and_ids_pass_through(nginx: Server) -> None:
     assert (answer.status_code, answer.headers["x-request-id"]) == (400, "mine")
     assert answer.json()["error"]["param"] == "nonsense"
     assert len(httpx.get(f"{nginx.url}/healthz").headers["x-request-id"]) == 32
-    assert httpx.post(f"{nginx.url}/v1/chat", content=b"x" * (2 << 20)).status_code == 413
+    large = httpx.post(f"{nginx.url}/v1/chat", content=b"x" * (2 << 20))
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_service_that_is_not_there(nginx: Server, service: Server) -> None:
+    """What nginx itself has to say is in the form of the service's errors, and says when to come back."""
+    service.stop()
+    answer = httpx.post(f"{nginx.url}/v1/chat", json={"prompt": "hi"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == "overloaded"
 
 
 def test_connections_are_reused(nginx: Server, service: Server) -> None:

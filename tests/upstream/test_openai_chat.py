@@ -304,6 +304,30 @@ async def test_usage_refused(simulated: simulator.Simulator) -> None:
         assert simulated.stats.requests == 3
 
 
+async def test_usage_refused_by_a_quotation() -> None:
+    """An upstream that refuses for another reason, and quotes the request, is asked for usage the next time."""
+    quoting = reply(b'{"error":{"message":"bad: stream_options, model"}}', status=b"400 Bad")
+    async with Upstream(*[quoting] * 4) as upstream, chat(upstream.url) as source:
+        for _ in range(2):
+            with pytest.raises(Rejected):
+                await answer(source)
+    assert [b"stream_options" in request for request in upstream.requests] == [True, False, True, False]
+
+
+async def test_a_stalled_error_keeps_its_status() -> None:
+    """An error whose body does not come is reported by its status all the same, soon."""
+
+    async def stalling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 99\r\n\r\n{")
+        await reader.read()
+
+    async with Upstream(stalling) as upstream, chat(upstream.url) as source:
+        with pytest.raises(RateLimited) as raised:
+            async with asyncio.timeout(10):
+                await answer(source)
+    assert raised.value.retry_after == 7
+
+
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
 async def test_retry(simulated: simulator.Simulator, status: int) -> None:
     """Statuses that time may heal are tried again, before the first content."""
