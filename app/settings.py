@@ -19,6 +19,7 @@ from pydantic import (
     HttpUrl,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -152,6 +153,13 @@ class Settings(BaseSettings):
         if url is not None and (url.username or url.password or url.query or url.fragment):
             raise ValueError("takes no user, password, query or fragment; a key goes into OPENAI_API_KEY")
         return url
+
+    @field_validator("on_disconnect_max")
+    @classmethod
+    def _covers_the_default(cls, policy: str, info: ValidationInfo) -> str:
+        if parse_policy(policy) < parse_policy(info.data.get("on_disconnect", "cancel")):
+            raise ValueError(f"is less than {PREFIX}ON_DISCONNECT, which holds for requests that do not say")
+        return policy
 
     @property
     def simulated(self) -> bool:

@@ -36,9 +36,9 @@ def test_version_has_one_home() -> None:
 
 
 def test_the_release_is_tagged() -> None:
-    """On a commit that is tagged, or is about to be published (CHAT_SSE_RELEASE=1), the tag is the version's."""
+    """On a commit that is tagged, or is about to be published (RELEASE=1), the tag is the version's."""
     tags = [tag for tag in git("tag", "--points-at", "HEAD").split() if tag.startswith("v")]
-    if tags or os.environ.get("CHAT_SSE_RELEASE"):
+    if tags or os.environ.get("RELEASE"):
         assert tags == [f"v{app.__version__}"]
 
 

@@ -63,6 +63,7 @@ def test_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CHAT_SSE_CHUNK", "paragraph"),
         ("CHAT_SSE_ON_DISCONNECT", "maybe"),
         ("CHAT_SSE_ON_DISCONNECT_MAX", "grace:x"),
+        ("CHAT_SSE_ON_DISCONNECT_MAX", "grace:9"),
         ("CHAT_SSE_IDLE_TIMEOUT", "-1"),
         ("CHAT_SSE_IDLE_TIMEOUT", "nan"),
         ("CHAT_SSE_KEEP_ALIVE", "0"),

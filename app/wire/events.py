@@ -1,7 +1,9 @@
 """The native dialect: one named SSE event per record.
 
 The form is chosen so that no client library loses or invents an event: LF line ends, one-line JSON, data in every
-block, an id on every block, `retry:` riding on the first block of each response, no byte-order mark.
+block, an id on every block, `retry:` riding on the first block of each response, no byte-order mark. The id comes last:
+fetch-event-source takes it when it reads the line, so after a cut in the middle of a block it would otherwise resume
+after an event that it has not seen.
 """
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ class EventEncoder:
 
     def _block(self, seq: int, event: Event) -> bytes:
         if type(event) is Delta:
-            return b"%s%d\nevent: delta\ndata: %s\n\n" % (self._id, seq, _dumps({"content": event.text}))
+            return b"event: delta\ndata: %s\n%s%d\n\n" % (_dumps({"content": event.text}), self._id, seq)
         name, data = _render(event, self._stream_id)
-        return b"%s%d\nevent: %s\ndata: %s\n\n" % (self._id, seq, name, _dumps(data))
+        return b"event: %s\ndata: %s\n%s%d\n\n" % (name, _dumps(data), self._id, seq)
 
 
 def _joined(seq: int, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:

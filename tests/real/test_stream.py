@@ -66,10 +66,10 @@ def test_curl(service: Server) -> None:
     assert b"\r" not in body
     blocks = body.decode().split("\n\n")
     assert blocks.pop() == ""
-    assert re.fullmatch(r"retry: \d+\nid: [\w-]{22}-1\nevent: start\ndata: \{.*\}", blocks[0])
+    assert re.fullmatch(r"retry: \d+\nevent: start\ndata: \{.*\}\nid: [\w-]{22}-1", blocks[0])
     for block in blocks[1:-1]:
-        assert re.fullmatch(r"id: [\w-]+-\d+\nevent: delta\ndata: \{.*\}", block)
-    assert re.fullmatch(r"id: [\w-]+-\d+\nevent: done\ndata: \{.*\}", blocks[-1])
+        assert re.fullmatch(r"event: delta\ndata: \{.*\}\nid: [\w-]+-\d+", block)
+    assert re.fullmatch(r"event: done\ndata: \{.*\}\nid: [\w-]+-\d+", blocks[-1])
 
 
 def test_headers(service: Server) -> None:

@@ -53,17 +53,17 @@ CASES: list[tuple[str, Event, bytes]] = [
 
 @pytest.mark.parametrize(("event", "block"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_block(event: Event, block: bytes) -> None:
-    """Each event is one block: id, name, one line of data; retry rides on the first block of a response."""
+    """Each event is one block: name, one line of data, id; retry rides on the first block of a response."""
     encode = EventEncoder("S", 2000)
-    assert encode(Batch(1, [event])) == b"retry: 2000\nid: S-1\n" + block + b"\n\n"
-    assert encode(Batch(2, [event])) == b"id: S-2\n" + block + b"\n\n"
+    assert encode(Batch(1, [event])) == b"retry: 2000\n" + block + b"\nid: S-1\n\n"
+    assert encode(Batch(2, [event])) == block + b"\nid: S-2\n\n"
 
 
 def test_batch() -> None:
     """A batch is its blocks, numbered on."""
     encode = EventEncoder("S", 5)
     assert encode(Batch(9, [Delta("a"), Delta("b")])) == (
-        b'retry: 5\nid: S-9\nevent: delta\ndata: {"content":"a"}\n\nid: S-10\nevent: delta\ndata: {"content":"b"}\n\n'
+        b'retry: 5\nevent: delta\ndata: {"content":"a"}\nid: S-9\n\nevent: delta\ndata: {"content":"b"}\nid: S-10\n\n'
     )
 
 
@@ -74,7 +74,7 @@ def test_any_text_survives_any_line_reader(text: str) -> None:
     lines = block.splitlines()
     assert lines == block.split("\n")[:-1]
     assert len(lines) == 5
-    assert json.loads(lines[3].removeprefix("data: "))["content"] == text
+    assert json.loads(lines[2].removeprefix("data: "))["content"] == text
 
 
 def test_a_reader_that_lags() -> None:
@@ -84,8 +84,8 @@ def test_a_reader_that_lags() -> None:
     near, far = EventEncoder("S", 5, lag=9)(batch), EventEncoder("S", 5, lag=8)(batch)
     assert near == EventEncoder("S", 5)(batch)
     blocks = [block.split("\n") for block in far.decode().removeprefix("retry: 5\n").split("\n\n")[:-1]]
-    assert [block[0] for block in blocks] == ["id: S-4", "id: S-7", "id: S-8", "id: S-9", "id: S-10"]
-    contents = [json.loads(block[2].removeprefix("data: ")).get("content") for block in blocks]
+    assert [block[2] for block in blocks] == ["id: S-4", "id: S-7", "id: S-8", "id: S-9", "id: S-10"]
+    contents = [json.loads(block[1].removeprefix("data: ")).get("content") for block in blocks]
     assert contents == ["xy", "abc", None, None, "d"]
 
 
