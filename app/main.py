@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.chat import Chat, Options
 from app.edge.guard import Guard, crashed, failed, unrouted
 from app.edge.health import Health
+from app.edge.pages import page
 from app.edge.requests import Defaults
 from app.errors import StreamError
 from app.hub import Hub, parse_policy
@@ -90,6 +91,10 @@ async def _compose(settings: Settings, log: FilteringBoundLogger, base_url: str)
                 Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
                 Route("/healthz", health.live),
                 Route("/readyz", health.ready),
+                Route("/", page("index.html")),
+                Route("/client.js", page("client.js")),
+                Route("/playground.js", page("playground.js")),
+                Route("/playground.css", page("playground.css")),
             ],
             exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
         )

@@ -1,0 +1,442 @@
+// The playground: shows one stream, over client.js or over the browser's own EventSource.
+
+import { attach, chat, ChatError } from "./client.js";
+
+const $ = (id) => document.getElementById(id);
+const KINDS = ["start", "delta", "reasoning", "refusal", "tool_call", "done", "error"];
+const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call"]);
+const ROWS = 400;
+const TOOL = {
+  type: "function",
+  function: {
+    name: "get_weather",
+    description: "The weather in a city.",
+    parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+  },
+};
+
+/** The stream on show. One transport feeds it; everything it says goes through `take`. */
+let show = null;
+
+// Text: into the page once a frame, as text nodes, a block per line, so that a long answer costs no more than a short one.
+
+class Prose {
+  constructor(element) {
+    this.element = element;
+    this.clear();
+  }
+
+  clear() {
+    this.element.replaceChildren();
+    this.waiting = [];
+    this.line = null;
+  }
+
+  add(text) {
+    this.waiting.push(text);
+  }
+
+  flush() {
+    const text = this.waiting.join("");
+    if (!text) return;
+    this.waiting = [];
+    for (const piece of text.match(/[^\n]*\n|[^\n]+/g)) {
+      this.line ??= this.element.appendChild(document.createElement("div"));
+      this.line.append(piece);
+      if (piece.endsWith("\n")) this.line = null;
+    }
+  }
+}
+
+const prose = { delta: new Prose($("answer")), reasoning: new Prose($("reasoning")), refusal: new Prose($("refusal")) };
+const calls = new Map();
+let rows = [];
+let painting = false;
+
+function repaint() {
+  if (painting) return;
+  painting = true;
+  // A hidden tab paints no frames, but goes on reading.
+  if (document.hidden) setTimeout(paint, 200);
+  else requestAnimationFrame(paint);
+}
+
+function paint() {
+  painting = false;
+  const [scroller, events] = [$("scroller"), $("events")];
+  const following = atEnd(events);
+  for (const part of Object.values(prose)) part.flush();
+  for (const { element, text } of calls.values()) element.textContent = text.join("");
+  if (rows.length) {
+    events.append(...rows.slice(-ROWS));
+    rows = [];
+    while (events.children.length > ROWS) events.firstChild.remove();
+    if (following) events.scrollTop = events.scrollHeight;
+  }
+  meter();
+  if (scroller.dataset.following !== "no") scroller.scrollTop = scroller.scrollHeight;
+}
+
+const atEnd = (element) => element.scrollHeight - element.scrollTop - element.clientHeight < 32;
+
+function meter() {
+  if (!show) return;
+  const now = performance.now();
+  const live = show.state === "streaming" || show.state === "lost" || show.state === "connecting";
+  while (show.recent.length && now - show.recent[0] > 1000) show.recent.shift();
+  const span = (show.latest - show.firstAt) / 1000;
+  const rate = live ? show.recent.length : span > 0.1 ? (show.deltas - 1) / span : 0; // at the end: the mean
+  $("rate").textContent = rate || (live && show.deltas) ? rate.toFixed(rate < 10 && !live ? 1 : 0) : "–";
+  $("first").textContent = show.firstToken === null ? "–" : `${Math.round(show.firstToken)} ms`;
+  $("count").textContent = show.deltas;
+  $("characters").textContent = show.characters.toLocaleString("en");
+  $("last").textContent = show.lastNumber || "–";
+  $("resumed").textContent = show.resumed ? `${show.resumed}×` : "–";
+}
+
+setInterval(() => show && meter(), 250);
+
+// What the stream says.
+
+function take({ id, type, data }) {
+  const number = Number(id.slice(id.lastIndexOf("-") + 1));
+  if (number <= show.lastNumber) return; // EventSource alone does not look
+  show.lastNumber = number;
+  const now = performance.now();
+  if (CONTENT.has(type)) {
+    show.firstToken ??= show.asked === null ? null : now - show.asked;
+    show.firstAt ??= now;
+    show.latest = now;
+  }
+  if (type === "start") known(data.stream_id);
+  else if (type === "delta" || type === "reasoning" || type === "refusal") {
+    if (type === "reasoning") $("thinking").hidden = false;
+    if (type === "refusal") $("refusal").hidden = false;
+    prose[type].add(data.content);
+    if (type === "delta") {
+      show.deltas += 1;
+      show.recent.push(now);
+      show.text.push(data.content);
+      show.characters += [...data.content].length;
+    }
+  } else if (type === "tool_call") called(data);
+  log(id, type, data);
+  if (type === "done" || type === "error") ended(type, data);
+  repaint();
+}
+
+function called({ index, name, arguments: more }) {
+  $("calls").hidden = false;
+  if (!calls.has(index)) calls.set(index, { element: $("calls").appendChild(document.createElement("div")), text: [] });
+  const { text } = calls.get(index);
+  if (name) text.push(`${name} `);
+  if (more) text.push(more);
+}
+
+function known(id) {
+  if (show.id) return;
+  show.id = id;
+  const here = new URL(location.href);
+  here.search = `?stream=${id}`;
+  history.replaceState(null, "", here); // a reload comes back to this stream
+  $("second").href = here;
+  $("second").hidden = false;
+}
+
+function ended(type, data) {
+  show.end = { type, data };
+  if (type === "error") {
+    const { message, code } = data.error;
+    finish("error", `The answer broke off: ${message}`, code);
+  } else if (data.finish_reason === "cancelled") finish("stopped", "Stopped.", "cancelled");
+  else {
+    if (show.asked === null) show.firstToken = data.first_token_ms;
+    const why = { stop: "", length: " at its longest", content_filter: " by the content filter" }[data.finish_reason] ?? "";
+    finish("done", `Done${why}.`, data.finish_reason);
+  }
+  compare(show);
+}
+
+/** Hold what the page shows against the server's own copy. */
+async function compare(mine) {
+  try {
+    const answer = await fetch(`v1/streams/${mine.id}`, { headers: { Accept: "application/json" } });
+    const { content } = await answer.json();
+    if (mine !== show) return;
+    prose.delta.flush();
+    const whole = content === mine.text.join("") && content === $("answer").textContent;
+    const cuts = mine.resumed ? `, after ${mine.resumed} ${mine.resumed === 1 ? "cut" : "cuts"}` : "";
+    $("whole").dataset.whole = whole ? "yes" : "no";
+    $("whole").textContent = whole
+      ? `✓ Whole${cuts}: all ${mine.characters.toLocaleString("en")} characters are what the server has.`
+      : "✗ Not what the server has!";
+    repaint();
+  } catch {
+    $("whole").textContent = "The server’s copy was not to be had, so there is nothing to compare with.";
+  }
+}
+
+// What the page says about it.
+
+function state(name, words = name) {
+  show.state = name;
+  $("state").dataset.state = name;
+  $("state").textContent = words;
+  const busy = name === "connecting" || name === "streaming" || name === "lost";
+  $("send").disabled = busy;
+  $("stop").disabled = !busy;
+  $("drop").disabled = name !== "streaming";
+  $("answer").setAttribute("aria-busy", busy);
+}
+
+function finish(name, words, reason) {
+  state(name === "stopped" ? "idle" : name, name === "stopped" ? "stopped" : name === "error" ? `error: ${reason}` : "done");
+  $("verdict").hidden = false;
+  $("verdict").dataset.state = name;
+  $("ending").textContent = words;
+  $("news").textContent = words;
+  clearTimeout(show.countdown);
+  repaint();
+}
+
+function lost(delay, error) {
+  state("lost");
+  const until = performance.now() + delay;
+  const mine = show;
+  const tick = () => {
+    if (mine !== show || show.state !== "lost") return;
+    const left = Math.max(0, until - performance.now()) / 1000;
+    $("state").textContent = left ? `lost, back in ${left.toFixed(1)} s` : "lost, reconnecting";
+    show.countdown = setTimeout(tick, 100);
+  };
+  tick();
+  $("news").textContent = "Connection lost. It will be resumed.";
+  note("lost", `connection lost: ${error?.message ?? "closed"}`);
+}
+
+function opened() {
+  const back = show.state === "lost";
+  state("streaming");
+  if (!back) return;
+  show.resumed += 1;
+  $("news").textContent = "Resumed.";
+  note("back", show.lastNumber ? `resumed after event ${show.lastNumber}` : "connected again");
+}
+
+function log(id, type, data) {
+  const row = document.createElement("li");
+  row.dataset.type = type;
+  row.title = id;
+  for (const [name, text] of [
+    ["number", id.slice(id.lastIndexOf("-") + 1)],
+    ["type", type],
+    ["data", JSON.stringify(data.content ?? data)],
+  ]) {
+    const cell = row.appendChild(document.createElement("span"));
+    cell.className = name;
+    cell.textContent = text.slice(0, 200);
+  }
+  rows.push(row);
+}
+
+function note(kind, text) {
+  const row = document.createElement("li");
+  row.className = kind;
+  row.textContent = text;
+  rows.push(row);
+  repaint();
+}
+
+// Transports: each has `stop` and `drop`.
+
+function overFetch(stream) {
+  const mine = show;
+  const read = async () => {
+    try {
+      for await (const event of stream) {
+        if (mine !== show) return;
+        if (stream.id) known(stream.id);
+        take(event);
+      }
+      if (!stream.end) finish("done", "There is nothing after that event.", "204");
+    } catch (error) {
+      if (mine === show) failed(error);
+    }
+  };
+  return { read, stop: () => stream.cancel(), drop: () => stream.reconnect(), close: () => mine.abort.abort() };
+}
+
+function failed(error) {
+  if (error.name === "AbortError") return finish("stopped", "Stopped before it began.", "cancelled");
+  const gone = error instanceof ChatError && error.code === "connection_lost" && !error.status;
+  const words = gone ? `The service is out of reach: ${error.message}` : error.message;
+  finish("error", error.status ? `Refused with ${error.status}: ${words}` : words, error.code ?? error.name);
+}
+
+function overEventSource(start) {
+  const mine = show;
+  let source;
+  let timer;
+  const open = (url) => {
+    source = new EventSource(url);
+    source.onopen = () => opened();
+    for (const type of KINDS) {
+      source.addEventListener(type, (event) => {
+        // The stream's `error` event has data; the connection's has none.
+        if (event instanceof MessageEvent) {
+          if (type === "done" || type === "error") source.close(); // else it would come back, and be told 204
+          take({ id: event.lastEventId, type, data: JSON.parse(event.data) });
+        } else if (source.readyState === EventSource.CLOSED) {
+          finish("error", "The browser gave up: the stream is unknown, or the server refused.", "closed");
+        } else lost(0, { message: "the browser will come back by itself" });
+      });
+    }
+  };
+  const smooth = $("smooth").value ? `smooth=${$("smooth").value}` : "";
+  const read = async () => {
+    try {
+      mine.url = await start();
+      known(mine.url.split("/").at(-1));
+      open(`${mine.url}?${smooth}`);
+    } catch (error) {
+      failed(error);
+    }
+  };
+  const drop = () => {
+    // A page cannot break an EventSource's connection, only close it and open another where it was.
+    source.close();
+    lost(600, { message: "closed by the page" });
+    timer = setTimeout(() => open(`${mine.url}?last_event_id=${mine.id}-${mine.lastNumber}&${smooth}`), 600);
+  };
+  const stop = async () => {
+    if (!mine.url) return;
+    const answer = await fetch(mine.url, { method: "DELETE" });
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+  };
+  return { read, stop, drop, close: () => (clearTimeout(timer), source?.close()) };
+}
+
+async function startOnly(body) {
+  const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+  const answer = await fetch("v1/chat", {
+    method: "POST",
+    headers: { Accept: "application/json", "Content-Type": "application/json", "Idempotency-Key": key },
+    body: JSON.stringify(body),
+  });
+  const data = await answer.json();
+  if (!answer.ok) throw new ChatError(data.error.message, { status: answer.status, code: data.error.code });
+  return `v1/streams/${data.stream_id}`;
+}
+
+// What the reader does.
+
+function begin(asked) {
+  show?.transport?.close();
+  show = {
+    asked, state: "idle", id: "", url: "", end: null, text: [], characters: 0, deltas: 0, recent: [], lastNumber: 0,
+    resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
+  };
+  for (const part of Object.values(prose)) part.clear();
+  calls.clear();
+  rows = [];
+  $("calls").replaceChildren();
+  $("events").replaceChildren();
+  $("whole").textContent = "";
+  delete $("whole").dataset.whole;
+  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "verdict", "second", "latest"]) $(id).hidden = true;
+  $("scroller").dataset.following = "yes";
+  state("connecting");
+  $("news").textContent = "Asked.";
+  repaint();
+}
+
+const news = ({ state: name, delay, error }) => (name === "open" ? opened() : lost(delay, error));
+
+function ask(prompt) {
+  begin(performance.now());
+  $("asked").textContent = prompt;
+  $("asked").hidden = false;
+  const body = { prompt };
+  const model = $("model").value.trim();
+  if (model) body.model = model;
+  if (/^tools\b/.test(model)) body.tools = [TOOL];
+  const native = $("transport").value === "native";
+  const cut = [$("chunk").value, !native && $("smooth").value && `smooth:${$("smooth").value}`].filter(Boolean);
+  if (cut.length) body.chunk = cut.join(",");
+  if ($("on_disconnect").value) body.on_disconnect = $("on_disconnect").value;
+  show.transport = native
+    ? overEventSource(() => startOnly(body))
+    : overFetch(chat(body, { url: "v1/chat", signal: show.abort.signal, onConnection: news }));
+  show.transport.read();
+}
+
+function watch(id) {
+  begin(null);
+  $("asked").textContent = `Attached to stream ${id}`;
+  $("asked").hidden = false;
+  const smooth = Number($("smooth").value) || undefined;
+  show.transport =
+    $("transport").value === "native"
+      ? overEventSource(async () => `v1/streams/${id}`)
+      : overFetch(attach(id, { url: "v1/chat", smooth, signal: show.abort.signal, onConnection: news }));
+  show.transport.read();
+}
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const prompt = $("prompt").value;
+  if (!prompt.trim()) return $("prompt").focus();
+  if (!$("send").disabled) ask(prompt);
+});
+
+$("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("composer").requestSubmit();
+});
+
+$("stop").addEventListener("click", async () => {
+  const mine = show;
+  $("stop").disabled = true;
+  try {
+    await mine.transport.stop();
+  } catch (error) {
+    if (mine !== show || mine.end) return;
+    $("stop").disabled = false;
+    note("lost", `not stopped: ${error.message}`);
+  }
+});
+
+$("drop").addEventListener("click", () => show.transport.drop());
+
+$("preset").addEventListener("change", () => {
+  $("model").value = $("preset").value;
+});
+
+$("samples").addEventListener("click", ({ target }) => {
+  const { prompt, model } = target.dataset;
+  if (!prompt) return;
+  $("model").value = model;
+  $("prompt").value = prompt;
+  ask(prompt);
+});
+
+$("scroller").addEventListener("scroll", () => {
+  const following = atEnd($("scroller"));
+  $("scroller").dataset.following = following ? "yes" : "no";
+  $("latest").hidden = following;
+});
+
+$("latest").addEventListener("click", () => {
+  $("scroller").scrollTop = $("scroller").scrollHeight;
+  $("scroller").focus();
+});
+
+if (matchMedia("(max-width: 60rem)").matches) {
+  $("options").open = false;
+  $("log").open = false;
+}
+
+const given = new URL(location.href).searchParams.get("stream");
+if (given && /^[\w-]+$/.test(given)) watch(given);
+else $("prompt").focus();

@@ -1,0 +1,56 @@
+"""Chromium, for tests that want to know what a browser makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.real.proxy import Proxy
+
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run Debian's Chromium, with a profile of its own that is thrown away with it."""
+    binary = shutil.which("chromium")
+    assert binary is not None, "apt-get install --no-install-recommends chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Door(Proxy):
+    """A proxy that can also be shut for a while."""
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Break every connection, and refuse new ones on the same port."""
+        address, port = self._server.sockets[0].getsockname()
+        self._call(self._server.close)
+        self.cut(reset=True)
+        try:
+            yield
+        finally:
+            opening = asyncio.start_server(self._accept, address, port)
+            self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result(5)
+
+    def requests(self, start: str) -> int:
+        """Return how many requests began with *start*, as in `GET /v1/streams/`."""
+        return sum(head.startswith(start) for head in self.heads)

@@ -1,0 +1,244 @@
+"""The playground in Chromium: what it shows is what the server has, whatever happens to its connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+
+from tests.real.browser import chromium
+from tests.real.processes import Server, launch, launch_simulator, stats, wait_until
+
+pytestmark = pytest.mark.real
+
+TEXT = (
+    "你好，世界。こんにちは。สวัสดีครับ مرحبا Ünïcödé 👩‍👩‍👧‍👦 👍🏽 \u2028 e\u0301\n\n  two\tspaces <b>&amp;</b>\nend. "
+    * 3
+)
+TRANSPORTS = ["fetch", "native"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iterator[Server]:
+    server = launch(tmp_path_factory.mktemp("service"), simulator, reconnect_ms=200, retry_wait=0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Server) -> Iterator[Page]:
+    """The playground, opened. Whatever the browser complains about, violations of its policy included, is a failure."""
+    complaints: list[str] = []
+    with browser.new_context() as context:
+        context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.goto(service.url)
+        yield page
+    assert [
+        complaint for complaint in complaints if "status of" not in complaint
+    ] == []  # a refusal is no fault of ours
+
+
+def ask(page: Page, prompt: str, model: str, transport: str = "fetch", **options: str) -> None:
+    page.fill("#prompt", prompt)
+    page.fill("#model", model)
+    for name, value in {"transport": transport, **options}.items():
+        page.select_option(f"#{name}", value)
+    page.click("#send")
+
+
+def ended(page: Page) -> str:
+    """Wait for the verdict, and return the answer that the page shows."""
+    expect(page.locator("#whole")).to_have_attribute("data-whole", "yes", timeout=20_000)
+    return answer(page)
+
+
+def answer(page: Page) -> str:
+    return page.locator("#answer").text_content() or ""
+
+
+def snapshot(page: Page) -> dict[str, Any]:
+    origin, _, stream_id = page.url.partition("/?stream=")
+    found: dict[str, Any] = httpx.get(f"{origin}/v1/streams/{stream_id}", headers={"Accept": "application/json"}).json()
+    return found
+
+
+def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
+    """The page and its parts come from the service alone, typed, under a policy that allows no more than that."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        answer = page.goto(service.url)
+        assert answer is not None
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        names = [url.removeprefix(service.url) for url in asked if not url.startswith("data:")]
+    assert sorted(names) == ["/", "/client.js", "/playground.css", "/playground.js"]
+    for name, kind in zip(sorted(names), ("text/html", "text/javascript", "text/css", "text/javascript"), strict=True):
+        whole = httpx.get(service.url + name)
+        assert whole.headers["content-type"] == f"{kind}; charset=utf-8"
+        assert whole.headers["x-content-type-options"] == "nosniff"
+        again = httpx.get(service.url + name, headers={"If-None-Match": f'"x", W/{whole.headers["etag"]}'})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    """What can be operated can be found by its name, as a screen reader does."""
+    for name in ("Prompt", "Simulator", "Model", "Cut", "Smoothing", "If nobody reads", "Transport"):
+        expect(page.get_by_label(name, exact=True)).to_be_visible()
+    for name in ("Send", "Stop", "Drop the connection"):
+        expect(page.get_by_role("button", name=name)).to_be_visible()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_an_answer_streams(page: Page, transport: str) -> None:
+    """A prompt is answered as it comes, with its figures, and the page shows what the server has."""
+    ask(page, TEXT, "sim-echo?rate=100&first=0.1", transport, chunk="word", smooth="150")
+    wait_until(lambda: 0 < len(answer(page)) < len(TEXT))
+    assert ended(page) == TEXT == snapshot(page)["content"]
+    expect(page.locator("#state")).to_have_text("done")
+    assert page.inner_text("#first").endswith(" ms")
+    assert float(page.inner_text("#rate")) > 0
+    assert page.inner_text("#last") == snapshot(page)["last_event_id"].rpartition("-")[2]
+    assert page.locator("#events [data-type=done]").count() == 1
+    expect(page.get_by_role("status")).to_have_text("Done.")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_dropped_connection_loses_nothing(page: Page, transport: str) -> None:
+    """Dropped twice in mid-answer, the page says so, resumes, and ends with the very text of an uncut answer."""
+    ask(page, TEXT, "sim-echo?rate=40&first=0", transport)
+    for times in (1, 2):
+        before = len(answer(page))
+        wait_until(lambda before=before: len(answer(page)) > before + 20)  # type: ignore[misc]
+        page.click("#drop")
+        expect(page.locator("#events .lost")).to_have_count(times)
+        expect(page.locator("#resumed")).to_have_text(f"{times}×")
+    assert ended(page) == TEXT
+    assert "after 2 cuts" in page.inner_text("#whole")
+    expect(page.locator("#events .back")).to_have_count(2)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_stop_reaches_upstream(page: Page, simulator: Server, transport: str) -> None:
+    """Stop ends the answer as cancelled, keeps what there is of it, and aborts upstream's request within a second."""
+    before = stats(simulator)["streams_aborted"]
+    ask(page, "hi", "never-ends", transport)
+    wait_until(lambda: len(answer(page)) > 20)
+    page.click("#stop")
+    wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1, timeout=1)
+    assert ended(page) == snapshot(page)["content"]
+    expect(page.locator("#ending")).to_have_text("Stopped.")
+    assert snapshot(page)["finish_reason"] == "cancelled"
+
+
+def test_a_second_tab(page: Page, service: Server) -> None:
+    """A second tab replays what there is and goes on live; a reload does the same."""
+    ask(page, TEXT, "sim-echo?rate=70&first=0")
+    wait_until(lambda: len(answer(page)) > 20)
+    with page.context.expect_page() as opening:
+        page.click("#second")
+    second = opening.value
+    assert ended(page) == ended(second) == TEXT
+    second.reload()
+    assert ended(second) == TEXT
+    second.goto(f"{service.url}/?stream=unknown-stream-of-nobody")
+    expect(second.locator("#state")).to_have_attribute("data-state", "error")
+
+
+FAULTS = [
+    ("cut-before-finish?after=5&first=0", "The answer broke off:", "upstream_disconnected"),
+    ("error-in-stream?after=5&first=0", "The answer broke off:", "upstream_error"),
+    ("error-401?first=0", "Refused with 502:", "upstream_auth"),
+    ("error-429?retry_after=60&first=0", "Refused with 429:", "upstream_rate_limited"),
+]
+
+
+@pytest.mark.parametrize(("model", "words", "code"), FAULTS)
+def test_a_fault_is_an_error(page: Page, model: str, words: str, code: str) -> None:
+    """What fails at the server is shown as its error, before and after the first text, never as a lost connection."""
+    ask(page, "hi", model)
+    expect(page.locator("#state")).to_have_text(f"error: {code}")
+    expect(page.locator("#ending")).to_contain_text(words)
+    assert page.locator("#events .lost").count() == 0
+    if "broke off" in words:
+        assert ended(page)
+
+
+def test_what_is_not_the_answer(page: Page) -> None:
+    """Reasoning, refusals and tool calls are shown, each in its own place."""
+    ask(page, "hi", "reasoning?rate=0&first=0")
+    assert ended(page)
+    expect(page.locator("#reasoning")).to_contain_text("The reader asks something.")
+    ask(page, "hi", "refusal?rate=0&first=0")
+    assert ended(page) == ""
+    expect(page.locator("#refusal")).to_contain_text("I’m sorry")
+    ask(page, "hi", "tools?rate=0&first=0")
+    ended(page)
+    expect(page.locator("#calls")).to_contain_text("get_weather {")
+
+
+def test_markup_is_text(page: Page) -> None:
+    """An answer that is HTML is shown as it is written, and does nothing."""
+    text = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    ask(page, text, "sim-echo?rate=0&first=0")
+    assert ended(page) == text
+    assert page.locator("#answer img, #answer script").count() == 0
+    assert page.title() == "chat-sse playground"
+
+
+def test_the_reader_may_scroll(page: Page) -> None:
+    """The page follows the answer, unless the reader has scrolled up; one button goes back to following."""
+    top = "document.getElementById('scroller').scrollTop"
+    ask(page, "x\n" * 400, "sim-echo?rate=150&first=0&size=4")
+    wait_until(lambda: page.evaluate(top) > 300)
+    page.hover("#scroller")
+    page.mouse.wheel(0, -200)
+    expect(page.locator("#latest")).to_be_visible()
+    there, length = page.evaluate(top), len(answer(page))
+    wait_until(lambda: len(answer(page)) > length + 40)
+    assert page.evaluate(top) == there
+    page.click("#latest")
+    wait_until(lambda: page.evaluate(top) > there + 200)
+    page.click("#stop")
+    ended(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800)], ids=["phone", "desktop"])
+def test_it_fits(page: Page, tmp_path: Path, size: tuple[int, int], scheme: Literal["light", "dark"]) -> None:
+    """On a phone and a desktop, light and dark, nothing sticks out, and prompt, answer and Stop are in view."""
+    page.set_viewport_size(ViewportSize(width=size[0], height=size[1]))
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    page.screenshot(path=tmp_path / "before.png")
+    ask_for = "Say it in many scripts. " + "word" * 40
+    page.fill("#prompt", ask_for)
+    page.evaluate("document.getElementById('model').value = 'sim-gpt?rate=0&first=0&answer=tour'")
+    page.click("#send")
+    ended(page)
+    page.screenshot(path=tmp_path / "after.png")
+    assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+    for name in ("#prompt", "#stop", "#verdict", "#state"):
+        expect(page.locator(name)).to_be_in_viewport()
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (max(ground) < 64) == (scheme == "dark")
