@@ -274,7 +274,8 @@ def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.Captu
     assert not warm_up.faults + soak.faults, (warm_up.faults + soak.faults)[:5]
     assert soak.counts["lost"] == soak.counts["duplicated"] == 0
     assert streams == 2 * STREAMS
-    assert stats(simulator)["requests"] == 2 * STREAMS, "somebody paid twice"
+    # A stream that is cancelled at once may never come to ask upstream.
+    assert stats(simulator)["requests"] <= 2 * STREAMS, "somebody paid twice"
 
     wait_until(lambda: logged(service)["subscriber.detached"] == readers, timeout=5)
     assert logged(service)["stream.finished"] + logged(service)["stream.failed"] == streams

@@ -421,8 +421,12 @@ $("samples").addEventListener("click", ({ target }) => {
   ask(prompt);
 });
 
+let scrolled = 0; // where the answer was scrolled to
 $("scroller").addEventListener("scroll", () => {
-  const following = atEnd($("scroller"));
+  const top = $("scroller").scrollTop;
+  // Only who scrolls up stops following: this comes late, when the text may have grown since we scrolled to its end.
+  const following = atEnd($("scroller")) || (top >= scrolled && $("scroller").dataset.following !== "no");
+  scrolled = top;
   $("scroller").dataset.following = following ? "yes" : "no";
   $("latest").hidden = following;
 });
