@@ -31,7 +31,7 @@ from app.errors import (
     TotalTimeout,
 )
 from app.journal import Writer
-from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.model import TEXT, Content, Delta, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
 from app.upstream import Source
 
@@ -139,7 +139,7 @@ class Relay:
     def _count(self, batch: Sequence[Content | Done]) -> None:
         self.deltas += len(batch)
         for event in batch:
-            if isinstance(event, TEXT):
+            if type(event) is Delta or isinstance(event, TEXT):
                 text = event.text
             elif isinstance(event, ToolCall):
                 text = event.arguments

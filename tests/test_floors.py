@@ -32,7 +32,7 @@ FLOORS = {
 SAME_FLOOR = {("main", "settings"), ("hub", "relay")}
 # Settings check the name of a cut; nothing on the bottom floor is needed for that.
 THIRD_PARTIES: dict[str, set[str]] = {
-    "edge": {"starlette", "sse_starlette", "pydantic", "orjson", "structlog"},
+    "edge": {"anyio", "starlette", "sse_starlette", "pydantic", "orjson", "structlog"},
     "hub": {"structlog"},
     "relay": {"structlog"},
     "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "httptools", "stamina", "orjson"},

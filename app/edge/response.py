@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import AppStatus
 from starlette.requests import Request
@@ -63,7 +64,7 @@ class StreamResponse(EventSourceResponse):
     ) -> None:
         stream_id = subscription.stream_id
         super().__init__(
-            iter(()),  # `_stream_response` has its own
+            iter(()),  # `_send_batches` has its own
             headers={
                 "Cache-Control": "no-store, no-transform",
                 "X-Content-Type-Options": "nosniff",
@@ -99,36 +100,46 @@ class StreamResponse(EventSourceResponse):
                         self._sent = self._held
                         await error_response(failure, self._request_id)(scope, receive, send)
                         return
-                await super().__call__(scope, receive, send)
+                if scope["method"] == "HEAD":
+                    await super().__call__(scope, receive, send)
+                else:
+                    await self._stream(receive, send)
         finally:
             whole = bool(self._sent.events) and isinstance(self._sent.events[-1], TERMINAL)
             self._log.info("subscriber.detached", last_record=self._sent.last, whole=whole)
 
-    async def _stream_response(self, send: Send) -> None:
-        """Send the frames.
+    async def _stream(self, receive: Receive, send: Send) -> None:
+        """Send the stream, beside the library's watch for a client that hangs up and its keep-alives.
 
-        In place of the library's own, which opens a cancel scope per frame for a send timeout that is not set (the
-        listener's TCP_USER_TIMEOUT does that) and formats a debug line: 48 instead of 62 µs of CPU per delta in all.
+        Its own way takes two tasks more, one of them to watch for a shutdown that is the hub's business here; and per
+        frame a cancel scope for a send timeout that is not set (the listener's TCP_USER_TIMEOUT does that) and a debug
+        line. This is 6 KB less a stream, and 48 instead of 62 µs of CPU per delta in all.
         """
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        send_body = self._send_body
-        async with aclosing(self._frames()) as frames:
-            async for frame in frames:
-                await send_body({"type": "http.response.body", "body": frame, "more_body": True})
-        async with self._send_lock:
-            self.active = False
-            await send_body({"type": "http.response.body", "body": b"", "more_body": False})
+        async with anyio.create_task_group() as group:
 
-    async def _frames(self) -> AsyncGenerator[bytes, None]:
-        encode, batches, held = self._encoder, self._batches, self._held
+            async def until_gone() -> None:
+                await self._listen_for_disconnect(receive)
+                group.cancel_scope.cancel()
+
+            group.start_soon(until_gone)
+            group.start_soon(self._ping, send)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._send_batches()
+            if self.active:
+                self.active = False
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            group.cancel_scope.cancel()
+
+    async def _send_batches(self) -> None:
+        encode, send, batches, held = self._encoder, self._send_body, self._batches, self._held
         if self._smooth:
             batches = smoothed(batches, self._smooth, held)
         elif held is not None:
-            yield encode(held)
+            await send({"type": "http.response.body", "body": encode(held), "more_body": True})
             self._sent = held
         async with aclosing(batches):
             async for batch in batches:
-                yield encode(batch)
+                await send({"type": "http.response.body", "body": encode(batch), "more_body": True})
                 if not self.active:  # the client has hung up: the server takes what is sent now, and drops it
                     return
                 self._sent = batch

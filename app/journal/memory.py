@@ -13,20 +13,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
-from app.model import TERMINAL, TEXT, Batch, Event, StreamInfo
+from app.model import TERMINAL, Batch, Delta, Event, StreamInfo
 
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends, yet no send is huge.
 _BATCH_RECORDS = 1024
 _BATCH_SIZE = 64 * 1024
 # What has to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024
-# What a record takes besides its text: the tuple, its slot in the list, the garbage collector's header.
-_RECORD_OVERHEAD = 80
+# What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
+_SLOT = 8
+_RECORD_OVERHEAD = _SLOT + 72
+
+# A Delta, of which nearly every log is made, is kept as its bare text: half the memory.
+_Kept = Event | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,17 @@ class Bounds:
 class MemoryLog:
     """One stream's log: its writer, and what its readers read."""
 
-    __slots__ = ("_events", "_journal", "_readers", "_waiters", "ended_at", "id", "info", "kept", "size")
+    __slots__ = ("_journal", "_kept", "_readers", "_waiters", "ended", "ended_at", "id", "info", "kept", "size")
 
     def __init__(self, journal: MemoryJournal, stream_id: str, info: StreamInfo) -> None:
         self.id = stream_id
         self.info = info
         self.size = 0
         self.kept = True
+        self.ended = False
         self.ended_at = 0.0
         self._journal = journal
-        self._events: list[Event] = []
+        self._kept: list[_Kept] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._readers = 0
 
@@ -61,11 +65,7 @@ class MemoryLog:
 
     @property
     def last(self) -> int:
-        return len(self._events)
-
-    @property
-    def ended(self) -> bool:
-        return bool(self._events) and isinstance(self._events[-1], TERMINAL)
+        return len(self._kept)
 
     @property
     def pinned(self) -> bool:
@@ -76,9 +76,11 @@ class MemoryLog:
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
         terminal = isinstance(events[-1], TERMINAL)
-        self._journal.grow(self, sum(map(_size, events)), unbounded=terminal)
-        self._events += events
+        kept: list[_Kept] = [event.text if type(event) is Delta else event for event in events]
+        self._journal.grow(self, sum(map(_size, kept)), unbounded=terminal)
+        self._kept += kept
         if terminal:
+            self.ended = True
             self._journal.end(self)
         if self._waiters:
             waiters, self._waiters = self._waiters, []
@@ -90,46 +92,40 @@ class MemoryLog:
         """Return at once: memory is never behind."""
 
     async def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
-        events = self._events
+        kept = self._kept
+        create_future = asyncio.get_running_loop().create_future
         self._readers += 1
         try:
             while True:
-                if after < len(events):
-                    batch = events[after : self._batch_end(after)]
-                    yield Batch(after + 1, batch)
-                    if isinstance(batch[-1], TERMINAL):
-                        return
-                    after += len(batch)
+                if after < len(kept):
+                    events = [Delta(it) if isinstance(it, str) else it for it in kept[after : self._batch_end(after)]]
+                    yield Batch(after + 1, events)
+                    after += len(events)
                 elif self.ended:
                     return
                 else:
-                    await self._change()
+                    waiter = create_future()
+                    self._waiters.append(waiter)
+                    await waiter
+        except asyncio.CancelledError:
+            # Else a silent stream would collect one dead future per reader that came and went.
+            self._waiters = [waiter for waiter in self._waiters if not waiter.cancelled()]
+            raise
         finally:
             self._readers -= 1
             if not self.pinned:
                 self._journal.let_go(self)
 
-    async def _change(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            # Else a silent stream would collect one dead future per reader that came and went.
-            with suppress(ValueError):
-                self._waiters.remove(waiter)
-            raise
-
     def _batch_end(self, start: int) -> int:
-        events = self._events
-        if len(events) - start == 1:  # a reader that keeps up
+        kept = self._kept
+        if len(kept) - start == 1:  # a reader that keeps up
             return start + 1
         size = 0
-        for end, event in enumerate(islice(events, start, start + _BATCH_RECORDS), start + 1):
-            size += _size(event)
+        for end, it in enumerate(islice(kept, start, start + _BATCH_RECORDS), start + 1):
+            size += _size(it)
             if size >= _BATCH_SIZE:
                 return end
-        return min(len(events), start + _BATCH_RECORDS)
+        return min(len(kept), start + _BATCH_RECORDS)
 
 
 class MemoryJournal:
@@ -223,8 +219,8 @@ class MemoryJournal:
             self._sweep = asyncio.get_running_loop().call_at(oldest.ended_at + self._bounds.seconds, self._expire)
 
 
-def _size(event: Event) -> int:
+def _size(it: _Kept) -> int:
     """What a record takes in memory, in bytes, near enough to bound it."""
-    if isinstance(event, TEXT):
-        return _RECORD_OVERHEAD + sys.getsizeof(event.text)
-    return _RECORD_OVERHEAD + sum(sys.getsizeof(value) for value in event)
+    if isinstance(it, str):
+        return _SLOT + sys.getsizeof(it)
+    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))

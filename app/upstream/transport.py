@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
 from app import __version__
 from app.errors import ConnectTimeout, Disconnected, Malformed, Unreachable, UpstreamError
@@ -25,6 +27,7 @@ USER_AGENT = f"chat-sse/{__version__}"
 
 _MOST_INFLATED = 4 * 1024 * 1024
 _MOST_REDIRECTS = 3
+_READ = "chat_sse.read"
 
 
 def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
@@ -46,13 +49,26 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
         )
 
     return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, verify=tls),
+        transport=_Transport(client=session, verify=tls),
         # httpx-aiohttp makes "pool" the limit on all of connecting, name resolution included.
         timeout=httpx.Timeout(None, connect=connect_timeout or None, pool=connect_timeout or None),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         # httpx's own jar would carry one user's cookie to the next.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
+
+
+class _Transport(AiohttpTransport):
+    """httpx-aiohttp's transport, which gives each response aiohttp's own way to read whatever has arrived.
+
+    The way through httpx is three generators more per read, and never more than 16 KiB: 1.3 µs of CPU per delta.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        stream = cast(AiohttpResponseStream, response.stream)
+        response.extensions[_READ] = stream._aiohttp_response.content.readany
+        return response
 
 
 @asynccontextmanager
@@ -103,7 +119,8 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         raise Malformed("The upstream service used a content encoding that was not asked for.")
     with _faults(answered=True):
         if encoding in ("", "identity"):
-            async for data in response.stream:  # type: ignore[union-attr]  # ours is always an async stream
+            read: Callable[[], Awaitable[bytes]] = response.extensions[_READ]
+            while data := await read():
                 yield data
         else:
             inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
