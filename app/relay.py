@@ -80,6 +80,7 @@ class Relay:
         self._read_at = self._progress_at = self._opened_at
         self._first_at: float | None = None
         self._ended_at: float | None = None
+        self._held_at = 0.0
         self._started = False
         self.output_bytes = 0
         self.trace = Trace()
@@ -132,8 +133,11 @@ class Relay:
                 events = feed(batch)
                 if events:
                     append(events)
-                if bounded and rechunker.held and self._release is None:
-                    self._release = self._loop.call_later(bounded, self._let_go)
+                if bounded and rechunker.held:
+                    if events or self._release is None:
+                        self._held_at = now  # all that is held came with this read
+                    if self._release is None:
+                        self._release = self._loop.call_at(now + bounded, self._let_go)
                 await drain()
 
     def _count(self, batch: Sequence[Content | Done]) -> None:
@@ -168,7 +172,11 @@ class Relay:
             self._writer.append(events)
 
     def _let_go(self) -> None:
-        """Release held text because its time is up."""
+        """Release held text if its time is up; else come back when it is."""
+        due = self._held_at + (self._rechunker.max_delay or 0.0)
+        if self._rechunker.held and due > self._loop.time():
+            self._release = self._loop.call_at(due, self._let_go)
+            return
         try:
             self._flush()
         except StreamError as error:

@@ -176,6 +176,7 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
     """Read the settings; *overrides* (the command line) win. Raises SettingsError."""
     try:
         _refuse_unknown(env_file)
+        # pydantic validates what mypy cannot see.
         return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]
     except UnicodeDecodeError:
         raise SettingsError(f"{env_file} is not UTF-8.") from None

@@ -243,6 +243,14 @@ async def test_held_text_is_released_by_its_bound(log: FilteringBoundLogger) -> 
     assert text(await run.events()) == "a b"
 
 
+async def test_the_bound_counts_from_when_the_text_came(log: FilteringBoundLogger) -> None:
+    """Text that came after what was held had left has the whole bound for itself."""
+    steps: list[Any] = [(Delta("x "),), (Delta("one"),), lambda: asyncio.sleep(0.3), (Delta(" two"),)]
+    steps += [lambda: asyncio.sleep(0.2), (Delta(" three"),), (DONE,)]
+    events = await relayed(log, *steps, chunk="word,400ms")
+    assert events[1:-1] == [Delta("x "), Delta("one "), Delta("two "), Delta("three")]
+
+
 @pytest.mark.parametrize("ending", [DONE, Truncated()])
 async def test_held_text_is_released_by_the_end(log: FilteringBoundLogger, ending: Any) -> None:
     """Text that a cut holds back is never lost, however the stream ends."""

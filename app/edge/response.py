@@ -113,7 +113,7 @@ class StreamResponse(EventSourceResponse):
 
         Its own way takes two tasks more, one of them to watch for a shutdown that is the hub's business here; and per
         frame a cancel scope for a send timeout that is not set (the listener's TCP_USER_TIMEOUT does that) and a debug
-        line. This is 6 KB less a stream, and 48 instead of 62 µs of CPU per delta in all.
+        line: without these two, 48 instead of 62 µs of CPU per delta in all.
         """
         async with anyio.create_task_group() as group:
 

@@ -124,7 +124,7 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
                 yield data
         else:
             inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
-            async for data in response.stream:  # type: ignore[union-attr]
+            async for data in response.stream:  # type: ignore[union-attr]  # ours are async
                 # A read is at most 16 KiB, and text shrinks tenfold: what grows this much is a bomb.
                 inflated = inflate.decompress(data, _MOST_INFLATED)
                 if inflate.unconsumed_tail:

@@ -1,4 +1,4 @@
-"""Starting real processes from tests; what a test started ends with it."""
+"""Starting real processes from tests; what a test, or a module of tests, started ends with it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.real.browser import chromium
 from tests.real.processes import Server, launch, launch_nginx, launch_simulator
 
 Start = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

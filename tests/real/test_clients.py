@@ -25,7 +25,7 @@ import pytest
 from app.model import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, launch_nginx, launch_simulator, stats, wait_until
+from tests.real.processes import Server, launch, launch_nginx, stats, wait_until
 from tests.real.proxy import Cut, Proxy
 
 pytestmark = pytest.mark.real
@@ -77,13 +77,6 @@ class Node:
 @pytest.fixture(scope="session")
 def node(node_modules: Path) -> Node:
     return Node(node_modules)
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from app.model import EventId
 from app.rechunk import lag
 from tests.real.clients.sse import Event, check, parse, text
-from tests.real.processes import Server, launch, launch_simulator, stats
+from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
 
 pytestmark = pytest.mark.real
@@ -23,13 +23,6 @@ SCRIPTS = (
     'नमस्ते। 👩‍👩‍👧‍👦 🇩🇪 e\u0301 Ünïcödé \u2028 line\r\nnext\ttab \\ "quote" \x0b \x85 end. data: no\n\nid: 7\n: no\n'
 )
 CHUNKS = ["auto", "none", "word", "sentence", "line", "size:3", "time:20", "word,20ms", "none,smooth:60"]
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

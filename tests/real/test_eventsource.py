@@ -12,8 +12,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.real.browser import Door, chromium
-from tests.real.processes import Server, launch, launch_nginx, launch_simulator, stats, wait_until
+from tests.real.browser import Door
+from tests.real.processes import Server, launch, launch_nginx, stats, wait_until
 from tests.real.proxy import Cut
 
 pytestmark = pytest.mark.real
@@ -23,19 +23,6 @@ TEXT = (
     * 3
 )
 KINDS = ["message", "start", "delta", "reasoning", "refusal", "tool_call", "done", "error"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

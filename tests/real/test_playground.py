@@ -10,8 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.real.browser import chromium
-from tests.real.processes import Server, launch, launch_simulator, stats, wait_until
+from tests.real.processes import Server, launch, stats, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -20,19 +19,6 @@ TEXT = (
     * 3
 )
 TRANSPORTS = ["fetch", "native"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
