@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from types import TracebackType
@@ -153,6 +154,7 @@ class Hub:
         self._streams: dict[str, Stream] = {}
         self._claims: dict[str, _Claim] = {}
         self._key_of: dict[str, str] = {}
+        self.evictions: Counter[str] = Counter()  # by reason
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -226,8 +228,10 @@ class Hub:
     def evicted(self, stream_id: str, reason: str) -> None:
         """Take note that the journal no longer keeps a stream: its time is up, or there was no room for it."""
         self._forget(stream_id)
-        if reason != "time":
-            self._log.warning("journal.evicted", stream_id=stream_id, reason=reason)
+        self.evictions[reason] += 1
+        # That time is up is in the order of things; that there was no room is not.
+        write = self._log.debug if reason == "time" else self._log.warning
+        write("journal.evicted", stream_id=stream_id, reason=reason, so_far=self.evictions[reason])
 
     def _forget(self, stream_id: str) -> None:
         """Release a stream's idempotency key."""

@@ -194,6 +194,22 @@ async def test_key_is_released(log: FilteringBoundLogger) -> None:
     await house.settled()
 
 
+async def test_evictions_are_logged_and_counted(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A stream that had to go for want of room leaves a warning and a count; one whose time was up is counted, too."""
+    house = House(log, (Delta("a"),), DONE, ended=1)
+    first = await house.open()
+    await read(first)
+    await read(await house.open())
+    await house.settled()
+    house.hub.evicted("another", "time")
+    lines = [entry for entry in logs.entries if entry["event"] == "journal.evicted"]
+    assert [(line["stream_id"], line["reason"], line["log_level"]) for line in lines] == [
+        (first.stream_id, "count", "warning"),
+        ("another", "time", "debug"),
+    ]
+    assert house.hub.evictions == {"count": 1, "time": 1}
+
+
 async def test_failure(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """A failed stream's canonical line is a warning with the error's code."""
     house = House(log, (Delta("a"),), Truncated())

@@ -281,7 +281,7 @@ async def test_a_rate_neither_drifts_nor_runs_ahead(simulator: Simulator) -> Non
 async def test_a_client_that_does_not_read_is_waited_for(simulator: Simulator) -> None:
     """When the client stops reading, the simulator stops writing; when it reads again, the stream goes on."""
     reader, writer = await begin(simulator, "never-ends?rate=0")
-    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
     await until(lambda: bool(simulator.connections))
     (connection,) = simulator.connections
     await until(lambda: connection.exchange is not None and connection.exchange.paused > 0)
@@ -289,10 +289,10 @@ async def test_a_client_that_does_not_read_is_waited_for(simulator: Simulator) -
     await asyncio.sleep(0.05)
     assert simulator.stats.deltas == sent
     assert connection.transport.get_write_buffer_size() < 256 << 10
-    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    reader._transport.resume_reading()  # type: ignore[attr-defined]  # no public way
     while simulator.stats.deltas == sent:
         assert await reader.read(1 << 16)
-    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
     await until(lambda: connection.exchange is not None and connection.exchange.paused > 0)
     writer.transport.abort()
     await until(lambda: simulator.stats.live == 0)
