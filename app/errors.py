@@ -5,11 +5,20 @@ terminal record `Failure`. The code is the stable name that clients and dashboar
 
     StreamError
     ├── BadRequest            400  bad_request
+    ├── Unauthenticated       401  unauthenticated                        no credentials, or not good ones
+    ├── Forbidden             403  forbidden
+    │   ├── ForeignOrigin     403  origin_not_allowed
+    │   ├── ForeignHost       403  host_not_allowed
+    │   └── ModelNotAllowed   403  model_not_allowed
     ├── RequestTimeout        408  request_timeout            retryable
     ├── UnknownStream         404  unknown_stream
     ├── KeyReused             422  idempotency_key_reused
     ├── TooLarge              413  request_too_large
     ├── UnsupportedMedia      415  unsupported_media_type
+    ├── RateExceeded          429  rate_limited               retryable   requests a minute
+    ├── TooManyStreams        429  too_many_streams           retryable   live at once
+    ├── TooManyReaders        429  too_many_readers           retryable   attached at once
+    ├── BudgetSpent           429  token_budget_spent         retryable   output tokens a day
     ├── InternalError         500  internal_error
     ├── Overloaded            503  overloaded                 retryable
     ├── Draining              503  shutting_down              retryable
@@ -72,6 +81,45 @@ class BadRequest(StreamError):
     message = "The request is not valid."
 
 
+class Unauthenticated(StreamError):
+    """Credentials are asked for: there were none, or they are wrong, or no longer good."""
+
+    status = 401
+    type = "authentication_error"
+    code = "unauthenticated"
+    message = "This service asks for credentials: send 'Authorization: Bearer ...'."
+
+
+class Forbidden(StreamError):
+    """Understood, and refused."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+    message = "This is not allowed."
+
+
+class ForeignOrigin(Forbidden):
+    """A page of another site asks, and that site is not on the list."""
+
+    code = "origin_not_allowed"
+    message = "Pages of this origin may not use this service."
+
+
+class ForeignHost(Forbidden):
+    """The request is for another name than the service's: DNS rebinding, or a proxy that says so."""
+
+    code = "host_not_allowed"
+    message = "This service does not answer to this host name."
+
+
+class ModelNotAllowed(Forbidden):
+    """The model is not among those that are offered."""
+
+    code = "model_not_allowed"
+    message = "This model is not offered here."
+
+
 class RequestTimeout(StreamError):
     """The request's body did not come in time."""
 
@@ -118,12 +166,54 @@ class UnsupportedMedia(StreamError):
     message = "The body must be sent as application/json."
 
 
+class RateExceeded(StreamError):
+    """More requests a minute than the principal, or all together, may make."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limited"
+    retryable = True
+    message = "Too many requests. Try again shortly."
+
+
+class TooManyStreams(StreamError):
+    """As many of the principal's streams are live as may be."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_streams"
+    retryable = True
+    message = "Too many answers are being written for you. Try again when one has ended."
+    retry_after = 1.0
+
+
+class TooManyReaders(StreamError):
+    """As many of the principal's readers are attached as may be."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_readers"
+    retryable = True
+    message = "Too many readers of yours are attached. Try again when one has left."
+    retry_after = 5.0
+
+
+class BudgetSpent(StreamError):
+    """The principal has had its output tokens for today."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "token_budget_spent"
+    retryable = True
+    message = "Today's output tokens are used up."
+
+
 class InternalError(StreamError):
     """A fault of ours."""
 
 
 class Overloaded(StreamError):
-    """Full: as many streams are live as the settings allow."""
+    """Full: as many streams are live as the settings allow; or what is needed to decide cannot be had."""
 
     status = 503
     type = "overloaded_error"

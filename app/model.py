@@ -30,11 +30,13 @@ class Usage(NamedTuple):
 class Start(NamedTuple):
     """First record of a stream whose upstream answered, or whose commit deadline passed.
 
-    *model* is the model that was asked for; *created* is in Unix seconds.
+    *model* is the model that was asked for; *created* is in Unix seconds. *fallback* names the upstream that answers
+    instead of the first choice, or is "".
     """
 
     model: str
     created: int
+    fallback: str = ""
 
 
 class Delta(NamedTuple):
@@ -152,13 +154,42 @@ def new_stream_id() -> str:
     return secrets.token_urlsafe(16)
 
 
+class Allowance(NamedTuple):
+    """How much a principal may have: 0 is no limit.
+
+    *requests* a minute, *streams* live at once, *tokens* of output a day, and *readers* attached at once.
+    """
+
+    requests: int = 0
+    streams: int = 0
+    tokens: int = 0
+    readers: int = 0
+
+
+UNLIMITED = Allowance()
+
+
+class Principal(NamedTuple):
+    """Who asks. Streams belong to the principal of that *name*; "" is everybody, where no credentials are asked for.
+
+    *stream_id* is set if all that it may do is read and stop that one stream, whoever's it is.
+    """
+
+    name: str = ""
+    allowance: Allowance = UNLIMITED
+    stream_id: str = ""
+
+
+ANYONE = Principal()
+
+
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
     """What a client asked for, validated, defaults applied.
 
     *messages* and *parameters* have OpenAI's shape and go upstream as they are; *chunk* names the cut
     (`app.rechunk.create` reads it). *grace* is how many seconds the stream goes on without a reader: 0 for none,
-    infinity for ever.
+    infinity for ever. *traceparent* is the W3C header of that name, or "".
     """
 
     model: str
@@ -166,27 +197,35 @@ class StreamRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     chunk: str = "auto"
     grace: float = 0.0
+    traceparent: str = ""
 
 
 class StreamInfo(NamedTuple):
     """What a journal keeps of a stream beside its records, for whoever attaches later.
 
-    *chunk* is how its text was cut.
+    *chunk* is how its text was cut; *owner* is the name of the principal that it belongs to.
     """
 
     chunk: str
+    owner: str = ""
 
 
 @dataclass(slots=True)
 class Trace:
     """What became known of a stream's upstream side. Written by the source, read by the relay when the stream ends.
 
-    *status* is the last HTTP status upstream answered with; *usage* and *model* are what it said of them so far, which
-    an answer that breaks off keeps; *done* is how the stream will end, known as soon as a finish reason was seen;
-    *cut_after_finish* says that the connection broke after it.
+    *upstream* is the name of the one that was asked last, *fallback* whether it is not the first choice, and *settled*
+    whether no other one may yet be asked. *answers* are all that were asked, with the HTTP status or the error's code
+    each time. *status* is the last HTTP status upstream answered with; *usage* and *model* are what it said of them so
+    far, which an answer that breaks off keeps; *done* is how the stream will end, known as soon as a finish reason was
+    seen; *cut_after_finish* says that the connection broke after it.
     """
 
     attempts: int = 0
+    upstream: str = ""
+    fallback: bool = False
+    settled: bool = True
+    answers: list[tuple[str, str]] = field(default_factory=list)
     status: int | None = None
     request_id: str | None = None
     usage: Usage | None = None
