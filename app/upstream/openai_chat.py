@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -23,17 +24,40 @@ _MAX_ERROR_BODY = 64 * 1024
 # How long to wait for it: the status is known, and must not be lost to a body that stalls.
 _ERROR_BODY_WAIT = 2.0
 
+# What no operator's header or field may replace: they are how a request is framed, and what it asks.
+OWN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie"}
+    | {"expect", "host", "keep-alive", "te", "traceparent", "trailer", "transfer-encoding", "upgrade"}
+)
+OWN_FIELDS = frozenset({"messages", "model", "stream", "stream_options"})
+
 
 class OpenAIChat:
-    """One chat-completions upstream. *base_url* includes the version: `https://api.openai.com/v1`."""
+    """One chat-completions upstream. *base_url* includes the version: `https://api.openai.com/v1`.
 
-    def __init__(self, client: httpx.AsyncClient, base_url: str, api_key: str | None, max_event: int) -> None:
+    *headers* go with each request, and *extra_body* into its body, where it replaces what the client says: OWN_HEADERS
+    and OWN_FIELDS are not for them to name.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        api_key: str | None,
+        max_event: int,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        extra_body: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._client = client
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._secrets = [api_key] if api_key else []
+        self._headers |= headers
+        self._extra_body = dict(extra_body)
+        # Of a header such as `Bearer KEY`, upstream may quote the whole or a word.
+        words = (word for value in headers.values() for word in (value, *value.split()))
+        self._secrets = [*([api_key] if api_key else []), *words, *_strings(self._extra_body)]
         self._max_event = max_event
         self._reports_usage = True
 
@@ -57,30 +81,37 @@ class OpenAIChat:
     ) -> AsyncGenerator[Sequence[Content | Done], None]:
         trace.attempts += 1
         trace.status = None
-        content = _body(request, ask_usage)
+        content = _body(request, self._extra_body, ask_usage)
+        headers = self._headers | {"traceparent": request.traceparent} if request.traceparent else self._headers
         secrets = [*_strings(request.messages), *_strings(request.parameters), *self._secrets]
-        async with transport.post(self._client, self._url, self._headers, content) as response:
-            trace.status = response.status_code
-            trace.request_id = _bounded(response.headers.get("x-request-id"))
-            if response.status_code != 200:
-                error_body = await transport.read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
-                refusal = envelope.refusal(response.status_code, response.headers, error_body, secrets)
-                if ask_usage and isinstance(refusal, Rejected) and b"stream_options" in error_body:
-                    raise _UsageRefused
-                raise refusal
-            yield ()
-            reader = ChatReader(self._max_event, secrets)
-            try:
-                async with (
-                    aclosing(transport.body(response)) as chunks,
-                    aclosing(self._read(reader, chunks, trace)) as batches,
-                ):
-                    async for batch in batches:
-                        yield batch
-            finally:
-                trace.usage, trace.model = reader.usage, reader.model
-                trace.replaced_bytes = reader.replaced_bytes
-                trace.cut_after_finish = reader.cut_after_finish
+        try:
+            async with transport.post(self._client, self._url, headers, content) as response:
+                trace.status = response.status_code
+                trace.answers.append((trace.upstream, str(response.status_code)))
+                trace.request_id = _bounded(response.headers.get("x-request-id"))
+                if response.status_code != 200:
+                    error_body = await transport.read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
+                    refusal = envelope.refusal(response.status_code, response.headers, error_body, secrets)
+                    if ask_usage and isinstance(refusal, Rejected) and b"stream_options" in error_body:
+                        raise _UsageRefused
+                    raise refusal
+                yield ()
+                reader = ChatReader(self._max_event, secrets)
+                try:
+                    async with (
+                        aclosing(transport.body(response)) as chunks,
+                        aclosing(self._read(reader, chunks, trace)) as batches,
+                    ):
+                        async for batch in batches:
+                            yield batch
+                finally:
+                    trace.usage, trace.model = reader.usage, reader.model
+                    trace.replaced_bytes = reader.replaced_bytes
+                    trace.cut_after_finish = reader.cut_after_finish
+        except UpstreamError as error:
+            if trace.status is None:
+                trace.answers.append((trace.upstream, error.code))
+            raise
 
     async def _read(
         self, reader: ChatReader, chunks: AsyncGenerator[bytes, None], trace: Trace
@@ -110,8 +141,8 @@ class _UsageRefused(Exception):
     """Upstream does not know `stream_options`."""
 
 
-def _body(request: StreamRequest, ask_usage: bool) -> bytes:
-    fields: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.parameters}
+def _body(request: StreamRequest, extra: Mapping[str, Any], ask_usage: bool) -> bytes:
+    fields: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.parameters, **extra}
     fields["stream"] = True
     if ask_usage:
         fields["stream_options"] = {"include_usage": True}

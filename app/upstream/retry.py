@@ -37,13 +37,13 @@ class Retrying:
         self._policy = policy
 
     async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
-        first, batches = await self._begin(request, trace)
+        first, batches = await self.begin(request, trace)
         async with aclosing(batches):
             yield first
             async for batch in batches:
                 yield batch
 
-    async def _begin(
+    async def begin(
         self, request: StreamRequest, trace: Trace
     ) -> tuple[Sequence[Content | Done], AsyncGenerator[Sequence[Content | Done], None]]:
         """Return the first batch with something in it, and the generator that it came from, suspended after it."""
@@ -58,7 +58,7 @@ class Retrying:
         ):
             with attempt:
                 batches = self._source.stream(request, trace)
-                return await _first(batches), batches
+                return await first_content(batches), batches
         raise AssertionError("stamina raises what the last attempt raised")
 
     def _wait(self, error: Exception) -> bool | float:
@@ -71,8 +71,8 @@ class Retrying:
         return asked if asked <= self._policy.longest else False
 
 
-async def _first(batches: AsyncGenerator[Sequence[Content | Done], None]) -> Sequence[Content | Done]:
-    """Return the first batch that has something in it. A source that raises instead is closed already."""
+async def first_content(batches: AsyncGenerator[Sequence[Content | Done], None]) -> Sequence[Content | Done]:
+    """Return the first batch that has something in it. Raises UpstreamError: a source that does is closed already."""
     async for batch in batches:
         if batch:
             return batch

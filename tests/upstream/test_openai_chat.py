@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -22,97 +22,22 @@ from app.errors import (
     Unreachable,
     UpstreamError,
 )
-from app.model import Content, Delta, Done, StreamRequest, Trace
+from app.model import Delta, Done, Trace
 from app.upstream import Source, simulator
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.retry import Policy, Retrying
 from app.upstream.transport import create_client
+from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, hang_up, reply
 
 pytestmark = pytest.mark.anyio
 
 QUICK = Policy(attempts=3, initial=0.01, longest=0.2)
-CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
-FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-
-
-def asked(model: str = "m", prompt: str = "hello") -> StreamRequest:
-    return StreamRequest(model, ({"role": "user", "content": prompt},), {"temperature": 0})
-
-
-async def answer(
-    source: Source, request: StreamRequest | None = None, trace: Trace | None = None
-) -> tuple[list[Content], Done]:
-    content: list[Content] = []
-    async with aclosing(source.stream(request or asked(), trace or Trace())) as batches:
-        async for batch in batches:
-            for event in batch:
-                if isinstance(event, Done):
-                    return content, event
-                content.append(event)
-    raise AssertionError("a source that does not raise ends with Done")
 
 
 @asynccontextmanager
 async def chat(base_url: str, *, key: str | None = "sk-key", connect: float = 5) -> AsyncIterator[OpenAIChat]:
     async with create_client(base_url, connect) as client:
         yield OpenAIChat(client, base_url, key, max_event=1 << 20)
-
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Upstream:
-    """A server of raw bytes: each request is kept, and answered by the next handler."""
-
-    def __init__(self, *handlers: Handler | bytes) -> None:
-        self.handlers = list(handlers)
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.open = 0
-
-    async def __aenter__(self) -> Upstream:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.open += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                self.requests.append(head + await reader.readexactly(length))
-                handler = self.handlers.pop(0)
-                if isinstance(handler, bytes):
-                    writer.write(handler)
-                    await writer.drain()
-                else:
-                    await handler(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self.open -= 1
-            writer.close()
-
-    async def idle(self) -> None:
-        """Wait until every connection is gone."""
-        async with asyncio.timeout(5):
-            while self.open:
-                await asyncio.sleep(0.005)
-
-
-def reply(body: bytes, *, status: bytes = b"200 OK", headers: bytes = b"") -> bytes:
-    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), headers, body)
-
-
-async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    raise ConnectionError
 
 
 async def test_request() -> None:

@@ -1,0 +1,138 @@
+"""Several upstreams behind one `Source`: who is asked for a model, and who is asked next.
+
+The next one is asked only while nothing has been relayed, for the reason that `retry` has. A wait before another try is
+made only where nobody else is left to ask: until then somebody else's answer is sooner than the wait's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import NamedTuple
+
+from app.errors import FirstTokenTimeout, ModelNotAllowed, Rejected, UpstreamError
+from app.model import Content, Done, StreamRequest, Trace
+from app.upstream import Source
+from app.upstream.retry import Policy, Retrying, first_content
+
+_Batches = AsyncGenerator[Sequence[Content | Done], None]
+
+
+class Target(NamedTuple):
+    """One upstream to ask. *upstream* is its name; *model* is what it calls the model, None for what the client does.
+
+    *first_token* is how many seconds it has for its first content before the next target is asked; 0 is no limit. It
+    does not hold for the last one: to give up on that helps nobody, and the relay's own limit holds anyway.
+    """
+
+    upstream: str
+    model: str | None
+    source: Source
+    first_token: float = 0.0
+
+
+class Router:
+    """Asks the targets of a model, in order, until one answers.
+
+    *routes* are by the model that the client asks for, *rest* is for the models that have none. *retry* says how a
+    route's last target is asked again.
+    """
+
+    def __init__(
+        self, routes: Mapping[str, Sequence[Target]], rest: Sequence[Target] = (), retry: Policy | None = None
+    ) -> None:
+        self._routes = {model: tuple(targets) for model, targets in routes.items()}
+        self._rest = tuple(rest)
+        self._retry = retry
+
+    def __repr__(self) -> str:
+        return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
+
+    def stream(self, request: StreamRequest, trace: Trace) -> _Batches:
+        """Ask for an answer, as `Source` has it. Raises ModelNotAllowed for a model that nobody is to be asked for.
+
+        Where there is one target, the generator is that target's own: a layer less for each batch to go through.
+        """
+        targets = self._routes.get(request.model, self._rest)
+        if not targets:
+            raise ModelNotAllowed(param="model")
+        if len(targets) > 1:
+            return self._stream(targets, request, trace)
+        [target] = targets
+        source = target.source if self._retry is None else Retrying(target.source, self._retry)
+        trace.upstream = target.upstream
+        return source.stream(_for(target, request), trace)
+
+    async def _stream(self, targets: Sequence[Target], request: StreamRequest, trace: Trace) -> _Batches:
+        first, batches = await self._begin(targets, request, trace)
+        async with aclosing(batches):
+            yield first
+            async for batch in batches:
+                yield batch
+
+    async def _begin(
+        self, targets: Sequence[Target], request: StreamRequest, trace: Trace
+    ) -> tuple[Sequence[Content | Done], _Batches]:
+        """Return the first batch with something in it, and the generator that it came from, suspended after it."""
+        errors: list[UpstreamError] = []
+        for index, target in enumerate(targets):
+            last = index == len(targets) - 1
+            _turn(trace, target.upstream, fallback=index > 0, settled=last)
+            asked = _for(target, request)
+            try:
+                if not last:
+                    return await _ask(target, asked, trace)
+                if self._retry is not None:
+                    return await Retrying(target.source, self._retry).begin(asked, trace)
+                batches = target.source.stream(asked, trace)
+                return await first_content(batches), batches
+            except UpstreamError as error:
+                errors.append(error)
+                if not error.retryable:
+                    break
+        trace.settled = True
+        try:
+            raise _most_useful(errors)
+        finally:
+            del errors  # which would keep the error's own frames alive
+
+
+async def _ask(target: Target, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], _Batches]:
+    batches = target.source.stream(request, trace)
+    try:
+        async with asyncio.timeout(target.first_token or None):
+            return await first_content(batches), batches
+    except TimeoutError:
+        if trace.status is None:
+            trace.answers.append((target.upstream, FirstTokenTimeout.code))
+        raise FirstTokenTimeout from None
+
+
+def _for(target: Target, request: StreamRequest) -> StreamRequest:
+    return request if target.model in (None, request.model) else replace(request, model=target.model)
+
+
+def _turn(trace: Trace, upstream: str, *, fallback: bool, settled: bool) -> None:
+    """Make *trace* that of another upstream: nothing that the one before said is true of this one's answer."""
+    trace.upstream, trace.fallback, trace.settled = upstream, fallback, settled
+    trace.status = trace.request_id = trace.usage = trace.done = None
+    trace.model = ""
+    trace.cut_after_finish = False
+    trace.replaced_bytes = 0
+
+
+def _most_useful(errors: Sequence[UpstreamError]) -> UpstreamError:
+    """Return what to tell the client when nobody answered.
+
+    What is wrong with the request outweighs all. Else it is when to come back, the soonest that an upstream named. Else
+    the last failure that may heal, since one key that is not good makes no request hopeless; else the last.
+    """
+    last = errors[-1]
+    if isinstance(last, Rejected):
+        return last
+    timed = [error for error in errors if error.retry_after is not None]
+    if timed:
+        return min(timed, key=lambda error: error.retry_after or 0.0)
+    return next((error for error in reversed(errors) if error.retryable), last)
