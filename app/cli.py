@@ -1,4 +1,4 @@
-"""The command line: serve, ask, simulate."""
+"""The command line: serve, ask, key, check, simulate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import gc
 import json
+import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +20,12 @@ import httpx_sse
 import uvloop
 
 from app import __version__
+from app.check import run_check
+from app.edge import api_keys
 from app.main import compose
+from app.model import UNLIMITED
 from app.server import Server
-from app.settings import Settings, SettingsError, load
+from app.settings import CLIENT_KEY, PREFIX, Settings, SettingsError, environment, load
 from app.telemetry import configure
 from app.upstream import simulator
 
@@ -57,7 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--url", default=DEFAULT_URL, help=f"the service (default: {DEFAULT_URL})")
     ask.add_argument("--model", help="the model (default: the service's)")
     ask.add_argument("--chunk", help="how deltas are cut, e.g. word or time:50 (default: the service's)")
+    ask.add_argument("--key", help=f"API key or JWT (default: ${CLIENT_KEY}, which no list of processes shows)")
     ask.set_defaults(command=_ask)
+
+    key = commands.add_parser("key", help="make an API key, and the line of settings that lets it in")
+    key.add_argument("name", help="whose it is: a name for logs, of letters, digits, '.', '_' and '-'")
+    key.set_defaults(command=_key)
+
+    check = commands.add_parser("check", help="say whether the settings are right, and what they mean")
+    check.add_argument("file", nargs="?", type=Path, help=f"TOML file (default: {PREFIX}CONFIG)")
+    check.add_argument("--ask", action="store_true", help="ask each upstream for one token, too")
+    check.set_defaults(command=_check)
 
     simulate = commands.add_parser("simulate", help="run the simulated upstream alone")
     simulate.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -74,9 +89,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 async def _serve_until_stopped(settings: Settings) -> None:
     log = configure(settings.log_level, settings.log_format)
-    _allow_many_sockets()
-    listener = listen(settings.host, settings.port, settings.reader_timeout)
+    # Half of them for readers: the other half is upstream's.
+    max_connections = min(settings.max_connections, max(16, _allow_many_sockets() // 2))
     async with compose(settings, log) as service:
+        listener = listen(settings.host, settings.port, settings.reader_timeout)
         upstream = service.upstream
         if settings.simulated:
             upstream = "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
@@ -89,7 +105,8 @@ async def _serve_until_stopped(settings: Settings) -> None:
             gc.freeze()
             gc.set_threshold(20_000, 20, 100)
 
-        await Server(service.app, service.hub, settings.shutdown_grace, announce).run_on(listener)
+        server = Server(service.app, service.hub, settings.shutdown_grace, announce, max_connections)
+        await server.run_on(listener)
 
 
 def _ask(arguments: argparse.Namespace) -> int:
@@ -98,9 +115,13 @@ def _ask(arguments: argparse.Namespace) -> int:
         return _complain("the prompt is not UTF-8")
     fields = {"prompt": prompt, "model": arguments.model, "chunk": arguments.chunk}
     body = {name: value for name, value in fields.items() if value is not None}
+    key: str = arguments.key or os.environ.get(CLIENT_KEY, "")
+    if not key.isascii() or not key.isprintable():
+        return _complain("the key is not printable ASCII")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         with (
-            httpx.Client(base_url=arguments.url, timeout=httpx.Timeout(60, read=60)) as client,
+            httpx.Client(base_url=arguments.url, headers=headers, timeout=httpx.Timeout(60, read=60)) as client,
             httpx_sse.connect_sse(client, "POST", "/v1/chat", json=body) as source,
         ):
             if source.response.status_code != 200:
@@ -133,6 +154,22 @@ def _complain(message: str) -> int:
     return 1
 
 
+def _key(arguments: argparse.Namespace) -> int:
+    key = api_keys.new_key()
+    line = f"{arguments.name}:{api_keys.digest(key)}"
+    try:
+        api_keys.parse(line, UNLIMITED)
+    except ValueError as error:
+        return _complain(str(error))
+    print(key)
+    _announce(f"This is the only time it is shown. To let it in: {PREFIX}API_KEYS={line}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    return run_check(load(), environment(), arguments.file, ask=arguments.ask)
+
+
 def _simulate(arguments: argparse.Namespace) -> int:
     _run(_simulate_until_stopped(arguments.host, arguments.port))
     return 0
@@ -152,10 +189,11 @@ async def _simulate_until_stopped(host: str, port: int) -> None:
         await stopped.wait()
 
 
-def _allow_many_sockets() -> None:
-    """Raise the soft limit on open files to the hard one: a stream takes two, and 1024, the usual, are soon used up."""
+def _allow_many_sockets() -> int:
+    """Raise the soft limit on open files to the hard one, and return it: 1024, the usual, are soon used up."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def _announce(line: str) -> None:

@@ -1,38 +1,67 @@
-"""The composition root: settings → upstream, journal, hub → the ASGI application."""
+"""The composition root: settings → upstreams, journal, hub → the ASGI application."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
+from app.access import Access, create_access
+from app.config import Config, Hop, choose_model, create_config, create_policy
+from app.edge.answers import crashed, failed, unrouted
 from app.edge.chat import Chat, Options
-from app.edge.guard import Guard, crashed, failed, unrouted
+from app.edge.gate import Gate
+from app.edge.guard import Guard
 from app.edge.health import Health
+from app.edge.metrics import Metrics
+from app.edge.openapi import openapi
 from app.edge.pages import page
+from app.edge.policy import Policy
+from app.edge.quota import MemoryCounts, Quota
 from app.edge.requests import Defaults
 from app.errors import StreamError
-from app.hub import Hub, parse_policy
+from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
 from app.relay import Limits
-from app.settings import Settings
-from app.upstream import Source, simulator
+from app.settings import Settings, SettingsError, environment
+from app.telemetry.loop_lag import sampling
+from app.telemetry.metrics import Ceilings, Readings
+from app.telemetry.prometheus import Exposition
+from app.upstream import retry, simulator
 from app.upstream.openai_chat import OpenAIChat
-from app.upstream.retry import Policy, Retrying
+from app.upstream.router import Router, Target
 from app.upstream.transport import create_client
 
-OPENAI = "https://api.openai.com/v1"
+if TYPE_CHECKING:
+    from app.telemetry.otlp import Exporter
+
+# What a page of an allowed origin may send, and what it may see.
+_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent")
+_ANSWER_HEADERS = (
+    "Content-Location",
+    "Location",
+    "RateLimit-Limit",
+    "RateLimit-Policy",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+    "X-Request-Id",
+    "X-Stream-Id",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A composed service. *upstream* is its base URL."""
+    """A composed service. *upstream* says whom it asks."""
 
     app: ASGIApp
     hub: Hub
@@ -41,64 +70,152 @@ class Service:
 
 @asynccontextmanager
 async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
-    """Build a service in the running loop; what it holds open is closed on the way out."""
-    if settings.simulated:
-        async with await simulator.serve() as simulated, _compose(settings, log, simulated.url) as service:
-            yield service
-    else:
-        base_url = str(settings.openai_base_url) if settings.openai_base_url else OPENAI
-        async with _compose(settings, log, base_url) as service:
-            yield service
-
-
-@asynccontextmanager
-async def _compose(settings: Settings, log: FilteringBoundLogger, base_url: str) -> AsyncIterator[Service]:
-    key = settings.openai_api_key
-    async with create_client(base_url, settings.connect_timeout) as client:
-        source: Source = Retrying(
-            OpenAIChat(client, base_url, key.get_secret_value() if key else None, settings.max_event),
-            Policy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max),
-        )
-        limits = Limits(
-            commit=settings.commit_after,
-            first_token=settings.first_token_timeout,
-            idle=settings.idle_timeout,
-            progress=settings.progress_timeout,
-            total=settings.total_timeout,
-        )
+    """Build a service in the running loop; what it holds open is closed on the way out. Raises SettingsError."""
+    async with AsyncExitStack() as held:
+        config = await _config(settings, held)
+        access = create_access(settings, config.keys, log)
+        policy = create_policy(config, settings)
+        model = choose_model(config, settings, policy)
+        meter = Meter({model, *config.offered, *settings.models}, [upstream.name for upstream in config.upstreams])
+        held.enter_context(sampling(meter.loop_lag))
         bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
         journal = MemoryJournal(bounds, on_evict=lambda stream_id, reason: hub.evicted(stream_id, reason))
-        hub = Hub(journal, source, limits, settings.max_streams, log)
-        defaults = Defaults(
-            model=settings.default_model,
-            chunk=settings.chunk,
-            grace=parse_policy(settings.on_disconnect),
-            max_grace=parse_policy(settings.on_disconnect_max),
+        held.callback(journal.close)
+        capacity = Capacity(settings.max_streams, settings.max_readers)
+        quota = Quota(MemoryCounts(), settings.total_requests_per_minute, log)
+        observers: list[Observer] = [quota]
+        exporter = await _exporter(settings, meter, log, held)
+        if exporter is not None:
+            observers.append(exporter)
+        router = await _router(settings, config, held)
+        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers)
+        held.push_async_callback(hub.drain, 0)
+        ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
+        token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+        readings = Readings(meter, hub, journal, ceilings)
+        if exporter is not None:
+            exporter.measure(readings)
+        metrics = Metrics(Exposition(readings), token, open=access.open)
+        app, public = _application(settings, Chat(hub, _options(settings, model, policy, access)), hub, metrics, access)
+        yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(config))
+
+
+async def _config(settings: Settings, held: AsyncExitStack) -> Config:
+    """Return whom to ask; without anybody named, the simulator, which is started for that."""
+    if not settings.simulated:
+        return create_config(settings, environment())
+    simulated = await held.enter_async_context(await simulator.serve())
+    return create_config(settings, environment(), simulated.url)
+
+
+def _upstreams(config: Config) -> str:
+    if config.file:
+        return f"{', '.join(upstream.name for upstream in config.upstreams)} ({config.file})"
+    return config.upstreams[0].base_url
+
+
+async def _exporter(
+    settings: Settings, meter: Meter, log: FilteringBoundLogger, held: AsyncExitStack
+) -> Exporter | None:
+    """Return what exports over OTLP, if that is on; imported only then, because its packages are an extra."""
+    if not settings.otlp:
+        return None
+    try:
+        from app.telemetry.otlp import exporting
+    except ModuleNotFoundError as error:
+        raise SettingsError(str(error)) from None
+    return await held.enter_async_context(exporting(meter, log))
+
+
+async def _router(settings: Settings, config: Config, held: AsyncExitStack) -> Router:
+    chats: dict[str, OpenAIChat] = {}
+    patience: dict[str, float] = {}
+    for upstream in config.upstreams:
+        timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
+        client = await held.enter_async_context(create_client(upstream.base_url, timeout))
+        chats[upstream.name] = OpenAIChat(
+            client, upstream.base_url, upstream.key, settings.max_event, upstream.headers, upstream.extra_body
         )
-        options = Options(
-            defaults,
-            max_body=settings.max_body,
-            body_seconds=settings.body_timeout,
-            keep_alive=settings.keep_alive,
-            reconnect_ms=settings.reconnect_ms,
-        )
-        chat, health = Chat(hub, options), Health(hub)
-        app = Starlette(
-            routes=[
-                Route("/v1/chat", chat.open, methods=["POST"]),
-                Route("/v1/streams/{stream_id}", chat.attach, methods=["GET"]),
-                Route("/v1/streams/{stream_id}", chat.cancel, methods=["DELETE"]),
-                Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
-                Route("/healthz", health.live),
-                Route("/readyz", health.ready),
-                Route("/", page("index.html")),
-                Route("/client.js", page("client.js")),
-                Route("/playground.js", page("playground.js")),
-                Route("/playground.css", page("playground.css")),
-            ],
-            exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
-        )
-        app.router.redirect_slashes = False  # a redirect would be an answer outside the contract
-        yield Service(Guard(app, log), hub, base_url)
-        await hub.drain(0)
-        journal.close()
+        patience[upstream.name] = upstream.first_token_timeout
+
+    def targets(route: Sequence[Hop]) -> list[Target]:
+        return [Target(hop.upstream, hop.model, chats[hop.upstream], patience[hop.upstream]) for hop in route]
+
+    again = retry.Policy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max)
+    return Router({name: targets(route) for name, route in config.routes.items()}, targets(config.rest), again)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        commit=settings.commit_after,
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+        progress=settings.progress_timeout,
+        total=settings.total_timeout,
+    )
+
+
+def _options(settings: Settings, model: str, policy: Policy, access: Access) -> Options:
+    defaults = Defaults(
+        model=model,
+        chunk=settings.chunk,
+        grace=parse_policy(settings.on_disconnect),
+        max_grace=parse_policy(settings.on_disconnect_max),
+    )
+    return Options(
+        defaults,
+        admit=policy.admit,
+        tickets=access.tickets,
+        hold=settings.commit_after,
+        max_body=settings.max_body,
+        body_seconds=settings.body_timeout,
+        keep_alive=settings.keep_alive,
+        reconnect_ms=settings.reconnect_ms,
+    )
+
+
+def _application(
+    settings: Settings, chat: Chat, hub: Hub, metrics: Metrics, access: Access
+) -> tuple[Starlette, list[str]]:
+    """Return the endpoints, and the paths of those that ask for no credentials, or see to that themselves."""
+    health = Health(hub)
+    playground = ("index.html", "playground.js", "playground.css") if settings.playground else ()
+    public = [
+        Route("/healthz", health.live),
+        Route("/readyz", health.ready),
+        Route("/metrics", metrics.scrape),
+        Route("/openapi.json", openapi(not access.open, settings.playground)),
+        Route("/client.js", page("client.js")),
+        *(Route("/" if name == "index.html" else f"/{name}", page(name)) for name in playground),
+    ]
+    app = Starlette(
+        routes=[
+            Route("/v1/chat", chat.open, methods=["POST"]),
+            Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
+            Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
+            *public,
+        ],
+        exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
+    )
+    app.router.redirect_slashes = False  # a redirect would be an answer outside the contract
+    return app, [route.path for route in public]
+
+
+def _guarded(
+    app: ASGIApp,
+    settings: Settings,
+    access: Access,
+    quota: Quota,
+    public: Sequence[str],
+    meter: Meter,
+    log: FilteringBoundLogger,
+) -> ASGIApp:
+    """Return *app* behind the gate, behind CORS, so that refusals carry its headers, behind the guard."""
+    cross_origin = CORSMiddleware(
+        Gate(app, access.credentials, quota, public),
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=_REQUEST_HEADERS,
+        expose_headers=_ANSWER_HEADERS,
+    )
+    return Guard(cross_origin, access.visitors, meter, log)

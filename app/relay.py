@@ -31,6 +31,7 @@ from app.errors import (
     TotalTimeout,
 )
 from app.journal import Writer
+from app.meter import Meter
 from app.model import TEXT, Content, Delta, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
 from app.upstream import Source
@@ -62,6 +63,7 @@ class Relay:
         rechunker: Rechunker,
         writer: Writer,
         limits: Limits,
+        meter: Meter,
         log: FilteringBoundLogger,
     ) -> None:
         self._source = source
@@ -69,6 +71,7 @@ class Relay:
         self._rechunker = rechunker
         self._writer = writer
         self._limits = limits
+        self._meter = meter
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -90,7 +93,7 @@ class Relay:
     async def run(self) -> None:
         """Relay the whole stream, and let upstream's connection go. Raises nothing but a cancellation from outside."""
         self._task = asyncio.current_task()
-        self._commit = self._loop.call_later(self._limits.commit, self._start)
+        self._commit = self._loop.call_later(self._limits.commit, self._commit_start)
         self._watch()
         try:
             if self._stopped is None:  # else: stopped before the task had its first turn
@@ -118,6 +121,7 @@ class Relay:
     async def _relay(self) -> None:
         rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
         feed, append, drain, bounded = rechunker.feed, writer.append, writer.drain, rechunker.max_delay
+        observe_gap = self._meter.gap.observe
         async with aclosing(self._source.stream(self._request, self.trace)) as batches:
             async for batch in batches:
                 self._read_at = now = clock()
@@ -126,9 +130,11 @@ class Relay:
                 if isinstance(batch[0], Done):
                     self._end(batch[0])
                     continue  # the source may take a moment yet, to leave its connection fit for use again
-                self._progress_at = now
                 if self._first_at is None:
                     self._begin(now)
+                else:
+                    observe_gap(now - self._progress_at)
+                self._progress_at = now
                 self._count(batch)
                 events = feed(batch)
                 if events:
@@ -153,14 +159,21 @@ class Relay:
 
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""
-        self._first_at = now
+        self._first_at = self._progress_at = now
+        self._meter.first_token.observe(now - self._opened_at)
         self._start()
         self._watch()
+
+    def _commit_start(self) -> None:
+        """Start without content. But while another upstream may yet answer, it is not known what to say of that."""
+        if self.trace.settled:
+            self._start()
 
     def _start(self) -> None:
         if not self._started and self.ended is None:
             self._started = True
-            self._writer.append((Start(self._request.model, int(time.time())),))
+            fallback = self.trace.upstream if self.trace.fallback else ""
+            self._writer.append((Start(self._request.model, int(time.time()), fallback),))
 
     def _flush(self) -> None:
         """Append the text that is held back."""

@@ -14,12 +14,13 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.hub import Hub
 
-# A request's line and headers: as much as nginx takes, and as long as it waits.
+# All of a request that is not its body: as much as nginx takes for the head, and as long as it waits.
 _HEAD_BYTES = 32 * 1024
 _HEAD_SECONDS = 60.0
 # For what ended in the drain to be sent.
@@ -29,61 +30,189 @@ _LAST_WORDS = 5
 _LISTENERS = 16
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on a request's head, and none but one request at a time."""
+class Config(uvicorn.Config):
+    """uvicorn's configuration, and what its connections share: a bound on their number, and who is idle.
 
-    _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    *idle* are the connections that wait for a request, or for the rest of one, the longest wait first.
+    """
+
+    def __init__(self, app: ASGIApp, max_connections: int) -> None:
+        super().__init__(
+            app,
+            loop="none",
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # nothing here goes by a client's address or scheme, which are anybody's to claim
+            # Above nginx's 60 s for idle upstream connections, so that it is never we who close one under a POST.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_LAST_WORDS,
+        )
+        self.max_connections = max_connections
+        self.idle: dict[Protocol, None] = {}
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with bounds on what is not a body, and none but one request at a time.
+
+    Where there are too many connections, the one that has been idle longest makes room: whoever opens thousands and
+    says nothing on them keeps nobody else out.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _priming = False
+    _overhead = 0  # bytes of this request that are not its body: its head, what frames the chunks, trailers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
         self._await_head()
+        if len(self.connections) > self._shared.max_connections:
+            longest = next(iter(self._shared.idle))
+            if longest is self:
+                self._refuse(b"503 Service Unavailable")
+            else:
+                longest.shed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        self._stop_waiting()
         super().connection_lost(exc)
 
+    def shed(self) -> None:
+        """Close a connection that is idle, to make room: at once, also if its last answer was never fetched."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        self._hang_up()
+
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > _HEAD_BYTES:
+        self._unset_keepalive_if_required()
+        self._overhead = max(0, self._overhead) + len(data)
+        try:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+        except HttpParserError:
+            self._refuse(b"400 Bad Request")
+        if self._overhead > _HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is not None and not cycle.response_complete:
+        if self._priming:
+            return
+        if self._answering:
             # A request before the last one's answer is done. uvicorn would queue it, and then tell only the queued one
             # that the client is gone, while a stream goes on, and is paid for. No browser or client library does this.
-            cycle.disconnected = True
-            cycle.message_event.set()
-            self.transport.abort()
+            self._hang_up()
+            raise HttpParserError
         super().on_message_begin()
-        self._await_head()
+        if not self._in_head:
+            self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._priming:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Those that come after the head are trailers, which nobody may take for headers (RFC 9110, 6.5.1).
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head_came()
-        super().on_headers_complete()
+        if not self._priming:
+            self._in_head = False
+            self._stop_timer()  # how long a body may take is for whoever reads it to say
+            super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Allow each chunk what an honest one takes for its length and line ends."""
+        self._overhead -= 16
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # as far as the parser is concerned, which goes by an offer that we do not take up
+        super().on_message_complete()
+        if self._answering:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            # Beside uvicorn's own timer, which any byte would stop: a blank line, or what is left of a body.
+            self._overhead = 0
+            self._wait(self.timeout_keep_alive, self.transport.close)
 
     @property
-    def _in_head(self) -> bool:
-        return self._head_timer is not None
+    def _shared(self) -> Config:
+        return cast(Config, self.config)
+
+    @property
+    def _answering(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
 
     def _await_head(self) -> None:
-        if self._head_timer is None:
-            self._head_bytes = 0
-            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._refuse, b"408 Request Timeout")
+        self._in_head = True
+        self._wait(_HEAD_SECONDS, self._refuse, b"408 Request Timeout")
 
-    def _head_came(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _wait(self, seconds: float, give_up: Callable[..., object], *arguments: bytes) -> None:
+        """Be idle, as the last in line, but not for longer than *seconds*."""
+        self._stop_waiting()
+        self._shared.idle[self] = None
+        self._timer = self.loop.call_later(seconds, give_up, *arguments)
+
+    def _stop_waiting(self) -> None:
+        self._shared.idle.pop(self, None)
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read *rest* as if no other protocol had been offered (Java's HttpClient offers h2c with every request).
+
+        httptools takes no body of such a request: what comes after the head would be read as the next request. So
+        another parser is told how the body is framed, and goes on from there.
+        """
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        self.parser = HttpRequestParser(self)
+        self._priming = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join([b"%s: %s\r\n" % header for header in framing]))
+        self._priming = False
+        if rest:
+            self.parser.feed_data(rest)
 
     def _refuse(self, status: bytes) -> None:
-        self._head_came()
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
-            self.transport.close()
+        """Answer with *status*, if an answer has not begun, and close."""
+        if self.transport.is_closing():
+            return
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete and cycle.response_started:
+            self._hang_up()
+            return
+        self._stop_waiting()
+        self._leave()
+        self.transport.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        self.transport.close()
+
+    def _hang_up(self) -> None:
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        """Tell the request that is being answered, if there is one, that its client is gone."""
+        if self._answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
 
 class Server(uvicorn.Server):
@@ -92,22 +221,10 @@ class Server(uvicorn.Server):
     *announce* is called once connections are accepted and signals are heard.
     """
 
-    def __init__(self, app: ASGIApp, hub: Hub, grace: float, announce: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http=Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                # Above nginx's 60 s for idle upstream connections, so that it is never we who close one under a POST.
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=_LAST_WORDS,
-            )
-        )
+    def __init__(
+        self, app: ASGIApp, hub: Hub, grace: float, announce: Callable[[], None], max_connections: int = 16_384
+    ) -> None:
+        super().__init__(Config(app, max_connections))
         self._hub = hub
         self._grace = grace
         self._announce = announce

@@ -22,19 +22,33 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.edge.visitors import parse_host, parse_origin
 from app.hub import parse_policy
 from app.rechunk import create as create_rechunker
 
 PREFIX = "CHAT_SSE_"
+# What `chat-sse ask` reads: no setting of the service, but it may be set where the service runs.
+CLIENT_KEY = f"{PREFIX}KEY"
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 def _lower(level: object) -> object:
     return level.lower() if isinstance(level, str) else level
+
+
+def _split(text: object) -> object:
+    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else text
+
+
+# Written with commas; not as JSON, which is pydantic-settings' own way.
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_origin, texts)))]
+Hosts = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_host, texts)))]
 
 
 class SettingsError(Exception):
@@ -79,6 +93,65 @@ class Settings(BaseSettings):
         "", max_length=256, description="Model for requests that name none; empty: `gpt-4o-mini`, or `sim-gpt`."
     )
 
+    config: Path | None = Field(
+        None,
+        description="TOML file with several upstreams, models, caps and keys; then the two above are not used. "
+        "`deploy/upstreams.toml` explains it.",
+    )
+    models: Words = Field((), description="Models that may be asked for, with commas; empty: any.")
+    max_output_tokens: Count = Field(
+        0, description="Most output tokens that a request may ask for, and gets if it does not say; 0: no cap."
+    )
+    max_messages: Count = Field(0, description="Most messages in a request; 0: no cap.")
+    max_prompt_chars: Count = Field(
+        0, description="Most characters of text that the model reads, tools and response format included; 0: no cap."
+    )
+
+    allow_anonymous: bool = Field(
+        False,
+        description="`true`: listen on other addresses than loopback without asking for credentials, because something "
+        "in front does.",
+    )
+    api_keys: Words = Field(
+        (), description="API keys that are good, as `NAME:SHA256`, with commas; `chat-sse key NAME` makes one."
+    )
+    jwt_secret: SecretStr | None = Field(None, description="Secret of JWTs signed with HS256; 32 bytes at least.")
+    jwt_key_file: Path | None = Field(None, description="PEM file with the public key of JWTs: RS256 or ES256.")
+    jwt_jwks_url: HttpUrl | None = Field(None, description="Where the issuer of JWTs publishes its keys (JWKS).")
+    jwt_audience: str = Field(
+        "",
+        description="Audience that a JWT must name; has to be set with a key file or a JWKS url. Empty: it must name "
+        "none.",
+    )
+    jwt_issuer: str = Field("", description="Issuer that a JWT must name; empty: not looked at.")
+    secret: SecretStr | None = Field(
+        None,
+        description="Signs the tickets in the urls of streams, 32 bytes at least; empty: made anew at each start.",
+    )
+    ticket_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        2100,
+        description="Seconds for which such a url opens its stream; longer than an answer takes, because an "
+        "`EventSource` reconnects with it.",
+    )
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token for `/metrics`, which is closed without it if credentials are asked for."
+    )
+    allowed_origins: Origins = Field(
+        (), description="Origins of other sites whose pages may use the service, with commas; `*`: any."
+    )
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Host names that the service answers to, with commas; empty: any, but on loopback without "
+        "credentials only loopback's own.",
+    )
+    playground: bool = Field(True, description="Whether `/` is the playground.")
+
+    requests_per_minute: Count = Field(0, description="Requests a minute for each principal; 0, as below: no limit.")
+    streams_per_principal: Count = Field(0, description="Streams live at once for each principal.")
+    readers_per_principal: Count = Field(0, description="Readers attached at once for each principal.")
+    tokens_per_day: Count = Field(0, description="Output tokens a day for each principal.")
+    total_requests_per_minute: Count = Field(0, description="Requests a minute for all together.")
+
     connect_timeout: Seconds = Field(
         5, description="Seconds to connect to upstream; 0, as for the next four, is no limit."
     )
@@ -120,6 +193,10 @@ class Settings(BaseSettings):
     max_event: Bytes = Field(8 << 20, description="Largest single event from upstream, in bytes.")
     max_stream: Bytes = Field(16 << 20, description="Most memory one stream's log may take, in bytes.")
     max_streams: int = Field(2000, ge=1, description="Most streams live at once.")
+    max_readers: int = Field(10_000, ge=1, description="Most readers attached at once.")
+    max_connections: int = Field(
+        16_384, ge=16, description="Most connections open at once; those that wait for a request longest go first."
+    )
     max_total: Bytes = Field(
         1 << 30, description="Most memory all logs together may take, in bytes; the streams that ended first go first."
     )
@@ -127,6 +204,11 @@ class Settings(BaseSettings):
     keep: Seconds = Field(3600, description="Seconds for which an ended stream is kept; 0: not at all.")
     shutdown_grace: Seconds = Field(
         20, description="Seconds that live streams get to finish after SIGTERM; then what is left ends with an error."
+    )
+    otlp: bool = Field(
+        False,
+        description="Export traces and metrics over OTLP, to where the standard `OTEL_` variables say; needs the extra "
+        "`chat-sse[otlp]`.",
     )
 
     @field_validator("model")
@@ -164,7 +246,7 @@ class Settings(BaseSettings):
     @property
     def simulated(self) -> bool:
         """Whether the built-in simulator is the upstream."""
-        return self.openai_api_key is None and self.openai_base_url is None
+        return self.config is None and self.openai_api_key is None and self.openai_base_url is None
 
     @property
     def default_model(self) -> str:
@@ -187,10 +269,15 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
         raise SettingsError(f"{name} is not right: {first['msg']}.") from None
 
 
+def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
+    """Return the environment, over what *env_file* adds to it."""
+    given = dotenv_values(env_file) if env_file else {}
+    return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
+
+
 def _refuse_unknown(env_file: str | Path | None) -> None:
     """A misspelt setting would silently be a default: refuse it."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
-    for name in sorted(given):
+    known = {CLIENT_KEY, *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)}
+    for name in sorted(environment(env_file)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(f"{name} is not a setting of chat-sse; README lists them.")

@@ -12,8 +12,9 @@ from structlog.typing import FilteringBoundLogger
 
 from app import hub as hub_module
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
-from app.hub import Hub, Key, Subscription, parse_policy
+from app.hub import Capacity, Hub, Key, Subscription, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
 from app.model import Delta, Done, Event, Failure, Start, StreamRequest
 from app.relay import Limits
 from tests.script import Script, forever
@@ -36,10 +37,11 @@ class House:
         self.journal = MemoryJournal(
             Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
         )
-        self.hub = Hub(self.journal, self.source, Limits(), max_streams, log)
+        self.meter = Meter(["m"])
+        self.hub = Hub(self.journal, self.source, Limits(), Capacity(max_streams), self.meter, log)
 
     async def open(self, grace: float = 0, key: Key | None = None) -> Subscription:
-        return await self.hub.attach(await self.hub.open(asked(grace), key))
+        return await self.hub.attach(await self.hub.open(asked(grace), key=key))
 
     async def settled(self) -> None:
         """Wait for the producers to end, and check that nothing is left of them."""
@@ -72,15 +74,15 @@ async def test_whole(log: FilteringBoundLogger, logs: LogCapture) -> None:
 async def test_attach_from_every_position(log: FilteringBoundLogger) -> None:
     """Live or ended, a subscription after record k reads exactly the rest; beyond the end there is nothing."""
     house = House(log, (Delta("a"),), (Delta("b"),), DONE)
-    stream_id = await house.hub.open(asked(), None)
+    stream_id = await house.hub.open(asked())
     whole = await read(await house.hub.attach(stream_id))
     for after in range(len(whole)):
-        subscription = await house.hub.attach(stream_id, after)
+        subscription = await house.hub.attach(stream_id, after=after)
         assert not subscription.exhausted
         assert await read(subscription) == whole[after:]
-    assert (await house.hub.attach(stream_id, len(whole))).exhausted
+    assert (await house.hub.attach(stream_id, after=len(whole))).exhausted
     with pytest.raises(UnknownStream):
-        await house.hub.attach(stream_id, len(whole) + 1)
+        await house.hub.attach(stream_id, after=len(whole) + 1)
     with pytest.raises(UnknownStream):
         await house.hub.attach("nobody")
 
@@ -89,7 +91,7 @@ async def test_many_readers(log: FilteringBoundLogger) -> None:
     """Readers at different paces and from different positions all read the same stream."""
     go = asyncio.Event()
     house = House(log, (Delta("a"),), go.wait, (Delta("b"),), DONE)
-    stream_id = await house.hub.open(asked(), None)
+    stream_id = await house.hub.open(asked())
     readers = [asyncio.create_task(read(await house.hub.attach(stream_id))) for _ in range(5)]
     async with await house.hub.attach(stream_id) as slow:
         await anext(slow)
@@ -169,13 +171,13 @@ async def test_cancel(log: FilteringBoundLogger) -> None:
 async def test_idempotency(log: FilteringBoundLogger) -> None:
     """The same key with the same body is the same stream, even at once; with another body it is refused."""
     house = House(log, (Delta("a"),), DONE)
-    first, second = await asyncio.gather(house.hub.open(asked(), KEY), house.hub.open(asked(), KEY))
+    first, second = await asyncio.gather(house.hub.open(asked(), key=KEY), house.hub.open(asked(), key=KEY))
     await read(await house.hub.attach(first))
-    assert second == first == await house.hub.open(asked(), KEY)
+    assert second == first == await house.hub.open(asked(), key=KEY)
     assert house.source.started == 1
     with pytest.raises(KeyReused):
-        await house.hub.open(asked(), Key("k", b"other"))
-    assert await house.hub.open(asked(), Key("k2", b"other")) != first
+        await house.hub.open(asked(), key=Key("k", b"other"))
+    assert await house.hub.open(asked(), key=Key("k2", b"other")) != first
     await house.settled()
 
 
@@ -207,7 +209,7 @@ async def test_evictions_are_logged_and_counted(log: FilteringBoundLogger, logs:
         (first.stream_id, "count", "warning"),
         ("another", "time", "debug"),
     ]
-    assert house.hub.evictions == {"count": 1, "time": 1}
+    assert house.meter.evicted == {"count": 1, "time": 1}
 
 
 async def test_failure(log: FilteringBoundLogger, logs: LogCapture) -> None:
@@ -224,7 +226,7 @@ async def test_full(log: FilteringBoundLogger) -> None:
     house = House(log, forever, max_streams=1)
     async with await house.open():
         with pytest.raises(Overloaded):
-            await house.hub.open(asked(), KEY)
+            await house.hub.open(asked(), key=KEY)
     await house.settled()
     async with await house.open(key=KEY):
         pass
@@ -241,7 +243,7 @@ async def test_no_room(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(house.journal, "create", full)
         with pytest.raises(Overloaded):
-            await house.hub.open(asked(), KEY)
+            await house.hub.open(asked(), key=KEY)
     assert isinstance((await read(await house.open(key=KEY)))[0], Start)
 
 

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, StreamError, Truncated
 from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
 from app.model import (
     TERMINAL,
     Content,
@@ -52,7 +53,7 @@ class Run:
     async def begin(self) -> Run:
         writer = await self._journal.create("s", StreamInfo(self._chunk))
         request = StreamRequest("m", ({"role": "user", "content": "x" * 40},), chunk=self._chunk)
-        self.relay = Relay(self.source, request, create(self._chunk), writer, self._limits, self._log)
+        self.relay = Relay(self.source, request, create(self._chunk), writer, self._limits, Meter(), self._log)
         self.task = asyncio.create_task(self.relay.run())
         return self
 

@@ -71,6 +71,10 @@ def test_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CHAT_SSE_MODEL", "a\nb"),
         ("OPENAI_BASE_URL", "not a url"),
         ("CHAT_SSE_PROT", "8000"),
+        ("CHAT_SSE_ALLOWED_ORIGINS", "https://app.example.com/"),
+        ("CHAT_SSE_ALLOWED_HOSTS", "chat.example.com:443"),
+        ("CHAT_SSE_TICKET_SECONDS", "0"),
+        ("CHAT_SSE_MAX_OUTPUT_TOKENS", "-1"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +117,16 @@ def test_every_setting_is_documented() -> None:
 
 
 def shown(default: Any) -> str:
-    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    match default:
+        case None:
+            return ""
+        case bool():
+            return str(default).lower()
+        case tuple():
+            return ",".join(default)
+        case float():
+            return f"{default:g}"
+    return str(default)
 
 
 def plain(description: str | None) -> str:

@@ -185,7 +185,11 @@ def _parse_chunk(chunk: str, default: str) -> tuple[str, float]:
     cut, separator, smooth = chunk.rpartition("smooth:")
     if not separator:
         cut, smooth = chunk, ""
-    cut = cut.removesuffix(",") or default
+    elif cut:
+        if cut == "," or cut[-1] != ",":
+            raise BadRequest("'chunk': smooth:MS stands alone, or after a cut and a comma.", param="chunk")
+        cut = cut[:-1]
+    cut = cut or default
     try:
         create_rechunker(cut)
     except ValueError as error:

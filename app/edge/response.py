@@ -1,7 +1,7 @@
 """One subscriber's reading of a stream, as an ASGI response.
 
-Where the answer's status may still be a failure's, it is held back until the stream's first batch of records. The relay
-sees to it that this comes within the commit deadline.
+Where the answer's status may still be a failure's, it is held back until the stream's first batch of records, or until
+the commit deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sse_starlette.sse import AppStatus
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from app.edge.guard import error_response
+from app.edge.answers import error_response
 from app.edge.smooth import smoothed
 from app.hub import Subscription
 from app.model import TERMINAL, Batch, Failure
@@ -48,8 +48,8 @@ class StreamResponse(EventSourceResponse):
     The library pings on a fixed beat whatever else is sent. So it is asked to ping twice per *keep_alive* interval, and
     given nothing to send, which the server skips, unless no frame went out since the last beat.
 
-    With *hold*, a stream that fails before it starts is answered with the failure's status. *smooth* spreads bursts
-    over so many seconds.
+    A stream that fails within *hold* seconds, before it starts, is answered with the failure's status. *smooth* spreads
+    bursts over so many seconds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StreamResponse(EventSourceResponse):
         request: Request,
         *,
         smooth: float = 0.0,
-        hold: bool = False,
+        hold: float = 0.0,
     ) -> None:
         stream_id = subscription.stream_id
         super().__init__(
@@ -83,30 +83,44 @@ class StreamResponse(EventSourceResponse):
         self._send_body: Send = request.state.send
         self._log = request.state.log.bind(stream_id=stream_id)
         self._batches: AsyncGenerator[Batch, None]
-        self._held: Batch | None = None
-        self._sent = Batch(subscription.after + 1, ())
+        self._first: asyncio.Future[Batch] | None = None
         self._silent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subscription = self._subscription
         try:
-            async with self._subscription as batches:
-                self._batches = batches
-                self._log.info("subscriber.attached", after=self._subscription.after)
+            async with subscription as self._batches:
+                self._log.info("subscriber.attached", after=subscription.after)
                 if self._hold:
-                    self._held = await _unless_gone(batches, receive)
-                    if self._held is None:
-                        return
-                    if isinstance(failure := self._held.events[0], Failure):
-                        self._sent = self._held
-                        await error_response(failure, self._request_id)(scope, receive, send)
-                        return
-                if scope["method"] == "HEAD":
-                    await super().__call__(scope, receive, send)
+                    await self._hold_back(scope, receive, send)
                 else:
-                    await self._stream(receive, send)
+                    await self._answer(scope, receive, send)
         finally:
-            whole = bool(self._sent.events) and isinstance(self._sent.events[-1], TERMINAL)
-            self._log.info("subscriber.detached", last_record=self._sent.last, whole=whole)
+            sent = subscription.sent
+            whole = bool(sent.events) and isinstance(sent.events[-1], TERMINAL)
+            self._log.info("subscriber.detached", last_record=sent.last, whole=whole)
+
+    async def _hold_back(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer once it is known how, or has waited long enough; not at all if the client hangs up meanwhile."""
+        self._first = first = asyncio.ensure_future(anext(self._batches))
+        try:
+            if not await _unless_gone(first, receive, self._hold):
+                return
+            if first.done() and isinstance(failure := first.result().events[0], Failure):
+                self._subscription.sent = first.result()
+                await error_response(failure, self._request_id)(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send)
+        finally:
+            if not first.done():
+                first.cancel()
+                await asyncio.wait((first,))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await super().__call__(scope, receive, send)
+        else:
+            await self._stream(receive, send)
 
     async def _stream(self, receive: Receive, send: Send) -> None:
         """Send the stream, beside the library's watch for a client that hangs up and its keep-alives.
@@ -131,18 +145,20 @@ class StreamResponse(EventSourceResponse):
             group.cancel_scope.cancel()
 
     async def _send_batches(self) -> None:
-        encode, send, batches, held = self._encoder, self._send_body, self._batches, self._held
+        encode, send, batches, subscription = self._encoder, self._send_body, self._batches, self._subscription
+        held = None if self._first is None else await self._first
         if self._smooth:
             batches = smoothed(batches, self._smooth, held)
         elif held is not None:
             await send({"type": "http.response.body", "body": encode(held), "more_body": True})
-            self._sent = held
+            subscription.sent = held
+            self._silent = False
         async with aclosing(batches):
             async for batch in batches:
                 await send({"type": "http.response.body", "body": encode(batch), "more_body": True})
                 if not self.active:  # the client has hung up: the server takes what is sent now, and drops it
                     return
-                self._sent = batch
+                subscription.sent = batch
                 self._silent = False
 
     def _beat(self) -> ServerSentEvent:
@@ -151,17 +167,15 @@ class StreamResponse(EventSourceResponse):
         return _COMMENT if silent else _NOTHING
 
 
-async def _unless_gone(batches: AsyncGenerator[Batch, None], receive: Receive) -> Batch | None:
-    """Return the first batch, or None if the client hangs up before there is one."""
-    first = asyncio.ensure_future(anext(batches))
+async def _unless_gone(first: asyncio.Future[Batch], receive: Receive, seconds: float) -> bool:
+    """Wait for the *first* batch, but at most *seconds*; return False if the client hangs up meanwhile."""
     gone = asyncio.ensure_future(_hang_up(receive))
     try:
-        await asyncio.wait((first, gone), return_when=asyncio.FIRST_COMPLETED)
-        return first.result() if first.done() else None
+        await asyncio.wait((first, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return first.done() or not gone.done()
     finally:
-        first.cancel()
         gone.cancel()
-        await asyncio.wait((first, gone))
+        await asyncio.wait((gone,))
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -21,13 +21,15 @@ from app.model import TEXT, Batch, Delta, Done, Event, Failure, Reasoning, Refus
 class EventEncoder:
     """Encodes one response. *retry_ms* is the reconnection time told to the client with the first block.
 
-    A reader that is *lag* or more records behind gets texts of a kind joined, as one event with the last one's id.
+    *url*, if not empty, is where this reader may read the stream again, and is told it with `start`. A reader that is
+    *lag* or more records behind gets texts of a kind joined, as one event with the last one's id.
     """
 
-    __slots__ = ("_head", "_id", "_lag", "_stream_id")
+    __slots__ = ("_head", "_id", "_lag", "_stream_id", "_url")
 
-    def __init__(self, stream_id: str, retry_ms: int, lag: int | None = None) -> None:
+    def __init__(self, stream_id: str, retry_ms: int, lag: int | None = None, url: str = "") -> None:
         self._stream_id = stream_id
+        self._url = url
         self._lag = sys.maxsize if lag is None else lag
         self._id = b"id: %s-" % stream_id.encode()
         self._head = b"retry: %d\n" % retry_ms
@@ -43,7 +45,9 @@ class EventEncoder:
     def _block(self, seq: int, event: Event) -> bytes:
         if type(event) is Delta:
             return b"event: delta\ndata: %s\n%s%d\n\n" % (_dumps({"content": event.text}), self._id, seq)
-        name, data = _render(event, self._stream_id)
+        name, data = _render(event)
+        if isinstance(event, Start):
+            data = {"stream_id": self._stream_id, **({"url": self._url} if self._url else {}), **data}
         return b"event: %s\ndata: %s\n%s%d\n\n" % (name, _dumps(data), self._id, seq)
 
 
@@ -59,7 +63,7 @@ def _joined(seq: int, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
             seq += len(same)
 
 
-def _render(event: Event, stream_id: str) -> tuple[bytes, dict[str, Any]]:
+def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
     match event:
         case Delta(text):
             return b"delta", {"content": text}
@@ -70,8 +74,9 @@ def _render(event: Event, stream_id: str) -> tuple[bytes, dict[str, Any]]:
         case ToolCall(index, call_id, name, arguments):
             named = {key: value for key, value in (("id", call_id), ("name", name)) if value}
             return b"tool_call", {"index": index, **named, "arguments": arguments}
-        case Start(model, created):
-            return b"start", {"stream_id": stream_id, "model": model, "created": created}
+        case Start(model, created, fallback):
+            instead = {"fallback": fallback} if fallback else {}
+            return b"start", {"model": model, "created": created, **instead}
         case Done():
             raw = {} if event.raw_reason is None else {"raw_finish_reason": event.raw_reason}
             return b"done", {

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.real.processes import Server, stats, wait_until
 from tests.real.proxy import Proxy
 
 ARGUMENTS = [
@@ -54,3 +55,13 @@ class Door(Proxy):
     def requests(self, start: str) -> int:
         """Return how many requests began with *start*, as in `GET /v1/streams/`."""
         return sum(head.startswith(start) for head in self.heads)
+
+
+@contextmanager
+def nothing_done(service: Server, simulator: Server, code: str, times: int = 1) -> Iterator[None]:
+    """Expect so many refusals of a kind, and that none of what is asked meanwhile gets as far as upstream."""
+    asked, refused = stats(simulator)["requests"], service.text().count(code)
+    yield
+    wait_until(lambda: service.text().count(code) >= refused + times)
+    assert service.text().count(code) == refused + times
+    assert stats(simulator)["requests"] == asked

@@ -124,3 +124,11 @@ def test_the_file_is_complete(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(config)
     test = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False)
     assert test.returncode == 0, test.stderr
+
+
+def test_metrics_are_for_this_machine(nginx: Server) -> None:
+    """nginx lets no other address read the metrics."""
+    assert httpx.get(f"{nginx.url}/metrics").status_code == 200
+    with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as stranger:
+        assert stranger.get(f"{nginx.url}/metrics").status_code == 403
+        assert stranger.get(f"{nginx.url}/healthz").status_code == 200

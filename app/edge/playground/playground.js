@@ -15,6 +15,9 @@ const TOOL = {
   },
 };
 
+/** What every request says of who asks. Only this page remembers it. @type {Record<string, string>} */
+let credentials = {};
+
 /** The stream on show. One transport feeds it; everything it says goes through `take`. */
 let show = null;
 
@@ -108,7 +111,7 @@ function take({ id, type, data }) {
     show.firstAt ??= now;
     show.latest = now;
   }
-  if (type === "start") known(data.stream_id);
+  if (type === "start") known(data.stream_id, ticketOf(data.url));
   else if (type === "delta" || type === "reasoning" || type === "refusal") {
     if (type === "reasoning") $("thinking").hidden = false;
     if (type === "refusal") $("refusal").hidden = false;
@@ -133,14 +136,25 @@ function called({ index, name, arguments: more }) {
   if (more) text.push(more);
 }
 
-function known(id) {
-  if (show.id) return;
-  show.id = id;
+function known(id, ticket = show.ticket) {
+  if (show.id && ticket === show.ticket) return;
+  Object.assign(show, { id, ticket });
   const here = new URL(location.href);
   here.search = `?stream=${id}`;
+  here.hash = ticket && `ticket=${ticket}`; // which is sent nowhere
   history.replaceState(null, "", here); // a reload comes back to this stream
   $("second").href = here;
   $("second").hidden = false;
+}
+
+/** The ticket in a stream's url, if it takes one to read it without credentials. */
+const ticketOf = (url) => (url && new URL(url, location.href).searchParams.get("ticket")) || undefined;
+
+/** Where a stream is, for all that client.js does not ask for. */
+function address({ id, ticket }, query = {}) {
+  const url = new URL(`v1/streams/${id}`, document.baseURI);
+  for (const [name, value] of Object.entries({ ticket, ...query })) if (value) url.searchParams.set(name, value);
+  return url.href;
 }
 
 function ended(type, data) {
@@ -160,7 +174,7 @@ function ended(type, data) {
 /** Hold what the page shows against the server's own copy. */
 async function compare(mine) {
   try {
-    const answer = await fetch(`v1/streams/${mine.id}`, { headers: { Accept: "application/json" } });
+    const answer = await fetch(address(mine), { headers: { ...credentials, Accept: "application/json" } });
     const { content } = await answer.json();
     if (mine !== show) return;
     prose.delta.flush();
@@ -271,6 +285,9 @@ function failed(error) {
   const gone = error instanceof ChatError && error.code === "connection_lost" && !error.status;
   const words = gone ? `The service is out of reach: ${error.message}` : error.message;
   finish("error", error.status ? `Refused with ${error.status}: ${words}` : words, error.code ?? error.name);
+  if (error.status !== 401) return;
+  show.locked = true;
+  access(true);
 }
 
 function overEventSource(start) {
@@ -292,25 +309,26 @@ function overEventSource(start) {
       });
     }
   };
-  const smooth = $("smooth").value ? `smooth=${$("smooth").value}` : "";
+  const smooth = $("smooth").value;
   const read = async () => {
     try {
-      mine.url = await start();
-      known(mine.url.split("/").at(-1));
-      open(`${mine.url}?${smooth}`);
+      const { stream_id, url } = await start();
+      if (mine !== show) return;
+      known(stream_id, ticketOf(url));
+      open(address(mine, { smooth }));
     } catch (error) {
-      failed(error);
+      if (mine === show) failed(error);
     }
   };
   const drop = () => {
     // A page cannot break an EventSource's connection, only close it and open another where it was.
     source.close();
     lost(600, { message: "closed by the page" });
-    timer = setTimeout(() => open(`${mine.url}?last_event_id=${mine.id}-${mine.lastNumber}&${smooth}`), 600);
+    timer = setTimeout(() => open(address(mine, { last_event_id: `${mine.id}-${mine.lastNumber}`, smooth })), 600);
   };
   const stop = async () => {
-    if (!mine.url) return;
-    const answer = await fetch(mine.url, { method: "DELETE" });
+    if (!mine.id) return;
+    const answer = await fetch(address(mine), { method: "DELETE", headers: credentials });
     if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
   };
   return { read, stop, drop, close: () => (clearTimeout(timer), source?.close()) };
@@ -320,21 +338,21 @@ async function startOnly(body) {
   const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
   const answer = await fetch("v1/chat", {
     method: "POST",
-    headers: { Accept: "application/json", "Content-Type": "application/json", "Idempotency-Key": key },
+    headers: { ...credentials, Accept: "application/json", "Content-Type": "application/json", "Idempotency-Key": key },
     body: JSON.stringify(body),
   });
   const data = await answer.json();
   if (!answer.ok) throw new ChatError(data.error.message, { status: answer.status, code: data.error.code });
-  return `v1/streams/${data.stream_id}`;
+  return data;
 }
 
 // What the reader does.
 
-function begin(asked) {
+function begin(asked, again) {
   show?.transport?.close();
   show = {
-    asked, state: "idle", id: "", url: "", end: null, text: [], characters: 0, deltas: 0, recent: [], lastNumber: 0,
-    resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
+    asked, again, locked: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
+    recent: [], lastNumber: 0, resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
   };
   for (const part of Object.values(prose)) part.clear();
   calls.clear();
@@ -350,10 +368,11 @@ function begin(asked) {
   repaint();
 }
 
+const asks = () => ({ url: "v1/chat", headers: credentials, signal: show.abort.signal, onConnection: news });
 const news = ({ state: name, delay, error }) => (name === "open" ? opened() : lost(delay, error));
 
 function ask(prompt) {
-  begin(performance.now());
+  begin(performance.now(), () => ask(prompt));
   $("asked").textContent = prompt;
   $("asked").hidden = false;
   const body = { prompt };
@@ -366,19 +385,20 @@ function ask(prompt) {
   if ($("on_disconnect").value) body.on_disconnect = $("on_disconnect").value;
   show.transport = native
     ? overEventSource(() => startOnly(body))
-    : overFetch(chat(body, { url: "v1/chat", signal: show.abort.signal, onConnection: news }));
+    : overFetch(chat(body, asks()));
   show.transport.read();
 }
 
-function watch(id) {
-  begin(null);
+function watch(id, ticket) {
+  begin(null, () => watch(id, ticket));
+  show.ticket = ticket;
   $("asked").textContent = `Attached to stream ${id}`;
   $("asked").hidden = false;
   const smooth = Number($("smooth").value) || undefined;
   show.transport =
     $("transport").value === "native"
-      ? overEventSource(async () => `v1/streams/${id}`)
-      : overFetch(attach(id, { url: "v1/chat", smooth, signal: show.abort.signal, onConnection: news }));
+      ? overEventSource(async () => ({ stream_id: id }))
+      : overFetch(attach(id, { ...asks(), ticket, smooth }));
   show.transport.read();
 }
 
@@ -405,6 +425,24 @@ $("stop").addEventListener("click", async () => {
     $("stop").disabled = false;
     note("lost", `not stopped: ${error.message}`);
   }
+});
+
+function access(open) {
+  $("access").hidden = !open;
+  $("keys").setAttribute("aria-expanded", open);
+  $(open ? "key" : "prompt").focus();
+}
+
+$("keys").addEventListener("click", () => access($("access").hidden));
+
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const key = $("key").value.trim();
+  $("key").value = "";
+  credentials = key ? { Authorization: `Bearer ${key}` } : {};
+  $("keys").textContent = key ? "Change the API key" : "Give an API key";
+  access(false);
+  if (show?.locked) show.again();
 });
 
 $("drop").addEventListener("click", () => show.transport.drop());
@@ -442,5 +480,5 @@ if (matchMedia("(max-width: 60rem)").matches) {
 }
 
 const given = new URL(location.href).searchParams.get("stream");
-if (given && /^[\w-]+$/.test(given)) watch(given);
+if (given && /^[\w-]+$/.test(given)) watch(given, new URLSearchParams(location.hash.slice(1)).get("ticket") ?? "");
 else $("prompt").focus();

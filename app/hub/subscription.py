@@ -1,0 +1,64 @@
+"""One reader of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Protocol
+
+from app.hub.stream import Stream
+from app.journal import Log
+from app.model import Batch, Principal
+
+
+class Readers(Protocol):
+    """Who counts readers in and out."""
+
+    def entered(self, reader: Subscription) -> None: ...
+
+    def left(self, reader: Subscription) -> None: ...
+
+
+class Subscription:
+    """One reader of one stream: an async context manager around a cursor over batches of records.
+
+    Whoever sends the batches keeps the last one that went out in *sent*.
+    """
+
+    __slots__ = ("_counted", "_cursor", "_stream", "after", "log", "principal", "sent", "stream_id")
+
+    def __init__(
+        self, readers: Readers, stream_id: str, log: Log, stream: Stream | None, after: int, principal: Principal
+    ) -> None:
+        self.stream_id = stream_id
+        self.log = log
+        self.after = after
+        self.principal = principal
+        self.sent = Batch(after + 1, ())
+        self._counted = readers
+        self._stream = stream
+        self._cursor = log.read(after)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing left to read, now or ever."""
+        return self.log.ended and self.after >= self.log.last
+
+    @property
+    def lag(self) -> int:
+        """How many records are in the log that were not sent yet."""
+        return self.log.last - self.sent.last
+
+    async def __aenter__(self) -> AsyncGenerator[Batch, None]:
+        self._counted.entered(self)
+        if self._stream is not None:
+            self._stream.entered()
+        return self._cursor
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._counted.left(self)
+        if self._stream is not None:
+            self._stream.left()
+        await self._cursor.aclose()

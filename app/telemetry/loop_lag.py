@@ -1,0 +1,36 @@
+"""How late the event loop is: what a blocked or overloaded loop looks like from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.meter import Histogram
+
+
+@contextmanager
+def sampling(lag: Histogram, every: float = 0.5) -> Iterator[None]:
+    """While the block runs, observe every so many seconds how late, in seconds, the running loop calls a timer.
+
+    By `time.monotonic`, because uvloop's own clock counts whole milliseconds.
+    """
+    loop = asyncio.get_running_loop()
+    due = 0.0
+    timer: asyncio.TimerHandle
+
+    def arm() -> None:
+        nonlocal due, timer
+        due = time.monotonic() + every
+        timer = loop.call_later(every, sample)
+
+    def sample() -> None:
+        lag.observe(max(0.0, time.monotonic() - due))
+        arm()
+
+    arm()
+    try:
+        yield
+    finally:
+        timer.cancel()
