@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
@@ -123,13 +123,28 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             while data := await read():
                 yield data
         else:
-            inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
-            async for data in response.stream:  # type: ignore[union-attr]  # ours are async
-                # A read is at most 16 KiB, and text shrinks tenfold: what grows this much is a bomb.
-                inflated = inflate.decompress(data, _MOST_INFLATED)
-                if inflate.unconsumed_tail:
-                    raise Malformed("The upstream service sent a body that is compressed beyond reason.")
-                yield inflated
+            async for data in _inflated(response.stream):  # type: ignore[arg-type]  # ours are async
+                yield data
+
+
+async def _inflated(stream: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield a gzip or zlib body as it arrives, decompressed, up to where the compressed data ends.
+
+    What is behind that is not read: zlib would keep it all. Another member of a gzip body goes on (RFC 1952, 2.2).
+    """
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
+    async for data in stream:
+        while data:
+            if inflate.eof:
+                if not data.startswith(b"\x1f"):
+                    return
+                inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            # A read is at most 16 KiB, and text shrinks tenfold: what grows this much is a bomb.
+            inflated = inflate.decompress(data, _MOST_INFLATED)
+            if inflate.unconsumed_tail:
+                raise Malformed("The upstream service sent a body that is compressed beyond reason.")
+            yield inflated
+            data = inflate.unused_data
 
 
 async def read_capped(response: httpx.Response, limit: int, seconds: float) -> bytes:

@@ -1,0 +1,77 @@
+"""schemathesis against the real service: what `/openapi.json` says is what happens, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.edge.api_keys import digest
+from tests.real.conftest import Start
+
+pytestmark = pytest.mark.real
+
+MODEL = "sim-gpt?tokens=3&rate=0&first=0"
+KEY, TOKEN = "csk_fuzzed", "the-metrics-token-that-is-fuzzed"
+EXAMPLES = 20  # for each operation, beside those that cover each keyword
+
+CONFIG = f"""
+hooks = "{Path(__file__).with_name("schemathesis_hooks.py")}"
+continue-on-failure = true
+
+[generation]
+deterministic = true
+max-examples = {EXAMPLES}
+
+[checks.use_after_free]
+# A stream that was stopped can be read.
+enabled = false
+
+[checks.positive_data_acceptance]
+# 422 is for a key that comes again with another body. No 400 among them, and no 5xx.
+expected-statuses = ["2xx", "401", "403", "404", "422"]
+"""
+AUTH = f"""
+[auth.openapi.bearer]
+bearer = "{KEY}"
+
+[auth.openapi.metrics]
+bearer = "{TOKEN}"
+"""
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+def test_holds_what_it_describes(start_service: Start, tmp_path: Path, credentials: bool) -> None:
+    """Whatever is sent: no 5xx, only described statuses, types, headers, bodies and events; what is wrong, refused."""
+    asked = {"api_keys": f"web:{digest(KEY)}", "metrics_token": TOKEN} if credentials else {}
+    service = start_service(model=MODEL, models=MODEL, **asked)
+    description = httpx.get(f"{service.url}/openapi.json").json()
+    # Models that fail on purpose would be 5xx of upstream's.
+    description["components"]["schemas"]["ChatBody"]["properties"]["model"] = {"enum": [MODEL, None]}
+    (tmp_path / "openapi.json").write_text(json.dumps(description))
+    (tmp_path / "schemathesis.toml").write_text(CONFIG + (AUTH if credentials else ""))
+
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", "openapi.json"),
+            *("--url", service.url, "--request-timeout", "10", "--warnings", "off"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    operations = sum(len({"get", "post", "delete"} & set(item)) for item in description["paths"].values())
+    assert f"Tested: {operations}\n" in ran.stdout
+    generated = re.search(r"(\d+) generated", ran.stdout)
+    assert generated and int(generated[1]) > 50 * operations, ran.stdout
+    assert httpx.get(f"{service.url}/readyz").is_success
+    assert "crashed" not in service.text()
+    assert "Traceback" not in service.text()
