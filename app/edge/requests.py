@@ -103,6 +103,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if "origin" in request.headers and media_type != "application/json":
         raise UnsupportedMedia
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("The body must be sent as it is, without a Content-Encoding.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise TooLarge(f"The request body is larger than {limit} bytes.")

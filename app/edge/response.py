@@ -75,6 +75,7 @@ class StreamResponse(EventSourceResponse):
             ping_message_factory=self._beat,
             sep="\n",
         )
+        del self.headers["connection"]  # the server's to say, and a second value where it says close
         self._subscription = subscription
         self._encoder = encoder
         self._smooth = smooth

@@ -23,7 +23,7 @@ from tests.real.processes import ROOT, Server, launch, stats, wait_until
 
 pytestmark = pytest.mark.real
 
-HEAD = b"POST /v1/chat HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/chat HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(scope="module")
