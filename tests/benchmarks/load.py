@@ -40,7 +40,7 @@ def request(via: Via, model: str) -> bytes:
         body["stream_options"] = {"include_usage": True}
     content = json.dumps(body).encode()
     return (
-        b"POST %b HTTP/1.1\r\nhost: benchmark\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
     ) % (where, len(content), content)
 
 
