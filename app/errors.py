@@ -11,6 +11,7 @@ terminal record `Failure`. The code is the stable name that clients and dashboar
     │   ├── ForeignHost       403  host_not_allowed
     │   └── ModelNotAllowed   403  model_not_allowed
     ├── RequestTimeout        408  request_timeout            retryable
+    ├── UnknownPath           404  not_found
     ├── UnknownStream         404  unknown_stream
     ├── KeyReused             422  idempotency_key_reused
     ├── TooLarge              413  request_too_large
@@ -128,6 +129,15 @@ class RequestTimeout(StreamError):
     code = "request_timeout"
     retryable = True
     message = "The request's body took too long to arrive."
+
+
+class UnknownPath(StreamError):
+    """Nothing is at this path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+    message = "There is nothing at this path."
 
 
 class UnknownStream(StreamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ async def _exporter(
     """Return what exports over OTLP, if that is on; imported only then, because its packages are an extra."""
     if not settings.otlp:
         return None
+    # OpenTelemetry looks at the process's own environment, and not into `.env`.
+    os.environ.update({name: value for name, value in environment().items() if name.startswith("OTEL_")})
     try:
         from app.telemetry.otlp import exporting
     except ModuleNotFoundError as error:

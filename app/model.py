@@ -9,6 +9,7 @@ Events are NamedTuples because one is made per delta: no `__dict__`, no validati
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -172,12 +173,18 @@ UNLIMITED = Allowance()
 class Principal(NamedTuple):
     """Who asks. Streams belong to the principal of that *name*; "" is everybody, where no credentials are asked for.
 
-    *stream_id* is set if all that it may do is read and stop that one stream, whoever's it is.
+    *stream_id* is set if all that it may do is read and stop that one stream, whoever's it is; *account* then says on
+    whose account its requests are.
     """
 
     name: str = ""
     allowance: Allowance = UNLIMITED
     stream_id: str = ""
+    account: str = ""
+
+    def counted_as(self) -> str:
+        """Return what its requests are counted under: 16 hex digits that do not tell the name."""
+        return self.account or hashlib.sha256(self.name.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 ANYONE = Principal()
@@ -203,11 +210,13 @@ class StreamRequest:
 class StreamInfo(NamedTuple):
     """What a journal keeps of a stream beside its records, for whoever attaches later.
 
-    *chunk* is how its text was cut; *owner* is the name of the principal that it belongs to.
+    *chunk* is how its text was cut; *owner* is the name of the principal that it belongs to, and *readers* how many
+    that one may have attached at once, to all of its streams; 0 is no limit.
     """
 
     chunk: str
     owner: str = ""
+    readers: int = 0
 
 
 @dataclass(slots=True)

@@ -208,7 +208,7 @@ class Settings(BaseSettings):
     otlp: bool = Field(
         False,
         description="Export traces and metrics over OTLP, to where the standard `OTEL_` variables say; needs the extra "
-        "`chat-sse[otlp]`.",
+        "`otlp`.",
     )
 
     @field_validator("model")

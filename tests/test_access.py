@@ -16,7 +16,7 @@ from app.access import create_access
 from app.config import Key
 from app.edge.api_keys import digest
 from app.errors import ForeignHost
-from app.model import Allowance
+from app.model import Allowance, Principal
 from app.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.anyio
@@ -47,8 +47,8 @@ async def test_keys(log: FilteringBoundLogger) -> None:
     access = create_access(settings(api_keys=(f"web:{digest(KEY)}",), streams_per_principal=9), (filed,), log)
     assert not access.open
     assert access.tickets is not None
-    assert await access.credentials.principal(scope(KEY)) == ("key:web", Allowance(streams=9), "")
-    assert await access.credentials.principal(scope("csk_filed")) == ("key:file", Allowance(streams=3), "")
+    assert await access.credentials.principal(scope(KEY)) == Principal("key:web", Allowance(streams=9))
+    assert await access.credentials.principal(scope("csk_filed")) == Principal("key:file", Allowance(streams=3))
 
 
 def public_key_file(directory: Path) -> Path:

@@ -192,7 +192,9 @@ async def test_zeros(log: FilteringBoundLogger) -> None:
     found = House(log, Answered()).scrape()
     for reason in ("unauthenticated", "rate_limited", "overloaded", "shutting_down", "not_found", "bad_request"):
         assert found[key("chat_sse_requests_refused_total", reason=reason)] == 0
-    assert not [labels for name, labels in found if ("reason", "upstream_auth") in labels]
+    for upstream in ("a", "b"):
+        hopeless = {"model": "other", "upstream": upstream, "reason": "upstream_quota"}
+        assert found[key("chat_sse_streams_total", **hopeless)] == 0
     for reason in ("time", "count", "memory"):
         assert found[key("chat_sse_evictions_total", reason=reason)] == 0
     for upstream in ("a", "b"):
@@ -294,7 +296,8 @@ async def _ask(log: FilteringBoundLogger, metrics: Metrics, **headers: str) -> h
     ("token", "is_open", "authorization", "status"),
     [
         (None, True, "", 200),
-        ("secret", True, "", 200),
+        ("secret", True, "", 401),
+        ("secret", True, "Bearer secret", 200),
         (None, False, "", 403),
         (None, False, "Bearer ", 403),
         ("", False, "Bearer ", 403),
@@ -310,7 +313,7 @@ async def _ask(log: FilteringBoundLogger, metrics: Metrics, **headers: str) -> h
 async def test_access(
     log: FilteringBoundLogger, token: str | None, is_open: bool, authorization: str, status: int
 ) -> None:
-    """Open, everyone reads them; else only who has the token, and nobody if there is none."""
+    """With a token only who has it reads them; without, everyone where they are open, and else nobody."""
     exposition = House(log, Answered()).exposition
     answer = await _ask(log, Metrics(exposition, token, open=is_open), authorization=authorization)
     assert answer.status_code == status

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import InternalError, StreamError, Unauthenticated
+from app.errors import InternalError, StreamError, Unauthenticated, UnknownPath
 from app.model import Failure
 
 
@@ -48,6 +48,7 @@ def _is_event_source(request: Request) -> bool:
 
 async def crashed(request: Request, error: Exception) -> Response:
     """Answer for an exception nobody expected."""
+    request.state.meter.refused[InternalError.code] += 1
     return error_response(InternalError(), request.state.request_id)
 
 
@@ -68,7 +69,7 @@ async def unrouted(request: Request, error: Exception) -> Response:
 
 
 _ROUTING = {
-    404: ("not_found", "There is nothing at this path."),
+    404: (UnknownPath.code, UnknownPath.message),
     405: ("method_not_allowed", "This path does not take this method."),
 }
 

@@ -65,8 +65,12 @@ class Chat:
         asked = parse_chat(data, self._options.defaults)
         principal: Principal = request.state.principal
         wanted = replace(self._options.admit(asked.stream), traceparent=request.state.traceparent)
-        stream_id = await self._hub.open(wanted, principal, _key(request, data), request.state.log)
-        if _wants_json(request):
+        if not (elsewhere := _wants_json(request)):
+            self._hub.admit(principal)  # before anything is paid for that it could not read
+        stream_id = await self._hub.open(
+            wanted, principal, _key(request, data), request.state.log, refusal=request.state.refusal
+        )
+        if elsewhere:
             url, ticket = f"/v1/streams/{stream_id}", self._ticket(principal, stream_id)
             urls = {"url": f"{url}{ticket}", "cancel_url": f"{url}/cancel{ticket}"}
             headers = {**_JSON, "Location": urls["url"], "X-Stream-Id": stream_id}
@@ -105,6 +109,9 @@ class Chat:
     ) -> Response:
         principal: Principal = request.state.principal
         subscription = await self._hub.attach(stream_id, principal, after)
+        if request.method == "HEAD":  # neither a reader, nor one that leaves
+            headers = {"Cache-Control": "no-store, no-transform", "X-Stream-Id": stream_id}
+            return Response(headers=headers, media_type="text/event-stream")
         if subscription.exhausted:
             # The one answer that tells an EventSource to stop reconnecting and means no error.
             return Response(status_code=204, headers={"Cache-Control": "no-store", "X-Stream-Id": stream_id})
@@ -121,7 +128,7 @@ class Chat:
         Whoever came with a ticket gets no other: it ends when it says.
         """
         tickets = self._options.tickets
-        return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id)}"
+        return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
 
 
 async def _snapshot(stream_id: str, log: Log) -> Response:

@@ -33,7 +33,7 @@ class Scheme(Protocol):
 class Credentials:
     """Finds a request's principal. Without *schemes* everybody is the same one, who may have *allowance*.
 
-    The schemes are asked in their order, until one knows the token. *allowance* is that of tickets, too.
+    The schemes are asked in their order, until one knows the token.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Credentials:
         self._schemes = tuple(schemes)
         self._tickets = tickets
         self._anyone = ANYONE._replace(allowance=allowance)
-        self._allowance = allowance
 
     async def principal(self, scope: Scope) -> Principal:
         """Return who asks. Raises Unauthenticated, or Overloaded if that cannot be found out at the moment."""
@@ -66,8 +65,7 @@ class Credentials:
         tickets = QueryParams(query).getlist("ticket")
         if len(tickets) != 1:
             raise Unauthenticated
-        self._tickets.check(tickets[0], path[1])
-        return Principal(f"ticket:{path[1]}", self._allowance, stream_id=path[1])
+        return self._tickets.check(tickets[0], path[1])
 
 
 def _token(headers: list[str]) -> str:

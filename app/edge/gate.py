@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.edge.answers import refuse
 from app.edge.credentials import Credentials
 from app.edge.quota import Quota
-from app.errors import StreamError
+from app.errors import BudgetSpent, StreamError
 
 
 class Gate:
@@ -42,7 +42,8 @@ class Gate:
         standing = await self._quota.admit(principal, spends=_spends(scope))
         if standing.headers:
             send = _telling(standing.headers, send)
-        if standing.refusal is None:
+        if standing.refusal is None or _repeats(standing.refusal, scope):
+            scope["state"]["refusal"] = standing.refusal
             await self._app(scope, receive, send)
         else:
             await refuse(standing.refusal, scope, receive, send)
@@ -60,6 +61,11 @@ def _spends(scope: Scope) -> bool:
         return False
     # Nowhere else: in the other dialects the header means nothing, and would be a way around the budget.
     return scope["path"] != "/v1/chat" or not Headers(scope=scope).get("last-event-id")
+
+
+def _repeats(refusal: StreamError, scope: Scope) -> bool:
+    """Whether a request that may not spend may cost nothing: the hub knows if its key stands for a stream already."""
+    return isinstance(refusal, BudgetSpent) and "idempotency-key" in Headers(scope=scope)
 
 
 def _telling(limits: Mapping[str, str], send: Send) -> Send:

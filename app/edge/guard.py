@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.answers import refuse
 from app.edge.visitors import Visitors
-from app.errors import StreamError
+from app.errors import StreamError, UnknownPath
 from app.meter import Meter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}", re.ASCII)
@@ -61,6 +61,9 @@ class Guard:
             await send(message)
 
         try:
+            if not scope["path"].isprintable():
+                # Starlette takes "/metrics\n" for "/metrics", and a proxy that guards a path does not.
+                raise UnknownPath
             if scope["path"] not in _PROBES:
                 self._visitors.check(headers)
             await self._app(scope, receive, send_named)

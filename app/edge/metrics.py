@@ -14,8 +14,8 @@ from app.errors import Forbidden, Unauthenticated
 class Metrics:
     """The endpoint that is scraped.
 
-    *render* takes an Accept header and returns the metrics and their content type. If it is *open*, whoever reaches the
-    service may read them; else only who sends *token*. They tell how much the service is used, and what it costs.
+    *render* takes an Accept header and returns the metrics and their content type. With a *token* only who sends it
+    may read them; without, whoever reaches the service, if that is *open*. They tell how much it is used and costs.
     """
 
     def __init__(self, render: Callable[[str], tuple[bytes, str]], token: str | None, *, open: bool) -> None:
@@ -31,9 +31,9 @@ class Metrics:
         return Response(body, headers={"Cache-Control": "no-store", "Content-Type": content_type})
 
     def _check(self, request: Request) -> None:
-        if self._open:
-            return
         if self._token is None:
+            if self._open:
+                return
             raise Forbidden("Set CHAT_SSE_METRICS_TOKEN to read the metrics.")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):

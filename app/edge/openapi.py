@@ -29,13 +29,14 @@ from app.errors import (
     StreamError,
     TooManyReaders,
     Unauthenticated,
+    UnknownPath,
     UnknownStream,
 )
 
 _Errors = tuple[type[StreamError], ...]
 _ANYWHERE: _Errors = (ForeignHost, ForeignOrigin, InternalError)
-_READING: _Errors = (BadRequest, Unauthenticated, UnknownStream, RateExceeded, TooManyReaders, Overloaded)
-_STOPPING: _Errors = (Unauthenticated, UnknownStream)
+_READING: _Errors = (BadRequest, Unauthenticated, UnknownPath, UnknownStream, RateExceeded, TooManyReaders, Overloaded)
+_STOPPING: _Errors = (Unauthenticated, UnknownPath, UnknownStream, Overloaded)
 
 
 def openapi(credentials: bool, playground: bool = True) -> Callable[[Request], Awaitable[Response]]:

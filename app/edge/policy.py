@@ -61,9 +61,11 @@ class Rule:
         if any(name in self.pinned for name in TOKEN_FIELDS):
             for name in TOKEN_FIELDS:  # the client's other one would contradict it
                 parameters.pop(name, None)
+        elif self.max_output_tokens:
+            # In the one field that upstream heeds, whichever the client used.
+            given = [parameters.pop(name) for name in TOKEN_FIELDS if name in parameters]
+            parameters[self.output_tokens_field] = min(given, default=self.max_output_tokens)
         parameters.update(self.pinned)
-        if self.max_output_tokens and not any(name in parameters for name in TOKEN_FIELDS):
-            parameters[self.output_tokens_field] = self.max_output_tokens
         return parameters
 
     def _messages(self, asked: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -116,7 +116,7 @@ class Quota:
         self._charges |= daily > 0
         rates = []
         if requests:
-            rates.append(_Rate(RateLimitItemPerMinute(requests), f"requests/{principal.name}"))
+            rates.append(_Rate(RateLimitItemPerMinute(requests), f"requests/{principal.counted_as()}"))
         if self._total:
             rates.append(_Rate(RateLimitItemPerMinute(self._total), "total"))
         try:

@@ -95,7 +95,7 @@ class StreamResponse(EventSourceResponse):
                 if self._hold:
                     await self._hold_back(scope, receive, send)
                 else:
-                    await self._answer(scope, receive, send)
+                    await self._stream(receive, send)
         finally:
             sent = subscription.sent
             whole = bool(sent.events) and isinstance(sent.events[-1], TERMINAL)
@@ -111,17 +111,11 @@ class StreamResponse(EventSourceResponse):
                 self._subscription.sent = first.result()
                 await error_response(failure, self._request_id)(scope, receive, send)
             else:
-                await self._answer(scope, receive, send)
+                await self._stream(receive, send)
         finally:
             if not first.done():
                 first.cancel()
                 await asyncio.wait((first,))
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            await super().__call__(scope, receive, send)
-        else:
-            await self._stream(receive, send)
 
     async def _stream(self, receive: Receive, send: Send) -> None:
         """Send the stream, beside the library's watch for a client that hangs up and its keep-alives.

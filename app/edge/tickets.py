@@ -1,7 +1,7 @@
 """Signed tickets: a url that opens one stream to who cannot send credentials, such as a native EventSource.
 
-A ticket says when it was issued, and is signed together with the stream's id; it is good for reading and stopping that
-stream, and for nothing else.
+A ticket says when it was issued and on whose account requests with it are, and is signed together with the stream's id;
+it is good for reading and stopping that stream, and for nothing else.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 from itsdangerous import BadSignature, TimestampSigner
 
 from app.errors import Unauthenticated
+from app.model import Allowance, Principal
 
-# A time of at most 64 bits and a SHA-256. The signer itself would skip characters that are not base64.
-_TICKET = re.compile(r"[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", re.ASCII)
+# The account and its requests a minute; a time of at most 64 bits and a SHA-256. The signer itself would skip
+# characters that are not base64.
+_TICKET = re.compile(r"([0-9a-f]{16})\.([0-9]{1,16})\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", re.ASCII)
 # How many seconds the clocks of two processes that share a secret may be apart.
 _SKEW = 10
 
@@ -28,14 +30,19 @@ class Tickets:
         )
         self._seconds = seconds
 
-    def issue(self, stream_id: str) -> str:
-        """Return a ticket for one stream, in characters that need no escaping in a url."""
-        return self._signer.sign(stream_id).decode().removeprefix(f"{stream_id}.")
+    def issue(self, stream_id: str, principal: Principal) -> str:
+        """Return a ticket of *principal*'s for one stream, in characters that need no escaping in a url."""
+        account = f"{principal.counted_as()}.{principal.allowance.requests}"
+        return self._signer.sign(f"{stream_id}.{account}").decode().removeprefix(f"{stream_id}.")
 
-    def check(self, ticket: str, stream_id: str) -> None:
-        """Raise Unauthenticated unless *ticket* was issued for this stream, and not too long ago."""
+    def check(self, ticket: str, stream_id: str) -> Principal:
+        """Return who may do nothing but read and stop this stream.
+
+        Raises Unauthenticated unless *ticket* was issued for it, and not too long ago.
+        """
         wrong = Unauthenticated("The ticket in this url is not one for this stream.")
-        if not _TICKET.fullmatch(ticket):
+        match = _TICKET.fullmatch(ticket)
+        if match is None:
             raise wrong
         try:
             _, issued = self._signer.unsign(f"{stream_id}.{ticket}", return_timestamp=True)
@@ -45,3 +52,4 @@ class Tickets:
         age = self._signer.get_timestamp() - issued.timestamp()
         if not -_SKEW <= age <= self._seconds:
             raise Unauthenticated("The ticket in this url has expired.")
+        return Principal(f"ticket:{stream_id}", Allowance(requests=int(match[2])), stream_id, match[1])

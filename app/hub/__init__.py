@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import Draining, KeyReused, Overloaded, TooManyReaders, TooManyStreams, UnknownStream
+from app.errors import Draining, KeyReused, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.hub.stream import Stream, count_end, log_end, parse_policy
 from app.hub.subscription import Subscription
 from app.journal import Journal, Log
 from app.meter import Meter
-from app.model import ANYONE, Principal, StreamInfo, StreamRequest, new_stream_id
+from app.model import ANYONE, Allowance, Principal, StreamInfo, StreamRequest, new_stream_id
 from app.rechunk import create as create_rechunker
 from app.relay import Limits, Relay
 from app.upstream import Source
@@ -127,15 +127,19 @@ class Hub:
         principal: Principal = ANYONE,
         key: Key | None = None,
         log: FilteringBoundLogger | None = None,
+        refusal: StreamError | None = None,
     ) -> str:
         """Start a stream and return its id; or the id of the one that was started with the same *key*.
 
-        Raises Overloaded, Draining, TooManyStreams or KeyReused. Upstream's troubles are no exceptions here: they
+        Raises *refusal*, if there is one, rather than start anything. Raises Overloaded, Draining, TooManyStreams or
+        KeyReused. Upstream's troubles are no exceptions here: they
         become the terminal record. A stream that nobody attaches to within its grace is cancelled.
         """
         owner = principal.name
         if key is not None and (known := self._claimed(owner, key)) is not None:
             return known
+        if refusal is not None:
+            raise refusal
         if self._draining:
             raise Draining(retry_after=1)
         if self._streams_of.total() >= self._capacity.streams:
@@ -148,7 +152,9 @@ class Hub:
             self._key_of[stream_id] = owner, key.name
         self._streams_of[owner] += 1
         try:
-            writer = await self._journal.create(stream_id, StreamInfo(request.chunk, owner))
+            writer = await self._journal.create(
+                stream_id, StreamInfo(request.chunk, owner, principal.allowance.readers)
+            )
         except BaseException:
             self._forget(stream_id)
             _count_out(self._streams_of, owner)
@@ -170,11 +176,18 @@ class Hub:
         log = await self.log_of(stream_id, principal)
         if after > log.last:
             raise UnknownStream  # a record that this stream never had
+        if principal.stream_id:
+            # Whoever has its ticket reads on the owner's account.
+            principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
+        self.admit(principal)
+        return Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
+
+    def admit(self, principal: Principal) -> None:
+        """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
         if len(self._readers) >= self._capacity.readers:
             raise Overloaded(retry_after=1)
         if 0 < principal.allowance.readers <= self._readers_of[principal.name]:
             raise TooManyReaders
-        return Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
 
     async def cancel(self, stream_id: str, principal: Principal = ANYONE) -> Log:
         """End a stream, if it has not ended, and return its log. Raises UnknownStream."""

@@ -16,9 +16,9 @@ from itertools import product
 from typing import Literal, NamedTuple, Protocol
 
 from app import __version__
-from app.errors import StreamError, UpstreamError
+from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError
 from app.hub import Hub
-from app.meter import Histogram, Meter
+from app.meter import OTHER, Histogram, Meter
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
@@ -181,7 +181,9 @@ INSTRUMENTS = tuple(value for value in list(globals().values()) if isinstance(va
 
 _EVICTED = ("time", "count", "memory")
 # What an alert asks for has to be there before it has happened: a rate takes no notice of a series' first value.
-_STATUSES = ("200", "401", "403", "429", "500", "502", "503")
+_STATUSES = ("200", "401", "402", "403", "429", "500", "502", "503")
+
+_HOPELESS = (Unauthorized.code, Unpaid.code)
 
 
 class Reading(NamedTuple):
@@ -227,7 +229,7 @@ class Readings:
             _one(INTER_DELTA, meter.gap),
             _by_name(INPUT_TOKENS, meter.input_tokens),
             _by_name(OUTPUT_TOKENS, meter.output_tokens),
-            Reading(STREAMS, meter.ended.items()),
+            Reading(STREAMS, (dict.fromkeys(product((OTHER,), upstreams, _HOPELESS), 0) | meter.ended).items()),
             _one(STREAMS_OPENED, meter.ended.total() + hub.live),
             _one(STREAMS_LIVE, hub.live),
             _one(STREAMS_MAX, ceilings.streams),

@@ -35,7 +35,7 @@ try:
     from app.telemetry.otlp_metrics import GEN_AI, Attributes, MetricSender
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"CHAT_SSE_OTLP needs packages that are not installed ({error.name}): pip install 'chat-sse[otlp]'.",
+        f"CHAT_SSE_OTLP needs packages that are not installed ({error.name}): pip install '.[otlp]'.",
         name=error.name,
     ) from None
 

@@ -31,7 +31,8 @@ CREDENTIALS = Credentials(
     TICKETS,
     USUAL,
 )
-OF_TICKET = Principal(f"ticket:{STREAM}", USUAL, STREAM)
+OWNER = Principal("key:web", Allowance(requests=60, readers=3))
+OF_TICKET = Principal(f"ticket:{STREAM}", Allowance(requests=60), STREAM, OWNER.counted_as())
 
 
 def scope(*authorization: str, path: str = "/v1/chat", query: str = "") -> Scope:
@@ -112,7 +113,7 @@ async def test_bearer(form: str) -> None:
 async def test_no_bearer(form: str) -> None:
     """Any other header is refused, with a sentence that says how one looks; a ticket beside it does not help."""
     await refused(scope(form.format(KEY, KEY)), "cannot be read: send one header")
-    await refused(on_stream(TICKETS.issue(STREAM), form.format(KEY, KEY)), "cannot be read")
+    await refused(on_stream(TICKETS.issue(STREAM, OWNER), form.format(KEY, KEY)), "cannot be read")
 
 
 async def test_length() -> None:
@@ -130,7 +131,7 @@ async def test_two_headers() -> None:
 @pytest.mark.parametrize("path", [f"/v1/streams/{STREAM}", f"/v1/streams/{STREAM}/cancel"])
 async def test_ticket(path: str) -> None:
     """A ticket opens its stream and its stop button, to a principal that may do nothing else."""
-    assert await CREDENTIALS.principal(on_stream(TICKETS.issue(STREAM), path=path)) == OF_TICKET
+    assert await CREDENTIALS.principal(on_stream(TICKETS.issue(STREAM, OWNER), path=path)) == OF_TICKET
 
 
 @pytest.mark.parametrize(
@@ -154,32 +155,32 @@ async def test_ticket(path: str) -> None:
 )
 async def test_ticket_elsewhere(path: str) -> None:
     """A ticket opens nothing else: no other stream, no other endpoint, no other spelling of the path."""
-    await refused(on_stream(TICKETS.issue(STREAM), path=path), "asks for credentials|not one for this stream")
+    await refused(on_stream(TICKETS.issue(STREAM, OWNER), path=path), "asks for credentials|not one for this stream")
 
 
 async def test_ticket_in_the_query() -> None:
     """There is one ticket in the query, of bounded length, among whatever else is there."""
-    path, ticket = f"/v1/streams/{STREAM}", TICKETS.issue(STREAM)
+    path, ticket = f"/v1/streams/{STREAM}", TICKETS.issue(STREAM, OWNER)
     assert await CREDENTIALS.principal(scope(path=path, query=f"last_event_id=x&ticket={ticket}&smooth=1")) == OF_TICKET
     await refused(scope(path=path, query=f"ticket={ticket}&ticket={ticket}"), "asks for credentials")
     await refused(scope(path=path, query=f"ticket={ticket}&ticket="), "asks for credentials")
     await refused(scope(path=path, query=f"x={'x' * 2048}&ticket={ticket}"), "asks for credentials")
     await refused(scope(path=path, query=f"Ticket={ticket}"), "asks for credentials")
     await refused(on_stream(), "not one for this stream")
-    await refused(on_stream(TICKETS.issue(OTHER)), "not one for this stream")
+    await refused(on_stream(TICKETS.issue(OTHER, OWNER)), "not one for this stream")
     await refused(on_stream(quote("\ud800", errors="surrogatepass")), "not one for this stream")
 
 
 async def test_header_before_ticket() -> None:
     """Where an Authorization header came, the ticket is not looked at, good or bad."""
     assert await CREDENTIALS.principal(on_stream("nonsense", f"Bearer {KEY}")) == Principal("key:ada")
-    await refused(on_stream(TICKETS.issue(STREAM), f"Bearer {new_key()}"), "not known here")
+    await refused(on_stream(TICKETS.issue(STREAM, OWNER), f"Bearer {new_key()}"), "not known here")
 
 
 async def test_no_tickets() -> None:
     """Where no tickets are issued, none opens anything."""
     bare = Credentials([ApiKeys([parse(f"ada:{digest(KEY)}", UNLIMITED)])])
-    await refused(on_stream(TICKETS.issue(STREAM)), "asks for credentials", bare)
+    await refused(on_stream(TICKETS.issue(STREAM, OWNER)), "asks for credentials", bare)
 
 
 @given(st.text(st.characters(max_codepoint=255)), st.text(st.characters(max_codepoint=255)), st.booleans())

@@ -142,7 +142,7 @@ async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
     assert refused.headers["RateLimit-Reset"] == refused.headers["Retry-After"]
     assert refused.headers["RateLimit-Policy"] == "1;w=60"
     assert house.reached == 3
-    assert house.meter.refused == {"unknown_stream": 1, "rate_limited": 1}
+    assert house.meter.refused == {"unknown_stream": 1, "internal_error": 1, "rate_limited": 1}
 
 
 async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:

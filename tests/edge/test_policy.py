@@ -47,9 +47,12 @@ def test_no_rule_no_copy() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_output_tokens(name: str) -> None:
-    """The cap holds for either field; asking for as much passes as it was asked, asking for more is refused."""
+    """The cap holds for either field, and goes on in the one that upstream heeds; asking for more is refused."""
     rule = Rule(max_output_tokens=10)
-    assert admit(rule, asked(**{name: 10})).parameters == {name: 10}
+    assert admit(rule, asked(**{name: 10})).parameters == {"max_completion_tokens": 10}
+    assert admit(rule, asked(max_tokens=9, max_completion_tokens=8)).parameters == {"max_completion_tokens": 8}
+    old = Rule(max_output_tokens=10, output_tokens_field="max_tokens")
+    assert admit(old, asked(**{name: 3})).parameters == {"max_tokens": 3}
     assert refused(rule, asked(**{name: 11})) == name
     assert refused(rule, asked(**{"max_tokens": 1, "max_completion_tokens": 1, name: 11})) == name
 

@@ -243,7 +243,10 @@ def test_an_allowed_page_imports_the_client(browser: Browser, closed: Server, si
         before = len(door.heads)
         again = read(page, door.url, attach=found["url"])
         assert (again["text"], again["url"]) == (TEXT, found["url"])
-        assert not any("uthorization" in head for head in door.heads[before:])
+        # A preflight of the reading before may come as late as this: it names the header, and has none.
+        told = [head for head in door.heads[before:] if head.startswith("GET ")]
+        assert told
+        assert not [head for head in told if "uthorization" in head]
         by_id = read(page, door.url, attach=found["url"].partition("?")[0].rpartition("/")[2], options=keyed)
         assert by_id["text"] == TEXT
 

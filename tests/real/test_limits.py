@@ -54,6 +54,46 @@ def test_requests_a_minute(start_service: Start, simulator: Server) -> None:
     assert httpx.get(f"{service.url}/healthz").status_code == 200
 
 
+def test_a_repeat_costs_nothing(start_service: Start, simulator: Server) -> None:
+    """With the day's tokens gone, a POST whose key stands for a stream still attaches to it; any other is refused."""
+    service = start_service(simulator, tokens_per_day=1)
+    chat, mine = f"{service.url}/v1/chat", {"Idempotency-Key": "mine"}
+    first = httpx.post(chat, json=QUICK, headers=mine)
+    refused = httpx.post(chat, json=QUICK)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "token_budget_spent")
+    again = httpx.post(chat, json=QUICK, headers=mine)
+    assert (again.status_code, again.headers["X-Stream-Id"]) == (200, first.headers["X-Stream-Id"])
+    other = httpx.post(chat, json=QUICK, headers={"Idempotency-Key": "another"})
+    assert (other.status_code, other.json()["error"]["code"]) == (429, "token_budget_spent")
+
+
+def test_a_reader_too_many_starts_nothing(start_service: Start, simulator: Server) -> None:
+    """Who may not read gets no stream that it would have to pay for; one that is read elsewhere it may start."""
+    service = start_service(simulator, readers_per_principal=1, on_disconnect="cancel")
+    body = {"prompt": "x", "model": "never-ends?first=0"}
+    with httpx.stream("POST", f"{service.url}/v1/chat", json=body) as reading:
+        url = f"{service.url}/v1/streams/{reading.headers['X-Stream-Id']}"
+        refused = httpx.post(f"{service.url}/v1/chat", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_readers")
+        assert gauge(service, "chat_sse_streams_opened_total") == 1
+        started = httpx.post(f"{service.url}/v1/chat", json=body, headers=JSON)
+        assert started.status_code == 201
+        httpx.delete(service.url + started.json()["url"]).raise_for_status()
+        httpx.delete(url).raise_for_status()
+
+
+def test_looking_at_the_head_is_not_reading(start_service: Start, simulator: Server) -> None:
+    """HEAD tells whether there is a stream; it is no reader, and so none whose leaving ends the stream."""
+    service = start_service(simulator, on_disconnect="cancel")
+    body = {"prompt": "x", "model": "never-ends?first=0"}
+    url = service.url + httpx.post(f"{service.url}/v1/chat", json=body, headers=JSON).json()["url"]
+    head = httpx.head(url)
+    assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+    assert httpx.get(url, headers=JSON).json()["state"] == "live"
+    assert gauge(service, "chat_sse_subscribers_total") == 0
+    httpx.delete(url).raise_for_status()
+
+
 def test_tokens_a_day(start_service: Start, simulator: Server) -> None:
     """Once a day's tokens are used up no stream is started; those that were are read on, by POST as well."""
     service = start_service(simulator, tokens_per_day=3)

@@ -131,4 +131,19 @@ def test_metrics_are_for_this_machine(nginx: Server) -> None:
     assert httpx.get(f"{nginx.url}/metrics").status_code == 200
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as stranger:
         assert stranger.get(f"{nginx.url}/metrics").status_code == 403
+        for path in (
+            "/metrics%0A",
+            "/v1/chat%0A",
+            "/metrics%00",
+            "/metrics%0D%0A",
+        ):
+            assert stranger.get(f"{nginx.url}{path}").status_code in (400, 404)
         assert stranger.get(f"{nginx.url}/healthz").status_code == 200
+
+
+def test_an_odd_request_id_is_not_echoed(nginx: Server) -> None:
+    """What nginx says itself is JSON whatever the reader calls its request."""
+    for odd in ('a"b', "a b", "\\"):
+        answer = httpx.post(f"{nginx.url}/v1/chat", content=b" " * 1_500_000, headers={"X-Request-Id": odd})
+        assert answer.status_code == 413
+        assert answer.json()["error"]["request_id"] != odd
