@@ -123,8 +123,9 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             while data := await read():
                 yield data
         else:
-            async for data in _inflated(response.stream):  # type: ignore[arg-type]  # ours are async
-                yield data
+            async with aclosing(_inflated(response.stream)) as inflated:  # type: ignore[arg-type]  # ours are async
+                async for data in inflated:
+                    yield data
 
 
 async def _inflated(stream: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:

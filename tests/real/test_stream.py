@@ -150,7 +150,7 @@ EARLY = [
 @pytest.mark.parametrize(("model", "status", "code"), EARLY)
 def test_what_fails_early_is_a_status(start_service: Start, model: str, status: int, code: str) -> None:
     """Before the first content, a failure is a real HTTP status with the contract's body."""
-    url = start_service(first_token_timeout=0.5, commit_after=5, retry_wait=0.01).url
+    url = start_service(first_token_timeout=1.5, commit_after=5, retry_wait=0.01).url
     answer = httpx.post(f"{url}/v1/chat", json={"prompt": "hi", "model": knobs(model, "first=0")})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
