@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limits.aio.storage import Storage
+from limits.storage import storage_from_string
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -33,7 +35,7 @@ from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
-from app.settings import Settings, SettingsError, environment
+from app.settings import PREFIX, Settings, SettingsError, environment
 from app.telemetry.loop_lag import sampling
 from app.telemetry.metrics import Ceilings, Readings
 from app.telemetry.prometheus import Exposition
@@ -43,6 +45,7 @@ from app.upstream.router import Router, Target
 from app.upstream.transport import create_client
 
 if TYPE_CHECKING:
+    from app.journal.redis import RedisJournal
     from app.telemetry.otlp import Exporter
 
 # What a page of an allowed origin may send, and what it may see.
@@ -79,17 +82,16 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         model = choose_model(config, settings, policy)
         meter = Meter({model, *config.offered, *settings.models}, [upstream.name for upstream in config.upstreams])
         held.enter_context(sampling(meter.loop_lag))
-        bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
-        journal = MemoryJournal(bounds, on_evict=lambda stream_id, reason: hub.evicted(stream_id, reason))
-        held.callback(journal.close)
+        journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
-        quota = Quota(MemoryCounts(), settings.total_requests_per_minute, log)
+        quota = Quota(_counts(settings), settings.total_requests_per_minute, log)
         observers: list[Observer] = [quota]
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
             observers.append(exporter)
         router = await _router(settings, config, held)
         hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers)
+        await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
         token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
@@ -113,6 +115,31 @@ def _upstreams(config: Config) -> str:
     if config.file:
         return f"{', '.join(upstream.name for upstream in config.upstreams)} ({config.file})"
     return config.upstreams[0].base_url
+
+
+def _counts(settings: Settings) -> Storage:
+    """Return where requests and tokens are counted: where the streams are kept."""
+    if settings.journal == "memory":
+        return MemoryCounts()
+    url = settings.journal.replace("unix://", "redis+unix://")
+    storage = storage_from_string(
+        f"async+{url}", implementation="redispy", socket_timeout=1, key_prefix="chat-sse:limits"
+    )
+    assert isinstance(storage, Storage)  # noqa: S101 - of an async url
+    return storage
+
+
+def _journal(
+    settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
+) -> MemoryJournal | RedisJournal:
+    bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
+    if settings.journal == "memory":
+        return MemoryJournal(bounds, on_evict)
+    try:
+        from app.journal.redis import RedisJournal
+    except ModuleNotFoundError:
+        raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
+    return RedisJournal(settings.journal, bounds, settings.journal_timeout, log)
 
 
 async def _exporter(

@@ -1,8 +1,8 @@
 """The words every room speaks: what a stream is made of.
 
 A stream is an append-only log of *records*, numbered from 1 without a gap. A record holds one *event*. The last
-record of a stream is *terminal* (`Done` or `Failure`) and there is exactly one of those. Nothing here does I/O, knows
-a clock or imports another module of the service.
+record of a stream is *terminal* (`Done` or `Failure`) and there is exactly one of those. Nothing here does I/O or knows
+a clock.
 
 Events are NamedTuples because one is made per delta: no `__dict__`, no validation, immutable.
 """
@@ -15,6 +15,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
+
+from app.errors import StreamError
 
 
 class Usage(NamedTuple):
@@ -102,6 +104,20 @@ class Failure(NamedTuple):
     param: str | None = None
     retry_after: float | None = None
     usage: Usage | None = None
+
+    @classmethod
+    def of(cls, error: StreamError, usage: Usage | None = None) -> Self:
+        """Return the record form of *error*."""
+        return cls(
+            message=error.text,
+            type=error.type,
+            code=error.code,
+            retryable=error.retryable,
+            status=error.status,
+            param=error.param,
+            retry_after=error.retry_after,
+            usage=usage,
+        )
 
 
 Text = Delta | Reasoning | Refusal

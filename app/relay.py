@@ -240,7 +240,7 @@ class Relay:
             ending, usage = InternalError(), None
         self._ended_at = self._loop.time()
         if isinstance(ending, StreamError):
-            self.ended = failure(ending, usage)
+            self.ended = Failure.of(ending, usage)
         else:
             self._start()
             self.ended = ending._replace(
@@ -295,20 +295,6 @@ def _prompt_tokens(request: StreamRequest) -> int:
         parts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
         tokens += 4 + sum(len(part.encode(errors="replace")) for part in parts if isinstance(part, str)) // 4
     return tokens
-
-
-def failure(error: StreamError, usage: Usage | None = None) -> Failure:
-    """Return the record form of *error*."""
-    return Failure(
-        message=error.text,
-        type=error.type,
-        code=error.code,
-        retryable=error.retryable,
-        status=error.status,
-        param=error.param,
-        retry_after=error.retry_after,
-        usage=usage,
-    )
 
 
 def _where(error: Exception) -> list[str]:

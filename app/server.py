@@ -1,7 +1,7 @@
 """The HTTP server: uvicorn, with a drain, and with bounds on what a connection may cost before it is a request.
 
 The drain comes before the listeners close, so that whoever asks meanwhile gets a 503 that says when to come back, and
-not a refused connection.
+not a refused connection. Only where another process accepts from the same listeners they close first (`Server.retire`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _HEAD_BYTES = 32 * 1024
 _HEAD_SECONDS = 60.0
 # For what ended in the drain to be sent.
 _LAST_WORDS = 5
+# How long the connections that a retiring process has may still bring one request each.
+_GOODBYE = 1.0
 # uvloop accepts one connection per turn of the loop from each socket it listens on. With one, a loop that is busy with
 # live streams lets new ones wait: at 1,000 streams the first token came after 13.9 s, with sixteen after 2.7 s.
 _LISTENERS = 16
@@ -149,6 +151,11 @@ class Protocol(HttpToolsProtocol):
             self._overhead = 0
             self._wait(self.timeout_keep_alive, self.transport.close)
 
+    def let_go(self) -> None:
+        """Close a connection on which no request has begun."""
+        if not self._overhead:
+            self.shutdown()
+
     @property
     def _shared(self) -> Config:
         return cast(Config, self.config)
@@ -224,16 +231,18 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: ASGIApp, hub: Hub, grace: float, announce: Callable[[], None], max_connections: int = 16_384
     ) -> None:
-        super().__init__(Config(app, max_connections))
+        self._shared = Config(app, max_connections)
+        super().__init__(self._shared)
         self._hub = hub
         self._grace = grace
         self._announce = announce
         self._loop = asyncio.get_running_loop()
+        self._retired = False
         self._draining: asyncio.Task[None] | None = None
 
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serve on *listener*, which is closed in the end, until a signal has ended it."""
-        await self.serve([listener, *(listener.dup() for _ in range(_LISTENERS - 1))])
+    async def run_on(self, listener: socket.socket, *others: socket.socket) -> None:
+        """Serve on *listener*, and on *others* that are less busy, until a signal has ended it; it closes them."""
+        await self.serve([listener, *(listener.dup() for _ in range(_LISTENERS - 1)), *others])
         if self._draining is not None:
             self._draining.cancel()  # a second SIGINT: what is left is ended by whoever composed the hub
 
@@ -248,8 +257,39 @@ class Server(uvicorn.Server):
         else:
             self._loop.call_soon_threadsafe(self._drain)
 
+    def retire(self) -> None:
+        """Leave what comes to the other processes that accept from the same listeners, and drain.
+
+        Connections that are here already may bring one more request, which is answered as ever, but for a word that
+        the connection closes with it: no client sees a 503, and hardly one a connection that closes under its request.
+        """
+        self._stop_accepting()
+        self._take_leave()
+        self._retired = True
+        self._loop.call_later(_GOODBYE, self._drain)
+
+    def abandon(self) -> None:
+        """Drain, but free the address at once: whoever supervised this process is gone, and will be started again."""
+        self._stop_accepting()
+        self._drain()
+
+    def _stop_accepting(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    def _take_leave(self) -> None:
+        """Have every answer that begins from now on say that its connection closes."""
+        goodbye = (b"connection", b"close")
+        self.config.encoded_headers.append(goodbye)  # what uvicorn makes the other ones of, once per second
+        self.server_state.default_headers = [*self.server_state.default_headers, goodbye]
+
     def _drain(self) -> None:
         if self._draining is None:
+            if self._retired:
+                for connection in list(self._shared.idle):
+                    connection.let_go()
+            else:
+                self._take_leave()
             self._draining = self._loop.create_task(self._drain_then_exit())
 
     async def _drain_then_exit(self) -> None:

@@ -60,6 +60,12 @@ def _is_cut(spec: str) -> str:
     return spec
 
 
+def _is_journal(where: str) -> str:
+    if where != "memory" and not where.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("is `memory`, or a url that begins with redis://, rediss:// or unix://")
+    return where
+
+
 def _is_policy(policy: str) -> str:
     parse_policy(policy)
     return policy
@@ -72,6 +78,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that share the port; more than one takes a journal in Redis, and a CPU core each.",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level that is logged."
     )
@@ -136,6 +148,13 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token for `/metrics`, which is closed without it if credentials are asked for."
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Another port, for `/metrics` of one process: with several workers this is the first one's, and "
+        "each of the others has the next. 0: off.",
+    )
     allowed_origins: Origins = Field(
         (), description="Origins of other sites whose pages may use the service, with commas; `*`: any."
     )
@@ -151,6 +170,15 @@ class Settings(BaseSettings):
     readers_per_principal: Count = Field(0, description="Readers attached at once for each principal.")
     tokens_per_day: Count = Field(0, description="Output tokens a day for each principal.")
     total_requests_per_minute: Count = Field(0, description="Requests a minute for all together.")
+
+    journal: Annotated[str, AfterValidator(_is_journal)] = Field(
+        "memory",
+        description="Where streams are kept: `memory`, or `redis://HOST:PORT/DB` (`rediss://` for TLS), which any "
+        "number of processes may share.",
+    )
+    journal_timeout: Annotated[float, Field(ge=1, le=3600)] = Field(
+        30, description="Seconds that live streams wait for Redis while it is away; then they end with an error."
+    )
 
     connect_timeout: Seconds = Field(
         5, description="Seconds to connect to upstream; 0, as for the next four, is no limit."

@@ -19,6 +19,7 @@ FLOORS = {
     "access": 4,
     "config": 4,
     "server": 4,
+    "workers": 4,
     "settings": 4,
     "telemetry": 4,
     "edge": 3,
@@ -33,7 +34,13 @@ FLOORS = {
     "meter": 0,
 }
 # The composition root reads the settings it composes from; a hub runs relays.
-SAME_FLOOR = {("access", "settings"), ("access", "config"), ("config", "settings"), ("hub", "relay")}
+SAME_FLOOR = {
+    ("access", "settings"),
+    ("access", "config"),
+    ("config", "settings"),
+    ("hub", "relay"),
+    ("model", "errors"),
+}
 # Settings check the name of a cut; nothing on the bottom floor is needed for that.
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
@@ -44,7 +51,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "relay": {"structlog"},
     "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "httptools", "stamina", "orjson"},
     "rechunk": {"regex"},
-    "journal": set(),
+    "journal": {"redis", "orjson", "structlog"},
     "wire": {"orjson"},
     "model": set(),
     "errors": set(),

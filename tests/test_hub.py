@@ -13,9 +13,9 @@ from structlog.typing import FilteringBoundLogger
 from app import hub as hub_module
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.hub import Capacity, Hub, Key, Subscription, parse_policy
-from app.journal.memory import Bounds, MemoryJournal
+from app.journal.memory import Bounds, MemoryJournal, MemoryLog
 from app.meter import Meter
-from app.model import Delta, Done, Event, Failure, Start, StreamRequest
+from app.model import ANYONE, Delta, Done, Event, Failure, Start, StreamInfo, StreamRequest
 from app.relay import Limits
 from tests.script import Script, forever
 
@@ -274,6 +274,52 @@ async def test_drain_ends(log: FilteringBoundLogger) -> None:
     assert isinstance(last, Failure)
     assert last.code == "shutting_down"
     await house.settled()
+
+
+async def elsewhere(house: House, stream_id: str) -> MemoryLog:
+    """Begin a stream that the hub has no producer of, as if another process had."""
+    log = await house.journal.create(stream_id, StreamInfo("none", ANYONE.name))
+    log.append([Delta("a")])
+    return log
+
+
+async def test_drain_sends_away(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A drain sends away, at once, who reads what another process produces, and nobody else; nor lets it in again."""
+    house = House(log, (Delta("a"),), forever)
+    theirs, ended = await elsewhere(house, "theirs"), await elsewhere(house, "ended")
+    ended.append(DONE)
+    own = await house.open(math.inf)
+    told: list[str] = []
+    async with own, await house.hub.attach("theirs") as batches:
+        for subscription in (own, *house.hub._readers):
+            subscription.on_dismiss = lambda name=subscription.stream_id: told.append(name)
+        await anext(batches)
+        async with await house.hub.attach("ended"):
+            drain = asyncio.create_task(house.hub.drain(0.2))
+            await asyncio.sleep(0)
+            assert told == ["theirs"]
+            with pytest.raises(Draining):
+                await house.hub.attach("theirs")
+            assert (await read(await house.hub.attach("ended")))[-1] == DONE[0]
+            assert not (await house.hub.attach(own.stream_id)).dismissed
+        await house.hub.drain(0)  # again: nobody is told twice
+        assert told == ["theirs"]
+        theirs.append(DONE)
+        assert [batch.events async for batch in batches] == [list(DONE)]  # whether it leaves is the response's to say
+    await drain
+    assert next(entry for entry in logs.entries if entry["event"] == "hub.draining")["dismissed"] == 1
+    await house.settled()
+
+
+async def test_let_in_just_before_the_drain(log: FilteringBoundLogger) -> None:
+    """Who was let in before the drain, and begins to read after, is sent away, too."""
+    house = House(log)
+    await elsewhere(house, "theirs")
+    subscription = await house.hub.attach("theirs")
+    await house.hub.drain(0)
+    assert not subscription.dismissed
+    async with subscription:
+        assert subscription.dismissed
 
 
 @pytest.mark.parametrize(

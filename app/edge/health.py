@@ -19,7 +19,8 @@ class Health:
         return PlainTextResponse("ok\n", headers={"Cache-Control": "no-store"})
 
     async def ready(self, request: Request) -> Response:
-        """`GET /readyz`: 200 while new streams are taken, 503 while draining."""
+        """`GET /readyz`: 200 while new streams are taken, 503 while draining or while there is nowhere to keep them."""
         if self._hub.ready:
             return PlainTextResponse("ready\n", headers={"Cache-Control": "no-store"})
-        return PlainTextResponse("draining\n", 503, headers={"Cache-Control": "no-store", "Retry-After": "1"})
+        why = "draining\n" if self._hub.draining else "the journal is away\n"
+        return PlainTextResponse(why, 503, headers={"Cache-Control": "no-store", "Retry-After": "1"})

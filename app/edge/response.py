@@ -7,6 +7,7 @@ the commit deadline.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.edge.answers import error_response
 from app.edge.smooth import smoothed
+from app.errors import Draining
 from app.hub import Subscription
 from app.model import TERMINAL, Batch, Failure
 from app.wire import Encoder
@@ -40,6 +42,9 @@ class _KeepAlive(ServerSentEvent):
 
 _COMMENT = _KeepAlive(b":\n")
 _NOTHING = _KeepAlive(b"")
+# Milliseconds after which a reader that is sent away comes back: soon, for there is somebody who serves it, and spread,
+# for there may be thousands. What it was told for connections that break it is told again then.
+_COME_BACK = 250, 1500
 
 
 class StreamResponse(EventSourceResponse):
@@ -50,6 +55,9 @@ class StreamResponse(EventSourceResponse):
 
     A stream that fails within *hold* seconds, before it starts, is answered with the failure's status. *smooth* spreads
     bursts over so many seconds.
+
+    A reader that the hub dismisses is told when to come back, in a line that no client library takes for an event, and
+    its body ends as any other does; one whose answer has not begun gets 503.
     """
 
     def __init__(
@@ -99,14 +107,18 @@ class StreamResponse(EventSourceResponse):
         finally:
             sent = subscription.sent
             whole = bool(sent.events) and isinstance(sent.events[-1], TERMINAL)
-            self._log.info("subscriber.detached", last_record=sent.last, whole=whole)
+            sent_away = {"dismissed": True} if subscription.dismissed else {}
+            self._log.info("subscriber.detached", last_record=sent.last, whole=whole, **sent_away)
 
     async def _hold_back(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer once it is known how, or has waited long enough; not at all if the client hangs up meanwhile."""
         self._first = first = asyncio.ensure_future(anext(self._batches))
+        self._subscription.on_dismiss = first.cancel
         try:
             if not await _unless_gone(first, receive, self._hold):
                 return
+            if self._subscription.dismissed:
+                raise Draining(retry_after=1)
             if first.done() and isinstance(failure := first.result().events[0], Failure):
                 self._subscription.sent = first.result()
                 await error_response(failure, self._request_id)(scope, receive, send)
@@ -124,6 +136,8 @@ class StreamResponse(EventSourceResponse):
         frame a cancel scope for a send timeout that is not set (the listener's TCP_USER_TIMEOUT does that) and a debug
         line: without these two, 48 instead of 62 µs of CPU per delta in all.
         """
+        subscription = self._subscription
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with anyio.create_task_group() as group:
 
             async def until_gone() -> None:
@@ -132,12 +146,15 @@ class StreamResponse(EventSourceResponse):
 
             group.start_soon(until_gone)
             group.start_soon(self._ping, send)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._send_batches()
-            if self.active:
-                self.active = False
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            # What is cut off by this was not sent at all: a send waits first, and then writes the whole of its frame.
+            subscription.on_dismiss = group.cancel_scope.cancel
+            if not subscription.dismissed:
+                await self._send_batches()
             group.cancel_scope.cancel()
+        if self.active:
+            self.active = False
+            last_words = b"retry: %d\n" % random.randint(*_COME_BACK) if subscription.dismissed else b""  # noqa: S311
+            await send({"type": "http.response.body", "body": last_words, "more_body": False})
 
     async def _send_batches(self) -> None:
         encode, send, batches, subscription = self._encoder, self._send_body, self._batches, self._subscription

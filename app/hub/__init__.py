@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import Draining, KeyReused, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
+from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.hub.stream import Stream, count_end, log_end, parse_policy
 from app.hub.subscription import Subscription
 from app.journal import Journal, Log
@@ -29,6 +29,8 @@ __all__ = ["FIRST_READER", "Capacity", "Hub", "Key", "Observer", "Stream", "Subs
 
 # A stream that was started without a reader has at least this many seconds to get one, whatever its policy.
 FIRST_READER = 10.0
+# How many seconds to wait for the end of a stream that was cancelled.
+_STOPPING = 1.0
 # How long a drain waits for stopped producers to let their upstream connections go.
 _LET_GO = 5.0
 
@@ -60,11 +62,6 @@ class Key(NamedTuple):
     fingerprint: bytes
 
 
-class _Claim(NamedTuple):
-    fingerprint: bytes
-    stream_id: str
-
-
 class Hub:
     """All streams that this process produces, and all readers that it serves.
 
@@ -89,11 +86,9 @@ class Hub:
         self._log = log
         self._observers = observers
         self._streams: dict[str, Stream] = {}
-        self._streams_of: Counter[str] = Counter()  # live ones, by owner
+        self._opening = 0
         self._readers: set[Subscription] = set()
         self._readers_of: Counter[str] = Counter()
-        self._claims: dict[tuple[str, str], _Claim] = {}
-        self._key_of: dict[str, tuple[str, str]] = {}
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -104,7 +99,12 @@ class Hub:
     @property
     def ready(self) -> bool:
         """Whether new streams are taken."""
-        return not self._draining
+        return not self._draining and self._journal.ready
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is shutting down."""
+        return self._draining
 
     @property
     def live(self) -> int:
@@ -135,36 +135,37 @@ class Hub:
         KeyReused. Upstream's troubles are no exceptions here: they
         become the terminal record. A stream that nobody attaches to within its grace is cancelled.
         """
-        owner = principal.name
-        if key is not None and (known := self._claimed(owner, key)) is not None:
+        stream_id, owner, allowed = new_stream_id(), principal.name, principal.allowance.streams
+        journal = self._journal
+        if key is not None and (known := await journal.claim(owner, key.name, key.fingerprint, stream_id)) is not None:
             return known
-        if refusal is not None:
-            raise refusal
-        if self._draining:
-            raise Draining(retry_after=1)
-        if self._streams_of.total() >= self._capacity.streams:
-            raise Overloaded(retry_after=1)
-        if 0 < principal.allowance.streams <= self._streams_of[owner]:
-            raise TooManyStreams
-        stream_id = new_stream_id()
-        if key is not None:
-            self._claims[owner, key.name] = _Claim(key.fingerprint, stream_id)
-            self._key_of[stream_id] = owner, key.name
-        self._streams_of[owner] += 1
+        self._opening += 1
         try:
-            writer = await self._journal.create(
-                stream_id, StreamInfo(request.chunk, owner, principal.allowance.readers)
-            )
+            if refusal is not None:
+                raise refusal
+            if self._draining:
+                raise Draining(retry_after=1)
+            if self.live + self._opening > self._capacity.streams:
+                raise Overloaded(retry_after=1)
+            if allowed and not await journal.occupy(owner, stream_id, allowed):
+                raise TooManyStreams
+            try:
+                info = StreamInfo(request.chunk, owner, principal.allowance.readers)
+                writer = await journal.create(stream_id, info)
+            except BaseException:
+                await journal.vacate(owner, stream_id)
+                raise
         except BaseException:
-            self._forget(stream_id)
-            _count_out(self._streams_of, owner)
+            await journal.release(stream_id)
             raise
+        finally:
+            self._opening -= 1
         for observer in self._observers:
             request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
         log = (log or self._log).bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
         relay = Relay(self._source, request, rechunker, writer, self._limits, self._meter, log)
-        stream = self._streams[stream_id] = Stream(stream_id, owner, request, relay, log)
+        stream = self._streams[stream_id] = Stream(stream_id, principal, request, relay, log)
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
         stream.abandon(max(FIRST_READER, request.grace))
@@ -172,15 +173,21 @@ class Hub:
         return stream_id
 
     async def attach(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Subscription:
-        """Return a subscription to the records after number *after*. Raises UnknownStream or TooManyReaders."""
-        log = await self.log_of(stream_id, principal)
+        """Return a subscription to the records after number *after*.
+
+        Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
+        """
+        log = await self.log_of(stream_id, principal, after)
         if after > log.last:
             raise UnknownStream  # a record that this stream never had
         if principal.stream_id:
             # Whoever has its ticket reads on the owner's account.
             principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
         self.admit(principal)
-        return Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
+        subscription = Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
+        if self._draining and subscription.elsewhere:
+            raise Draining(retry_after=1)
+        return subscription
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
@@ -193,17 +200,36 @@ class Hub:
         """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
         log = await self.log_of(stream_id, principal)
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.task is not None:
-            stream.cancel()
-            await asyncio.wait([stream.task], timeout=1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOPPING):
+                if stream is None:
+                    self._journal.stop(stream_id)
+                elif stream.task is not None:
+                    stream.cancel()
+                    await asyncio.wait((stream.task,))
+                async with aclosing(log.read(log.last)) as rest:
+                    async for _ in rest:
+                        pass
         return log
 
-    async def log_of(self, stream_id: str, principal: Principal = ANYONE) -> Log:
-        """Return a stream's log. Raises UnknownStream, also if it is another principal's."""
-        log = await self._journal.open(stream_id)
+    async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
+        """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
+        log = await self._journal.open(stream_id, after)
         if principal.stream_id != stream_id and (principal.stream_id or principal.name != log.info.owner):
             raise UnknownStream
         return log
+
+    def presence(self, stream_id: str, change: int) -> None:
+        """Take note that another process has begun to read a stream (1), or that none of its readers is left (-1)."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.entered() if change > 0 else stream.left()
+
+    def stop(self, stream_id: str, error: StreamError | None) -> None:
+        """End a stream because another process asks for it, or with *error* because it is no longer ours to write."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.cancel() if error is None else stream.relay.stop(error)
 
     def entered(self, reader: Subscription) -> None:
         """Count a reader in."""
@@ -211,6 +237,8 @@ class Hub:
         self._readers_of[reader.principal.name] += 1
         self._meter.attached += 1
         self._meter.resumed += reader.after > 0
+        if self._draining and reader.elsewhere:  # it was let in just before
+            reader.dismiss()
 
     def left(self, reader: Subscription) -> None:
         """Count a reader out."""
@@ -219,24 +247,23 @@ class Hub:
 
     def evicted(self, stream_id: str, reason: str) -> None:
         """Take note that the journal no longer keeps a stream: its time is up, or there was no room for it."""
-        self._forget(stream_id)
         evicted = self._meter.evicted
         evicted[reason] += 1
         # That time is up is in the order of things; that there was no room is not.
         write = self._log.debug if reason == "time" else self._log.warning
         write("journal.evicted", stream_id=stream_id, reason=reason, so_far=evicted[reason])
 
-    def _forget(self, stream_id: str) -> None:
-        """Release a stream's idempotency key."""
-        key = self._key_of.pop(stream_id, None)
-        if key is not None:
-            del self._claims[key]
-
     async def drain(self, grace: float) -> None:
-        """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining."""
+        """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining.
+
+        Who reads what another process produces is sent away at once: any other serves it as well, and for longer.
+        """
         if not self._draining:
             self._draining = True
-            self._log.info("hub.draining", live=self.live, grace=grace)
+            away = [reader for reader in self._readers if reader.elsewhere]
+            self._log.info("hub.draining", live=self.live, dismissed=len(away), grace=grace)
+            for reader in away:
+                reader.dismiss()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
@@ -246,26 +273,20 @@ class Hub:
             async with asyncio.timeout(_LET_GO):
                 await self._idle.wait()
 
-    def _claimed(self, owner: str, key: Key) -> str | None:
-        claim = self._claims.get((owner, key.name))
-        if claim is None:
-            return None
-        if claim.fingerprint != key.fingerprint:
-            raise KeyReused
-        return claim.stream_id
-
     async def _produce(self, stream: Stream) -> None:
         try:
             await stream.relay.run()
         finally:
             stream.claim()
             del self._streams[stream.id]
-            _count_out(self._streams_of, stream.owner)
-            if stream.relay.first_token_ms is None:
-                self._forget(stream.id)  # nothing was answered, and nothing paid for: the same key may try again
             log_end(stream)
             count_end(stream, self._meter)
             try:
+                if stream.limited:
+                    await self._journal.vacate(stream.owner, stream.id)
+                if stream.relay.first_token_ms is None:
+                    # Nothing was answered, and nothing paid for: the same key may try again.
+                    await self._journal.release(stream.id)
                 for observer in self._observers:
                     await observer.ended(stream)
             finally:

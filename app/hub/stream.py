@@ -11,7 +11,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from app.meter import Meter
-from app.model import Done, Failure, StreamRequest, Usage
+from app.model import Done, Failure, Principal, StreamRequest, Usage
 from app.relay import Relay
 
 _CANCELLED = Done("cancelled")
@@ -37,6 +37,7 @@ class Stream:
         "attached",
         "grace",
         "id",
+        "limited",
         "log",
         "model",
         "orphaned",
@@ -48,10 +49,11 @@ class Stream:
     )
 
     def __init__(
-        self, stream_id: str, owner: str, request: StreamRequest, relay: Relay, log: FilteringBoundLogger
+        self, stream_id: str, principal: Principal, request: StreamRequest, relay: Relay, log: FilteringBoundLogger
     ) -> None:
         self.id = stream_id
-        self.owner = owner
+        self.owner = principal.name
+        self.limited = principal.allowance.streams > 0
         self.model = request.model
         self.grace = request.grace
         self.relay = relay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -22,10 +22,22 @@ class Readers(Protocol):
 class Subscription:
     """One reader of one stream: an async context manager around a cursor over batches of records.
 
-    Whoever sends the batches keeps the last one that went out in *sent*.
+    Whoever sends the batches keeps the last one that went out in *sent*, and sets `on_dismiss` to be told, once, that
+    the reader is to be sent away: it will find the rest of its stream in another process.
     """
 
-    __slots__ = ("_counted", "_cursor", "_stream", "after", "log", "principal", "sent", "stream_id")
+    __slots__ = (
+        "_counted",
+        "_cursor",
+        "_stream",
+        "after",
+        "dismissed",
+        "log",
+        "on_dismiss",
+        "principal",
+        "sent",
+        "stream_id",
+    )
 
     def __init__(
         self, readers: Readers, stream_id: str, log: Log, stream: Stream | None, after: int, principal: Principal
@@ -35,6 +47,8 @@ class Subscription:
         self.after = after
         self.principal = principal
         self.sent = Batch(after + 1, ())
+        self.dismissed = False
+        self.on_dismiss: Callable[[], object] | None = None
         self._counted = readers
         self._stream = stream
         self._cursor = log.read(after)
@@ -43,6 +57,17 @@ class Subscription:
     def exhausted(self) -> bool:
         """Whether there is nothing left to read, now or ever."""
         return self.log.ended and self.after >= self.log.last
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether what is still to come is produced by another process."""
+        return self._stream is None and not self.log.ended
+
+    def dismiss(self) -> None:
+        """Have the reader sent away."""
+        self.dismissed = True
+        if self.on_dismiss is not None:
+            self.on_dismiss()
 
     @property
     def lag(self) -> int:

@@ -48,6 +48,10 @@ class Log(Protocol):
         """Whether that record is terminal."""
         ...
 
+    def records(self, after: int, last: int) -> Sequence[Event]:
+        """Return the records after number *after*, up to *last*."""
+        ...
+
     def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
         """Return a cursor over the records after number *after*: history first, then live, ending with the terminal.
 
@@ -57,12 +61,45 @@ class Log(Protocol):
 
 
 class Journal(Protocol):
-    """Every stream's log."""
+    """Every stream's log, and what else has to be known wherever a stream may be asked for."""
 
-    async def create(self, stream_id: str, info: StreamInfo) -> Writer:
-        """Begin the log of a new stream. Raises Overloaded if there is no room for it."""
+    @property
+    def ready(self) -> bool:
+        """Whether new streams can be kept."""
         ...
 
-    async def open(self, stream_id: str) -> Log:
-        """Return a stream's log. Raises UnknownStream, also for one that is no longer kept."""
+    async def create(self, stream_id: str, info: StreamInfo) -> Writer:
+        """Begin the log of a new stream. Raises Overloaded if there is no room for it, or JournalDown."""
+        ...
+
+    async def open(self, stream_id: str, after: int = 0) -> Log:
+        """Return a stream's log, with record number *after* if there is one.
+
+        A reader may have been given that record by another process, and come here before it has. Raises UnknownStream,
+        also for a log that is no longer kept, or JournalDown.
+        """
+        ...
+
+    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
+        """Claim an idempotency key for a stream that is about to be created.
+
+        Return None, or the id of the stream that has it already. Raises KeyReused if that came with another
+        *fingerprint*, or JournalDown. A claim ends with its stream's log.
+        """
+        ...
+
+    async def release(self, stream_id: str) -> None:
+        """Give up the claim that was made for a stream, if there was one. Raises nothing."""
+        ...
+
+    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
+        """Count a live stream of *owner*'s in, and return True; or False if there are *limit* already."""
+        ...
+
+    async def vacate(self, owner: str, stream_id: str) -> None:
+        """Count it out. Raises nothing."""
+        ...
+
+    def stop(self, stream_id: str) -> None:
+        """Ask for the end of a stream that another process produces."""
         ...

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
-from app.errors import Overloaded, StreamTooLarge, UnknownStream
+from app.errors import KeyReused, Overloaded, StreamTooLarge, UnknownStream
 from app.model import TERMINAL, Batch, Delta, Event, StreamInfo
 
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends, yet no send is huge.
@@ -42,12 +44,43 @@ class Bounds:
     seconds: float
 
 
+class Accounts(Protocol):
+    """Who keeps the accounts of logs."""
+
+    def grow(self, log: MemoryLog, size: int, *, unbounded: bool) -> None:
+        """Account for *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
+        ...
+
+    def end(self, log: MemoryLog) -> None:
+        """Note that *log* has its terminal record."""
+        ...
+
+    def hold(self, log: MemoryLog) -> None:
+        """Account for an evicted log that is read once more."""
+        ...
+
+    def let_go(self, log: MemoryLog) -> None:
+        """Account for a log that nobody holds any more."""
+        ...
+
+
 class MemoryLog:
     """One stream's log: its writer, and what its readers read."""
 
-    __slots__ = ("_journal", "_kept", "_readers", "_waiters", "ended", "ended_at", "id", "info", "kept", "size")
+    __slots__ = (
+        "_journal",
+        "_kept",
+        "_readers",
+        "_waiters",
+        "ended",
+        "ended_at",
+        "id",
+        "info",
+        "kept",
+        "size",
+    )
 
-    def __init__(self, journal: MemoryJournal, stream_id: str, info: StreamInfo) -> None:
+    def __init__(self, journal: Accounts, stream_id: str, info: StreamInfo) -> None:
         self.id = stream_id
         self.info = info
         self.size = 0
@@ -68,6 +101,11 @@ class MemoryLog:
         return len(self._kept)
 
     @property
+    def reading(self) -> int:
+        """How many cursors there are."""
+        return self._readers
+
+    @property
     def pinned(self) -> bool:
         """Whether it is in memory: kept, or read by someone who began before it was evicted."""
         return self.kept or self._readers > 0
@@ -75,11 +113,18 @@ class MemoryLog:
     def append(self, events: Sequence[Event]) -> None:
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
-        terminal = isinstance(events[-1], TERMINAL)
-        kept: list[_Kept] = [event.text if type(event) is Delta else event for event in events]
-        self._journal.grow(self, sum(map(_size, kept)), unbounded=terminal)
-        self._kept += kept
-        if terminal:
+        self.reserve(events)
+        self.publish(events)
+
+    def reserve(self, events: Sequence[Event]) -> None:
+        """Account for *events*, which `publish` will make readable. Raises StreamTooLarge or Overloaded."""
+        size = sum([_size(event.text if type(event) is Delta else event) for event in events])
+        self._journal.grow(self, size, unbounded=isinstance(events[-1], TERMINAL))
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Make *events* readable."""
+        self._kept += [event.text if type(event) is Delta else event for event in events]
+        if isinstance(events[-1], TERMINAL):
             self.ended = True
             self._journal.end(self)
         if self._waiters:
@@ -88,17 +133,27 @@ class MemoryLog:
                 if not waiter.done():
                     waiter.set_result(None)
 
+    def extend(self, events: Sequence[Event]) -> None:
+        """Append *events* that are bounded where they were made."""
+        size = sum([_size(event.text if type(event) is Delta else event) for event in events])
+        self._journal.grow(self, size, unbounded=True)
+        self.publish(events)
+
+    def records(self, after: int, last: int) -> list[Event]:
+        """Return the records after number *after*, up to *last*."""
+        return [Delta(it) if isinstance(it, str) else it for it in self._kept[after:last]]
+
     async def drain(self) -> None:
         """Return at once: memory is never behind."""
 
     async def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
         kept = self._kept
         create_future = asyncio.get_running_loop().create_future
-        self._readers += 1
+        self.entered()
         try:
             while True:
                 if after < len(kept):
-                    events = [Delta(it) if isinstance(it, str) else it for it in kept[after : self._batch_end(after)]]
+                    events = self.records(after, self._batch_end(after))
                     yield Batch(after + 1, events)
                     after += len(events)
                 elif self.ended:
@@ -112,9 +167,19 @@ class MemoryLog:
             self._waiters = [waiter for waiter in self._waiters if not waiter.cancelled()]
             raise
         finally:
-            self._readers -= 1
-            if not self.pinned:
-                self._journal.let_go(self)
+            self.left()
+
+    def entered(self) -> None:
+        """Count a cursor in."""
+        if not self.pinned:
+            self._journal.hold(self)  # whoever opened it before it was evicted begins to read only now
+        self._readers += 1
+
+    def left(self) -> None:
+        """Count a cursor out."""
+        self._readers -= 1
+        if not self.pinned:
+            self._journal.let_go(self)
 
     def _batch_end(self, start: int) -> int:
         kept = self._kept
@@ -139,7 +204,11 @@ class MemoryJournal:
         self._on_evict = on_evict
         self._logs: dict[str, MemoryLog] = {}
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
+        self._claims: dict[tuple[str, str], tuple[bytes, str]] = {}  # by owner and name: fingerprint and stream
+        self._claim_of: dict[str, tuple[str, str]] = {}
+        self._slots: dict[str, set[str]] = {}  # live streams, by owner
         self._sweep: asyncio.TimerHandle | None = None
+        self.ready = True
         self.size = 0
 
     def __repr__(self) -> str:
@@ -156,33 +225,107 @@ class MemoryJournal:
         log = self._logs[stream_id] = MemoryLog(self, stream_id, info)
         return log
 
-    async def open(self, stream_id: str) -> MemoryLog:
+    async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
         log = self._logs.get(stream_id)
         if log is None:
             raise UnknownStream
         return log
 
+    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
+        known = self._claims.get((owner, name))
+        if known is None:
+            self._claims[owner, name] = fingerprint, stream_id
+            self._claim_of[stream_id] = owner, name
+            return None
+        if known[0] != fingerprint:
+            raise KeyReused
+        return known[1]
+
+    async def release(self, stream_id: str) -> None:
+        self._release(stream_id)
+
+    def _release(self, stream_id: str) -> None:
+        key = self._claim_of.pop(stream_id, None)
+        if key is not None:
+            del self._claims[key]
+
+    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
+        slots = self._slots.get(owner, set())
+        if len(slots) >= limit:
+            return False
+        self._slots.setdefault(owner, slots).add(stream_id)
+        return True
+
+    async def vacate(self, owner: str, stream_id: str) -> None:
+        slots = self._slots.get(owner, set())
+        slots.discard(stream_id)
+        if not slots:
+            self._slots.pop(owner, None)  # there is no end to names
+
+    def stop(self, stream_id: str) -> None:
+        """Do nothing: there is no other process."""
+
+    def get(self, stream_id: str) -> MemoryLog | None:
+        """Return a stream's log, or None."""
+        return self._logs.get(stream_id)
+
+    def adopt(self, log: MemoryLog) -> None:
+        """Keep a log that was not created here. Raises Overloaded if there is no room for it."""
+        if not self._make_room(min(_ROOM, self._bounds.total // 8)):
+            raise Overloaded(retry_after=1)
+        self._logs[log.id] = log
+
+    def readopt(self, log: MemoryLog) -> None:
+        """Keep a live log again that was dropped."""
+        if not log.kept:
+            if not log.pinned:
+                self.hold(log)
+            log.kept = True
+            self._logs[log.id] = log
+
+    def drop(self, log: MemoryLog) -> None:
+        """Keep a log no longer."""
+        if log.kept:
+            del self._logs[log.id]
+            self._ended.pop(log.id, None)
+            log.kept = False
+            if not log.pinned:
+                self.let_go(log)
+
     def grow(self, log: MemoryLog, size: int, *, unbounded: bool) -> None:
         """Account for *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
-        if not unbounded:
-            if log.size + size > self._bounds.stream:
-                raise StreamTooLarge
-            if self.size + size > self._bounds.total and not self._make_room(size):
-                raise Overloaded(retry_after=1)
+        if not unbounded and log.size + size > self._bounds.stream:
+            raise StreamTooLarge
+        if self.size + size > self._bounds.total and not self._make_room(size) and not unbounded:
+            raise Overloaded(retry_after=1)
         log.size += size
         self.size += size
 
     def end(self, log: MemoryLog) -> None:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""
+        if not log.kept:
+            return
         log.ended_at = asyncio.get_running_loop().time()
         self._ended[log.id] = log
         while len(self._ended) > self._bounds.ended:
             self._evict("count")
         self._arm()
 
+    def hold(self, log: MemoryLog) -> None:
+        """Account for an evicted log that is read once more."""
+        self.size += log.size
+
     def let_go(self, log: MemoryLog) -> None:
         """Account for a log that nobody holds any more."""
         self.size -= log.size
+
+    @asynccontextmanager
+    async def serving(self, owner: object) -> AsyncIterator[None]:
+        """Forget everything at the end of the block. (There is nobody to serve but this process.)"""
+        try:
+            yield
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Forget everything, without a word."""
@@ -200,6 +343,7 @@ class MemoryJournal:
     def _evict(self, reason: str) -> None:
         stream_id, log = next(iter(self._ended.items()))
         del self._ended[stream_id], self._logs[stream_id]
+        self._release(stream_id)
         log.kept = False
         if not log.pinned:
             self.let_go(log)

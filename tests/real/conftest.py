@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 
 from tests.real.browser import chromium
 from tests.real.processes import Server, launch, launch_nginx, launch_simulator
+from tests.real.redis import RedisServer, launch_redis
 
 Start = Callable[..., Server]
 
@@ -58,3 +59,13 @@ def start_simulator(processes: list[Server], tmp_path: Path) -> Start:
 @pytest.fixture
 def start_nginx(processes: list[Server], tmp_path: Path) -> Start:
     return _starting(processes, launch_nginx, tmp_path)
+
+
+@pytest.fixture
+def start_redis(processes: list[Server], tmp_path: Path) -> Callable[..., RedisServer]:
+    def start(*options: str) -> RedisServer:
+        server = launch_redis(tmp_path, *options)
+        processes.append(server)
+        return server
+
+    return start

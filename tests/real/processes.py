@@ -84,21 +84,25 @@ class Server(Process):
 
 
 def launch(directory: Path, upstream: Server | str | None = None, **settings: Any) -> Server:
-    """Start `chat-sse serve` with *settings* as environment; without an upstream it brings its simulator along."""
+    """Start `chat-sse serve` with *settings* as environment; without an upstream it brings its simulator along.
+
+    It gets a free port, unless `port` is among them.
+    """
+    port = settings.pop("port", 0)
     env = {f"CHAT_SSE_{name.upper()}": str(value) for name, value in settings.items()}
     if upstream is not None:
         env["OPENAI_BASE_URL"] = upstream if isinstance(upstream, str) else upstream.url
-    service = Server(_app("serve"), _log(directory, "service"), env)
+    service = Server(_app("serve", port=port), log_file(directory, "service"), env)
     return service.listening(r"listens on (http://\S+?),? ")
 
 
 def launch_simulator(directory: Path) -> Server:
     """Start `chat-sse simulate`; its url includes /v1."""
-    return Server(_app("simulate"), _log(directory, "simulator")).listening(r"listens on (http://\S+)")
+    return Server(_app("simulate"), log_file(directory, "simulator")).listening(r"listens on (http://\S+)")
 
 
-def launch_nginx(directory: Path, service: Server) -> Server:
-    """Start the real nginx with deploy/nginx.conf itself; only ports and paths are replaced."""
+def launch_nginx(directory: Path, *services: Server) -> Server:
+    """Start the real nginx with deploy/nginx.conf itself, before all *services*; only ports and paths are replaced."""
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
     port = free_port()
     config = (ROOT / "deploy" / "nginx.conf").read_text()
@@ -108,14 +112,14 @@ def launch_nginx(directory: Path, service: Server) -> Server:
         ("/var/log/nginx/error.log warn", "stderr info"),
         ("/var/log/nginx/access.log", str(directory / "access.log")),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{service.port};"),
+        ("server 127.0.0.1:8000;", " ".join(f"server 127.0.0.1:{service.port};" for service in services)),
         ("worker_processes auto;", "worker_processes 1;"),
     ):
         assert config.count(old) == 1, old
         config = config.replace(old, new)
     path = directory / "nginx.conf"
     path.write_text(config)
-    server = Server([binary, "-p", str(directory), "-c", str(path)], _log(directory, "nginx"))
+    server = Server([binary, "-p", str(directory), "-c", str(path)], log_file(directory, "nginx"))
     server.url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: _accepts(port) or server.popen.poll() is not None)
@@ -126,11 +130,11 @@ def launch_nginx(directory: Path, service: Server) -> Server:
     return server
 
 
-def _app(*command: str) -> list[str]:
-    return [sys.executable, "-m", "app", *command, "--port", "0"]
+def _app(*command: str, port: int = 0) -> list[str]:
+    return [sys.executable, "-m", "app", *command, "--port", str(port)]
 
 
-def _log(directory: Path, name: str) -> Path:
+def log_file(directory: Path, name: str) -> Path:
     return directory / f"{name}-{secrets.token_hex(4)}.log"
 
 

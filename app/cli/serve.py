@@ -1,0 +1,129 @@
+"""`chat-sse serve`: one process that serves, or one that supervises several which do."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from app import __version__
+from app.cli.process import allow_many_sockets, listen, run, say, url
+from app.main import compose
+from app.server import Server
+from app.settings import PREFIX, Settings, SettingsError, load
+from app.telemetry import configure
+from app.workers import Supervisor, Workers
+
+# Where the package lies: the working directory, if it is run from its source.
+_HOME = Path(__file__).parent.parent.parent
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    names = ("host", "port", "workers")
+    settings = load(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
+    log = configure(settings.log_level, settings.log_format)
+    number: int | None = arguments.worker
+    several = number is not None or settings.workers > 1
+    if several and settings.journal == "memory":
+        raise SettingsError(
+            f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
+            "redis://HOST:PORT/DB, or run one process."
+        )
+    if number is not None:
+        inherited = [fd for fd in (arguments.listener, arguments.metrics_listener) if fd is not None]
+        supervisor = Supervisor(arguments.control)
+        listeners = [socket.socket(fileno=descriptor) for descriptor in inherited]
+        run(_serve(settings, log.bind(worker=number), lambda: listeners, supervisor))
+        return 0
+    if several:
+        return _supervise(settings, log)
+    _warn_of_tickets(settings, log)
+    run(_serve(settings, log, lambda: [_listen(settings), *_metrics_listeners(settings)]))
+    return 0
+
+
+async def _serve(
+    settings: Settings,
+    log: FilteringBoundLogger,
+    listeners: Callable[[], Sequence[socket.socket]],
+    supervisor: Supervisor | None = None,
+) -> None:
+    # Half of them for readers: the other half is upstream's.
+    max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
+    async with compose(settings, log) as service:
+        listener, *others = listeners()
+        upstream = service.upstream
+        if settings.simulated:
+            upstream = "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
+        where = url(*listener.getsockname()[:2])
+
+        def announce() -> None:
+            if supervisor is None:
+                say(f"chat-sse {__version__} listens on {where}, upstream: {upstream}")
+            else:
+                supervisor.accepting(server.retire, server.abandon)
+            # What was made until now stays; looking at it again and again is what makes a collection long. And a delta
+            # makes a few objects that die at once, so collections need not be as frequent as the default has them.
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 100)
+
+        server = Server(service.app, service.hub, settings.shutdown_grace, announce, max_connections)
+        await server.run_on(listener, *others)
+
+
+def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
+    with ExitStack() as held:
+        listener = held.enter_context(_listen(settings))
+        metrics = [held.enter_context(other) for other in _metrics_listeners(settings)]
+        host, port = listener.getsockname()[:2]
+        fixed = {"HOST": settings.host, "PORT": str(port)}  # whatever .env may say when a worker reads it again
+        if settings.secret is None:
+            fixed["SECRET"] = secrets.token_urlsafe(32)
+        fixed = {f"{PREFIX}{name}": value for name, value in fixed.items()}
+        environment = {name: value for name, value in os.environ.items() if name.upper() not in fixed} | fixed
+        # -P: only where we are run from our source is the working directory a place to import from.
+        command = [sys.executable, *(() if Path.cwd() == _HOME else ("-P",)), "-m", "app", "serve"]
+
+        def spawn(number: int, control: int) -> subprocess.Popen[bytes]:
+            given = {"--control": control, "--listener": listener.fileno()}
+            if metrics:
+                given["--metrics-listener"] = metrics[number].fileno()
+            options = [str(part) for option in given.items() for part in option]
+            return subprocess.Popen(  # noqa: S603 - ourselves
+                [*command, "--worker", str(number), *options],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=tuple(given.values()),
+                process_group=0,  # what the terminal sends to all at once, such as Ctrl-C, is for the supervisor to say
+            )
+
+        where = url(host, port)
+        workers = Workers(settings.workers, spawn, settings.shutdown_grace, log)
+        return workers.run(lambda: say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers"))
+
+
+def _listen(settings: Settings) -> socket.socket:
+    return listen(settings.host, settings.port, settings.reader_timeout)
+
+
+def _metrics_listeners(settings: Settings) -> list[socket.socket]:
+    if not settings.metrics_port:
+        return []
+    ports = range(settings.metrics_port, settings.metrics_port + settings.workers)
+    return [listen(settings.host, port, settings.reader_timeout) for port in ports]
+
+
+def _warn_of_tickets(settings: Settings, log: FilteringBoundLogger) -> None:
+    credentials = settings.api_keys or settings.jwt_secret or settings.jwt_key_file or settings.jwt_jwks_url
+    if settings.journal != "memory" and settings.secret is None and (credentials or settings.config):
+        log.warning("secret.missing", advice=f"set {PREFIX}SECRET: no other process knows the tickets of this one")

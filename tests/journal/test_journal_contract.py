@@ -1,0 +1,199 @@
+"""What every journal promises, whatever its engine."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from app.errors import KeyReused, StreamTooLarge, UnknownStream
+from app.journal import Journal
+from app.model import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from tests.journal.processes import DONE, INFO, opened, read
+
+pytestmark = pytest.mark.anyio
+
+USAGE = Usage({"prompt_tokens": 3, "details": {"cached": 1, "more": [1, 2.5, None, "x"]}}, True)
+EVERY: list[Event] = [
+    Start("m", 1750000000, "second"),
+    Delta("Hallo \u2028 \n\r\t\0 \U0001f600"),
+    Reasoning("hm"),
+    Refusal("no"),
+    ToolCall(1, "call_1", "f", '{"a":'),
+    Done("other", "odd", USAGE, "m-1", 12, 345),
+]
+
+
+async def test_read_live(journal: Journal) -> None:
+    """Many readers that wait at the end get every batch, in order, and stop after the terminal record."""
+    writer = await journal.create("s", INFO)
+    readers = [asyncio.create_task(opened(journal)) for _ in range(20)]
+    expected: list[Event] = []
+    log = await journal.open("s")
+    for number in range(5):
+        events: list[Event] = [Delta(f"{number}a"), Delta(f"{number}b")]
+        expected += events
+        async with aclosing(log.read(log.last)) as cursor:
+            writer.append(events)
+            assert (await anext(cursor)).events == events
+    writer.append([DONE])
+    assert await asyncio.gather(*readers) == [[*expected, DONE]] * 20
+    assert (log.last, log.ended, log.info) == (11, True, INFO)
+
+
+async def test_every_event(journal: Journal) -> None:
+    """Every kind of event comes out as it went in, from every position, and numbers are dense."""
+    writer = await journal.create("s", INFO)
+    for event in EVERY:
+        writer.append([event])
+    assert await opened(journal) == EVERY
+    for after in range(len(EVERY) + 1):
+        assert await opened(journal, after=after) == EVERY[after:]
+
+
+async def test_failure(journal: Journal) -> None:
+    """A failure is as terminal as an answer, and keeps its fields."""
+    failure = Failure("m", "t", "c", True, 502, "p", 1.5, USAGE)
+    writer = await journal.create("s", INFO)
+    writer.append([Delta("x"), failure])
+    assert await opened(journal) == [Delta("x"), failure]
+
+
+async def test_nothing_follows_the_end(journal: Journal) -> None:
+    """Appending to an ended stream is a programming error."""
+    writer = await journal.create("s", INFO)
+    writer.append([DONE])
+    with pytest.raises(RuntimeError):
+        writer.append([Delta("x")])
+    assert await opened(journal) == [DONE]
+
+
+async def test_stream_too_large(journal: Journal) -> None:
+    """A batch that would outgrow the bound is refused whole; the terminal record is taken all the same."""
+    writer = await journal.create("s", INFO)
+    writer.append([Delta("x")])
+    with pytest.raises(StreamTooLarge):
+        writer.append([Delta("y"), Delta("z" * (1 << 20))])
+    writer.append([DONE])
+    assert await opened(journal) == [Delta("x"), DONE]
+
+
+async def test_a_long_log(journal: Journal) -> None:
+    """Ten thousand records come out as they went in, while they are written and afterwards."""
+    writer = await journal.create("s", INFO)
+    reader = asyncio.create_task(opened(journal))
+    expected: list[Event] = []
+    for start in range(0, 10_000, 50):
+        events = [Delta(f"{number} ") for number in range(start, start + 50)]
+        writer.append(events)
+        expected += events
+        await writer.drain()
+    writer.append([DONE])
+    assert await reader == [*expected, DONE]
+    assert await opened(journal, after=9_990) == [*expected[9_990:], DONE]
+
+
+async def test_unknown(journal: Journal) -> None:
+    """A stream that never was is refused."""
+    with pytest.raises(UnknownStream):
+        await journal.open("s")
+
+
+async def test_a_reader_that_leaves(journal: Journal) -> None:
+    """Readers that are cancelled while they wait disturb nobody."""
+    writer = await journal.create("s", INFO)
+    log = await journal.open("s")
+    leaving = [asyncio.create_task(read(log)) for _ in range(50)]
+    staying = asyncio.create_task(read(log))
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.wait(leaving)
+    writer.append([Delta("x"), DONE])
+    assert await staying == [Delta("x"), DONE]
+
+
+async def test_a_read_log_is_accounted_for(journal: Journal) -> None:
+    """Memory is counted as long as a log is kept or read, and not twice when it is read after its eviction."""
+    for number in range(101):
+        writer = await journal.create(f"s{number}", INFO)
+        if number == 0:
+            first = await journal.open("s0")
+        writer.append([Delta("x" * 1000), DONE])
+        await opened(journal, f"s{number}")
+    kept = journal.size  # type: ignore[attr-defined]
+    assert len(await read(first)) == 2
+    assert journal.size == kept  # type: ignore[attr-defined]
+    async with aclosing(first.read()) as cursor:
+        await anext(cursor)
+        assert journal.size > kept  # type: ignore[attr-defined]
+
+
+async def test_claims(journal: Journal) -> None:
+    """A key is one stream's; with the same body it leads there, with another it is refused; owners do not collide."""
+    assert await journal.claim("ann", "k", b"1", "s") is None
+    await journal.create("s", INFO)
+    assert await journal.claim("ann", "k", b"1", "t") == "s"
+    with pytest.raises(KeyReused):
+        await journal.claim("ann", "k", b"2", "t")
+    assert await journal.claim("bob", "k", b"2", "t") is None
+    assert await journal.claim("an", "nk", b"3", "u") is None
+
+
+async def test_release(journal: Journal) -> None:
+    """A claim that was given up can be made anew; giving up what was never claimed does nothing."""
+    assert await journal.claim("ann", "k", b"1", "s") is None
+    await journal.release("t")
+    await journal.release("s")
+    assert await journal.claim("ann", "k", b"2", "t") is None
+    await journal.release("s")
+    await journal.create("t", INFO)
+    assert await journal.claim("ann", "k", b"2", "u") == "t"
+
+
+async def test_release_after_the_end(journal: Journal) -> None:
+    """A stream that has ended can still give its claim up: whoever paid nothing may try again."""
+    assert await journal.claim("ann", "k", b"1", "s") is None
+    (await journal.create("s", INFO)).append([Failure("m", "t", "c", True, 502)])
+    await opened(journal)
+    await journal.release("s")
+    assert await journal.claim("ann", "k", b"1", "t") is None
+
+
+async def test_slots(journal: Journal) -> None:
+    """As many as the limit are let in, each owner's own; a refusal takes no slot, and leaving frees one."""
+    assert [await journal.occupy("ann", name, 2) for name in "abcd"] == [True, True, False, False]
+    assert await journal.occupy("bob", "e", 1)
+    await journal.vacate("ann", "c")  # it had none
+    assert not await journal.occupy("ann", "c", 2)
+    await journal.vacate("ann", "a")
+    assert await journal.occupy("ann", "c", 2)
+    assert not await journal.occupy("ann", "a", 2)
+
+
+async def test_a_rush_for_slots(journal: Journal) -> None:
+    """Of many that ask at once, exactly as many as the limit get in."""
+    answers = await asyncio.gather(*[journal.occupy("ann", str(number), 7) for number in range(30)])
+    assert sum(answers) == 7
+
+
+async def test_a_rush_for_a_key(journal: Journal) -> None:
+    """Of many that claim one key at once, exactly one gets it, and all others are led to its stream."""
+
+    async def claim(stream_id: str) -> str | None:
+        known = await journal.claim("ann", "k", b"1", stream_id)
+        if known is None:
+            await journal.create(stream_id, INFO)
+        return known
+
+    answers = await asyncio.gather(*[claim(f"s{number}") for number in range(20)])
+    assert answers.count(None) == 1
+    assert set(answers) == {None, f"s{answers.index(None)}"}
+
+
+async def test_stop_of_an_unknown_stream(journal: Journal) -> None:
+    """Asking for the end of a stream that nobody has does nothing."""
+    journal.stop("s")
+    with pytest.raises(UnknownStream):
+        await journal.open("s")
