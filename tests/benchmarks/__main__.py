@@ -19,15 +19,20 @@ SCENARIOS = (
     Scenario("many", 200),
     Scenario("most", 1000, ramp=5.0, settle=1.0, rounds=2, direct_rounds=1),
 )
+# Beside them, at 1,000 streams, less of each: two services and Redis want more than the two cores of a small machine.
+JOURNALS = (*SCENARIOS[:2], replace(SCENARIOS[2], rate=10))
 QUICK: dict[str, Any] = {"settle": 0.4, "window": 1.5, "probing": 0.6, "probes": 15, "rounds": 2, "direct_rounds": 1}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; the status is 1 if a stream was lost."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks", description="The service beside a bare nginx, on this machine, now."
+        prog="python -m tests.benchmarks", description="What the service costs, on this machine, now."
     )
-    parser.add_argument("--quick", action="store_true", help="20 and 200 streams, short windows: under 45 seconds")
+    parser.add_argument("--quick", action="store_true", help="20 and 200 streams, short windows: about a minute")
+    parser.add_argument(
+        "--journals", action="store_true", help="Redis beside memory, instead of the service beside a bare nginx"
+    )
     parser.add_argument(
         "--streams", type=int, nargs="+", metavar="N", help="how many live streams (default: 20 200 1000)"
     )
@@ -36,15 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [
         row
         for streams in arguments.streams or ((20, 200) if arguments.quick else (20, 200, 1000))
-        for row in play(scenario(streams, arguments.rate, arguments.quick))
+        for row in play(
+            scenario(streams, arguments.rate, arguments.quick, arguments.journals), journals=arguments.journals
+        )
     ]
     print(f"{head()}\n\n{tables(found)}")
     return 1 if any(row.lost for row in found) else 0
 
 
-def scenario(streams: int, rate: float | None = None, quick: bool = False) -> Scenario:
+def scenario(streams: int, rate: float | None = None, quick: bool = False, journals: bool = False) -> Scenario:
     """Return the scenario of so many *streams*: a named one, or one after the next larger that has a name."""
-    found = next((each for each in SCENARIOS if streams <= each.streams), SCENARIOS[-1])
+    named = JOURNALS if journals else SCENARIOS
+    found = next((each for each in named if streams <= each.streams), named[-1])
     if streams != found.streams:
         found = replace(found, name=f"{streams}", streams=streams)
     if rate:
@@ -52,13 +60,17 @@ def scenario(streams: int, rate: float | None = None, quick: bool = False) -> Sc
     return replace(found, **QUICK) if quick else found
 
 
-def play(chosen: Scenario) -> list[Row]:
-    """Play one scenario, nginx and the service in turns and each first as often, and return its rows."""
-    played: dict[Via, list[Seen]] = {"direct": [], "nginx": [], "service": []}
-    with tempfile.TemporaryDirectory(prefix="chat-sse-benchmark-") as directory, stage(Path(directory)) as ready:
+def play(chosen: Scenario, *, journals: bool = False) -> list[Row]:
+    """Play one scenario, those that are compared in turns and each first as often, and return its rows."""
+    compared: list[Via] = ["service", "redis", "elsewhere"] if journals else ["nginx", "service"]
+    played: dict[Via, list[Seen]] = {via: [] for via in [*compared, "direct"]}
+    with (
+        tempfile.TemporaryDirectory(prefix="chat-sse-benchmark-") as directory,
+        stage(Path(directory), journals=journals) as ready,
+    ):
         ready.warm_up()
         for number in range(chosen.rounds):
-            order: list[Via] = ["nginx", "service"] if number % 2 == 0 else ["service", "nginx"]
+            order = compared[:: 1 if number % 2 == 0 else -1]
             if number < chosen.direct_rounds:
                 order.append("direct")
             for via in order:

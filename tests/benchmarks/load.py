@@ -27,30 +27,48 @@ from tests.benchmarks.plan import Plan, Scenario, Seen, Via
 SAMPLED = 20  # streams; at 50 deltas a second 4 s of them are 4,000 latencies
 _PATIENCE = 3.0  # seconds without any delta or end, after which nothing more is expected
 _STAMP = re.compile(rb"(\d{16});")
+_STREAM_ID = re.compile(rb"\r\nx-stream-id: ([\w-]+)\r\n", re.IGNORECASE)
 _END = b"0\r\n\r\n"
 
 
-def request(via: Via, model: str) -> bytes:
+def request(via: Via, model: str, accept: str = "*/*") -> bytes:
     """Return a whole HTTP request for *model*: the service's own, or the one that the service sends upstream."""
     where = b"/v1/chat"
     body: dict[str, Any] = {"prompt": "What time is it?", "model": model}
-    if via != "service":
+    if via in ("direct", "nginx"):
         where = b"/v1/chat/completions"
         body = {"model": model, "messages": [{"role": "user", "content": body["prompt"]}], "stream": True}
         body["stream_options"] = {"include_usage": True}
     content = json.dumps(body).encode()
     return (
-        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-    ) % (where, len(content), content)
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\naccept: %b\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b"
+    ) % (where, accept.encode(), len(content), content)
+
+
+async def start(port: int, model: str) -> bytes:
+    """Start a stream on *port* without reading it there, and return the request that reads it anywhere."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request("elsewhere", model, "application/json"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if found := _STREAM_ID.search(head):
+            return b"GET /v1/streams/%b HTTP/1.1\r\nhost: localhost\r\n\r\n" % found[1]
+        raise ConnectionError(head.partition(b"\r\n")[0].decode("latin-1"))
+    finally:
+        writer.close()
 
 
 class Stream(asyncio.Protocol):
-    """One request for *wanted* deltas, over a connection of its own."""
+    """One stream of *wanted* deltas, over a connection of its own; started on *origin*, if that is given."""
 
     transport: asyncio.Transport
 
-    def __init__(self, via: Via, rate: float, wanted: int) -> None:
-        self._ask = request(via, f"clock?first=0&rate={rate:g}&tokens={wanted}")
+    def __init__(self, via: Via, rate: float, wanted: int, origin: int = 0) -> None:
+        self._model = f"clock?first=0&rate={rate:g}&tokens={wanted}"
+        self._via: Via = via
+        self._origin = origin
+        self._starting: asyncio.Task[None] | None = None
         self._head: bytes | None = b""
         self._ending = b""
         self.wanted = wanted
@@ -66,7 +84,16 @@ class Stream(asyncio.Protocol):
     def ask(self) -> None:
         """Send the request."""
         self.asked = monotonic_ns()
-        self.transport.write(self._ask)
+        if self._origin:
+            self._starting = asyncio.create_task(self._start())
+        else:
+            self.transport.write(request(self._via, self._model))
+
+    async def _start(self) -> None:
+        try:
+            self.transport.write(await start(self._origin, self._model))
+        except (OSError, EOFError) as error:
+            self._end(f"not started: {error}")
 
     def data_received(self, data: bytes) -> None:
         if self.reads is not None:
@@ -120,6 +147,7 @@ class Run:
         self._scenario: Scenario = plan.scenario
         self._via = plan.via
         self._port = plan.port
+        self._start_on = plan.origin
         self._watch = {**plan.watch, "load": [os.getpid()]}
         self._loop = asyncio.get_running_loop()
         self._origin = 0.0
@@ -150,7 +178,7 @@ class Run:
 
     async def _open(self, wanted: int) -> Stream:
         _, stream = await self._loop.create_connection(
-            lambda: Stream(self._via, self._scenario.rate, wanted), "127.0.0.1", self._port
+            lambda: Stream(self._via, self._scenario.rate, wanted, self._start_on), "127.0.0.1", self._port
         )
         return stream
 

@@ -6,7 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-Via = Literal["direct", "nginx", "service"]  # what is between the simulator and the load client
+# What is between the simulator and the load client: nothing, a proxy, the service with its journal in memory, with its
+# journal in Redis, and two such processes, of which one produces what the other is read on.
+Via = Literal["direct", "nginx", "service", "redis", "elsewhere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,7 @@ class Scenario:
 
     Streams are opened evenly over *ramp* seconds; after *settle* more comes the *window* in which processor time,
     deltas and one-way latency are taken, and after that *probing*, for first tokens. All streams end together.
-    *rounds* is how often nginx and the service take turns, *direct_rounds* how often there is nothing in between.
+    *rounds* is how often those that are compared take turns, *direct_rounds* how often there is nothing in between.
     """
 
     name: str
@@ -38,12 +40,16 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: *scenario* via what listens on *port*. *watch* are the processes to account for."""
+    """One run: *scenario* via what listens on *port*. *watch* are the processes to account for.
+
+    Streams are started on *origin* and read on *port*, if that is another.
+    """
 
     scenario: Scenario
     via: Via
     port: int
     watch: dict[str, list[int]]
+    origin: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self:

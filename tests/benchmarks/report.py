@@ -1,7 +1,8 @@
-"""What the runs of a scenario come to: medians with their spread, ratios of paired runs, and a warning where it is due.
+"""What the runs of a scenario come to: medians with their spread, ratios of paired runs, a warning where it is due.
 
-- *CPU a delta*: processor time of the process tree in the window, over the deltas the client got in it. Its ratio to
-  nginx is taken between the two runs that followed each other, because the machine's speed drifts.
+- *CPU a delta*: processor time of the process tree in the window, over the deltas the client got in it; of two
+  services, both. Its ratio to what is first in the table is taken between runs of the same round, because the
+  machine's speed drifts.
 - *added one-way*: percentile of the time from the simulator's stamp to the client's read, less the same percentile with
   nothing in between. *Added to the first token*: likewise, from request to first delta on an open connection, with
   no delay upstream, while the other streams run.
@@ -28,6 +29,7 @@ from tests.benchmarks.plan import Scenario, Seen, Via
 _CORES = os.cpu_count() or 1
 _BUSY = 0.93  # of one core: what a process of one thread cannot exceed for long
 _BEHIND = 0.97  # of the deltas asked for
+_WATCHED = ("via", "reader", "redis", "simulator", "load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Row:
 
 
 def rows(scenario: Scenario, played: dict[Via, list[Seen]]) -> list[Row]:
-    """Return a row for nginx, for the service, and for nothing in between."""
-    return [_row(scenario, via, played) for via in ("nginx", "service", "direct") if played[via]]
+    """Return a row for each way that was *played*: the one all are compared with first, nothing in between last."""
+    return [_row(scenario, via, played) for via, runs in played.items() if runs]
 
 
 def _row(scenario: Scenario, via: Via, played: dict[Via, list[Seen]]) -> Row:
@@ -50,13 +52,15 @@ def _row(scenario: Scenario, via: Via, played: dict[Via, list[Seen]]) -> Row:
     remarks = [remark, *(_remark(scenario, "direct", [run]) for run in played["direct"])]
     sound = not any("saturated" in each or "behind" in each for each in remarks)
     cost = [scenario.name, f"{scenario.streams} × {scenario.rate:g}/s", via]
+    first = next(iter(played))
     if via == "direct":
-        cost += ["", ""]
+        cost += ["", "", "", ""]
     else:
         costs = [_cost(run) for run in runs]
         cost += [_spread(costs), ""]
-        if via == "service":
-            cost[-1] = _spread([mine / _cost(other) for mine, other in zip(costs, played["nginx"], strict=False)])
+        if via != first:
+            cost[-1] = _spread([mine / _cost(other) for mine, other in zip(costs, played[first], strict=False)])
+        cost += [_spread([_cost(run, name) for run in runs if name in run.cpu]) for name in ("reader", "redis")]
         if not sound:
             cost[3:] = [f"({cell})" if cell else "" for cell in cost[3:]]
     for samples in (_one_way, _first_token):
@@ -65,9 +69,9 @@ def _row(scenario: Scenario, via: Via, played: dict[Via, list[Seen]]) -> Row:
     return Row(cost, [*cost[:3], *_beside(scenario, runs), remark], sum(run.lost for run in runs))
 
 
-def _cost(run: Seen) -> float:
-    """Microseconds of processor time a delta."""
-    return run.cpu["via"] / max(run.deltas, 1) * 1e6
+def _cost(run: Seen, *names: str) -> float:
+    """Microseconds of processor time a delta, of the service or proxy, or of the processes called *names*."""
+    return sum(run.cpu.get(name, 0.0) for name in names or ("via", "reader")) / max(run.deltas, 1) * 1e6
 
 
 def _one_way(run: Seen) -> list[float]:
@@ -96,14 +100,14 @@ def _latency(samples: Callable[[Seen], list[float]], via: Via, played: dict[Via,
 
 
 def _memory(run: Seen) -> str:
-    grown = run.rss["via"] - run.idle_rss["via"]
+    grown = sum(run.rss[name] - run.idle_rss[name] for name in ("via", "reader") if name in run.rss)
     return f"{grown / max(run.streams, 1) / 1000:.0f} after {run.age:.0f} deltas"
 
 
 def _beside(scenario: Scenario, runs: Sequence[Seen]) -> list[str]:
     """Return what came of what was asked for, and the percent of one core that everyone took."""
     rate = median(run.deltas / run.seconds for run in runs)
-    busy = [_percent([run.cpu.get(name, 0.0) / run.seconds for run in runs]) for name in ("via", "simulator", "load")]
+    busy = [_percent([run.cpu.get(name, 0.0) / run.seconds for run in runs]) for name in _WATCHED]
     others = _percent([_CORES - (run.idle + sum(run.cpu.values())) / run.seconds for run in runs])
     lost, late = sum(run.lost for run in runs), sum(run.late for run in runs)
     return [f"{rate:,.0f} of {scenario.streams * scenario.rate:,.0f}", *busy, others, f"{lost}", f"{late}"]
@@ -112,7 +116,7 @@ def _beside(scenario: Scenario, runs: Sequence[Seen]) -> list[str]:
 def _remark(scenario: Scenario, via: Via, runs: Sequence[Seen]) -> str:
     remarks = [
         f"{via if name == 'via' else name} saturated"
-        for name in ("via", "simulator", "load")
+        for name in _WATCHED
         if median(run.cpu.get(name, 0.0) / run.seconds for run in runs) > _BUSY
     ]
     if median(run.idle / run.seconds for run in runs) < 0.05 * _CORES:
@@ -131,6 +135,8 @@ def percentile(samples: Iterable[float], share: float) -> float:
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
     text = f"{median(values):.1f}"
     return f"{text} [{min(values):.1f}–{max(values):.1f}]" if len(values) > 1 else text
 
@@ -159,12 +165,15 @@ def tables(found: Sequence[Row]) -> str:
     way = ["scenario", "streams", "via"]
     cost = [
         "CPU a delta, µs",
-        "× nginx",
+        "× the first",
+        "of that, where it is read",
+        "redis-server beside it",
         "added one-way p50 / p99, ms",
         "added to first token p50 / p99, ms",
         "KB a stream",
     ]
-    beside = ["deltas/s", "CPU of it", "simulator", "load client", "others", "lost", "late", "remark"]
+    beside = ["deltas/s", "CPU of it", "where it is read", "redis-server", "simulator", "load client", "others", "lost"]
+    beside += ["late", "remark"]
     return (
         f"{_table([*way, *cost], [row.cost for row in found])}\n\n"
         "Medians [lowest–highest of the rounds]. In parentheses, or left out: not to be trusted, as something was\n"

@@ -1,4 +1,7 @@
-"""The processes a scenario is played on: the simulator, a bare nginx before it, the service before it, the client."""
+"""The processes a scenario is played on: the simulator, what is compared before it, and the client.
+
+Either a bare nginx and the service; or the service with each journal, on one process and on two.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 from tests.benchmarks import accounts
 from tests.benchmarks.plan import Plan, Scenario, Seen, Via
 from tests.real.processes import ROOT, Server, free_port, launch, launch_simulator, wait_until
+from tests.real.redis import launch_redis
 
 # What a delta costs in a proxy that only moves bytes: the yardstick. One worker, because the service is one process.
 _NGINX = """\
@@ -62,21 +66,32 @@ def _accepts(port: int) -> bool:
 
 
 class Stage:
-    """Running processes; *servers* are what listens, by what it stands between."""
+    """Running processes; *servers* are what listens, by what it stands between.
 
-    def __init__(self, servers: dict[Via, Server]) -> None:
+    *origin* is where streams are started that are read `elsewhere`, *redis* where those with a journal there are kept.
+    """
+
+    def __init__(self, servers: dict[Via, Server], origin: Server | None = None, redis: Server | None = None) -> None:
         self._servers = servers
-        self._simulator = accounts.tree(servers["direct"].popen.pid)
+        self._origin = origin
+        self._redis = redis
 
     def play(self, scenario: Scenario, via: Via) -> Seen:
         """Play *scenario* once via *via*, with a load client of its own."""
         server = self._servers[via]
-        watch = {"simulator": self._simulator}
-        if via != "direct":
-            watch["via"] = accounts.tree(server.popen.pid)
+        watched = {"simulator": self._servers["direct"]}
+        origin = 0
+        if via == "elsewhere" and self._origin is not None:
+            watched |= {"via": self._origin, "reader": server}
+            origin = self._origin.port
+        elif via != "direct":
+            watched["via"] = server
+        if via in ("redis", "elsewhere") and self._redis is not None:
+            watched["redis"] = self._redis
+        watch = {name: accounts.tree(each.popen.pid) for name, each in watched.items()}
         client = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.load"],
-            input=Plan(scenario, via, server.port, watch).dump(),
+            input=Plan(scenario, via, server.port, watch, origin).dump(),
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -91,7 +106,7 @@ class Stage:
 
 
 @contextmanager
-def stage(directory: Path) -> Iterator[Stage]:
+def stage(directory: Path, *, journals: bool = False) -> Iterator[Stage]:
     """Start fresh processes in *directory* and end them: memory that an earlier scenario touched does not count."""
     with ExitStack() as running:
 
@@ -100,6 +115,11 @@ def stage(directory: Path) -> Iterator[Stage]:
             return server
 
         simulator = started(launch_simulator(directory))
-        nginx = started(launch_bare_nginx(directory, simulator))
         service = started(launch(directory, simulator))
-        yield Stage({"direct": simulator, "nginx": nginx, "service": service})
+        if not journals:
+            nginx = started(launch_bare_nginx(directory, simulator))
+            yield Stage({"direct": simulator, "nginx": nginx, "service": service})
+            return
+        redis = started(launch_redis(directory))  # in its memory: what its disk costs is another matter
+        shared, other = (started(launch(directory, simulator, journal=redis.url)) for _ in range(2))
+        yield Stage({"direct": simulator, "service": service, "redis": shared, "elsewhere": other}, shared, redis)

@@ -11,15 +11,27 @@ from tests.benchmarks.report import head, percentile, tables
 
 pytestmark = pytest.mark.real
 
+TINY = Scenario("tiny", 5, ramp=0.1, settle=0.1, window=0.4, probing=0.2, probes=4, rounds=1, direct_rounds=1)
+
 
 def test_a_small_scenario_yields_its_rows() -> None:
     """nginx, the service and nothing in between each have a line in both tables, and every stream its end."""
-    tiny = Scenario("tiny", 5, ramp=0.1, settle=0.1, window=0.4, probing=0.2, probes=4, rounds=1, direct_rounds=1)
-    found = play(tiny)
+    found = play(TINY)
     text = tables(found)
     assert [text.count(f"| tiny | 5 × 50/s | {via} |") for via in ("nginx", "service", "direct")] == [2, 2, 2]
     assert [row.lost for row in found] == [0, 0, 0]
     assert "Python 3." in head()
+
+
+def test_the_journals_yield_theirs() -> None:
+    """Memory, Redis, Redis read on another process and nothing at all: each has its lines, and every stream its end."""
+    found = play(TINY, journals=True)
+    text = tables(found)
+    ways = ("service", "redis", "elsewhere", "direct")
+    assert [text.count(f"| tiny | 5 × 50/s | {via} |") for via in ways] == [2, 2, 2, 2]
+    assert [row.lost for row in found] == [0, 0, 0, 0]
+    beside = tables([]).splitlines()[0].strip("| ").split(" | ").index("redis-server beside it")
+    assert [bool(row.cost[beside]) for row in found] == [False, True, True, False]
 
 
 def test_each_delta_has_one_latency_however_the_network_cuts() -> None:
