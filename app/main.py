@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limits.aio.storage import Storage
 from limits.storage import storage_from_string
@@ -84,7 +84,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         held.enter_context(sampling(meter.loop_lag))
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
-        quota = Quota(_counts(settings), settings.total_requests_per_minute, log)
+        quota = Quota(_counts(settings, held), settings.total_requests_per_minute, log)
         observers: list[Observer] = [quota]
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
@@ -117,14 +117,17 @@ def _upstreams(config: Config) -> str:
     return config.upstreams[0].base_url
 
 
-def _counts(settings: Settings) -> Storage:
+def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
     """Return where requests and tokens are counted: where the streams are kept."""
     if settings.journal == "memory":
         return MemoryCounts()
-    url = settings.journal.replace("unix://", "redis+unix://")
-    storage = storage_from_string(
-        f"async+{url}", implementation="redispy", socket_timeout=1, key_prefix="chat-sse:limits"
+    # For limits, TLS to a cluster is no scheme but an option.
+    url = settings.journal.replace("unix://", "redis+unix://").replace("rediss+cluster://", "redis+cluster://")
+    options: dict[str, Any] = {"ssl": True} if settings.journal.startswith("rediss+cluster://") else {}
+    storage: Any = storage_from_string(
+        f"async+{url}", implementation="redispy", socket_timeout=1, key_prefix="chat-sse:limits", **options
     )
+    held.push_async_callback(storage.bridge.storage.aclose)
     assert isinstance(storage, Storage)  # noqa: S101 - of an async url
     return storage
 

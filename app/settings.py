@@ -61,8 +61,9 @@ def _is_cut(spec: str) -> str:
 
 
 def _is_journal(where: str) -> str:
-    if where != "memory" and not where.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("is `memory`, or a url that begins with redis://, rediss:// or unix://")
+    schemes = "redis://", "rediss://", "redis+cluster://", "rediss+cluster://", "unix://"
+    if where != "memory" and not where.startswith(schemes):
+        raise ValueError(f"is `memory`, or a url that begins with {', '.join(schemes[:-1])} or {schemes[-1]}")
     return where
 
 
@@ -173,8 +174,8 @@ class Settings(BaseSettings):
 
     journal: Annotated[str, AfterValidator(_is_journal)] = Field(
         "memory",
-        description="Where streams are kept: `memory`, or `redis://HOST:PORT/DB` (`rediss://` for TLS), which any "
-        "number of processes may share.",
+        description="Where streams are kept: `memory`, or `redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT`, any "
+        "node of a cluster (`rediss` for TLS), which any number of processes may share.",
     )
     journal_timeout: Annotated[float, Field(ge=1, le=3600)] = Field(
         30, description="Seconds that live streams wait for Redis while it is away; then they end with an error."

@@ -59,7 +59,8 @@ class Process:
     def connections(self) -> int:
         """How many connections it has."""
         journal = self.journal
-        pools: list[Any] = [each.connection_pool for each in (journal._client, journal._records, journal._ears)]
+        clients: list[Any] = [journal._client, journal._records, journal._ears]
+        pools = [each.connection_pool for each in clients]
         every = [each for pool in pools for each in (*pool._available_connections, *pool._in_use_connections)]
         return sum(connection.is_connected for connection in every)
 

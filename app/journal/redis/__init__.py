@@ -5,7 +5,7 @@ know no other log. Redis stands between a record's making and its being readable
 reads the stream elsewhere (`peers`), and has what all have to agree on (`shared`). Nothing here is done once per
 reader, and nothing once per delta but an entry in a trip that many share.
 
-Commands touch one key each, so that a cluster will do.
+Commands touch one key each, so that a cluster will do (`cluster`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.journal.memory import Bounds, MemoryJournal, MemoryLog
+from app.journal.redis.cluster import create_clients
 from app.journal.redis.commit import Committer
 from app.journal.redis.copies import Copies, Copy
 from app.journal.redis.link import Link, Wire
@@ -62,7 +62,7 @@ class RedisJournal:
         # How long a trip may take is for whoever makes it to say, and a channel may well be silent. Besides, with a
         # timeout redis-py sends by `asyncio.wait_for`, which until Python 3.12 may swallow that its task is cancelled.
         options |= {"socket_timeout": None, "socket_connect_timeout": _CONNECT}
-        self._client, self._records, self._ears = (Redis.from_url(url, **options) for _ in range(3))
+        self._client, self._records, self._ears = create_clients(url, options, 3)
         self._log = log = log.bind(process=process)
         self._process = process
         self._local = MemoryJournal(replace(bounds, seconds=min(bounds.seconds, _NEAR)))

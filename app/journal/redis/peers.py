@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import StreamError
 from app.journal.redis import keys
+from app.journal.redis.cluster import Cluster
 from app.journal.redis.codec import split
 from app.journal.redis.commit import Committer
 from app.journal.redis.copies import Copies, Copy
@@ -67,7 +68,7 @@ class Peers:
 
     def __init__(
         self,
-        ears: Redis,
+        ears: Redis | Cluster,
         link: Link,
         committer: Committer,
         shared: Shared,
