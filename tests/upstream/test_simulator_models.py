@@ -15,7 +15,7 @@ import pytest
 
 from app.upstream.simulator import Simulator, serve
 from app.upstream.simulator.models import MODELS
-from app.upstream.simulator.play import ERRORS
+from app.upstream.simulator.refusals import ERRORS
 
 pytestmark = pytest.mark.anyio
 
@@ -70,13 +70,21 @@ class Seen:
         return self.body.endswith(b"data: [DONE]\n\n")
 
 
-async def ask(simulator: Simulator, model: str, *, enough: int = 1 << 30, patience: float = 10, **fields: Any) -> Seen:
+async def ask(
+    simulator: Simulator,
+    model: str,
+    *,
+    path: str = "/v1/chat/completions",
+    enough: int = 1 << 30,
+    patience: float = 10,
+    **fields: Any,
+) -> Seen:
     """Ask *model* over a bare connection; stop after *enough* bytes of body, or when nothing came for *patience*."""
     host, port = simulator.url.removeprefix("http://").removesuffix("/v1").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PROMPT}]} | fields
-    data = json.dumps(body).encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: s\r\nauthorization: Bearer %b\r\n" % KEY.encode())
+    said = {"messages": [{"role": "user", "content": PROMPT}]} if path.endswith("completions") else {"input": PROMPT}
+    data = json.dumps({"model": model, "stream": True} | said | fields).encode()
+    writer.write(b"POST %b HTTP/1.1\r\nhost: s\r\nauthorization: Bearer %b\r\n" % (path.encode(), KEY.encode()))
     writer.write(b"content-length: %d\r\n\r\n" % len(data) + data)
     seen = Seen()
     parts: list[bytes] = []
@@ -95,7 +103,8 @@ async def ask(simulator: Simulator, model: str, *, enough: int = 1 << 30, patien
             frame = (await reader.readexactly(size + 2))[:-2]
             if size == 0:
                 break
-            if b'"content":' in frame and b'"role"' not in frame and not seen.content_after:
+            said_now = b'"delta":"' in frame or (b'"content":' in frame and b'"role"' not in frame)
+            if said_now and not seen.content_after:
                 seen.content_after = loop.time() - asked
             seen.frames.append(size)
             parts.append(frame)
@@ -143,6 +152,24 @@ CHECKS: dict[str, tuple[dict[str, Any], Check]] = {
         {},
         lambda seen: healthy(seen) and "reasoning_content" in seen.deltas[0] and "content" in seen.deltas[-1],
     ),
+    "reasoning-text": (
+        {},
+        lambda seen: healthy(seen) and "reasoning" in seen.deltas[0] and "content" in seen.deltas[-1],
+    ),
+    "text-and-tools": (
+        {},
+        lambda seen: (
+            seen.finish == "tool_calls"
+            and "content" in seen.deltas[0]
+            and "tool_calls" in seen.deltas[-1]
+            and seen.done
+        ),
+    ),
+    "bursts": (
+        {"knobs": "after=30&seconds=0.01"},
+        lambda seen: healthy(seen) and seen.frames[1] > 20 * 200 and len(seen.frames) < len(seen.deltas) / 10,
+    ),
+    "heartbeats": ({}, lambda seen: healthy(seen) and seen.body.count(b": keep-alive\n\n") == len(seen.deltas)),
     "tools": (
         {"tools": [{"type": "function", "function": {"name": name}} for name in ("one", "two")]},
         lambda seen: (
@@ -237,7 +264,7 @@ def set_of(message: str) -> set[str]:
 def test_every_model_is_checked_here() -> None:
     """No model is listed without a test of what its description says."""
     statuses = {f"{kind}-{status}" for kind in ("error", "flaky") for status in ERRORS}
-    assert set(MODELS) == set(CHECKS) | statuses
+    assert {name for name, model in MODELS.items() if model.only != "responses"} == set(CHECKS) | statuses
 
 
 @pytest.mark.parametrize("model", sorted(CHECKS))

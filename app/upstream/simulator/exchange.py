@@ -12,12 +12,12 @@ import asyncio
 from dataclasses import dataclass, fields
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from app.upstream.simulator.play import Alone, End, Head, Now, Reply, Script, Sleep
+from app.upstream.simulator.steps import Alone, End, Head, Now, Park, Reply, Script, Sleep
 
 if TYPE_CHECKING:
-    from app.upstream.simulator import Connection
+    from app.upstream.simulator.connection import Connection
 
 SLOT = 0.002  # seconds; rates above 500 a second share writes, and a wake-up is worth more than one delta
 BATCH = 32 << 10  # bytes in one write: below the transport's high-water mark, so a pause comes in time
@@ -33,25 +33,42 @@ def framed(data: bytes) -> bytes:
     return b"".join((_SIZES[size] if size < 4096 else b"%x\r\n" % size, data, b"\r\n"))
 
 
+GAUGES = ("live", "connections", "background_live")
+
+
 @dataclass(slots=True)
 class Stats:
-    """Counters of chat completions, and two gauges (`live`, `connections`), which a reset leaves alone."""
+    """Counters of both APIs, and the gauges, which a reset leaves alone."""
 
-    requests: int = 0
+    requests: int = 0  # for an answer: `POST /v1/chat/completions` and `POST /v1/responses`
+    responses: int = 0  # the latter alone
     streams_started: int = 0  # a head with a body in steps went out
     streams_finished: int = 0  # the script came to its proper end
     streams_aborted: int = 0  # the client closed in mid-body
     aborted_before_headers: int = 0  # the client closed before that
     streams_cut: int = 0  # the simulator closed, as the model or `close()` demanded
     deltas: int = 0  # events on the beat: the deltas, and one finish chunk a stream
+    background_started: int = 0
+    background_finished: int = 0  # came to an end of their own, whichever it was
+    background_cancelled: int = 0
+    background_resumed: int = 0  # streams of one that `GET` began
     live: int = 0
     connections: int = 0
+    background_live: int = 0  # background responses that go on
 
     def reset(self) -> None:
         """Set the counters to zero."""
         for name in (each.name for each in fields(self)):
-            if name not in ("live", "connections"):
+            if name not in GAUGES:
                 setattr(self, name, 0)
+
+
+class Timed(Protocol):
+    """What a wheel turns."""
+
+    slot: int
+
+    def step(self, now: float = 0.0) -> None: ...
 
 
 class Wheel:
@@ -61,13 +78,13 @@ class Wheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._slots: dict[int, dict[Exchange, None]] = {}
+        self._slots: dict[int, dict[Timed, None]] = {}
         self._due: list[int] = []  # heap of the slots' numbers: ints compare in C
         self._next = 0  # the first slot that is still to come
         self._timer: asyncio.TimerHandle | None = None
         self._armed = _NEVER
 
-    def add(self, exchange: Exchange, due: float) -> None:
+    def add(self, exchange: Timed, due: float) -> None:
         """Have `exchange.step` called once, at *due*."""
         slot = exchange.slot = max(int(due / SLOT) + 1, self._next)
         entries = self._slots.get(slot)
@@ -79,7 +96,7 @@ class Wheel:
         else:
             entries[exchange] = None
 
-    def discard(self, exchange: Exchange) -> None:
+    def discard(self, exchange: Timed) -> None:
         """Forget *exchange*, if it was added."""
         if entries := self._slots.get(exchange.slot):
             entries.pop(exchange, None)
@@ -142,7 +159,7 @@ class Exchange:
         now = now or self.sim.loop.time()
         out: list[bytes] = []
         size = spoken = 0
-        end = None
+        end = bench = None
         while self.due <= now and size < BATCH:
             step = next(self.script, End.CLEAN)
             if isinstance(step, bytes):
@@ -166,6 +183,9 @@ class Exchange:
                 out.append(self.connection.encode(step))
                 end = End.CLEAN
                 break
+            elif isinstance(step, Park):
+                bench = step.bench
+                break
             else:
                 end = step
                 break
@@ -178,6 +198,8 @@ class Exchange:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         if end is not None:
             self.end(end)
+        elif bench is not None:
+            bench[self] = None
         elif self.live and not self.paused:
             self.schedule(now)
 
@@ -185,6 +207,12 @@ class Exchange:
         if self.due > now:
             self.sim.wheel.add(self, self.due)
         else:
+            self.soon = self.sim.loop.call_soon(self.step)
+
+    def wake(self) -> None:
+        """What this was parked for may have come."""
+        if self.live and not self.paused:
+            self.unschedule()
             self.soon = self.sim.loop.call_soon(self.step)
 
     def head(self, head: Head) -> bytes:

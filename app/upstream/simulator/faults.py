@@ -1,4 +1,4 @@
-"""How the simulator misbehaves, and what it may say besides text: one script for each.
+"""How the simulator misbehaves: one script for each fault, in whichever API it was asked.
 
 `models` gives them their names. The row ids in the comments are those of the research note on what real
 upstreams send.
@@ -8,30 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import islice
 
-import orjson
-
-from app.upstream.simulator.play import (
-    Alone,
-    End,
-    Head,
-    Now,
-    Play,
-    Reply,
-    Script,
-    Sleep,
-    begun,
-    closing,
-    completion,
-    failure,
-    healthy,
-    message,
-    normal,
-    opening,
-    refused,
-)
-from app.upstream.simulator.text import DONE, REASONING, REFUSAL, cut, event
+from app.upstream.simulator.chat import DONE
+from app.upstream.simulator.play import Play, begun, closing, healthy, normal, opening
+from app.upstream.simulator.refusals import refused
+from app.upstream.simulator.steps import Alone, End, Head, Now, Reply, Script, Sleep
 
 MIB = 1 << 20
 BLOCK = 32 << 10
@@ -94,13 +76,13 @@ def stall_heartbeat(play: Play) -> Script:  # H17
     yield from begun(play)
     while True:
         yield Sleep(play.knobs.seconds)
-        yield Now(b": keep-alive\n\n")
+        yield Now(play.voice.heartbeat())
 
 
 def cut_after_finish(play: Play) -> Script:  # H13
     yield from opening(play)
     yield from play.deltas()
-    yield play.chunks.finish(play.finish)
+    yield play.voice.finish(play.finish, play.counts())
     yield End.CUT
 
 
@@ -115,12 +97,19 @@ def no_usage(play: Play) -> Script:
     yield End.CLEAN
 
 
+def content_filter(play: Play) -> Script:  # E14, R5
+    yield from begun(play)
+    play.finish = "content_filter"
+    yield from closing(play)
+    yield End.CLEAN
+
+
 def slow_close(play: Play) -> Script:  # F22
     yield from (End.LINGER if step is End.CLEAN else step for step in normal(play))
 
 
 def refuses_stream_options(play: Play) -> Script:  # H11
-    if "stream_options" not in play.body:
+    if "stream_options" not in play.asked.body:
         return normal(play)
     text = "Unrecognized request argument supplied: stream_options"
     return iter((refused(400, text, code="unknown_parameter", param="stream_options"),))
@@ -128,15 +117,15 @@ def refuses_stream_options(play: Play) -> Script:  # H11
 
 def error_in_stream(play: Play) -> Script:  # E1
     yield from begun(play)
-    yield event(failure(500))
-    yield Now(DONE)
+    yield play.voice.error()
+    yield Now(play.voice.after_error())
     yield End.CLEAN
 
 
 def error_first(play: Play) -> Script:  # H4 under the right content type
     yield Sleep(play.knobs.first)
     yield Head()
-    yield Now(event(failure(500)) + DONE)
+    yield Now(play.voice.error() + play.voice.after_error())
     yield End.CLEAN
 
 
@@ -150,7 +139,7 @@ def leak(play: Play) -> Script:
 
 def leak_in_stream(play: Play) -> Script:
     yield from begun(play)
-    yield event(failure(500, leaked(play)))
+    yield play.voice.error(leaked(play))
     yield End.CLEAN
 
 
@@ -204,10 +193,11 @@ def squeezed(play: Play) -> Script:  # H16
 
 def padded(play: Play) -> Iterator[bytes]:
     """One event of `mib` MiB, a block at a time."""
-    yield play.chunks.before + b'"'
+    before, after = play.voice.frame()
+    yield before + b'"'
     for _ in range(play.knobs.mib * MIB // BLOCK):
         yield b"A" * BLOCK
-    yield b'"' + play.chunks.after
+    yield b'"' + after
 
 
 def gzip_bomb(play: Play) -> Script:
@@ -217,7 +207,8 @@ def gzip_bomb(play: Play) -> Script:
     for block in padded(play):
         if data := deflate.compress(block):
             yield Now(data)
-    yield Now(deflate.compress(play.chunks.finish("stop") + DONE) + deflate.flush())
+    end = play.voice.finish("stop", None) + b"".join(play.voice.after(None))
+    yield Now(deflate.compress(end) + deflate.flush())
     yield End.CLEAN
 
 
@@ -230,9 +221,21 @@ def giant_line(play: Play) -> Script:  # F26
 
 def endless_line(play: Play) -> Script:
     yield from opening(play)
-    yield Now(play.chunks.before + b'"')
+    yield Now(play.voice.frame()[0] + b'"')
     while True:
         yield Now(b"A" * BLOCK)
+
+
+def framed(play: Play, piece: bytes) -> bytes:
+    """Return *piece*, which may not be JSON, where a delta's text should be."""
+    before, after = play.voice.frame()
+    return before + piece + after
+
+
+def no_number(play: Play) -> bytes:
+    """Return a delta with a NaN among its log probabilities (C14)."""
+    weights = (b'"logprobs":null', b'"logprobs":{"content":[{"logprob":NaN}]}')
+    return framed(play, b'"?"').replace(*weights).replace(b'"logprobs":[]', b'"logprobs":[{"logprob":NaN}]')
 
 
 def odd(make: Callable[[Play], bytes]) -> Callable[[Play], Script]:
@@ -248,22 +251,6 @@ def odd(make: Callable[[Play], bytes]) -> Callable[[Play], Script]:
     return script
 
 
-def lone_surrogates(play: Play) -> Script:  # C16
-    yield from opening(play)
-    for piece in (
-        rb'"A smile, "',
-        rb'"\ud83d"',
-        rb'"\ude00"',
-        rb'", a half one, "',
-        rb'"\ud83d"',
-        rb'", and no more."',
-    ):
-        play.spoken += 1
-        yield play.chunks.before + piece + play.chunks.after
-    yield from closing(play)
-    yield End.CLEAN
-
-
 def two_per_frame(play: Play) -> Script:  # F6
     yield from opening(play)
     deltas = play.deltas()
@@ -273,85 +260,22 @@ def two_per_frame(play: Play) -> Script:  # F6
     yield End.CLEAN
 
 
-# --- other things a model may say
-
-
-def reasoning(play: Play) -> Script:  # C10
+def bursts(play: Play) -> Script:
+    """`after` deltas at a time, `seconds` between."""
     yield from opening(play)
-    for piece in cut(REASONING, play.knobs.size):
-        play.thought += 1
-        yield play.chunks.delta({"reasoning_content": piece})
-    yield from play.deltas()
+    deltas = play.deltas()
+    while burst := b"".join(islice(deltas, max(play.knobs.after, 1))):
+        yield Now(burst)
+        yield Sleep(play.knobs.seconds)
     yield from closing(play)
     yield End.CLEAN
 
 
-def reasoning_whole(play: Play) -> Script:
-    play.thought = sum(1 for _ in cut(REASONING, play.knobs.size))
-    for step in completion(play):
-        if isinstance(step, Reply):
-            said = orjson.loads(step.body)["choices"][0]["message"]["content"]
-            step = message(play, content=said, reasoning_content=REASONING)
-        yield step
-
-
-def calls(play: Play) -> list[dict[str, Any]]:
-    """Return the tool calls to make, up to two of the tools offered; none once a tool has answered."""
-    if play.messages and isinstance(play.messages[-1], dict) and play.messages[-1].get("role") == "tool":
-        return []
-    offered = play.body.get("tools")
-    tools = [tool.get("function") for tool in offered if isinstance(tool, dict)] if isinstance(offered, list) else []
-    names = [str(tool["name"]) for tool in tools if isinstance(tool, dict) and "name" in tool] or ["get_weather"]
-    arguments = orjson.dumps({"query": play.prompt[:200], "city": "東京", "unit": "celsius"}).decode()
-    return [
-        {"id": f"call_{play.chunks.id[9:]}{at}", "type": "function", "function": {"name": name, "arguments": arguments}}
-        for at, name in enumerate(names[:2])
-    ]
-
-
-def tools(play: Play) -> Script:
-    made = calls(play)
-    if not made:
-        yield from normal(play)
+def heartbeats(play: Play) -> Script:
+    """One after every delta."""
     yield from opening(play)
-    for at, call in enumerate(made):
-        arguments = call["function"]["arguments"]
-        call["function"]["arguments"] = ""
-        yield play.chunks.delta({"tool_calls": [{"index": at} | call]})
-        for piece in cut(arguments, play.knobs.size or 6):
-            play.spoken += 1
-            yield play.chunks.delta({"tool_calls": [{"index": at, "function": {"arguments": piece}}]})
-    play.finish = "tool_calls"
-    yield from closing(play)
-    yield End.CLEAN
-
-
-def tools_whole(play: Play) -> Script:
-    made = calls(play)
-    if not made:
-        yield from completion(play)
-    yield Sleep(play.knobs.first)
-    play.finish = "tool_calls"
-    yield message(play, tool_calls=made)
-
-
-def refusal(play: Play) -> Script:  # C11
-    yield from opening(play)
-    for piece in cut(REFUSAL, play.knobs.size):
-        play.spoken += 1
-        yield play.chunks.delta({"refusal": piece})
-    yield from closing(play)
-    yield End.CLEAN
-
-
-def refusal_whole(play: Play) -> Script:
-    yield Sleep(play.knobs.first)
-    play.spoken = sum(1 for _ in cut(REFUSAL, play.knobs.size))
-    yield message(play, refusal=REFUSAL)
-
-
-def content_filter(play: Play) -> Script:  # E14
-    yield from begun(play)
-    play.finish = "content_filter"
+    for delta in play.deltas():
+        yield delta
+        yield Now(play.voice.heartbeat())
     yield from closing(play)
     yield End.CLEAN

@@ -1,14 +1,14 @@
-"""What the simulator says: its answers, how they are cut into deltas, and the chunks they travel in.
+"""What the simulator says: its answers, and how they are cut into deltas.
 
-Strategy: the texts are fixed, so each delta's JSON is made once per process; a stream builds the bytes before and
-after its deltas once, and sending one is two concatenations. Deltas are cut at code points, never inside one: what a
-tokenizer does to words, Han and emoji families is imitated, lone surrogates are left to the model that is about them.
+Strategy: the texts are fixed, so each delta's JSON is made once per process. Deltas are cut at code points, never
+inside one: what a tokenizer does to words, Han and emoji families is imitated, lone surrogates are left to the model
+that is about them.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import secrets
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -176,46 +176,19 @@ def answer(name: str, size: int = 0) -> tuple[bytes, ...]:
     return tuple(encoded(ANSWERS[name], size))
 
 
-DONE = b"data: [DONE]\n\n"
+def joined(pieces: Iterable[bytes]) -> orjson.Fragment:
+    """Return the JSON of the text whose deltas' JSON is *pieces*, whatever is escaped in them."""
+    return orjson.Fragment(b'"%b"' % b"".join(piece[1:-1] for piece in pieces))
 
 
-def event(value: Any) -> bytes:
-    """Return *value* as one SSE event."""
-    return b"data: %b\n\n" % orjson.dumps(value)
+def logprob(piece: bytes, top: int) -> dict[str, Any]:
+    """Return the log probability of the token whose JSON is *piece*, with *top* alternatives: the same each time."""
+    chance = -(zlib.crc32(piece) % 1000) / 1000
+    token = json.loads(piece)  # not orjson: a lone surrogate may be a token
+    said = {"token": orjson.Fragment(piece), "logprob": chance, "bytes": _bytes(token)}
+    others = [{"token": f" other{at}", "logprob": chance - at, "bytes": _bytes(f" other{at}")} for at in range(1, top)]
+    return said | {"top_logprobs": [said, *others] if top else []}
 
 
-class Chunks:
-    """The `chat.completion.chunk` events of one stream; `before` + JSON + `after` is a content delta."""
-
-    __slots__ = ("_base", "_tail", "after", "before", "created", "id", "model")
-
-    def __init__(self, model: str, created: int, *, include_usage: bool) -> None:
-        self.id = "chatcmpl-" + secrets.token_urlsafe(21)
-        self.model = model
-        self.created = created
-        self._base = b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":%b,' % (
-            self.id.encode(),
-            created,
-            orjson.dumps(model),
-        )
-        self._base += b'"service_tier":"default","system_fingerprint":"fp_simulator",'
-        # OpenAI says `usage: null` on every chunk but the last of those who asked for it.
-        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self.before = self._base + b'"choices":[{"index":0,"delta":{"content":'
-        self.after = b'},"logprobs":null,"finish_reason":null}]' + self._tail
-
-    def delta(self, fields: Any, *, logprobs: bytes = b"null") -> bytes:
-        """Return a chunk whose delta is *fields*."""
-        return self._choice(orjson.dumps(fields), b"null", logprobs)
-
-    def finish(self, reason: str) -> bytes:
-        """Return the chunk that says why the answer ends."""
-        return self._choice(b"{}", orjson.dumps(reason))
-
-    def usage(self, usage: dict[str, Any]) -> bytes:
-        """Return the chunk without choices that carries *usage*."""
-        return self._base + b'"choices":[],"usage":%b}\n\n' % orjson.dumps(usage)
-
-    def _choice(self, delta: bytes, reason: bytes, logprobs: bytes = b"null") -> bytes:
-        choice = b'"choices":[{"index":0,"delta":%b,"logprobs":%b,"finish_reason":%b}]' % (delta, logprobs, reason)
-        return self._base + choice + self._tail
+def _bytes(token: str) -> list[int]:
+    return list(token.encode(errors="surrogatepass"))

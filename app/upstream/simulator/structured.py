@@ -1,0 +1,68 @@
+"""JSON as an answer: for `json_object` and `json_schema`, a value that the schema describes, the text within it.
+
+It knows what structured outputs are made of: objects, arrays, enums, constants, unions and references; bounds and
+patterns it does not keep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+# Of a schema that refers to itself: how deep its value goes, and how many values there may be in it.
+DEPTH = 12
+VALUES = 10_000
+
+
+def json_text(schema: dict[str, Any], text: str) -> str:
+    """Return the JSON of a value of *schema*, an object with *text* in it if the schema is empty."""
+    value = _Maker(schema, text).value(schema, 0) if schema else {"answer": text}
+    return orjson.dumps(value).decode()
+
+
+class _Maker:
+    """Makes one value of the schema *root*, with *text* for its strings."""
+
+    def __init__(self, root: dict[str, Any], text: str) -> None:
+        self._root = root
+        self._text = text
+        self._left = VALUES
+
+    def value(self, schema: Any, depth: int) -> Any:
+        self._left -= 1
+        if not isinstance(schema, dict) or depth > DEPTH or self._left < 0:
+            return None
+        if "const" in schema:
+            return schema["const"]
+        if isinstance(choices := schema.get("enum"), list) and choices:
+            return choices[0]
+        if isinstance(name := schema.get("$ref"), str):
+            return self.value(self._referred(name), depth + 1)
+        deep = depth > DEPTH // 2
+        for name in ("anyOf", "oneOf", "allOf"):
+            if isinstance(choices := schema.get(name), list) and choices:
+                return self.value(choices[-1 if deep else 0], depth + 1)  # the last of a union is most often null
+        kind = schema.get("type")
+        match kind[0] if isinstance(kind, list) and kind else kind:
+            case "string":
+                return self._text
+            case "integer":
+                return 42
+            case "number":
+                return 0.5
+            case "boolean":
+                return True
+            case "array":
+                return [] if deep else [self.value(schema.get("items"), depth + 1)]
+            case "object":
+                fields = schema.get("properties")
+                fields = fields if isinstance(fields, dict) else {}
+                return {name: self.value(field, depth + 1) for name, field in fields.items()}
+        return None
+
+    def _referred(self, name: str) -> Any:
+        found: Any = self._root
+        for step in name.removeprefix("#").strip("/").split("/"):
+            found = found.get(step) if step and isinstance(found, dict) else found
+        return found
