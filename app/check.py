@@ -15,12 +15,11 @@ import structlog
 
 from app.access import allowance, create_access, is_loopback
 from app.config import Config, Hop, Upstream, choose_model, create_config, create_policy
+from app.config.sources import client_for, create_source
 from app.edge.policy import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
 from app.model import Allowance, StreamRequest, Trace
 from app.settings import PREFIX, Settings, SettingsError
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.transport import create_client
 
 _PROMPT = ({"role": "user", "content": "Say hi."},)
 _BOUND = 30.0
@@ -181,12 +180,8 @@ async def _answer(question: _Question, settings: Settings) -> tuple[bool, str]:
 
 async def _ask(question: _Question, settings: Settings, parameters: Mapping[str, int]) -> None:
     """Ask, and stop at the first content, or at an end without any. Raises UpstreamError."""
-    upstream = question.upstream
-    connect = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
-    async with create_client(upstream.base_url, connect) as client:
-        source = OpenAIChat(
-            client, upstream.base_url, upstream.key, settings.max_event, upstream.headers, upstream.extra_body
-        )
+    async with client_for(question.upstream, settings) as client:
+        source = create_source(question.upstream, client, settings)
         async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Trace())) as batches:
             async for batch in batches:
                 if batch:

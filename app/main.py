@@ -18,18 +18,23 @@ from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
 from app.access import Access, create_access
-from app.config import Config, Hop, choose_model, create_config, create_policy
+from app.config import Config, choose_model, create_config, create_policy
+from app.config.sources import create_asking
+from app.edge.ai_sdk import AiSdk
+from app.edge.ai_sdk import encoder as ui_messages
 from app.edge.answers import crashed, failed, unrouted
-from app.edge.chat import Chat, Options
+from app.edge.chat import Chat
 from app.edge.gate import Gate
 from app.edge.guard import Guard
 from app.edge.health import Health
 from app.edge.metrics import Metrics
+from app.edge.openai import OpenAI, chunks
 from app.edge.openapi import openapi
 from app.edge.pages import page
 from app.edge.policy import Policy
 from app.edge.quota import MemoryCounts, Quota
 from app.edge.requests import Defaults
+from app.edge.streams import Options, Streams
 from app.errors import StreamError
 from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
@@ -39,17 +44,21 @@ from app.settings import PREFIX, Settings, SettingsError, environment
 from app.telemetry.loop_lag import sampling
 from app.telemetry.metrics import Ceilings, Readings
 from app.telemetry.prometheus import Exposition
-from app.upstream import retry, simulator
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.router import Router, Target
-from app.upstream.transport import create_client
+from app.upstream import simulator
 
 if TYPE_CHECKING:
     from app.journal.redis import RedisJournal
     from app.telemetry.otlp import Exporter
 
 # What a page of an allowed origin may send, and what it may see.
-_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent")
+_REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent"),
+    *("X-Chunk", "X-On-Disconnect"),
+    # What OpenAI's SDK sends of itself, from a browser as well.
+    *("OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method", "X-Stainless-Lang"),
+    *("X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime"),
+    *("X-Stainless-Runtime-Version", "X-Stainless-Timeout"),
+)
 _ANSWER_HEADERS = (
     "Content-Location",
     "Location",
@@ -59,6 +68,7 @@ _ANSWER_HEADERS = (
     "RateLimit-Reset",
     "Retry-After",
     "X-Request-Id",
+    "X-Should-Retry",
     "X-Stream-Id",
 )
 
@@ -89,8 +99,8 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
             observers.append(exporter)
-        router = await _router(settings, config, held)
-        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers)
+        asking = await create_asking(settings, config, held)
+        hub = Hub(journal, asking.source, _limits(settings), capacity, meter, log, observers)
         await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
@@ -99,7 +109,10 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         if exporter is not None:
             exporter.measure(readings)
         metrics = Metrics(Exposition(readings), token, open=access.open)
-        app, public = _application(settings, Chat(hub, _options(settings, model, policy, access)), hub, metrics, access)
+        streams = Streams(hub, _options(settings, model, policy, access))
+        names = dict.fromkeys((model, *(settings.models or config.offered)))
+        openai = OpenAI(streams, tuple(names), asking.models)
+        app, public = _application(settings, streams, openai, hub, metrics, access)
         yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(config))
 
 
@@ -160,24 +173,6 @@ async def _exporter(
     return await held.enter_async_context(exporting(meter, log))
 
 
-async def _router(settings: Settings, config: Config, held: AsyncExitStack) -> Router:
-    chats: dict[str, OpenAIChat] = {}
-    patience: dict[str, float] = {}
-    for upstream in config.upstreams:
-        timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
-        client = await held.enter_async_context(create_client(upstream.base_url, timeout))
-        chats[upstream.name] = OpenAIChat(
-            client, upstream.base_url, upstream.key, settings.max_event, upstream.headers, upstream.extra_body
-        )
-        patience[upstream.name] = upstream.first_token_timeout
-
-    def targets(route: Sequence[Hop]) -> list[Target]:
-        return [Target(hop.upstream, hop.model, chats[hop.upstream], patience[hop.upstream]) for hop in route]
-
-    again = retry.Policy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max)
-    return Router({name: targets(route) for name, route in config.routes.items()}, targets(config.rest), again)
-
-
 def _limits(settings: Settings) -> Limits:
     return Limits(
         commit=settings.commit_after,
@@ -194,6 +189,7 @@ def _options(settings: Settings, model: str, policy: Policy, access: Access) -> 
         chunk=settings.chunk,
         grace=parse_policy(settings.on_disconnect),
         max_grace=parse_policy(settings.on_disconnect_max),
+        extra=None if "*" in settings.extra_parameters else frozenset(settings.extra_parameters),
     )
     return Options(
         defaults,
@@ -208,10 +204,12 @@ def _options(settings: Settings, model: str, policy: Policy, access: Access) -> 
 
 
 def _application(
-    settings: Settings, chat: Chat, hub: Hub, metrics: Metrics, access: Access
+    settings: Settings, streams: Streams, openai: OpenAI, hub: Hub, metrics: Metrics, access: Access
 ) -> tuple[Starlette, list[str]]:
     """Return the endpoints, and the paths of those that ask for no credentials, or see to that themselves."""
     health = Health(hub)
+    chat = Chat(streams, {"openai": chunks, "ai-sdk": ui_messages})
+    ai_sdk = AiSdk(streams)
     playground = ("index.html", "playground.js", "playground.css") if settings.playground else ()
     public = [
         Route("/healthz", health.live),
@@ -226,6 +224,12 @@ def _application(
             Route("/v1/chat", chat.open, methods=["POST"]),
             Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
             Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
+            Route("/v1/chat/completions", openai.completions, methods=["POST"]),
+            Route("/v1/models", openai.models),
+            Route("/v1/models/{model:path}", openai.model),
+            Route("/v1/ai-sdk/chat", ai_sdk.open, methods=["POST"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/stream", ai_sdk.stream, methods=["GET", "DELETE"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/cancel", ai_sdk.cancel, methods=["POST"]),
             *public,
         ],
         exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},

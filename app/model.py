@@ -73,6 +73,17 @@ class ToolCall(NamedTuple):
     arguments: str
 
 
+class Logprobs(NamedTuple):
+    """Log probabilities of the tokens of a text, as upstream gave them; never a piece of it.
+
+    OpenAI's objects, untouched: of the answer's tokens in *content*, of a refusal's in *refusal*. They come right after
+    the text that they are of, as upstream cut it, and where that is cut anew, they are not.
+    """
+
+    content: Sequence[Mapping[str, Any]] = ()
+    refusal: Sequence[Mapping[str, Any]] = ()
+
+
 class Done(NamedTuple):
     """Terminal: the answer is whole, or was cancelled by the client.
 
@@ -121,7 +132,7 @@ class Failure(NamedTuple):
 
 
 Text = Delta | Reasoning | Refusal
-Content = Text | ToolCall
+Content = Text | ToolCall | Logprobs
 Terminal = Done | Failure
 Event = Start | Content | Terminal
 
@@ -227,12 +238,14 @@ class StreamInfo(NamedTuple):
     """What a journal keeps of a stream beside its records, for whoever attaches later.
 
     *chunk* is how its text was cut; *owner* is the name of the principal that it belongs to, and *readers* how many
-    that one may have attached at once, to all of its streams; 0 is no limit.
+    that one may have attached at once, to all of its streams; 0 is no limit. The owner's newest stream with a *label*
+    can be found by that.
     """
 
     chunk: str
     owner: str = ""
     readers: int = 0
+    label: str = ""
 
 
 @dataclass(slots=True)

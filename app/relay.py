@@ -32,9 +32,14 @@ from app.errors import (
 )
 from app.journal import Writer
 from app.meter import Meter
-from app.model import TEXT, Content, Delta, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
 from app.upstream import Source
+
+# How many seconds before held text has to leave the last of what came meanwhile is read.
+_LAST_READ = 0.002
+# How long not to read at most: the limits on silence go by what was read.
+_LONGEST_PAUSE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class Relay:
 
     async def _relay(self) -> None:
         rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
-        feed, append, drain, bounded = rechunker.feed, writer.append, writer.drain, rechunker.max_delay
+        feed, append, bounded = rechunker.feed, writer.append, rechunker.max_delay
         observe_gap = self._meter.gap.observe
         async with aclosing(self._source.stream(self._request, self.trace)) as batches:
             async for batch in batches:
@@ -144,17 +149,21 @@ class Relay:
                         self._held_at = now  # all that is held came with this read
                     if self._release is None:
                         self._release = self._loop.call_at(now + bounded, self._let_go)
-                await drain()
+                    if rechunker.patient and (pause := self._held_at + bounded - _LAST_READ - now) > _LAST_READ:
+                        # What comes meanwhile waits in the socket, and is read at once: the kernel joins it for less.
+                        await asyncio.sleep(min(pause, _LONGEST_PAUSE))
+                if writer.full:
+                    await writer.drain()
 
     def _count(self, batch: Sequence[Content | Done]) -> None:
-        self.deltas += len(batch)
         for event in batch:
-            if type(event) is Delta or isinstance(event, TEXT):
+            if isinstance(event, TEXT):
                 text = event.text
             elif isinstance(event, ToolCall):
                 text = event.arguments
             else:
                 continue
+            self.deltas += 1
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
 
     def _begin(self, now: float) -> None:
@@ -258,8 +267,7 @@ class Relay:
     def _usage(self, ending: Done | StreamError) -> Usage:
         """Upstream's own usage where it came, else an estimate.
 
-        Byte-pair tokenizers average four UTF-8 bytes a token, within a factor of two, across models and scripts; their
-        exact tables are not to be had without a download per model. A prompt that upstream did not accept cost nothing.
+        A prompt that upstream did not accept cost nothing.
         """
         known = ending.usage if isinstance(ending, Done) else None
         if known is None:
@@ -267,7 +275,7 @@ class Relay:
         if known is not None:
             return known
         prompt_tokens = _prompt_tokens(self._request) if self.trace.status == 200 else 0
-        completion_tokens = (self.output_bytes + 3) // 4
+        completion_tokens = self.estimated_tokens
         return Usage(
             {
                 "prompt_tokens": prompt_tokens,
@@ -276,6 +284,15 @@ class Relay:
             },
             estimated=True,
         )
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens the output so far is.
+
+        Byte-pair tokenizers average four UTF-8 bytes a token, within a factor of two, across models and scripts; their
+        exact tables are not to be had without a download per model.
+        """
+        return (self.output_bytes + 3) // 4
 
     @property
     def first_token_ms(self) -> int | None:

@@ -18,6 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.edge.response import WRITE
 from app.hub import Hub
 
 # All of a request that is not its body: as much as nginx takes for the head, and as long as it waits.
@@ -55,6 +56,28 @@ class Config(uvicorn.Config):
         )
         self.max_connections = max_connections
         self.idle: dict[Protocol, None] = {}
+
+
+class BodyWriter:
+    """Writes a frame of an answer's body at once, where ASGI's `send` takes a message, and a coroutine to run.
+
+    In a request's `scope["extensions"]` under `WRITE`, for answers that have begun and have no content length: uvicorn
+    sends those in chunks.
+    """
+
+    __slots__ = ("_cycle", "_flow", "_write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
+
+    def __call__(self, data: bytes) -> bool:
+        """Write *data*, which is not empty; or return False if the client is behind, or gone: `send` knows which."""
+        if self._flow.write_paused or self._cycle.disconnected:
+            return False
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
 
 class Protocol(HttpToolsProtocol):
@@ -128,6 +151,8 @@ class Protocol(HttpToolsProtocol):
             self._in_head = False
             self._stop_timer()  # how long a body may take is for whoever reads it to say
             super().on_headers_complete()
+            if self._answering:
+                self.scope["extensions"] = {WRITE: BodyWriter(self.cycle)}  # type: ignore[dict-item]  # our own, no dict
 
     def on_chunk_header(self) -> None:
         """Allow each chunk what an honest one takes for its length and line ends."""

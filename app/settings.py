@@ -35,6 +35,8 @@ CLIENT_KEY = f"{PREFIX}KEY"
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
+# What an upstream speaks: each is a module of `app.upstream`.
+Kind = Literal["openai-chat", "openai-responses"]
 
 
 def _lower(level: object) -> object:
@@ -102,16 +104,30 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(f"{PREFIX}OPENAI_BASE_URL", "OPENAI_BASE_URL"),
         description="Upstream's base URL, version included; with a key alone it is `https://api.openai.com/v1`.",
     )
+    upstream: Kind = Field(
+        "openai-chat",
+        description="What upstream speaks: `openai-chat` for chat completions, `openai-responses` for Responses.",
+    )
+    upstream_background: bool = Field(
+        False,
+        description="With `openai-responses`: have upstream answer in the background and keep the answer, so that a "
+        "connection to it that breaks loses nothing.",
+    )
     model: str = Field(
         "", max_length=256, description="Model for requests that name none; empty: `gpt-4o-mini`, or `sim-gpt`."
     )
 
     config: Path | None = Field(
         None,
-        description="TOML file with several upstreams, models, caps and keys; then the two above are not used. "
-        "`deploy/upstreams.toml` explains it.",
+        description="TOML file with several upstreams, models, caps and keys; then the upstream settings above are not "
+        "used. `deploy/upstreams.toml` explains it.",
     )
     models: Words = Field((), description="Models that may be asked for, with commas; empty: any.")
+    extra_parameters: Words = Field(
+        ("*",),
+        description="Parameters beyond OpenAI's that `/v1/chat/completions` passes on, with commas; `*`: any. Some "
+        "upstreams have such as get round the caps here.",
+    )
     max_output_tokens: Count = Field(
         0, description="Most output tokens that a request may ask for, and gets if it does not say; 0: no cap."
     )
@@ -287,8 +303,7 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
     """Read the settings; *overrides* (the command line) win. Raises SettingsError."""
     try:
         _refuse_unknown(env_file)
-        # pydantic validates what mypy cannot see.
-        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]
+        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]  # pydantic validates them
     except UnicodeDecodeError:
         raise SettingsError(f"{env_file} is not UTF-8.") from None
     except ValidationError as error:

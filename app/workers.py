@@ -25,8 +25,9 @@ from structlog.typing import FilteringBoundLogger
 _ACCEPTING, _RETIRE = b"+", b"-"
 # Seconds before a worker that died is replaced: doubled each time, until one has lived for a while.
 _PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.1, 10.0, 30.0
-# Seconds that a worker may take to accept connections, and to end beyond the grace that its streams have.
-_STARTING, _ENDING = 60.0, 15.0
+# Seconds that a worker may take to accept connections, and to end beyond the grace that its streams have: 5 each for
+# upstream's sockets, the last events, Redis and OTLP, and some to spare.
+_STARTING, _ENDING = 60.0, 25.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _WRONG_SETTINGS = 2
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
 from redis import Redis
 from structlog.typing import FilteringBoundLogger
 
@@ -21,6 +21,7 @@ import app.hub
 import app.journal.redis
 import app.server
 import app.telemetry.otlp
+import app.workers
 from app.main import compose
 from app.settings import PREFIX, Settings, load
 from tests.real.processes import Process, free_port, log_file
@@ -95,6 +96,12 @@ def test_image(pod: dict[str, str]) -> None:
     ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
     assert ports == {"http": load(None).port}
     assert f"EXPOSE {ports['http']}\n" in DOCKERFILE
+
+
+def test_the_unit_has_time_to_end() -> None:
+    """systemd kills the service after a supervisor has killed its workers, and that after they should have ended."""
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE)
+    assert int(seconds) > default("shutdown_grace") + app.workers._ENDING > default("shutdown_grace") + LAST
 
 
 def test_compose() -> None:

@@ -41,7 +41,6 @@ SAME_FLOOR = {
     ("hub", "relay"),
     ("model", "errors"),
 }
-# Settings check the name of a cut; nothing on the bottom floor is needed for that.
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
         *("anyio", "starlette", "sse_starlette", "pydantic", "orjson", "structlog"),
@@ -49,7 +48,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     },
     "hub": {"structlog"},
     "relay": {"structlog"},
-    "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "httptools", "stamina", "orjson"},
+    "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "aiohappyeyeballs", "httptools", "stamina", "orjson"},
     "rechunk": {"regex"},
     "journal": {"redis", "orjson", "structlog"},
     "wire": {"orjson"},

@@ -13,7 +13,8 @@ from structlog.typing import FilteringBoundLogger
 from app import hub as hub_module
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.hub import Capacity, Hub, Key, Subscription, parse_policy
-from app.journal.memory import Bounds, MemoryJournal, MemoryLog
+from app.journal.memory import Bounds, MemoryJournal
+from app.journal.memory_log import MemoryLog
 from app.meter import Meter
 from app.model import ANYONE, Delta, Done, Event, Failure, Start, StreamInfo, StreamRequest
 from app.relay import Limits

@@ -271,7 +271,7 @@ async def test_content_negotiation(log: FilteringBoundLogger, accept: str, is_op
     body, content_type = house.exposition(accept)
     if is_openmetrics:
         assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        families = openmetrics.text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]
+        families = openmetrics.text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]  # their parser
         names = {sample.name for family in families for sample in family.samples}
     else:
         assert content_type.startswith("text/plain; version=0.0.4")

@@ -29,7 +29,16 @@ def create_config(settings: Settings, environ: Mapping[str, str], simulator: str
     base_url = (
         str(settings.openai_base_url) if settings.openai_base_url else simulator if settings.simulated else OPENAI
     )
-    return Config((Upstream("default", base_url, key.get_secret_value() if key else None),))
+    if settings.upstream_background and settings.upstream != "openai-responses":
+        raise SettingsError(f"{PREFIX}UPSTREAM_BACKGROUND takes {PREFIX}UPSTREAM=openai-responses.")
+    default = Upstream(
+        "default",
+        base_url,
+        key.get_secret_value() if key else None,
+        kind=settings.upstream,
+        background=settings.upstream_background,
+    )
+    return Config((default,))
 
 
 def create_policy(config: Config, settings: Settings) -> Policy:

@@ -17,10 +17,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, Stri
 
 from app.config.parts import Config, Hop, Key, Model, Upstream, all_with
 from app.edge.requests import Parameters
-from app.settings import Count, Seconds, SettingsError
-from app.upstream.openai_chat import OWN_FIELDS, OWN_HEADERS
+from app.settings import Count, Kind, Seconds, SettingsError
+from app.upstream import openai_chat, openai_responses
+from app.upstream.endpoint import OWN_HEADERS
 
 _MAX_FILE = 1 << 20
+_OWN_FIELDS: Mapping[Kind, frozenset[str]] = {
+    "openai-chat": openai_chat.OWN_FIELDS,
+    "openai-responses": openai_responses.OWN_FIELDS,
+}
 
 
 def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
@@ -97,12 +102,6 @@ def _json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _extra(body: dict[str, Any]) -> dict[str, Any]:
-    if taken := OWN_FIELDS & set(body):
-        raise ValueError(f"{min(taken)} is the service's own to send")
-    return _json(body)
-
-
 Name = Annotated[str, _names_any("[a-z0-9_-]{1,32}", "it is from 1 to 32 of a-z, 0-9, _ and -")]
 ModelName = Annotated[str, _names_any("[ -~]{1,256}", "it is from 1 to 256 printable ASCII characters")]
 KeyName = Annotated[str, _names_any("[A-Za-z0-9._-]{1,64}", "it is from 1 to 64 of A-Z, a-z, 0-9, ., _ and -")]
@@ -123,7 +122,9 @@ class _Upstream(_Table):
     connect_timeout: Seconds | None = None
     first_token_timeout: Seconds = 0.0
     headers: Annotated[dict[str, str], AfterValidator(_sendable)] = {}
-    extra_body: Annotated[dict[str, Any], AfterValidator(_extra)] = {}
+    extra_body: Annotated[dict[str, Any], AfterValidator(_json)] = {}
+    upstream: Kind = "openai-chat"
+    background: bool = False
 
 
 class _Model(_Table):
@@ -184,6 +185,10 @@ def _upstream(path: str | Path, index: int, given: _Upstream, environ: Mapping[s
             raise _wrong(path, place, f"the environment variable {given.key_env} is missing or empty")
         if not key.isascii() or not key.isprintable():
             raise _wrong(path, place, f"the environment variable {given.key_env} is not printable ASCII")
+    if taken := _OWN_FIELDS[given.upstream] & set(given.extra_body):
+        raise _wrong(path, f"upstreams[{index}].extra_body", f"{min(taken)} is the service's own to send")
+    if given.background and given.upstream != "openai-responses":
+        raise _wrong(path, f"upstreams[{index}].background", "only an upstream of openai-responses has it")
     _distinct(path, f"upstreams[{index}].models[{{}}]", given.models)
     return Upstream(
         given.name,
@@ -195,6 +200,8 @@ def _upstream(path: str | Path, index: int, given: _Upstream, environ: Mapping[s
         given.extra_body,
         given.connect_timeout,
         given.first_token_timeout,
+        given.upstream,
+        given.background,
     )
 
 

@@ -8,14 +8,16 @@ from typing import Any, Literal, NamedTuple
 
 from app.edge.policy import Rule
 from app.model import Allowance
+from app.settings import Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One to ask, as `OpenAIChat` wants it. *models* are those it may be asked for; none is any.
+    """One to ask. *models* are those it may be asked for; none is any.
 
-    *key_env* is the variable that the key came from, or "". *connect_timeout* is None where the setting holds; 0 is no
-    limit, as it is for *first_token_timeout*. What may be secret is not in the repr.
+    *kind* is the module of `app.upstream` that knows what it speaks; *background* is `OpenAIResponses`'s. *key_env* is
+    the variable that the key came from, or "". *connect_timeout* is None where the setting holds; 0 is no limit, as it
+    is for *first_token_timeout*. What may be secret is not in the repr.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Upstream:
     extra_body: Mapping[str, Any] = field(default_factory=dict, repr=False)
     connect_timeout: float | None = None
     first_token_timeout: float = 0.0
+    kind: Kind = "openai-chat"
+    background: bool = False
 
 
 class Hop(NamedTuple):

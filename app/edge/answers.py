@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import InternalError, StreamError, Unauthenticated, UnknownPath
+from app.errors import BadRequest, InternalError, MethodNotAllowed, StreamError, Unauthenticated, UnknownPath
 from app.model import Failure
+
+_HUNG_UP = 499  # nginx's word for it; it is sent to nobody
 
 
 async def refuse(error: StreamError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +49,9 @@ def _is_event_source(request: Request) -> bool:
 
 
 async def crashed(request: Request, error: Exception) -> Response:
-    """Answer for an exception nobody expected."""
+    """Answer for an exception nobody expected; a client that hung up is none, and gets no answer any more."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=_HUNG_UP)
     request.state.meter.refused[InternalError.code] += 1
     return error_response(InternalError(), request.state.request_id)
 
@@ -55,23 +59,11 @@ async def crashed(request: Request, error: Exception) -> Response:
 async def unrouted(request: Request, error: Exception) -> Response:
     """Answer for a wrong path or method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the router calls it for nothing else
-    code, message = _ROUTING.get(error.status_code, ("bad_request", "The request is not valid."))
-    request.state.meter.refused[code] += 1
-    content = {
-        "message": message,
-        "type": "invalid_request_error",
-        "code": code,
-        "param": None,
-        "retryable": False,
-        "request_id": request.state.request_id,
-    }
-    return _json({"error": content}, error.status_code, dict(error.headers or {}))
-
-
-_ROUTING = {
-    404: (UnknownPath.code, UnknownPath.message),
-    405: ("method_not_allowed", "This path does not take this method."),
-}
+    kind = {404: UnknownPath, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
+    request.state.meter.refused[kind.code] += 1
+    response = error_response(kind(), request.state.request_id)
+    response.headers.update(error.headers or {})  # `Allow`
+    return response
 
 
 def error_response(error: StreamError | Failure, request_id: str) -> Response:
@@ -85,7 +77,10 @@ def error_response(error: StreamError | Failure, request_id: str) -> Response:
         "retryable": error.retryable,
         "request_id": request_id,
     }
-    headers = {} if error.retry_after is None else {"Retry-After": str(_seconds(error.retry_after))}
+    # OpenAI's SDKs go by the status unless they are told, and would repeat a 409 or a 502 that is final.
+    headers = {"X-Should-Retry": "true" if error.retryable else "false"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(_seconds(error.retry_after))
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (408, 413):  # the rest of the body is still to come, and not worth reading

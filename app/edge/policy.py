@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from app.edge.requests import Parameters
 from app.errors import BadRequest, ModelNotAllowed
 from app.model import StreamRequest
 
@@ -13,6 +14,8 @@ TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 _SERVERS_OWN = ("system", "developer")
 # Parameters that are read by the model, and paid for as the messages are.
 _PROMPTING = ("tools", "response_format", "prediction")
+# All others of OpenAI's are not; of parameters that we do not know, who can tell?
+_OPENAIS = frozenset(Parameters.model_fields)
 # Parts whose payload is no text, and how long the word may be that says what a part is.
 _MEDIA = ("image_url", "input_audio")
 _LONGEST_TYPE = 32
@@ -101,7 +104,7 @@ class Policy:
 def _characters(request: StreamRequest) -> int:
     """Count what the model reads. Not the text parts alone, or a client would put its text elsewhere."""
     messages = sum(len(text) for message in request.messages for text in _texts(message))
-    others = (request.parameters.get(name) for name in _PROMPTING)
+    others = (value for name, value in request.parameters.items() if name in _PROMPTING or name not in _OPENAIS)
     return messages + sum(len(text) for value in others for text in _texts(value, keys=True))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -23,6 +23,7 @@ _MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
 _SMOOTH = re.compile("[1-9][0-9]{0,3}", re.ASCII)
 
 Short = Annotated[str, StringConstraints(max_length=512)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
 
 
 class Message(BaseModel):
@@ -32,6 +33,9 @@ class Message(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
 
 
 class Parameters(BaseModel):
@@ -71,20 +75,27 @@ class ChatBody(Parameters):
     """The body of `POST /v1/chat`."""
 
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")] | None = None
+    messages: Messages | None = None
+    model: ModelName | None = None
     chunk: Short | None = None
     on_disconnect: Short | None = None
 
 
+Body = TypeVar("Body", bound=BaseModel)
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for a request that does not say, and what none may exceed. Graces are seconds without a reader."""
+    """What holds for a request that does not say, and what none may exceed. Graces are seconds without a reader.
+
+    *extra* are the parameters beyond OpenAI's that OpenAI's dialect takes; None is any.
+    """
 
     model: str
     chunk: str
     grace: float
     max_grace: float
+    extra: frozenset[str] | None = None
 
 
 class Asked(NamedTuple):
@@ -135,25 +146,63 @@ def parse_json(body: bytes) -> Any:
 
 def parse_chat(data: Any, defaults: Defaults) -> Asked:
     """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
-    if not isinstance(data, dict):
-        raise BadRequest("The body must be a JSON object.")
-    try:
-        body = ChatBody.model_validate(data)
-    except ValidationError as error:
-        raise _bad_field(error, data) from None
+    body = validated(ChatBody, data)
     if (body.prompt is None) == (body.messages is None):
         raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
     # As they came, now that they are known to be right.
     messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
-    chunk, smooth = _parse_chunk(body.chunk or "", defaults.chunk)
+    chunk, smooth = parse_chunk(body.chunk or "", defaults.chunk)
     request = StreamRequest(
         model=body.model or defaults.model,
         messages=tuple(messages),
         parameters={name: data[name] for name in Parameters.model_fields if data.get(name) is not None},
         chunk=chunk,
-        grace=defaults.grace if body.on_disconnect is None else _parse_grace(body.on_disconnect, defaults.max_grace),
+        grace=defaults.grace if body.on_disconnect is None else parse_grace(body.on_disconnect, defaults.max_grace),
     )
     return Asked(request, smooth)
+
+
+def validated(model: type[Body], data: Any) -> Body:
+    """Return parsed JSON as *model* has it. Raises BadRequest, which names the first field that is wrong."""
+    if not isinstance(data, dict):
+        raise BadRequest("The body must be a JSON object.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _bad_field(error, data) from None
+
+
+def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, float]:
+    """Return the cut that *chunk* names, or the *default*, and over how many seconds bursts are spread.
+
+    `smooth:MS`, which is the reader's side, stands alone or follows a cut. Raises BadRequest, which names *field*.
+    """
+    cut, separator, smooth = chunk.rpartition("smooth:")
+    if not separator:
+        cut, smooth = chunk, ""
+    elif cut:
+        if cut == "," or cut[-1] != ",":
+            raise BadRequest(f"'{field}': smooth:MS stands alone, or after a cut and a comma.", param=field)
+        cut = cut[:-1]
+    cut = cut or default
+    try:
+        create_rechunker(cut)
+    except ValueError as error:
+        raise BadRequest(f"'{field}': {error}", param=field) from None
+    if separator and not _SMOOTH.fullmatch(smooth):
+        raise BadRequest(f"'{field}': smooth:MS takes milliseconds, from 1 to 9999.", param=field)
+    return cut, int(smooth or 0) / 1000
+
+
+def parse_grace(policy: str, longest: float, field: str = "on_disconnect") -> float:
+    """Return how many seconds a stream goes on without a reader. Raises BadRequest, which names *field*."""
+    try:
+        grace = parse_policy(policy)
+    except ValueError as error:
+        raise BadRequest(f"'{field}' {error}.", param=field) from None
+    if grace > longest:
+        raise BadRequest(f"'{field}': this service allows at most grace:{longest:g}.", param=field)
+    return grace
 
 
 def parse_smooth(text: str) -> float:
@@ -180,35 +229,6 @@ def _deeper(data: Any, depth: int) -> bool:
         nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level = [item for items in nested for item in items]
     return False
-
-
-def _parse_chunk(chunk: str, default: str) -> tuple[str, float]:
-    """Take `smooth:MS`, which is the reader's side, off the end of the cut that it may follow."""
-    cut, separator, smooth = chunk.rpartition("smooth:")
-    if not separator:
-        cut, smooth = chunk, ""
-    elif cut:
-        if cut == "," or cut[-1] != ",":
-            raise BadRequest("'chunk': smooth:MS stands alone, or after a cut and a comma.", param="chunk")
-        cut = cut[:-1]
-    cut = cut or default
-    try:
-        create_rechunker(cut)
-    except ValueError as error:
-        raise BadRequest(f"'chunk': {error}", param="chunk") from None
-    if separator and not _SMOOTH.fullmatch(smooth):
-        raise BadRequest("'chunk': smooth:MS takes milliseconds, from 1 to 9999.", param="chunk")
-    return cut, int(smooth or 0) / 1000
-
-
-def _parse_grace(policy: str, longest: float) -> float:
-    try:
-        grace = parse_policy(policy)
-    except ValueError as error:
-        raise BadRequest(f"'on_disconnect' {error}.", param="on_disconnect") from None
-    if grace > longest:
-        raise BadRequest(f"'on_disconnect': this service allows at most grace:{longest:g}.", param="on_disconnect")
-    return grace
 
 
 def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:

@@ -13,6 +13,9 @@ terminal record `Failure`. The code is the stable name that clients and dashboar
     ├── RequestTimeout        408  request_timeout            retryable
     ├── UnknownPath           404  not_found
     ├── UnknownStream         404  unknown_stream
+    ├── UnknownModel          404  model_not_found
+    ├── MethodNotAllowed      405  method_not_allowed
+    ├── Cancelled             409  cancelled                              in dialects without a word for it
     ├── KeyReused             422  idempotency_key_reused
     ├── TooLarge              413  request_too_large
     ├── UnsupportedMedia      415  unsupported_media_type
@@ -54,6 +57,7 @@ from app.errors.base import StreamError
 from app.errors.service import (
     BadRequest,
     BudgetSpent,
+    Cancelled,
     Draining,
     Forbidden,
     ForeignHost,
@@ -62,6 +66,7 @@ from app.errors.service import (
     JournalDown,
     JournalLost,
     KeyReused,
+    MethodNotAllowed,
     ModelNotAllowed,
     Overloaded,
     ProducerLost,
@@ -72,6 +77,7 @@ from app.errors.service import (
     TooManyReaders,
     TooManyStreams,
     Unauthenticated,
+    UnknownModel,
     UnknownPath,
     UnknownStream,
     UnsupportedMedia,
@@ -98,6 +104,7 @@ from app.errors.upstream import (
 __all__ = [
     "BadRequest",
     "BudgetSpent",
+    "Cancelled",
     "ConnectTimeout",
     "Disconnected",
     "Draining",
@@ -112,6 +119,7 @@ __all__ = [
     "JournalLost",
     "KeyReused",
     "Malformed",
+    "MethodNotAllowed",
     "ModelNotAllowed",
     "Overloaded",
     "ProducerLost",
@@ -130,6 +138,7 @@ __all__ = [
     "Truncated",
     "Unauthenticated",
     "Unauthorized",
+    "UnknownModel",
     "UnknownPath",
     "UnknownStream",
     "Unpaid",

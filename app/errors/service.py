@@ -81,6 +81,33 @@ class UnknownStream(StreamError):
     message = "There is no such stream, or it is no longer kept."
 
 
+class UnknownModel(StreamError):
+    """A model was looked up that is not listed."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+    message = "There is no such model here."
+
+
+class MethodNotAllowed(StreamError):
+    """There is something at this path, for other methods."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+    message = "This path does not take this method."
+
+
+class Cancelled(StreamError):
+    """The stream was stopped, which a dialect that has no word for it takes for a failure."""
+
+    status = 409
+    type = "conflict_error"
+    code = "cancelled"
+    message = "The answer was cancelled."
+
+
 class KeyReused(StreamError):
     """An idempotency key came again with another body."""
 

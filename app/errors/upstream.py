@@ -34,7 +34,7 @@ class Malformed(UpstreamError):
 
     code = "upstream_malformed"
     retryable = False
-    message = "The upstream service sent something that is not a chat completion stream."
+    message = "The upstream service sent something that is no answer."
 
 
 class Empty(UpstreamError):

@@ -128,12 +128,13 @@ class Hub:
         key: Key | None = None,
         log: FilteringBoundLogger | None = None,
         refusal: StreamError | None = None,
+        label: str = "",
     ) -> str:
         """Start a stream and return its id; or the id of the one that was started with the same *key*.
 
-        Raises *refusal*, if there is one, rather than start anything. Raises Overloaded, Draining, TooManyStreams or
-        KeyReused. Upstream's troubles are no exceptions here: they
-        become the terminal record. A stream that nobody attaches to within its grace is cancelled.
+        Raises *refusal*, if there is one, rather than start anything. Raises Overloaded, Draining, TooManyStreams,
+        KeyReused or JournalDown. Upstream's troubles are no exceptions here: they become the terminal record. A stream
+        that nobody attaches to within its grace is cancelled. `labelled` finds the newest one with a *label*.
         """
         stream_id, owner, allowed = new_stream_id(), principal.name, principal.allowance.streams
         journal = self._journal
@@ -150,7 +151,7 @@ class Hub:
             if allowed and not await journal.occupy(owner, stream_id, allowed):
                 raise TooManyStreams
             try:
-                info = StreamInfo(request.chunk, owner, principal.allowance.readers)
+                info = StreamInfo(request.chunk, owner, principal.allowance.readers, label)
                 writer = await journal.create(stream_id, info)
             except BaseException:
                 await journal.vacate(owner, stream_id)
@@ -188,6 +189,10 @@ class Hub:
         if self._draining and subscription.elsewhere:
             raise Draining(retry_after=1)
         return subscription
+
+    async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
+        """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
+        return await self._journal.labelled(principal.name, label)
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
@@ -237,13 +242,15 @@ class Hub:
         self._readers_of[reader.principal.name] += 1
         self._meter.attached += 1
         self._meter.resumed += reader.after > 0
-        if self._draining and reader.elsewhere:  # it was let in just before
+        if self._draining and reader.elsewhere and reader.resumable:  # it was let in just before
             reader.dismiss()
 
     def left(self, reader: Subscription) -> None:
         """Count a reader out."""
         self._readers.discard(reader)
         _count_out(self._readers_of, reader.principal.name)
+        if not reader.resumable:
+            self._note_idle()
 
     def evicted(self, stream_id: str, reason: str) -> None:
         """Take note that the journal no longer keeps a stream: its time is up, or there was no room for it."""
@@ -256,11 +263,14 @@ class Hub:
     async def drain(self, grace: float) -> None:
         """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining.
 
-        Who reads what another process produces is sent away at once: any other serves it as well, and for longer.
+        Who reads what another process produces is sent away at once: any other serves it as well, and for longer. But
+        one that cannot come back has the *grace*, too.
         """
         if not self._draining:
             self._draining = True
-            away = [reader for reader in self._readers if reader.elsewhere]
+            self._idle.clear()
+            self._note_idle()
+            away = [reader for reader in self._readers if reader.elsewhere and reader.resumable]
             self._log.info("hub.draining", live=self.live, dismissed=len(away), grace=grace)
             for reader in away:
                 reader.dismiss()
@@ -269,6 +279,8 @@ class Hub:
                 await self._idle.wait()
         for stream in list(self._streams.values()):
             stream.relay.stop(Draining())
+        for reader in self._staying():
+            reader.dismiss()
         with suppress(TimeoutError):  # each has its terminal record by now; what may take longer is upstream's socket
             async with asyncio.timeout(_LET_GO):
                 await self._idle.wait()
@@ -290,8 +302,16 @@ class Hub:
                 for observer in self._observers:
                     await observer.ended(stream)
             finally:
-                if not self._streams:
-                    self._idle.set()
+                self._note_idle()
+
+    def _staying(self) -> list[Subscription]:
+        """Return those who read what another process produces, and cannot come back for the rest."""
+        return [reader for reader in self._readers if reader.elsewhere and not reader.resumable]
+
+    def _note_idle(self) -> None:
+        """Wake the drain if nothing is left to wait for."""
+        if not self._streams and not (self._draining and self._staying()):
+            self._idle.set()
 
 
 def _count_out(counts: Counter[str], name: str) -> None:

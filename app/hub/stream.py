@@ -166,8 +166,8 @@ def tokens(stream: Stream) -> tuple[int, int]:
     """
     ended = stream.relay.ended
     usage = _usage(None if ended is None else ended.usage)
-    estimate = (stream.relay.output_bytes + 3) // 4
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")) or estimate
+    output_tokens = _count(usage.get("completion_tokens")) or stream.relay.estimated_tokens
+    return _count(usage.get("prompt_tokens")), output_tokens
 
 
 def _count(tokens: object) -> int:

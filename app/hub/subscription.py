@@ -22,8 +22,10 @@ class Readers(Protocol):
 class Subscription:
     """One reader of one stream: an async context manager around a cursor over batches of records.
 
+    The cursor is for who has it waited for; whoever follows the log instead has no need of it.
+
     Whoever sends the batches keeps the last one that went out in *sent*, and sets `on_dismiss` to be told, once, that
-    the reader is to be sent away: it will find the rest of its stream in another process.
+    the reader is to be sent away. A *resumable* one will find the rest of its stream in another process.
     """
 
     __slots__ = (
@@ -35,6 +37,7 @@ class Subscription:
         "log",
         "on_dismiss",
         "principal",
+        "resumable",
         "sent",
         "stream_id",
     )
@@ -47,6 +50,7 @@ class Subscription:
         self.after = after
         self.principal = principal
         self.sent = Batch(after + 1, ())
+        self.resumable = True
         self.dismissed = False
         self.on_dismiss: Callable[[], object] | None = None
         self._counted = readers
@@ -76,6 +80,7 @@ class Subscription:
 
     async def __aenter__(self) -> AsyncGenerator[Batch, None]:
         self._counted.entered(self)
+        self.log.entered()
         if self._stream is not None:
             self._stream.entered()
         return self._cursor
@@ -87,3 +92,4 @@ class Subscription:
         if self._stream is not None:
             self._stream.left()
         await self._cursor.aclose()
+        self.log.left()

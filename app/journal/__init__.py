@@ -7,14 +7,22 @@ stream ("journal before wire"), for as long as the stream is kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from app.model import Batch, Event, StreamInfo
 
+# Takes what was appended, within `append`; may not raise.
+Sink = Callable[[Batch], None]
+
 
 class Writer(Protocol):
     """The one writer of one stream."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the journal is behind, and `drain` would wait."""
+        ...
 
     def append(self, events: Sequence[Event]) -> None:
         """Append *events* as one batch and wake the readers once.
@@ -50,6 +58,26 @@ class Log(Protocol):
 
     def records(self, after: int, last: int) -> Sequence[Event]:
         """Return the records after number *after*, up to *last*."""
+        ...
+
+    def pending(self, after: int) -> Batch | None:
+        """Return the next records after number *after*, as many as one batch may have; None if there are none yet."""
+        ...
+
+    def follow(self, sink: Sink) -> None:
+        """Have *sink* given each batch that is appended from now on: a reader at the end needs no task to be woken."""
+        ...
+
+    def unfollow(self, sink: Sink) -> None:
+        """Undo `follow`."""
+        ...
+
+    def entered(self) -> None:
+        """Count a reader in: until it has left, the log stays."""
+        ...
+
+    def left(self) -> None:
+        """Count a reader out."""
         ...
 
     def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
@@ -90,6 +118,13 @@ class Journal(Protocol):
 
     async def release(self, stream_id: str) -> None:
         """Give up the claim that was made for a stream, if there was one. Raises nothing."""
+        ...
+
+    async def labelled(self, owner: str, label: str) -> str | None:
+        """Return the newest stream of *owner*'s that was created with *label*; it may be kept no longer.
+
+        None if there is none. Raises JournalDown.
+        """
         ...
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:

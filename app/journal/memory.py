@@ -1,8 +1,8 @@
 """The journal of one process: a list per stream.
 
 Strategy: the log *is* the buffer. A subscriber is a cursor, an integer into a list, so a slow one is merely behind and
-a gone one costs nothing. Readers that are at the end wait on one future each, and an append wakes them all once,
-however many records it brought.
+a gone one costs nothing. Readers that are at the end have each batch handed to them by the append that brought it, or
+wait on one future each, and an append wakes them all once, however many records it brought.
 
 What is kept is bounded four ways: bytes per stream, bytes of all, number of ended streams, and time after the end. The
 streams that ended first go first; a live one never goes.
@@ -11,27 +11,16 @@ streams that ended first go first; a live one never goes.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol
 
 from app.errors import KeyReused, Overloaded, StreamTooLarge, UnknownStream
-from app.model import TERMINAL, Batch, Delta, Event, StreamInfo
+from app.journal.memory_log import MemoryLog
+from app.model import StreamInfo
 
-# Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends, yet no send is huge.
-_BATCH_RECORDS = 1024
-_BATCH_SIZE = 64 * 1024
 # What has to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024
-# What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
-_SLOT = 8
-_RECORD_OVERHEAD = _SLOT + 72
-
-# A Delta, of which nearly every log is made, is kept as its bare text: half the memory.
-_Kept = Event | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,155 +31,6 @@ class Bounds:
     total: int
     ended: int
     seconds: float
-
-
-class Accounts(Protocol):
-    """Who keeps the accounts of logs."""
-
-    def grow(self, log: MemoryLog, size: int, *, unbounded: bool) -> None:
-        """Account for *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
-        ...
-
-    def end(self, log: MemoryLog) -> None:
-        """Note that *log* has its terminal record."""
-        ...
-
-    def hold(self, log: MemoryLog) -> None:
-        """Account for an evicted log that is read once more."""
-        ...
-
-    def let_go(self, log: MemoryLog) -> None:
-        """Account for a log that nobody holds any more."""
-        ...
-
-
-class MemoryLog:
-    """One stream's log: its writer, and what its readers read."""
-
-    __slots__ = (
-        "_journal",
-        "_kept",
-        "_readers",
-        "_waiters",
-        "ended",
-        "ended_at",
-        "id",
-        "info",
-        "kept",
-        "size",
-    )
-
-    def __init__(self, journal: Accounts, stream_id: str, info: StreamInfo) -> None:
-        self.id = stream_id
-        self.info = info
-        self.size = 0
-        self.kept = True
-        self.ended = False
-        self.ended_at = 0.0
-        self._journal = journal
-        self._kept: list[_Kept] = []
-        self._waiters: list[asyncio.Future[None]] = []
-        self._readers = 0
-
-    def __repr__(self) -> str:
-        waiting = len(self._waiters)
-        return f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading, {waiting} waiting>"
-
-    @property
-    def last(self) -> int:
-        return len(self._kept)
-
-    @property
-    def reading(self) -> int:
-        """How many cursors there are."""
-        return self._readers
-
-    @property
-    def pinned(self) -> bool:
-        """Whether it is in memory: kept, or read by someone who began before it was evicted."""
-        return self.kept or self._readers > 0
-
-    def append(self, events: Sequence[Event]) -> None:
-        if self.ended:
-            raise RuntimeError("a stream's log ends with its terminal record")
-        self.reserve(events)
-        self.publish(events)
-
-    def reserve(self, events: Sequence[Event]) -> None:
-        """Account for *events*, which `publish` will make readable. Raises StreamTooLarge or Overloaded."""
-        size = sum([_size(event.text if type(event) is Delta else event) for event in events])
-        self._journal.grow(self, size, unbounded=isinstance(events[-1], TERMINAL))
-
-    def publish(self, events: Sequence[Event]) -> None:
-        """Make *events* readable."""
-        self._kept += [event.text if type(event) is Delta else event for event in events]
-        if isinstance(events[-1], TERMINAL):
-            self.ended = True
-            self._journal.end(self)
-        if self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-    def extend(self, events: Sequence[Event]) -> None:
-        """Append *events* that are bounded where they were made."""
-        size = sum([_size(event.text if type(event) is Delta else event) for event in events])
-        self._journal.grow(self, size, unbounded=True)
-        self.publish(events)
-
-    def records(self, after: int, last: int) -> list[Event]:
-        """Return the records after number *after*, up to *last*."""
-        return [Delta(it) if isinstance(it, str) else it for it in self._kept[after:last]]
-
-    async def drain(self) -> None:
-        """Return at once: memory is never behind."""
-
-    async def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
-        kept = self._kept
-        create_future = asyncio.get_running_loop().create_future
-        self.entered()
-        try:
-            while True:
-                if after < len(kept):
-                    events = self.records(after, self._batch_end(after))
-                    yield Batch(after + 1, events)
-                    after += len(events)
-                elif self.ended:
-                    return
-                else:
-                    waiter = create_future()
-                    self._waiters.append(waiter)
-                    await waiter
-        except asyncio.CancelledError:
-            # Else a silent stream would collect one dead future per reader that came and went.
-            self._waiters = [waiter for waiter in self._waiters if not waiter.cancelled()]
-            raise
-        finally:
-            self.left()
-
-    def entered(self) -> None:
-        """Count a cursor in."""
-        if not self.pinned:
-            self._journal.hold(self)  # whoever opened it before it was evicted begins to read only now
-        self._readers += 1
-
-    def left(self) -> None:
-        """Count a cursor out."""
-        self._readers -= 1
-        if not self.pinned:
-            self._journal.let_go(self)
-
-    def _batch_end(self, start: int) -> int:
-        kept = self._kept
-        if len(kept) - start == 1:  # a reader that keeps up
-            return start + 1
-        size = 0
-        for end, it in enumerate(islice(kept, start, start + _BATCH_RECORDS), start + 1):
-            size += _size(it)
-            if size >= _BATCH_SIZE:
-                return end
-        return min(len(kept), start + _BATCH_RECORDS)
 
 
 class MemoryJournal:
@@ -206,6 +46,7 @@ class MemoryJournal:
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
         self._claims: dict[tuple[str, str], tuple[bytes, str]] = {}  # by owner and name: fingerprint and stream
         self._claim_of: dict[str, tuple[str, str]] = {}
+        self._labelled: dict[tuple[str, str], str] = {}  # by owner and label: the newest stream
         self._slots: dict[str, set[str]] = {}  # live streams, by owner
         self._sweep: asyncio.TimerHandle | None = None
         self.ready = True
@@ -223,6 +64,8 @@ class MemoryJournal:
         if not self._make_room(min(_ROOM, self._bounds.total // 8)):
             raise Overloaded(retry_after=1)
         log = self._logs[stream_id] = MemoryLog(self, stream_id, info)
+        if info.label:
+            self._labelled[info.owner, info.label] = stream_id
         return log
 
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
@@ -248,6 +91,14 @@ class MemoryJournal:
         key = self._claim_of.pop(stream_id, None)
         if key is not None:
             del self._claims[key]
+
+    async def labelled(self, owner: str, label: str) -> str | None:
+        return self._labelled.get((owner, label))
+
+    def _unlabel(self, log: MemoryLog) -> None:
+        label = log.info.owner, log.info.label
+        if self._labelled.get(label) == log.id:
+            del self._labelled[label]
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
         slots = self._slots.get(owner, set())
@@ -288,6 +139,7 @@ class MemoryJournal:
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)
+            self._unlabel(log)
             log.kept = False
             if not log.pinned:
                 self.let_go(log)
@@ -344,6 +196,7 @@ class MemoryJournal:
         stream_id, log = next(iter(self._ended.items()))
         del self._ended[stream_id], self._logs[stream_id]
         self._release(stream_id)
+        self._unlabel(log)
         log.kept = False
         if not log.pinned:
             self.let_go(log)
@@ -361,10 +214,3 @@ class MemoryJournal:
         if self._sweep is None and self._ended:
             oldest = next(iter(self._ended.values()))
             self._sweep = asyncio.get_running_loop().call_at(oldest.ended_at + self._bounds.seconds, self._expire)
-
-
-def _size(it: _Kept) -> int:
-    """What a record takes in memory, in bytes, near enough to bound it."""
-    if isinstance(it, str):
-        return _SLOT + sys.getsizeof(it)
-    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))

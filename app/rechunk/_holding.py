@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from app.model import TEXT, Event, Text
+from app.model import TEXT, Event, Logprobs, Text
 from app.rechunk._clusters import after, floor
 from app.rechunk._rechunker import Rechunker, merge
 
@@ -66,6 +66,8 @@ class Holding(Rechunker):
                 else:
                     for at in range(0, len(event.text), LIMIT):
                         self._grow(event.text[at : at + LIMIT], kind, out)
+            elif isinstance(event, Logprobs):
+                out.append(event)  # beside the text, which it must not cut
             else:
                 self._begin(None, out)
                 out.append(event)

@@ -13,13 +13,15 @@ class Rechunker:
     """Cuts the texts of one stream anew. This one leaves them as they are; subclasses do more.
 
     *held* is true while text is held back. Then the caller sees to it that `flush` is called within *max_delay*
-    seconds, or, where that is None, at the latest when the stream ends.
+    seconds, or, where that is None, at the latest when the stream ends. *patient* is true of one that lets nothing
+    leave before that: it is all the same to it whether text comes piece by piece or all at the end.
     """
 
     __slots__ = ()
 
     held: bool = False
     max_delay: float | None = None
+    patient: bool = False
 
     def feed(self, events: Sequence[Event]) -> Sequence[Event]:
         """Take what came with one network read; return what may leave now, in order."""

@@ -11,6 +11,12 @@ LAG = 2
 _LONGEST = 60_000
 
 
+class _Waiting(Holding):
+    __slots__ = ()
+
+    patient = True
+
+
 def _cut(text: str, start: int, at: int) -> int:
     return 0
 
@@ -19,4 +25,4 @@ def create(argument: int | None, max_delay: float | None) -> Rechunker:
     """Return a rechunker that holds everything for *argument* milliseconds."""
     if argument is None or argument > _LONGEST or max_delay is not None:
         raise ValueError("time takes a number of milliseconds and no bound")
-    return Holding(_cut, argument / 1000)
+    return _Waiting(_cut, argument / 1000)

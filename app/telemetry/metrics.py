@@ -269,4 +269,4 @@ def _codes(error: type[StreamError]) -> Iterable[str]:
             yield from _codes(kind)
 
 
-_REFUSALS = tuple(dict.fromkeys((*_codes(StreamError), "not_found", "method_not_allowed")))
+_REFUSALS = tuple(dict.fromkeys(_codes(StreamError)))

@@ -1,7 +1,7 @@
 """Where answers come from. Adding an upstream is adding one file with a `Source` in it.
 
-This floor reads bytes and gives events. `sse` and the readers in `openai_chat` are plain synchronous code; only
-`transport` touches a socket.
+This floor reads bytes and gives events. `sse`, `body` and the readers are plain synchronous code; only `transport` and
+what is below it touch a socket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place that talks to upstream's socket: httpx over aiohttp's C parser.
+"""The one place that asks upstream: httpx over our own transport, or over aiohttp where a proxy is in between.
 
 It gives three things: a client, a request as a context manager, and the body as decoded bytes. Every fault of the
 layers below leaves here as an `UpstreamError`; leaving the context at any point aborts the request.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -22,12 +24,14 @@ from httpx_aiohttp.transport import AiohttpResponseStream
 
 from app import __version__
 from app.errors import ConnectTimeout, Disconnected, Malformed, Unreachable, UpstreamError
+from app.upstream.http1 import READ, Http1Transport
 
 USER_AGENT = f"chat-sse/{__version__}"
 
 _MOST_INFLATED = 4 * 1024 * 1024
 _MOST_REDIRECTS = 3
-_READ = "chat_sse.read"
+# Compressed bytes to inflate at once.
+_SLICE = 16 * 1024
 
 
 def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
@@ -37,19 +41,8 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
     proxy settings of the environment hold except for upstreams on loopback.
     """
     tls = httpx.create_ssl_context()
-
-    def session() -> aiohttp.ClientSession:
-        # Our own connector, because httpx-aiohttp turns "no limit" into aiohttp's default of 100 connections.
-        connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=15)
-        return aiohttp.ClientSession(
-            connector=connector,
-            trust_env=not _is_loopback(base_url),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-        )
-
     return httpx.AsyncClient(
-        transport=_Transport(client=session, verify=tls),
+        transport=_proxied(tls) if _has_proxy(base_url) else Http1Transport(tls),
         # httpx-aiohttp makes "pool" the limit on all of connecting, name resolution included.
         timeout=httpx.Timeout(None, connect=connect_timeout or None, pool=connect_timeout or None),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -58,7 +51,27 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
     )
 
 
-class _Transport(AiohttpTransport):
+def _has_proxy(url: str) -> bool:
+    """Whether the environment has a proxy for *url*, by the rules that aiohttp goes by, too. Loopback never has one."""
+    parts = urlsplit(url)
+    return parts.scheme in getproxies() and not _is_loopback(url) and not proxy_bypass(parts.hostname or "")
+
+
+def _proxied(tls: ssl.SSLContext) -> AiohttpTransport:
+    def session() -> aiohttp.ClientSession:
+        # Our own connector, because httpx-aiohttp turns "no limit" into aiohttp's default of 100 connections.
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=15)
+        return aiohttp.ClientSession(
+            connector=connector,
+            trust_env=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        )
+
+    return _ProxiedTransport(client=session, verify=tls)
+
+
+class _ProxiedTransport(AiohttpTransport):
     """httpx-aiohttp's transport, which gives each response aiohttp's own way to read whatever has arrived.
 
     The way through httpx is three generators more per read, and never more than 16 KiB: 1.3 µs of CPU per delta.
@@ -67,20 +80,32 @@ class _Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         stream = cast(AiohttpResponseStream, response.stream)
-        response.extensions[_READ] = stream._aiohttp_response.content.readany
+        response.extensions[READ] = stream._aiohttp_response.content.readany
         return response
 
 
-@asynccontextmanager
-async def post(
+def post(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str], content: bytes
+) -> AbstractAsyncContextManager[httpx.Response]:
+    """Send one POST and give its response as soon as the headers are there. Raises UpstreamError."""
+    return _sent(client, "POST", url, headers, content)
+
+
+def get(client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[httpx.Response]:
+    """Send one GET and give its response as soon as the headers are there. Raises UpstreamError."""
+    return _sent(client, "GET", url, headers)
+
+
+@asynccontextmanager
+async def _sent(
+    client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
 ) -> AsyncIterator[httpx.Response]:
-    """Send one POST and give its response as soon as the headers are there. Raises UpstreamError.
+    """Send one request.
 
     Redirects that keep the method are followed, as OpenAI's own SDKs do (H20); by hand, because httpx would first read
     the redirect's body, however large. Only where they lead does the key go that is meant for it.
     """
-    response = await _send(client, httpx.URL(url), headers, content)
+    response = await _send(client, method, httpx.URL(url), headers, content)
     try:
         for _ in range(_MOST_REDIRECTS):
             if response.status_code not in (307, 308) or "location" not in response.headers:
@@ -91,7 +116,7 @@ async def post(
                 target = came_from.join(response.headers["location"])
             if not _same_owner(came_from, target):
                 raise Unreachable("The upstream service redirects to another host.")
-            response = await _send(client, target, headers, content)
+            response = await _send(client, method, target, headers, content)
         yield response
     finally:
         with _faults(answered=True):
@@ -99,10 +124,10 @@ async def post(
 
 
 async def _send(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], content: bytes
+    client: httpx.AsyncClient, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None
 ) -> httpx.Response:
     with _faults(answered=False):
-        return await client.send(client.build_request("POST", url, headers=headers, content=content), stream=True)
+        return await client.send(client.build_request(method, url, headers=headers, content=content), stream=True)
 
 
 def _same_owner(one: httpx.URL, other: httpx.URL) -> bool:
@@ -119,7 +144,7 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         raise Malformed("The upstream service used a content encoding that was not asked for.")
     with _faults(answered=True):
         if encoding in ("", "identity"):
-            read: Callable[[], Awaitable[bytes]] = response.extensions[_READ]
+            read: Callable[[], Awaitable[bytes]] = response.extensions[READ]
             while data := await read():
                 yield data
         else:
@@ -134,18 +159,20 @@ async def _inflated(stream: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]
     What is behind that is not read: zlib would keep it all. Another member of a gzip body goes on (RFC 1952, 2.2).
     """
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
-    async for data in stream:
-        while data:
-            if inflate.eof:
-                if not data.startswith(b"\x1f"):
-                    return
-                inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            # A read is at most 16 KiB, and text shrinks tenfold: what grows this much is a bomb.
-            inflated = inflate.decompress(data, _MOST_INFLATED)
-            if inflate.unconsumed_tail:
-                raise Malformed("The upstream service sent a body that is compressed beyond reason.")
-            yield inflated
-            data = inflate.unused_data
+    async for arrived in stream:
+        for start in range(0, len(arrived), _SLICE):
+            data = arrived[start : start + _SLICE]
+            while data:
+                if inflate.eof:
+                    if not data.startswith(b"\x1f"):
+                        return
+                    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+                # Text shrinks tenfold: what grows this much is a bomb.
+                inflated = inflate.decompress(data, _MOST_INFLATED)
+                if inflate.unconsumed_tail:
+                    raise Malformed("The upstream service sent a body that is compressed beyond reason.")
+                yield inflated
+                data = inflate.unused_data
 
 
 async def read_capped(response: httpx.Response, limit: int, seconds: float) -> bytes:
@@ -182,22 +209,23 @@ def _faults(answered: bool) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise _fault(error.__cause__ or error, answered) from error
+        cause = error.__cause__
+        raise _fault(cause if isinstance(cause, aiohttp.ClientError) else error, answered) from error
     except (httpx.InvalidURL, aiohttp.ClientError, OSError, zlib.error) as error:
         raise _fault(error, answered) from error
 
 
 def _fault(cause: BaseException, answered: bool) -> UpstreamError:
     match cause:
-        case aiohttp.ConnectionTimeoutError() if not answered:
+        case aiohttp.ConnectionTimeoutError() | httpx.ConnectTimeout() if not answered:
             return ConnectTimeout()
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.ClientHttpProxyError():
             return Unreachable()
-        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+        case httpx.ConnectError() | httpx.UnsupportedProtocol() | httpx.InvalidURL() | httpx.LocalProtocolError():
             return Unreachable()
         case zlib.error():
             return Malformed("The upstream service sent a broken compressed body.")
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | httpx.RemoteProtocolError():
             return Malformed("The upstream service did not speak HTTP.")
         case _:
             return Disconnected()

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from app.model import Delta, Done, Event, EventId, Failure, Reasoning, Refusal, Start, ToolCall
-from app.wire.events import error_object, usage_object
+from app.wire._json import error_object, usage_object
 
 
 class Snapshot:

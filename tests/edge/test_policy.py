@@ -100,6 +100,7 @@ def test_characters_elsewhere() -> None:
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {long: {}}}}}]},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"description": long}}}},
         {"prediction": {"type": "content", "content": long}},
+        {"prefix": [{"text": long}]},
     ):
         assert refused(rule, asked(**more)) == "messages"
     assert admit(rule, asked(user=long)).parameters == {"user": long}

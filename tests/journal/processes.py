@@ -22,7 +22,7 @@ from app.journal.redis import RedisJournal, commit, keys, link, peers
 from app.journal.redis.writer import RedisWriter
 from app.model import Delta, Done, Event, Failure, StreamInfo
 
-INFO = StreamInfo("none", "ann")
+INFO = StreamInfo("none", "ann", 3)
 ROOMY = Bounds(stream=1 << 20, total=1 << 28, ended=100, seconds=60)
 DONE = Done("stop")
 

@@ -9,7 +9,9 @@ import pytest
 
 from app.errors import KeyReused, StreamTooLarge, UnknownStream
 from app.journal import Journal
-from app.model import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.journal.memory import MemoryJournal
+from app.journal.redis import RedisJournal
+from app.model import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, StreamInfo, ToolCall, Usage
 from tests.journal.processes import DONE, INFO, opened, read
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +23,7 @@ EVERY: list[Event] = [
     Reasoning("hm"),
     Refusal("no"),
     ToolCall(1, "call_1", "f", '{"a":'),
+    Logprobs([{"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}], []),
     Done("other", "odd", USAGE, "m-1", 12, 345),
 ]
 
@@ -116,18 +119,19 @@ async def test_a_reader_that_leaves(journal: Journal) -> None:
 
 async def test_a_read_log_is_accounted_for(journal: Journal) -> None:
     """Memory is counted as long as a log is kept or read, and not twice when it is read after its eviction."""
+    assert isinstance(journal, MemoryJournal | RedisJournal)
     for number in range(101):
         writer = await journal.create(f"s{number}", INFO)
         if number == 0:
             first = await journal.open("s0")
         writer.append([Delta("x" * 1000), DONE])
         await opened(journal, f"s{number}")
-    kept = journal.size  # type: ignore[attr-defined]
+    kept = journal.size
     assert len(await read(first)) == 2
-    assert journal.size == kept  # type: ignore[attr-defined]
+    assert journal.size == kept
     async with aclosing(first.read()) as cursor:
         await anext(cursor)
-        assert journal.size > kept  # type: ignore[attr-defined]
+        assert journal.size > kept
 
 
 async def test_claims(journal: Journal) -> None:
@@ -159,6 +163,19 @@ async def test_release_after_the_end(journal: Journal) -> None:
     await opened(journal)
     await journal.release("s")
     assert await journal.claim("ann", "k", b"1", "t") is None
+
+
+async def test_labels(journal: Journal) -> None:
+    """A label names its owner's newest stream that was created with it, and nobody else's."""
+    assert await journal.labelled("o", "l") is None
+    await journal.create("s", StreamInfo("auto", "o", 0, "l"))
+    assert await journal.labelled("o", "l") == "s"
+    await journal.create("t", StreamInfo("auto", "o", 0, "l"))
+    await journal.create("u", StreamInfo("auto", "o"))
+    await journal.create("v", StreamInfo("auto", "p", 0, "l"))
+    assert await journal.labelled("o", "l") == "t"
+    assert await journal.labelled("p", "l") == "v"
+    assert await journal.labelled("o", "m") is None
 
 
 async def test_slots(journal: Journal) -> None:

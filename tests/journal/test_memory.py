@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.journal.memory import Bounds, MemoryJournal
-from app.model import Batch, Delta, Done, Event, Failure, StreamInfo
+from app.model import Batch, Delta, Done, Event, Failure, Logprobs, StreamInfo
 
 pytestmark = pytest.mark.anyio
 
@@ -194,3 +195,26 @@ def evictions() -> list[tuple[str, str]]:
 
 def roomy_but(**bounds: Any) -> Bounds:
     return replace(ROOMY, **bounds)
+
+
+async def test_labels_go_with_their_streams() -> None:
+    """A label that names an evicted stream is gone; one that was given anew since is not."""
+    journal = MemoryJournal(Bounds(1 << 20, 1 << 20, 1, 60.0))
+    for stream_id, label in (("a", "first"), ("b", "second"), ("c", "second"), ("d", "third")):
+        writer = await journal.create(stream_id, StreamInfo("auto", "o", 0, label))
+        writer.append((Done("stop"),))
+    assert [await journal.labelled("o", label) for label in ("first", "second", "third")] == [None, None, "d"]
+    writer = await journal.create("e", StreamInfo("auto", "o", 0, "third"))
+    writer.append((Done("stop"),))
+    assert await journal.labelled("o", "third") == "e"
+    journal.close()
+
+
+async def test_the_size_of_logprobs() -> None:
+    """Log probabilities count with all that is in them."""
+    journal = MemoryJournal(Bounds(1 << 20, 1 << 20, 8, 60.0))
+    writer = await journal.create("s", StreamInfo("auto"))
+    token = {"token": "x", "logprob": -0.25, "bytes": [120], "top_logprobs": [{"token": "y" * 100, "logprob": -1.0}]}
+    writer.append((Logprobs([token] * 50),))
+    assert journal.size > 50 * sys.getsizeof(token)
+    journal.close()

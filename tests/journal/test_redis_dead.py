@@ -11,6 +11,7 @@ from structlog.testing import LogCapture
 from app.errors import ProducerLost
 from app.journal.redis import keys, peers
 from app.journal.redis.codec import encode
+from app.journal.redis.copies import Copy
 from app.model import Delta, Failure
 from tests.journal.processes import DONE, INFO, Machine, acked, ending, entries, opened, text, until
 
@@ -69,7 +70,7 @@ async def test_a_silent_producer_that_was_paused(machine: Machine) -> None:
     awake.cancel()
 
 
-async def test_a_burial_that_comes_too_late(machine: Machine, redis: Redis) -> None:
+async def test_a_burial_that_comes_too_late(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who would end a stream that has gone on, because its producer lives, reads on instead; its log keeps its time."""
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
@@ -79,16 +80,16 @@ async def test_a_burial_that_comes_too_late(machine: Machine, redis: Redis) -> N
     assert copy is not None
     catch_up = b.journal._copies._catch_up
 
-    async def slow(copy: object) -> int | None:
-        last = await catch_up(copy)  # type: ignore[arg-type]
+    async def slow(copy: Copy) -> int | None:
+        last = await catch_up(copy)
         a.journal._committer.on_commit = lambda *_: None
         writer.append([Delta("alive")])
         await acked(writer, 1)
         return last
 
-    b.journal._copies._catch_up = slow  # type: ignore[method-assign]
-    await b.journal._copies._bury(copy)
-    b.journal._copies._catch_up = catch_up  # type: ignore[method-assign]
+    with monkeypatch.context() as late:
+        late.setattr(b.journal._copies, "_catch_up", slow)
+        await b.journal._copies._bury(copy)
     assert redis.ttl(keys.log("s")) > 3000
     writer.append([DONE])
     assert text(await reader) == "alive"
@@ -140,7 +141,7 @@ async def test_a_dead_producer_whose_log_lost_records(machine: Machine, redis: R
     await until(lambda: all((copy := each.journal._copies.get("s")) and copy.last == 3 for each in (b, c)))
     await a.pause()
     redis.xdel(keys.log("s"), "3-0")
-    redis.execute_command("XSETID", keys.log("s"), "2-0")  # type: ignore[no-untyped-call]
+    redis.execute_command("XSETID", keys.log("s"), "2-0")  # type: ignore[no-untyped-call]  # untyped in redis-py
     for events in await asyncio.gather(*readers):
         assert (text(events), ending(events)) == ("012", "producer_lost")
     fresh = await machine.start()

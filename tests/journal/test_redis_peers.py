@@ -16,7 +16,7 @@ from app.journal.redis import commit, keys, peers
 from app.journal.redis.codec import encode
 from app.journal.redis.link import Command
 from app.journal.redis.writer import RedisWriter
-from app.model import Delta
+from app.model import Delta, StreamInfo
 from tests.journal.processes import DONE, INFO, Machine, acked, ending, opened, read, text, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -38,6 +38,26 @@ async def test_read_elsewhere(machine: Machine) -> None:
     assert answers == [whole, whole[2:], whole[4:]] * 2
     assert text(await opened(c.journal)) == whole
     assert (await c.journal.open("s")).info == INFO
+
+
+@pytest.mark.parametrize(
+    "info", [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe")]
+)
+async def test_info_elsewhere(machine: Machine, info: StreamInfo) -> None:
+    """What a stream was created with is known to every process, whatever its owner is called."""
+    a, b = [await machine.start() for _ in "ab"]
+    await a.journal.create("s", info)
+    assert (await b.journal.open("s")).info == info
+
+
+async def test_info_of_an_earlier_version(machine: Machine, redis: Redis) -> None:
+    """A stream of a process that says nothing of its owner's limit, or of a label, is read without them."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    header: dict[Any, Any] = {name: writer.header[name] for name in (b"chunk", b"owner", b"process")}
+    redis.delete(keys.log("s"))
+    redis.xadd(keys.log("s"), header, id=keys.HEADER)
+    assert (await b.journal.open("s")).info == INFO._replace(readers=0)
 
 
 async def test_a_lost_message_heals(machine: Machine, redis: Redis) -> None:
@@ -92,6 +112,7 @@ async def test_presence(machine: Machine) -> None:
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
+        # mypy infers no type for a default of a lambda
         await until(lambda expected=left: a.owner.readers["s"] == expected)  # type: ignore[misc]
     again = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers["s"] == 1)
@@ -112,21 +133,21 @@ async def test_a_look_is_no_reader(machine: Machine) -> None:
     await until(lambda: not a.journal._peers._followers)  # and it is forgotten
 
 
-async def test_lost_presence_heals(machine: Machine, redis: Redis) -> None:
+async def test_lost_presence_heals(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was told of readers while nobody listened is told again: that they came, and that they left."""
     a, b = [await machine.start() for _ in "ab"]
     await a.journal.create("s", INFO)
     log = await b.journal.open("s")
-    deaf, a.journal._peers._take = a.journal._peers._take, lambda message: None  # type: ignore[method-assign]
-    reader = asyncio.create_task(read(log))
-    await asyncio.sleep(2 * peers.BEAT)
-    assert a.owner.readers.get("s", 0) == 0
-    a.journal._peers._take = deaf  # type: ignore[method-assign]
+    with monkeypatch.context() as deaf:
+        deaf.setattr(a.journal._peers, "_take", lambda message: None)
+        reader = asyncio.create_task(read(log))
+        await asyncio.sleep(2 * peers.BEAT)
+        assert a.owner.readers.get("s", 0) == 0
     await until(lambda: a.owner.readers.get("s") == 1)
-    a.journal._peers._take = lambda message: None  # type: ignore[method-assign]
-    reader.cancel()
-    await until(lambda: b.journal._copies.get("s") is None)
-    a.journal._peers._take = deaf  # type: ignore[method-assign]
+    with monkeypatch.context() as deaf:
+        deaf.setattr(a.journal._peers, "_take", lambda message: None)
+        reader.cancel()
+        await until(lambda: b.journal._copies.get("s") is None)
     await until(lambda: a.owner.readers["s"] == 0)
 
 
@@ -262,6 +283,7 @@ async def test_flat_in_readers(machine: Machine, redis: Redis, monkeypatch: pyte
     redis.config_resetstat()
     for number in range(20):
         writer.append([Delta(f"{number}")])
+        # mypy infers no type for a default of a lambda
         await until(lambda expected=number + 2: log.last == expected)  # type: ignore[misc]
     stats = redis.info("commandstats")
     assert {name for name in stats if name not in ("cmdstat_info", "cmdstat_config|resetstat")} == {
@@ -287,7 +309,7 @@ async def test_one_trip_for_all_streams(machine: Machine, redis: Redis, monkeypa
         trips += 1
         return await send(commands)
 
-    a.journal._committer._wire.send = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(a.journal._committer._wire, "send", counted)
     for writer in writers:
         writer.append([Delta("x")])
     await until(lambda: all(writer.acked for writer in writers))

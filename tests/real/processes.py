@@ -83,7 +83,7 @@ class Server(Process):
         return int(self.url.rpartition(":")[2].partition("/")[0])
 
 
-def launch(directory: Path, upstream: Server | str | None = None, **settings: Any) -> Server:
+def launch(directory: Path, upstream: Server | str | None = None, /, **settings: Any) -> Server:
     """Start `chat-sse serve` with *settings* as environment; without an upstream it brings its simulator along.
 
     It gets a free port, unless `port` is among them.
@@ -101,18 +101,22 @@ def launch_simulator(directory: Path) -> Server:
     return Server(_app("simulate"), log_file(directory, "simulator")).listening(r"listens on (http://\S+)")
 
 
-def launch_nginx(directory: Path, *services: Server) -> Server:
-    """Start the real nginx with deploy/nginx.conf itself, before all *services*; only ports and paths are replaced."""
+def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10) -> Server:
+    """Start the real nginx with deploy/nginx.conf itself, before all *services*; only ports and paths are replaced.
+
+    One that cannot be reached is left out for *fail_timeout* seconds; 10 is nginx's own default.
+    """
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
     port = free_port()
     config = (ROOT / "deploy" / "nginx.conf").read_text()
+    addresses = [f"server 127.0.0.1:{service.port} fail_timeout={fail_timeout}s;" for service in services]
     for old, new in (
         ("user www-data;", "daemon off;" if os.geteuid() else "user root; daemon off;"),
         ("/run/nginx.pid", str(directory / "nginx.pid")),
         ("/var/log/nginx/error.log warn", "stderr info"),
         ("/var/log/nginx/access.log", str(directory / "access.log")),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("server 127.0.0.1:8000;", " ".join(f"server 127.0.0.1:{service.port};" for service in services)),
+        ("server 127.0.0.1:8000;", " ".join(addresses)),
         ("worker_processes auto;", "worker_processes 1;"),
     ):
         assert config.count(old) == 1, old

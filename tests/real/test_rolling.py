@@ -22,9 +22,9 @@ pytestmark = pytest.mark.real
 
 CLIENTS = 12
 PROMPT = "Ünïcödé, 你好，世界。 a stream that outlives the process that it is read from: 👩\u200d👩\u200d👧. " * 3
-# Two to six seconds each: a process that is told to stop lets its own finish within its grace. It need not wait for
+# Two to four seconds each: a process that is told to stop lets its own finish within its grace. It need not wait for
 # readers of another's.
-MODELS = [f"sim-echo?first=0.05&size=3&rate={len(PROMPT) / 3 / seconds:.2f}" for seconds in (2, 3, 6)]
+MODELS = [f"sim-echo?first=0.05&size=3&rate={len(PROMPT) / 3 / seconds:.2f}" for seconds in (2, 3, 4)]
 GRACE = 10
 PATIENCE = 30.0  # seconds for one answer, with all its resumes and refusals
 
@@ -173,7 +173,7 @@ def test_rolling_restart(
     services = [_start(tmp_path, simulator, redis) for _ in range(3)]
     before = list(services)
     processes += services
-    load = Load(start_nginx(*services).url)
+    load = Load(start_nginx(*services, fail_timeout=1).url)  # a successor is found soon
     try:
         asyncio.run(_run(load, services, redis, simulator, tmp_path))
     finally:

@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from app.errors import Disconnected, Malformed, UpstreamError
 from app.model import Content, Done, ToolCall, Usage
 from app.upstream import transport
+from app.upstream.body import MAX_USAGE, BodyReader
 from app.upstream.envelope import MAX_MESSAGE
-from app.upstream.reader import MAX_USAGE, ChatReader
+from app.upstream.reader import ChatReader
+from app.upstream.responses_reader import ResponsesReader
 from app.upstream.sse import BOM, MAX_BLANK, MAX_STRAY, Splitter
 from tests.upstream.quirks import CASES
 from tests.upstream.quirks_bytes import DONE, END, HI, STOP, call, chunk, event, merged, text, tool
+from tests.upstream.responses_quirks import RESPONSES
 
 MAX_EVENT = 4096
 
@@ -41,6 +44,7 @@ SEEDS = [case.raw for case in CASES if len(case.raw) <= 2 * MAX_EVENT] + [
     escaped({"content": "hi"}, model="m\ud83d") + END,
     b"event: a\r\ndata: [\r\ndata: 1]\r\n\r\n" + HI.replace(b"\n", b"\r\n") + END,
 ]
+RESPONSE_SEEDS = [case.raw for case in RESPONSES if len(case.raw) <= 2 * MAX_EVENT]
 TOKENS = [
     *(
         b"\n",
@@ -81,9 +85,9 @@ ENDS = st.sampled_from(["eof", "cut"])
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
+def mutated(draw: st.DrawFn, seeds: Sequence[bytes] = SEEDS) -> bytes:
     """Draw a stream that was real once."""
-    raw = bytearray(draw(st.sampled_from(SEEDS)))
+    raw = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(0, 6))):
         at, length = (draw(st.integers(0, len(raw))) for _ in range(2))
         match draw(st.integers(0, 4)):
@@ -96,7 +100,7 @@ def mutated(draw: st.DrawFn) -> bytes:
             case 3:
                 raw[at:at] = raw[at : at + length]
             case _:
-                raw[at:] = draw(st.sampled_from(SEEDS))[length:]
+                raw[at:] = draw(st.sampled_from(seeds))[length:]
     return bytes(raw[: 8 * MAX_EVENT])
 
 
@@ -132,9 +136,9 @@ class Outcome(NamedTuple):
     cut_after_finish: bool
 
 
-def read(pieces: Iterable[bytes], ends: str) -> Outcome:
+def read(pieces: Iterable[bytes], ends: str, make: type[BodyReader]) -> Outcome:
     """Read one body to its end. What is said and held on the way has to be bounded."""
-    reader = ChatReader(MAX_EVENT)
+    reader = make(MAX_EVENT)
     events: list[Content] = []
     for piece in pieces:
         events += reader.feed(piece)
@@ -153,16 +157,26 @@ def read(pieces: Iterable[bytes], ends: str) -> Outcome:
 
 
 def check_reader(raw: bytes, cuts: Sequence[int], ends: str) -> None:
+    """What holds for any reader holds for the chat's."""
+    _check(ChatReader, raw, cuts, ends)
+
+
+def check_responses_reader(raw: bytes, cuts: Sequence[int], ends: str) -> None:
+    """So it does for that of Responses."""
+    _check(ResponsesReader, raw, cuts, ends)
+
+
+def _check(make: type[BodyReader], raw: bytes, cuts: Sequence[int], ends: str) -> None:
     """No exception, nothing that cannot be sent on, and the same whatever the reads."""
-    whole = read([raw], ends)
-    assert read(cut_at(raw, cuts), ends) == whole
+    whole = read([raw], ends, make)
+    assert read(cut_at(raw, cuts), ends, make) == whole
     if len(raw) < 1500:
-        assert read((raw[at : at + 1] for at in range(len(raw))), ends) == whole
+        assert read((raw[at : at + 1] for at in range(len(raw))), ends, make) == whole
     sent_on = [*map(list, whole.events), whole.model]
     assert orjson.dumps(sent_on)
     assert whole.usage is None or len(orjson.dumps(whole.usage.fields)) <= 8 * MAX_USAGE
     merged([piece for piece in whole.events if isinstance(piece, ToolCall)])
-    assert all(any(piece[1:]) if isinstance(piece, ToolCall) else piece.text for piece in whole.events)
+    assert all(any(piece[1:] if isinstance(piece, ToolCall) else piece) for piece in whole.events)
 
 
 def standard(raw: bytes) -> list[tuple[str, str]]:

@@ -31,10 +31,12 @@ from tests.upstream.fuzz import (
     HALF,
     MAX_EVENT,
     NAMED,
+    RESPONSE_SEEDS,
     SEEDS,
     TOKENS,
     check_gzip,
     check_reader,
+    check_responses_reader,
     check_splitter,
     cut_at,
     held,
@@ -68,6 +70,20 @@ def test_reader(raw: bytes, cuts: list[int], ends: str) -> None:
     check_reader(raw, cuts, ends)
 
 
+@pytest.mark.parametrize("raw", RESPONSE_SEEDS, ids=range(len(RESPONSE_SEEDS)))
+def test_response_seeds(raw: bytes) -> None:
+    """So it does for those of Responses."""
+    for ends in ("eof", "cut"):
+        check_responses_reader(raw, range(0, len(raw), 7), ends)
+
+
+@FIXED
+@given(mutated(RESPONSE_SEEDS), CUTS, ENDS)
+def test_responses_reader(raw: bytes, cuts: list[int], ends: str) -> None:
+    """So does the other dialect's reader."""
+    check_responses_reader(raw, cuts, ends)
+
+
 @FIXED
 @given(mutated() | st.lists(st.sampled_from(TOKENS), max_size=40).map(b"".join), CUTS)
 @example(b"data: a\r\ndata: b\r\n\r\n", [])
@@ -86,9 +102,10 @@ def test_gzip(raw: bytes, cuts: list[int], harm: list[int]) -> None:
 
 
 def test_for_a_while() -> None:
-    """All three hold for other examples each time, for as long as `FUZZ_SECONDS` says."""
+    """All four hold for other examples each time, for as long as `FUZZ_SECONDS` says."""
     checks: list[Callable[[], None]] = [
         ROUND(given(mutated(), CUTS, ENDS)(check_reader)),
+        ROUND(given(mutated(RESPONSE_SEEDS), CUTS, ENDS)(check_responses_reader)),
         ROUND(given(mutated(), CUTS)(check_splitter)),
         ROUND(given(st.sampled_from(SEEDS), CUTS, st.lists(st.integers(0, 1 << 16), max_size=3))(check_gzip)),
     ]

@@ -6,65 +6,18 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.errors import Disconnected, Empty, IdleTimeout, Malformed, UpstreamError
-from app.model import Content, Delta, Done, Reasoning, Refusal, ToolCall, Usage
+from app.errors import Empty, Malformed, UpstreamError
+from app.model import Delta, Done, Reasoning, ToolCall
 from app.upstream.reader import ChatReader
+from tests.upstream.play import MAX_EVENT, cut_at, play, read, verdict
 from tests.upstream.quirks import CASES
 from tests.upstream.quirks_bytes import DONE, END, HI, STOP, Case, chunk, event, merged, text
-
-MAX_EVENT = 32 * 1024
-
-
-def read(reader: ChatReader, pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
-    events = [event for piece in pieces for event in reader.feed(piece)]
-    if ends == "eof":
-        events += reader.eof()
-    elif ends != "open":
-        events += reader.cut(IdleTimeout() if ends == "timeout" else Disconnected())
-    return events
-
-
-def play(case: Case, pieces: Iterable[bytes]) -> None:
-    reader = ChatReader(MAX_EVENT)
-    events = read(reader, pieces, case.ends)
-
-    assert "".join(event.text for event in events if isinstance(event, Delta)) == case.text
-    assert "".join(event.text for event in events if isinstance(event, Reasoning)) == case.reasoning
-    assert "".join(event.text for event in events if isinstance(event, Refusal)) == case.refusal
-    assert merged([event for event in events if isinstance(event, ToolCall)]) == case.calls
-    assert all(event.text for event in events if not isinstance(event, ToolCall)), "no event is empty"
-    if isinstance(case.end, str):
-        done = reader.result()
-        end = done.finish_reason if done.raw_reason is None else f"{done.finish_reason}:{done.raw_reason}"
-        assert (end, done.model) == (case.end, case.model)
-        assert done.usage == reader.usage
-    else:
-        with pytest.raises(UpstreamError) as raised:
-            reader.result()
-        assert type(raised.value) is case.end
-        if case.message is not None:
-            assert raised.value.text == case.message
-    assert reader.usage == (Usage(case.usage) if case.usage else None)
-    assert reader.replaced_bytes == case.replaced_bytes
-    assert reader.cut_after_finish is case.cut_after_finish
-
-
-def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
-    places = sorted({cut % (len(raw) + 1) for cut in cuts} | {0, len(raw)})
-    return [raw[start:end] for start, end in pairwise(places)]
-
-
-def verdict(reader: ChatReader) -> tuple[object, ...]:
-    try:
-        return tuple(reader.result()._replace(model=""))
-    except UpstreamError as error:
-        return type(error), error.text
 
 
 def test_every_row_has_a_case() -> None:
@@ -212,9 +165,7 @@ def outcome(pieces: Iterable[bytes], ends: str) -> tuple[str, str, str]:
     """Return text, calls and how it ended; everything must be encodable."""
     reader = ChatReader(4096)
     events = read(reader, pieces, ends)
-    for said in events:
-        for field in said:
-            str(field).encode()
+    assert orjson.dumps([*map(list, events)])
     said_text = "".join(event.text for event in events if isinstance(event, Delta))
     said_calls = str(merged([event for event in events if isinstance(event, ToolCall)]))
     try:

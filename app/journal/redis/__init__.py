@@ -23,10 +23,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
-from app.journal.memory import Bounds, MemoryJournal, MemoryLog
+from app.journal.memory import Bounds, MemoryJournal
+from app.journal.memory_log import MemoryLog
 from app.journal.redis.cluster import create_clients
 from app.journal.redis.commit import Committer
-from app.journal.redis.copies import Copies, Copy
+from app.journal.redis.copies import Copies, Copy, header_of
 from app.journal.redis.link import Link, Wire
 from app.journal.redis.peers import Owner, Peers
 from app.journal.redis.shared import Shared
@@ -142,10 +143,11 @@ class RedisJournal:
 
     async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
         log = await self._local.create(stream_id, info)
-        owner = info.owner.encode(errors="surrogatepass")
-        header = {b"chunk": info.chunk.encode(), b"owner": owner, b"process": self._process.encode()}
+        header = header_of(info, self._process)
         writer = RedisWriter(self._committer, log, header, self._shared.claim_of(stream_id))
         try:
+            if info.label:
+                await self._shared.label(info.owner, info.label, stream_id)
             await self._committer.create(writer)
         except BaseException:
             self._local.drop(log)
@@ -182,6 +184,9 @@ class RedisJournal:
 
     async def release(self, stream_id: str) -> None:
         await self._shared.release(stream_id)
+
+    async def labelled(self, owner: str, label: str) -> str | None:
+        return await self._shared.labelled(owner, label)
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
         return await self._shared.occupy(owner, stream_id, limit)

@@ -12,9 +12,17 @@ from typing import Any
 import orjson
 
 from app.journal.redis import keys
-from app.model import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.model import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
 
-_TAGS: dict[type, str] = {Start: "s", Reasoning: "r", Refusal: "f", ToolCall: "t", Done: "d", Failure: "e"}
+_TAGS: dict[type, str] = {
+    Start: "s",
+    Reasoning: "r",
+    Refusal: "f",
+    ToolCall: "t",
+    Logprobs: "l",
+    Done: "d",
+    Failure: "e",
+}
 _KINDS: dict[str, Any] = {tag: kind for kind, tag in _TAGS.items()}
 
 

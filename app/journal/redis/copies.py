@@ -12,7 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, UnknownStream
-from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.memory import MemoryJournal
+from app.journal.memory_log import MemoryLog
 from app.journal.redis import codec, keys
 from app.journal.redis.codec import decode, encode, read_entry
 from app.journal.redis.link import Link
@@ -24,15 +25,31 @@ _PAGE = 1000
 _AT_ONCE = 16
 
 
+def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
+    """Return what the log of a stream of *process*'s begins with in Redis."""
+    return {
+        b"chunk": info.chunk.encode(),
+        b"owner": info.owner.encode(errors="surrogatepass"),  # a name may be anything
+        b"readers": b"%d" % info.readers,
+        b"label": info.label.encode(errors="surrogatepass"),
+        b"process": process.encode(),
+    }
+
+
+def _info(header: dict[bytes, bytes]) -> StreamInfo:
+    owner = header[b"owner"].decode(errors="surrogatepass")
+    # A process of an earlier version says neither of these.
+    readers, label = int(header.get(b"readers", b"0")), header.get(b"label", b"").decode(errors="surrogatepass")
+    return StreamInfo(header[b"chunk"].decode(), owner, readers, label)
+
+
 class Copy(MemoryLog):
     """The copy of a stream's log, which begins with *header* in Redis; *producer* writes the original."""
 
     __slots__ = ("__weakref__", "_copies", "header", "producer")
 
     def __init__(self, journal: MemoryJournal, copies: Copies, stream_id: str, header: dict[bytes, bytes]) -> None:
-        super().__init__(
-            journal, stream_id, StreamInfo(header[b"chunk"].decode(), header[b"owner"].decode(errors="surrogatepass"))
-        )
+        super().__init__(journal, stream_id, _info(header))
         self.header = header
         self.producer = header[b"process"].decode()
         self._copies = copies

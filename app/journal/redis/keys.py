@@ -16,9 +16,12 @@ def log(stream_id: str) -> bytes:
 
 def claim(owner: str, name: str) -> bytes:
     """A string: which stream an idempotency key stands for, and the fingerprint of the body that came with it."""
-    # Both are anybody's to choose: hashed, they are short and cannot be mistaken for one another.
-    digest = hashlib.sha256(f"{len(owner)}:{owner}{name}".encode(errors="surrogatepass")).hexdigest()
-    return b"%skey:%s" % (_PREFIX, digest.encode())
+    return b"%skey:%s" % (_PREFIX, _digest(owner, name))
+
+
+def label(owner: str, label: str) -> bytes:
+    """A string: the newest stream of an owner's with that label."""
+    return b"%slabel:%s" % (_PREFIX, _digest(owner, label))
 
 
 def slots(owner: str) -> bytes:
@@ -34,3 +37,8 @@ def lease(process: str) -> bytes:
 def inbox(process: str) -> bytes:
     """A channel on which a process is told whatever concerns it."""
     return b"%sinbox:%s" % (_PREFIX, process.encode())
+
+
+def _digest(owner: str, name: str) -> bytes:
+    # Both are anybody's to choose: hashed, they are short and cannot be mistaken for one another.
+    return hashlib.sha256(f"{len(owner)}:{owner}{name}".encode(errors="surrogatepass")).hexdigest().encode()

@@ -121,7 +121,7 @@ class Peers:
                 self._link.failed(error)
                 await asyncio.sleep(_RETRY)
             finally:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped in redis-py
 
     async def beat(self) -> None:
         """Renew our lease and look after everybody else's, for ever."""

@@ -1,4 +1,4 @@
-"""What all processes agree on: which stream an idempotency key stands for, and who has how many live streams."""
+"""What all processes agree on: which stream a key or a label stands for, and who has how many live streams."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ _SLOT = 30
 _APPEARING, _LOOK = 2.0, 0.05
 # Seconds after a stream's end for which its claim can still be given up.
 _FORGET = 60.0
+
+# Seconds that a label is kept: longer than any stream is live.
+_LABEL = 86_400
 
 # Scripts, because another process may come between two commands; on Redis' clock, because others' may differ.
 _REPLACE = (
@@ -95,6 +98,15 @@ class Shared:
                 await self._link.ask(("EVAL", _REMOVE, 1, claim.key, claim.value))
             except JournalDown:
                 self._given_up[claim] = asyncio.get_running_loop().time() + _FORGET
+
+    async def label(self, owner: str, label: str, stream_id: str) -> None:
+        """Have *label* stand for a stream that is about to be created. Raises JournalDown."""
+        await self._link.ask(("SET", keys.label(owner, label), stream_id, "EX", _LABEL))
+
+    async def labelled(self, owner: str, label: str) -> str | None:
+        """Return the stream that *label* stands for, kept or not, or None. Raises JournalDown."""
+        [known] = await self._link.ask(("GET", keys.label(owner, label)))
+        return None if known is None else str(known.decode())
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
         """See `Journal.occupy`. Raises JournalDown."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from app.journal.memory import MemoryLog
+from app.journal.memory_log import MemoryLog
 from app.journal.redis import keys
 from app.model import TERMINAL, Event, Failure
 
@@ -81,8 +81,12 @@ class RedisWriter:
         self.waiting += events
         self._committer.mark(self)
 
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) + len(self.taken) > _BEHIND and not self.given_up
+
     async def drain(self) -> None:
-        while len(self.waiting) + len(self.taken) > _BEHIND and not self.given_up:
+        while self.full:
             self._behind = self._behind or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._behind)
 

@@ -1,0 +1,205 @@
+"""The AI SDK's `UIMessage[]` → OpenAI's messages, as the SDK's own `convertToModelMessages` and OpenAI provider do it.
+
+What is for the page and not for the model is dropped: reasoning, sources, data parts, metadata, files of an assistant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from app.errors import BadRequest
+
+_DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")
+_DROPPED_PREFIXES = ("data-", "source-")
+_AUDIO = {"audio/wav": "wav", "audio/wave": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+_DATA_URL = re.compile("data:[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
+_DENIED = "Tool call execution denied."  # the SDK's words to the model
+_UNANSWERED = ("input-available", "approval-requested", "approval-responded")
+
+
+class UIPart(BaseModel):
+    """A part of a message. What else is in it depends on its type."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+
+
+class UIMessage(BaseModel):
+    """A message as a page keeps it. Its id, its metadata and what else pages keep with it are theirs."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "user", "assistant"]
+    parts: list[UIPart]
+
+
+def to_openai(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what *messages*, each of which is a valid `UIMessage`, say to the model.
+
+    Raises BadRequest, which names the part that cannot be said.
+    """
+    last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    found: list[dict[str, Any]] = []
+    for at, message in enumerate(messages):
+        parts, where = message["parts"], f"messages[{at}].parts"
+        match message["role"]:
+            case "system":
+                said = ((part, _at(where, j)) for j, part in enumerate(parts) if part["type"] == "text")
+                texts = [_string(part, "text", place) for part, place in said]
+                found.append({"role": "system", "content": "".join(texts)})
+            case "user":
+                found.append(_user(parts, where))
+            case _:
+                found.extend(_assistant(parts, where, superseded=at < last_user))
+    if not found:
+        raise _wrong("messages", "has nothing in it that is for the model")
+    return found
+
+
+def _user(parts: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    content: list[dict[str, Any]] = []
+    for j, part in enumerate(parts):
+        match part["type"]:
+            case "text":
+                content.append({"type": "text", "text": _string(part, "text", _at(where, j))})
+            case "file":
+                content.append(_file(part, _at(where, j), j))
+            case kind if not _is_dropped(kind):
+                raise _wrong(_at(where, j, "type"), "is not a part of a user's message that this service knows")
+    if not content:
+        raise _wrong(where, "has nothing in it that is for the model")
+    alone = len(content) == 1 and content[0]["type"] == "text"
+    return {"role": "user", "content": content[0]["text"] if alone else content}
+
+
+def _assistant(parts: Sequence[Mapping[str, Any]], where: str, *, superseded: bool) -> list[dict[str, Any]]:
+    """Return a message for each step, each followed by the outputs of the tools that it called.
+
+    A call without an output is left out if the user has *superseded* it, and is wrong otherwise. One whose arguments
+    are not whole is left out, and so is a step in which nothing remains: what is left of an answer that broke off.
+    """
+    found: list[dict[str, Any]] = []
+    step = _Step()
+    for j, part in enumerate(parts):
+        place = _at(where, j)
+        match part["type"]:
+            case "step-start":
+                found += step.messages()
+                step = _Step()
+            case "steering-message":  # the user's, sent between two steps
+                found += (*step.messages(), _user(_parts(part, place), f"{place}.parts"))
+                step = _Step()
+            case "text":
+                step.texts.append(_string(part, "text", place))
+            case kind if kind == "dynamic-tool" or kind.startswith("tool-"):
+                output = _output(part, place)
+                if output is not None:
+                    name = _string(part, "toolName", place) if kind == "dynamic-tool" else kind.removeprefix("tool-")
+                    step.call(_string(part, "toolCallId", place), name, _arguments(part), output)
+                elif part["state"] in _UNANSWERED and not superseded:
+                    raise _wrong(f"{place}.state", "has to be one with an output: the model waits for that")
+            case kind if kind != "file" and not _is_dropped(kind):
+                raise _wrong(f"{place}.type", "is not a part of an assistant's message that this service knows")
+    return [*found, *step.messages()]
+
+
+class _Step:
+    """What an assistant said with one answer, and the outputs of the tools that it called."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self._outputs: list[dict[str, Any]] = []
+
+    def call(self, call_id: str, name: str, arguments: str, output: str) -> None:
+        self._calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        self._outputs.append({"role": "tool", "tool_call_id": call_id, "content": output})
+
+    def messages(self) -> list[dict[str, Any]]:
+        text = "".join(self.texts)
+        if not text and not self._calls:
+            return []
+        calls = {"tool_calls": self._calls} if self._calls else {}
+        return [{"role": "assistant", "content": text or None, **calls}, *self._outputs]
+
+
+def _output(part: Mapping[str, Any], where: str) -> str | None:
+    """Return what the model is told that a tool said, or None if that has not said anything."""
+    approval = part.get("approval")
+    approval = approval if isinstance(approval, dict) else {}
+    match _string(part, "state", where):
+        case "output-available":
+            output = part.get("output")
+            return output if isinstance(output, str) else _json(output)
+        case "output-error":
+            return _json({"error": _string(part, "errorText", where)})
+        case "output-denied":
+            return _json({"error": approval.get("reason") or _DENIED})
+        case "approval-responded" if approval.get("approved") is False:
+            return str(approval.get("reason") or _DENIED)
+        case state if state == "input-streaming" or state in _UNANSWERED:
+            return None
+        case _:
+            raise _wrong(f"{where}.state", "is not a state of a tool that this service knows")
+
+
+def _file(part: Mapping[str, Any], where: str, number: int) -> dict[str, Any]:
+    """Return a file as OpenAI takes it: images by any URL, sound and documents as data."""
+    media_type, url = _string(part, "mediaType", where).lower(), _string(part, "url", where)
+    kind, _, subtype = media_type.partition("/")
+    data = _DATA_URL.match(url)
+    if kind == "image":
+        if data is None and not url.startswith(("https://", "http://")):
+            raise _wrong(f"{where}.url", "is neither an http(s) URL nor a data URL in base64")
+        return {"type": "image_url", "image_url": {"url": url}}
+    if (kind == "audio" and media_type not in _AUDIO) or kind == "video":
+        raise _wrong(f"{where}.mediaType", "is none that OpenAI's API takes")
+    if data is None:
+        raise _wrong(f"{where}.url", "is not a data URL in base64, and OpenAI's API takes other URLs of images only")
+    if kind == "audio":
+        return {"type": "input_audio", "input_audio": {"data": url[data.end() :], "format": _AUDIO[media_type]}}
+    name = _string(part, "filename", where) if part.get("filename") is not None else f"part-{number}.{subtype}"
+    return {"type": "file", "file": {"filename": name, "file_data": url}}
+
+
+def _is_dropped(kind: str) -> bool:
+    return kind in _DROPPED or kind.startswith(_DROPPED_PREFIXES)
+
+
+def _parts(part: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return the parts within a part, which no model has looked at."""
+    parts = part.get("parts")
+    if isinstance(parts, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts):
+        return parts
+    raise _wrong(f"{where}.parts", "has to be a list of parts, each with a type")
+
+
+def _string(part: Mapping[str, Any], name: str, where: str) -> str:
+    value = part.get(name)
+    if not isinstance(value, str):
+        raise _wrong(f"{where}.{name}", "has to be a string")
+    return value
+
+
+def _arguments(part: Mapping[str, Any]) -> str:
+    """Return the arguments of a call. What is no object was none when the model wrote it, and no provider takes it."""
+    given = part.get("input")
+    return _json(given) if isinstance(given, dict) else "{}"
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _at(where: str, index: int, *field: str) -> str:
+    return ".".join((f"{where}[{index}]", *field))
+
+
+def _wrong(field: str, what: str) -> BadRequest:
+    return BadRequest(f"'{field}' {what}.", param=field)

@@ -1,0 +1,62 @@
+"""How a case is played: to which reader, cut how, and what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+
+from app.errors import Disconnected, IdleTimeout, UpstreamError
+from app.model import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall, Usage
+from app.upstream.body import BodyReader
+from app.upstream.reader import ChatReader
+from tests.upstream.quirks_bytes import Case, merged
+
+MAX_EVENT = 32 * 1024
+
+
+def read(reader: BodyReader, pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    if ends == "eof":
+        events += reader.eof()
+    elif ends != "open":
+        events += reader.cut(IdleTimeout() if ends == "timeout" else Disconnected())
+    return events
+
+
+def play(case: Case, pieces: Iterable[bytes], make: type[BodyReader] = ChatReader) -> None:
+    reader = make(MAX_EVENT)
+    events = read(reader, pieces, case.ends)
+
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == case.text
+    assert "".join(event.text for event in events if isinstance(event, Reasoning)) == case.reasoning
+    assert "".join(event.text for event in events if isinstance(event, Refusal)) == case.refusal
+    assert merged([event for event in events if isinstance(event, ToolCall)]) == case.calls
+    assert all(event.text for event in events if not isinstance(event, (ToolCall, Logprobs))), "no event is empty"
+    if isinstance(case.end, str):
+        done = reader.result()
+        end = done.finish_reason if done.raw_reason is None else f"{done.finish_reason}:{done.raw_reason}"
+        assert (end, done.model) == (case.end, case.model)
+        assert done.usage == reader.usage
+    else:
+        with pytest.raises(UpstreamError) as raised:
+            reader.result()
+        assert type(raised.value) is case.end
+        if case.message is not None:
+            assert raised.value.text == case.message
+    assert reader.usage == (Usage(case.usage) if case.usage else None)
+    assert reader.replaced_bytes == case.replaced_bytes
+    assert reader.cut_after_finish is case.cut_after_finish
+
+
+def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
+    places = sorted({cut % (len(raw) + 1) for cut in cuts} | {0, len(raw)})
+    return [raw[start:end] for start, end in pairwise(places)]
+
+
+def verdict(reader: BodyReader) -> tuple[object, ...]:
+    try:
+        return tuple(reader.result()._replace(model=""))
+    except UpstreamError as error:
+        return type(error), error.text

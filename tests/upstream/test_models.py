@@ -1,0 +1,168 @@
+"""What upstreams list, over real sockets: taken as OpenAI has it, kept for a while, and nothing of what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.upstream import models, simulator
+from app.upstream.models import Listing, Models
+from app.upstream.transport import create_client
+from tests.upstream.raw import Handler, hang_up, reply
+from tests.wire import strict
+
+pytestmark = pytest.mark.anyio
+
+
+class Lists:
+    """A server that answers each GET with the next of *answers*, and keeps the heads of what it was asked."""
+
+    def __init__(self, *answers: Handler | bytes) -> None:
+        self.answers = list(answers)
+        self.asked: list[bytes] = []
+
+    async def __aenter__(self) -> Lists:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+                answer = self.answers.pop(0)
+                if isinstance(answer, bytes):
+                    writer.write(answer)
+                else:
+                    await answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def listed(*items: Any) -> bytes:
+    return reply(json.dumps({"object": "list", "data": items}).encode())
+
+
+async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"data": [')
+    await hang_up(reader, writer)
+
+
+@asynccontextmanager
+async def asking(*urls: str, **more: Any) -> AsyncIterator[Models]:
+    async with create_client(urls[0], 5) as client:
+        yield Models([Listing(client, url, **more) for url in urls])
+
+
+async def test_the_request() -> None:
+    """It is a GET with the key and the operator's headers, and no body."""
+    async with (
+        Lists(listed()) as upstream,
+        asking(upstream.url, api_key="sk-key", headers={"X-Team": "a"}) as found,
+    ):
+        assert await found() == ()
+    (head,) = upstream.asked
+    assert head.startswith(b"GET /v1/models HTTP/1.1\r\n")
+    assert b"authorization: bearer sk-key\r\n" in head.lower()
+    assert b"x-team: a\r\n" in head.lower()
+    assert b"content-length" not in head.lower()
+
+
+async def test_the_simulators() -> None:
+    """A real list comes through, to the letter of OpenAI's type."""
+    async with await simulator.serve() as server, asking(server.url) as found:
+        names = [strict.model(model).id for model in await found()]
+    assert "sim-gpt" in names
+
+
+async def test_several() -> None:
+    """The lists of several upstreams are one, in their order, and each name is in it once, as the first has it."""
+    one = listed({"id": "a", "created": 1, "owned_by": "x"}, {"id": "b", "created": 2, "owned_by": "x"})
+    other = reply(json.dumps([{"id": "b", "owned_by": "y"}, {"id": "c", "owned_by": "y"}]).encode())
+    async with Lists(one) as first, Lists(other) as second, asking(first.url, second.url) as found:
+        assert [(model["id"], model["owned_by"]) for model in await found()] == [("a", "x"), ("b", "x"), ("c", "y")]
+
+
+async def test_what_is_not_openais() -> None:
+    """What could not be asked for is left out, as are fields that OpenAI does not have; what is missing is made up."""
+    odd: list[Any] = [{"id": name} for name in ("", "a\n", "é", "x" * 257, 5, None)]
+    good = {"id": "org/model:free", "created": True, "owned_by": "x" * 65, "permission": [1]}
+    async with Lists(listed(*odd, "a", None, good)) as upstream, asking(upstream.url) as found:
+        (model,) = await found()
+    assert strict.model(model).to_dict() == {
+        "id": "org/model:free",
+        "object": "model",
+        "created": 0,
+        "owned_by": "upstream",
+    }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        cut_off,
+        reply(b"{}", status=b"404 Not Found"),
+        reply(b"<html>"),
+        reply(b'{"data": null}'),
+        reply(b'"a"'),
+        reply(b"{", headers=b"Content-Encoding: br\r\n"),
+    ],
+    ids=["cut", "status", "page", "null", "text", "encoding"],
+)
+async def test_no_answer(answer: Handler | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that does not say lists nothing, takes nothing from the others, and is asked again before long."""
+    now = _clock(monkeypatch)
+    good = listed({"id": "a"})
+    async with Lists(answer, good) as bad, Lists(good, good) as fine, asking(bad.url, fine.url) as found:
+        assert [model["id"] for model in await found()] == ["a"]
+        await found()
+        assert len(bad.asked) == 1
+        now[0] += 6
+        await found()
+        assert len(bad.asked) == 2
+
+
+async def test_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that answers nothing is waited for no longer than there is patience."""
+    monkeypatch.setattr(models, "_PATIENCE", 0.05)
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with Lists(silence) as upstream, asking(upstream.url) as found, asyncio.timeout(3):
+        assert await found() == ()
+
+
+async def test_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is asked for once a minute, by one for all who want it."""
+    now = _clock(monkeypatch)
+    async with (
+        Lists(listed({"id": "a"}), listed({"id": "b"})) as upstream,
+        asking(upstream.url) as found,
+    ):
+        answers = await asyncio.gather(*(found() for _ in range(5)))
+        now[0] += 59
+        answers.append(await found())
+        assert {model["id"] for answer in answers for model in answer} == {"a"}
+        assert len(upstream.asked) == 1
+        now[0] += 2
+        assert [model["id"] for model in await found()] == ["b"]
+
+
+def _clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return what is added to the clock that the lists are kept by."""
+    added = [0.0]
+    clock = asyncio.get_running_loop().time
+    monkeypatch.setattr(models, "_now", lambda: clock() + added[0])
+    return added
