@@ -100,7 +100,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         if exporter is not None:
             observers.append(exporter)
         asking = await create_asking(settings, config, held)
-        hub = Hub(journal, asking.source, _limits(settings), capacity, meter, log, observers)
+        hub = Hub(journal, asking.router, _limits(settings), capacity, meter, log, observers)
         await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)

@@ -32,9 +32,9 @@ from app.errors import (
 )
 from app.journal import Writer
 from app.meter import Meter
-from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.model import TEXT, Content, Delta, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
-from app.upstream import Source
+from app.upstream import Opener
 
 # How many seconds before held text has to leave the last of what came meanwhile is read.
 _LAST_READ = 0.002
@@ -63,7 +63,7 @@ class Relay:
 
     def __init__(
         self,
-        source: Source,
+        opener: Opener,
         request: StreamRequest,
         rechunker: Rechunker,
         writer: Writer,
@@ -71,12 +71,13 @@ class Relay:
         meter: Meter,
         log: FilteringBoundLogger,
     ) -> None:
-        self._source = source
+        self._opener = opener
         self._request = request
         self._rechunker = rechunker
         self._writer = writer
         self._limits = limits
         self._meter = meter
+        self._append = writer.append
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -124,10 +125,17 @@ class Relay:
                 self._task.cancel()
 
     async def _relay(self) -> None:
+        """Relay batch after batch. The hot path proper: what is done here is done per network read."""
         rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
-        feed, append, bounded = rechunker.feed, writer.append, rechunker.max_delay
-        observe_gap = self._meter.gap.observe
-        async with aclosing(self._source.stream(self._request, self.trace)) as batches:
+        take, observe_gap = self._take, self._meter.gap.observe
+        first, batches = await self._opener.begin(self._request, self.trace)
+        async with aclosing(batches):
+            self._read_at = now = clock()
+            if isinstance(first[0], Done):
+                self._end(first[0])
+            else:
+                self._begin(now)
+                take(first, now)
             async for batch in batches:
                 self._read_at = now = clock()
                 if not batch:
@@ -135,25 +143,37 @@ class Relay:
                 if isinstance(batch[0], Done):
                     self._end(batch[0])
                     continue  # the source may take a moment yet, to leave its connection fit for use again
-                if self._first_at is None:
-                    self._begin(now)
-                else:
-                    observe_gap(now - self._progress_at)
-                self._progress_at = now
-                self._count(batch)
-                events = feed(batch)
-                if events:
-                    append(events)
-                if bounded and rechunker.held:
-                    if events or self._release is None:
-                        self._held_at = now  # all that is held came with this read
-                    if self._release is None:
-                        self._release = self._loop.call_at(now + bounded, self._let_go)
-                    if rechunker.patient and (pause := self._held_at + bounded - _LAST_READ - now) > _LAST_READ:
-                        # What comes meanwhile waits in the socket, and is read at once: the kernel joins it for less.
-                        await asyncio.sleep(min(pause, _LONGEST_PAUSE))
+                observe_gap(now - self._progress_at)
+                take(batch, now)
+                if rechunker.patient and (pause := self._held_until() - _LAST_READ - now) > _LAST_READ:
+                    # What comes meanwhile waits in the socket, and is read at once: the kernel joins it for less.
+                    await asyncio.sleep(min(pause, _LONGEST_PAUSE))
                 if writer.full:
                     await writer.drain()
+
+    def _take(self, batch: Sequence[Content | Done], now: float) -> None:
+        """Append what may leave of *batch*, which was read *now*."""
+        if len(batch) == 1 and type(event := batch[0]) is Delta:  # nearly always
+            text = event.text
+            self.deltas += 1
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+        else:
+            self._count(batch)
+        self._progress_at = now
+        rechunker = self._rechunker
+        events = rechunker.feed(batch)
+        if events:
+            self._append(events)
+        if rechunker.held and (bounded := rechunker.max_delay):
+            if events or self._release is None:
+                self._held_at = now  # all that is held came with this read
+            if self._release is None:
+                self._release = self._loop.call_at(now + bounded, self._let_go)
+
+    def _held_until(self) -> float:
+        """Return when what is held has to leave, in loop time; 0 if nothing is."""
+        rechunker = self._rechunker
+        return self._held_at + (rechunker.max_delay or 0.0) if rechunker.held else 0.0
 
     def _count(self, batch: Sequence[Content | Done]) -> None:
         for event in batch:
@@ -195,8 +215,7 @@ class Relay:
 
     def _let_go(self) -> None:
         """Release held text if its time is up; else come back when it is."""
-        due = self._held_at + (self._rechunker.max_delay or 0.0)
-        if self._rechunker.held and due > self._loop.time():
+        if (due := self._held_until()) > self._loop.time():
             self._release = self._loop.call_at(due, self._let_go)
             return
         try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from app.model import Content, Done, StreamRequest, Trace
+from app.upstream import Batches, Opener, first_content
 
 
 class Script:
-    """A `Source` that plays steps: a batch is yielded, an exception raised, an event or a future waited for.
+    """A `Source`, and the `Opener` of that alone.
+
+    It plays steps: a batch is yielded, an exception raised, an event or a future waited for.
 
     It tells how it was treated: *started* counts its generators, *closed* is set when one has ended, however that came
     about.
@@ -21,6 +25,10 @@ class Script:
         self.status = status
         self.started = 0
         self.closed = asyncio.Event()
+
+    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
+        batches = self.stream(request, trace)
+        return await first_content(batches), batches
 
     async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
         self.started += 1
@@ -36,6 +44,18 @@ class Script:
                     yield step
         finally:
             self.closed.set()
+
+
+async def played(
+    opener: Opener, request: StreamRequest, trace: Trace
+) -> AsyncGenerator[Sequence[Content | Done], None]:
+    """Yield all batches of *opener*'s that have something in them."""
+    first, batches = await opener.begin(request, trace)
+    async with aclosing(batches):
+        yield first
+        async for batch in batches:
+            if batch:
+                yield batch
 
 
 async def forever() -> None:

@@ -19,9 +19,9 @@ from app.upstream.transport import create_client
 
 
 class Asking(NamedTuple):
-    """*source* asks whom a request's model leads to; *models* are those of upstreams that may be asked for any."""
+    """*router* asks whom a request's model leads to; *models* are those of upstreams that may be asked for any."""
 
-    source: Router
+    router: Router
     models: Models
 
 

@@ -23,7 +23,7 @@ from app.meter import Meter
 from app.model import ANYONE, Allowance, Principal, StreamInfo, StreamRequest, new_stream_id
 from app.rechunk import create as create_rechunker
 from app.relay import Limits, Relay
-from app.upstream import Source
+from app.upstream import Opener
 
 __all__ = ["FIRST_READER", "Capacity", "Hub", "Key", "Observer", "Stream", "Subscription", "parse_policy"]
 
@@ -71,7 +71,7 @@ class Hub:
     def __init__(
         self,
         journal: Journal,
-        source: Source,
+        opener: Opener,
         limits: Limits,
         capacity: Capacity,
         meter: Meter,
@@ -79,7 +79,7 @@ class Hub:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._journal = journal
-        self._source = source
+        self._opener = opener
         self._limits = limits
         self._capacity = capacity
         self._meter = meter
@@ -165,7 +165,7 @@ class Hub:
             request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
         log = (log or self._log).bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
-        relay = Relay(self._source, request, rechunker, writer, self._limits, self._meter, log)
+        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, log)
         stream = self._streams[stream_id] = Stream(stream_id, principal, request, relay, log)
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")

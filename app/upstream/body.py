@@ -33,8 +33,8 @@ class BodyReader(ABC):
     """Reads one response body; a dialect says what its events mean.
 
     *ended* is true once nothing more is wanted: the last event, an error, nonsense. *finished* is true once it is known
-    how the answer ends: something may follow that yet, but need not, so wait for it only briefly. *secrets* are
-    strings, such as prompts, that upstream may echo and that no error message may hold.
+    how the answer ends: something may follow that yet, but need not, so wait for it only briefly. *over* is true as
+    soon as either is. *secrets* are strings, such as prompts, that upstream may echo; no error message may hold them.
     """
 
     _plain_names: ClassVar[frozenset[bytes | None]] = frozenset({b""})
@@ -42,6 +42,7 @@ class BodyReader(ABC):
 
     def __init__(self, max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> None:
         self.ended = False
+        self.over = False
         self.model = ""
         self.replaced_bytes = 0  # F25
         self._closed = False  # ended, and all content handed out
@@ -112,9 +113,11 @@ class BodyReader(ABC):
             if self.ended:
                 break
             plain = self._short = self._plain() and not self._loose
+            self.over = self.finished
         if self._splitter.error is not None and not self.ended:
             self._break(self._splitter.error)
         if self.ended:
+            self.over = True
             self._wind_up(out)
         elif out:
             self._anything = True

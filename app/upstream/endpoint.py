@@ -7,8 +7,8 @@ network read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +16,10 @@ import httpx
 import orjson
 
 from app.errors import UpstreamError
-from app.model import Content, Done, StreamRequest, Trace
-from app.upstream import envelope, transport
+from app.model import StreamRequest, Trace
+from app.upstream import Batches, envelope, transport
 from app.upstream.body import BodyReader
+from app.upstream.transport import Read
 
 # How long to wait, in seconds, for what may follow a finish reason: usage, late content, [DONE] (C19, section 5).
 _AFTER_FINISH = 3.0
@@ -90,38 +91,53 @@ async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[Ups
     return envelope.refusal(response.status_code, response.headers, body, secrets), body
 
 
-async def relay(
-    reader: BodyReader, body: AsyncGenerator[bytes, None], trace: Trace
-) -> AsyncGenerator[Sequence[Content | Done], None]:
-    """Yield what *reader* finds in *body*, a batch per network read, and then a lone `Done`. Raises UpstreamError.
+async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], trace: Trace) -> Batches:
+    """Yield what *reader* finds in the body of what was *asked*, as `Source.stream` has it.
 
-    The body is closed, and *trace* completed, however it ends.
+    This is the one generator that a batch passes between the socket and whoever relays it. The request is made, and
+    ended, in here, and *trace* completed, however it ends.
     """
-    now = asyncio.get_running_loop().time
-    try:
-        async with aclosing(body) as chunks:
+    async with asked as read:
+        yield ()
+        feed = reader.feed
+        try:
             try:
-                async for data in chunks:
-                    yield reader.feed(data)
-                    if reader.finished or reader.ended:
-                        break
+                with transport.faults(answered=True):
+                    while data := await read():
+                        yield feed(data)
+                        if reader.over:
+                            break
                 if not reader.ended:
                     trace.done = reader.outlook
-                async with aclosing(transport.until(now() + _AFTER_FINISH, chunks)) as rest:
-                    while not reader.ended and (late := await anext(rest, None)) is not None:
-                        yield reader.feed(late)
+                async with aclosing(_late(reader, read)) as late:
+                    async for batch in late:
+                        yield batch
                 yield reader.eof()
             except UpstreamError as error:
                 yield reader.cut(error)
             yield (reader.result(),)
-            with suppress(UpstreamError):
-                async with aclosing(transport.until(now() + _AFTER_DONE, chunks)) as rest:
-                    async for _ in rest:
-                        pass
-    finally:
-        trace.usage, trace.model = reader.usage, reader.model
-        trace.replaced_bytes = reader.replaced_bytes
-        trace.cut_after_finish = reader.cut_after_finish
+            with suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_AFTER_DONE):
+                    with transport.faults(answered=True):
+                        while await read():
+                            pass
+        finally:
+            trace.usage, trace.model = reader.usage, reader.model
+            trace.replaced_bytes = reader.replaced_bytes
+            trace.cut_after_finish = reader.cut_after_finish
+
+
+async def _late(reader: BodyReader, read: Read) -> Batches:
+    """Yield what follows a finish reason, if that comes soon. Raises UpstreamError."""
+    until = asyncio.get_running_loop().time() + _AFTER_FINISH
+    with suppress(TimeoutError):
+        while not reader.ended:
+            async with asyncio.timeout_at(until):
+                with transport.faults(answered=True):
+                    data = await read()
+            if not data:
+                return
+            yield reader.feed(data)
 
 
 def encoded(fields: Mapping[str, Any]) -> bytes:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 from app.errors import Rejected
-from app.model import Content, Done, StreamRequest, Trace
-from app.upstream import transport
+from app.model import StreamRequest, Trace
+from app.upstream import Batches, transport
 from app.upstream.endpoint import OWN_HEADERS, Endpoint, encoded, refusal, relay
 from app.upstream.reader import ChatReader
+from app.upstream.transport import Read
 
 __all__ = ["OWN_FIELDS", "OWN_HEADERS", "OpenAIChat"]
 
@@ -42,41 +43,27 @@ class OpenAIChat:
         self._max_event = max_event
         self._reports_usage = True
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
-        try:
-            async with aclosing(self._attempt(request, trace, self._reports_usage)) as batches:
-                async for batch in batches:
-                    yield batch
-                return
-        except _UsageRefused:
-            pass
-        async with aclosing(self._attempt(request, trace, ask_usage=False)) as batches:
-            async for batch in batches:
-                # H11: without it, it worked. Remembered, so that it costs one request and not one each; and only now,
-                # since an upstream that quotes the request in every refusal names the field, too.
-                self._reports_usage = False
-                yield batch
-
-    async def _attempt(
-        self, request: StreamRequest, trace: Trace, ask_usage: bool
-    ) -> AsyncGenerator[Sequence[Content | Done], None]:
-        content = _body(request, self._extra_body, ask_usage)
+    def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+        """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
-        async with self._endpoint.post(request, content, trace) as response:
-            if response.status_code != 200:
+        return relay(ChatReader(self._max_event, secrets), self._asked(request, secrets, trace), trace)
+
+    @asynccontextmanager
+    async def _asked(self, request: StreamRequest, secrets: Sequence[str], trace: Trace) -> AsyncIterator[Read]:
+        """Ask, and give what reads the answer. Raises UpstreamError."""
+        ask_usage = self._reports_usage
+        while True:
+            async with self._endpoint.post(request, _body(request, self._extra_body, ask_usage), trace) as response:
+                if response.status_code == 200:
+                    # H11: without it, it worked. Remembered, so that it costs one request and not one each; and only
+                    # now, since an upstream that quotes the request in every refusal names the field, too.
+                    self._reports_usage = ask_usage
+                    yield transport.reading(response)
+                    return
                 error, said = await refusal(response, secrets)
-                if ask_usage and isinstance(error, Rejected) and b"stream_options" in said:
-                    raise _UsageRefused
+            if not (ask_usage and isinstance(error, Rejected) and b"stream_options" in said):
                 raise error
-            yield ()
-            reader = ChatReader(self._max_event, secrets)
-            async with aclosing(relay(reader, transport.body(response), trace)) as batches:
-                async for batch in batches:
-                    yield batch
-
-
-class _UsageRefused(Exception):
-    """Upstream does not know `stream_options`."""
+            ask_usage = False
 
 
 def _body(request: StreamRequest, extra: Mapping[str, Any], ask_usage: bool) -> bytes:

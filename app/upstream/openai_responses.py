@@ -12,11 +12,12 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from app.errors import Disconnected, UpstreamError
-from app.model import Content, Done, StreamRequest, Trace
-from app.upstream import transport
+from app.model import StreamRequest, Trace
+from app.upstream import Batches, transport
 from app.upstream.endpoint import Endpoint, encoded, refusal, relay
 from app.upstream.responses_reader import ResponsesReader
 from app.upstream.responses_request import responses_fields
+from app.upstream.transport import Read
 
 # What no operator's field may replace: they are what is asked, and how it is answered.
 OWN_FIELDS = frozenset({"background", "input", "messages", "model", "stream"})
@@ -55,24 +56,34 @@ class OpenAIResponses:
         self._background = background
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+    def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+        """See `Source.stream`."""
+        secrets = self._endpoint.secrets(request)
+        reader = ResponsesReader(self._max_event, secrets)
+        return relay(reader, self._asked(reader, request, secrets, trace), trace)
+
+    @asynccontextmanager
+    async def _asked(
+        self, reader: ResponsesReader, request: StreamRequest, secrets: Sequence[str], trace: Trace
+    ) -> AsyncIterator[Read]:
+        """Ask, and give what reads the answer. Raises UpstreamError."""
         fields = responses_fields(request, self._extra_body, self._background)
         content, include = encoded(fields), fields.get("include")
         del fields  # as large as the prompt, which is kept once already
-        secrets = self._endpoint.secrets(request)
-        reader = ResponsesReader(self._max_event, secrets)
         try:
             async with self._endpoint.post(request, content, trace) as response:
                 if response.status_code != 200:
                     error, _ = await refusal(response, secrets)
                     raise error
-                yield ()
-                body = transport.body(response)
-                if self._background:
-                    body = self._lasting(body, reader, request, include)
-                async with aclosing(relay(reader, body, trace)) as batches:
-                    async for batch in batches:
-                        yield batch
+                if not self._background:
+                    yield transport.reading(response)
+                    return
+                async with aclosing(self._lasting(transport.body(response), reader, request, include)) as chunks:
+
+                    async def read() -> bytes:
+                        return await anext(chunks, b"")
+
+                    yield read
         finally:
             if self._background and reader.response_id and not reader.settled:
                 await self._cancel(reader.response_id, request)

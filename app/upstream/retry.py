@@ -1,20 +1,19 @@
 """Trying again, while nothing has been relayed.
 
-A `Source` around a `Source`. Once the first content has passed, every failure is the stream's failure: the tokens were
-made and paid for, and asking again would answer differently (H21).
+An `Opener` of a `Source`. Once the first content has passed, every failure is the stream's failure: the tokens
+were made and paid for, and asking again would answer differently (H21).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import stamina
 
 from app.errors import ConnectTimeout, Empty, RateLimited, Unreachable, UpstreamError
 from app.model import Content, Done, StreamRequest, Trace
-from app.upstream import Source
+from app.upstream import Batches, Source, first_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,8 @@ class Retrying:
         self._source = source
         self._policy = policy
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
-        first, batches = await self.begin(request, trace)
-        async with aclosing(batches):
-            yield first
-            async for batch in batches:
-                yield batch
-
-    async def begin(
-        self, request: StreamRequest, trace: Trace
-    ) -> tuple[Sequence[Content | Done], AsyncGenerator[Sequence[Content | Done], None]]:
-        """Return the first batch with something in it, and the generator that it came from, suspended after it."""
+    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
+        """See `Opener.begin`."""
         policy = self._policy
         async for attempt in stamina.retry_context(
             on=self._wait,
@@ -69,14 +59,6 @@ class Retrying:
         if asked is None:
             return True
         return asked if asked <= self._policy.longest else False
-
-
-async def first_content(batches: AsyncGenerator[Sequence[Content | Done], None]) -> Sequence[Content | Done]:
-    """Return the first batch that has something in it. Raises UpstreamError: a source that does is closed already."""
-    async for batch in batches:
-        if batch:
-            return batch
-    raise Empty
 
 
 def _heals(error: Exception) -> bool:

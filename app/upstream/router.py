@@ -1,4 +1,4 @@
-"""Several upstreams behind one `Source`: who is asked for a model, and who is asked next.
+"""Several upstreams behind one `Opener`: who is asked for a model, and who is asked next.
 
 The next one is asked only while nothing has been relayed, for the reason that `retry` has. A wait before another try is
 made only where nobody else is left to ask: until then somebody else's answer is sooner than the wait's end.
@@ -7,17 +7,14 @@ made only where nobody else is left to ask: until then somebody else's answer is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from app.errors import FirstTokenTimeout, ModelNotAllowed, Rejected, UpstreamError
 from app.model import Content, Done, StreamRequest, Trace
-from app.upstream import Source
-from app.upstream.retry import Policy, Retrying, first_content
-
-_Batches = AsyncGenerator[Sequence[Content | Done], None]
+from app.upstream import Batches, Source, first_content
+from app.upstream.retry import Policy, Retrying
 
 
 class Target(NamedTuple):
@@ -50,32 +47,11 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
 
-    def stream(self, request: StreamRequest, trace: Trace) -> _Batches:
-        """Ask for an answer, as `Source` has it. Raises ModelNotAllowed for a model that nobody is to be asked for.
-
-        Where there is one target, the generator is that target's own: a layer less for each batch to go through.
-        """
+    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
+        """See `Opener.begin`. Raises ModelNotAllowed for a model that nobody is to be asked for."""
         targets = self._routes.get(request.model, self._rest)
         if not targets:
             raise ModelNotAllowed(param="model")
-        if len(targets) > 1:
-            return self._stream(targets, request, trace)
-        [target] = targets
-        source = target.source if self._retry is None else Retrying(target.source, self._retry)
-        trace.upstream = target.upstream
-        return source.stream(_for(target, request), trace)
-
-    async def _stream(self, targets: Sequence[Target], request: StreamRequest, trace: Trace) -> _Batches:
-        first, batches = await self._begin(targets, request, trace)
-        async with aclosing(batches):
-            yield first
-            async for batch in batches:
-                yield batch
-
-    async def _begin(
-        self, targets: Sequence[Target], request: StreamRequest, trace: Trace
-    ) -> tuple[Sequence[Content | Done], _Batches]:
-        """Return the first batch with something in it, and the generator that it came from, suspended after it."""
         errors: list[UpstreamError] = []
         for index, target in enumerate(targets):
             last = index == len(targets) - 1
@@ -99,7 +75,7 @@ class Router:
             del errors  # which would keep the error's own frames alive
 
 
-async def _ask(target: Target, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], _Batches]:
+async def _ask(target: Target, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
     batches = target.source.stream(request, trace)
     try:
         async with asyncio.timeout(target.first_token or None):

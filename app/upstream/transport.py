@@ -26,6 +26,8 @@ from app import __version__
 from app.errors import ConnectTimeout, Disconnected, Malformed, Unreachable, UpstreamError
 from app.upstream.http1 import READ, Http1Transport
 
+Read = Callable[[], Awaitable[bytes]]
+
 USER_AGENT = f"chat-sse/{__version__}"
 
 _MOST_INFLATED = 4 * 1024 * 1024
@@ -111,7 +113,7 @@ async def _sent(
             if response.status_code not in (307, 308) or "location" not in response.headers:
                 break
             came_from = response.url
-            with _faults(answered=True):
+            with faults(answered=True):
                 await response.aclose()
                 target = came_from.join(response.headers["location"])
             if not _same_owner(came_from, target):
@@ -119,14 +121,14 @@ async def _sent(
             response = await _send(client, method, target, headers, content)
         yield response
     finally:
-        with _faults(answered=True):
+        with faults(answered=True):
             await response.aclose()
 
 
 async def _send(
     client: httpx.AsyncClient, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None
 ) -> httpx.Response:
-    with _faults(answered=False):
+    with faults(answered=False):
         return await client.send(client.build_request(method, url, headers=headers, content=content), stream=True)
 
 
@@ -137,20 +139,31 @@ def _same_owner(one: httpx.URL, other: httpx.URL) -> bool:
     return one.host == other.host and other.scheme == "https" and other.port is None
 
 
+def reading(response: httpx.Response) -> Read:
+    """Return what reads the body, decoded, a call for whatever has arrived, b"" at its end.
+
+    It raises what `faults` has names for. Raises Malformed itself for an encoding that was not asked for.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        read: Read = response.extensions[READ]
+        return read
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise Malformed("The upstream service used a content encoding that was not asked for.")
+    inflated = _inflated(response.stream)  # type: ignore[arg-type]  # ours are async
+
+    async def read_inflated() -> bytes:
+        return await anext(inflated, b"")
+
+    return read_inflated
+
+
 async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, decoded. Raises UpstreamError."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise Malformed("The upstream service used a content encoding that was not asked for.")
-    with _faults(answered=True):
-        if encoding in ("", "identity"):
-            read: Callable[[], Awaitable[bytes]] = response.extensions[READ]
-            while data := await read():
-                yield data
-        else:
-            async with aclosing(_inflated(response.stream)) as inflated:  # type: ignore[arg-type]  # ours are async
-                async for data in inflated:
-                    yield data
+    read = reading(response)
+    with faults(answered=True):
+        while data := await read():
+            yield data
 
 
 async def _inflated(stream: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
@@ -171,7 +184,8 @@ async def _inflated(stream: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]
                 inflated = inflate.decompress(data, _MOST_INFLATED)
                 if inflate.unconsumed_tail:
                     raise Malformed("The upstream service sent a body that is compressed beyond reason.")
-                yield inflated
+                if inflated:  # nothing would be the end
+                    yield inflated
                 data = inflate.unused_data
 
 
@@ -200,7 +214,7 @@ async def until(deadline: float, chunks: AsyncGenerator[bytes, None]) -> AsyncGe
 
 
 @contextmanager
-def _faults(answered: bool) -> Iterator[None]:
+def faults(answered: bool) -> Iterator[None]:
     """Give every fault of the layers below our name for it. *answered*: the response's head has come.
 
     httpx-aiohttp reports nearly every lost connection as a connect timeout, also that of a server which closed before

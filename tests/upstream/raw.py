@@ -8,6 +8,8 @@ from contextlib import aclosing
 
 from app.model import Content, Done, StreamRequest, Trace
 from app.upstream import Source
+from app.upstream.retry import Retrying
+from tests.script import played
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
@@ -18,10 +20,12 @@ def asked(model: str = "m", prompt: str = "hello") -> StreamRequest:
 
 
 async def answer(
-    source: Source, request: StreamRequest | None = None, trace: Trace | None = None
+    source: Source | Retrying, request: StreamRequest | None = None, trace: Trace | None = None
 ) -> tuple[list[Content], Done]:
     content: list[Content] = []
-    async with aclosing(source.stream(request or asked(), trace or Trace())) as batches:
+    request, trace = request or asked(), trace or Trace()
+    stream = played(source, request, trace) if isinstance(source, Retrying) else source.stream(request, trace)
+    async with aclosing(stream) as batches:
         async for batch in batches:
             for event in batch:
                 if isinstance(event, Done):

@@ -24,7 +24,7 @@ from app.errors import (
 from app.model import Content, Delta, Done, StreamRequest, Trace, Usage
 from app.upstream.retry import Policy
 from app.upstream.router import Router, Target
-from tests.script import Script, forever
+from tests.script import Script, forever, played
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ def route(*sources: Script, first_token: float = 0, retry: Policy | None = None)
 
 
 async def batches(router: Router, trace: Trace, request: StreamRequest = ASKED) -> list[list[Content | Done]]:
-    async with aclosing(router.stream(request, trace)) as stream:
+    async with aclosing(played(router, request, trace)) as stream:
         return [list(batch) async for batch in stream if batch]
 
 
@@ -48,10 +48,11 @@ async def failure(router: Router, trace: Trace | None = None) -> UpstreamError:
     return raised.value
 
 
-async def test_one_target_costs_nothing() -> None:
-    """With a single target, what is read from is its source's own generator."""
+async def test_no_layer_around_the_answer() -> None:
+    """What is read from is the upstream's own generator."""
     script, trace = Script((), HI, STOP), Trace()
-    stream = route(script).stream(ASKED, trace)
+    first, stream = await route(script).begin(ASKED, trace)
+    assert first == HI
     assert getattr(stream, "ag_code", None) is Script.stream.__code__
     await stream.aclose()
     assert (trace.upstream, trace.fallback, trace.settled) == ("a", False, True)
@@ -98,7 +99,7 @@ async def test_not_after_content() -> None:
     """Once content has passed, a failure is the stream's."""
     error, second, trace = Disconnected(), Script(), Trace()
     router = route(Script((), HI, error), second)
-    async with aclosing(router.stream(ASKED, trace)) as stream:
+    async with aclosing(played(router, ASKED, trace)) as stream:
         assert await anext(stream) == HI
         with pytest.raises(Disconnected):
             await anext(stream)
@@ -277,7 +278,7 @@ async def test_cancel(steps: tuple[Any, ...], failing: int) -> None:
 async def test_close() -> None:
     """Closing the stream in the middle closes the source that was answering."""
     live = Script(HI, HI, STOP)
-    stream = route(Script(Empty()), live).stream(ASKED, Trace())
-    assert await anext(stream) == HI
+    first, stream = await route(Script(Empty()), live).begin(ASKED, Trace())
+    assert first == HI
     await stream.aclose()
     assert live.closed.is_set()
