@@ -19,11 +19,14 @@ from typing import Any, ClassVar
 import orjson
 
 from app.errors import Empty, Malformed, Truncated, UpstreamError
-from app.model import Content, Delta, Done, Reasoning, Refusal, ToolCall, Usage
+from app.model import Content, Delta, Done, Reasoning, Refusal, ToolCall, Usage, make_delta
 from app.upstream.envelope import DONE, encodable, parse, payloads, presentable_json, read_error
 from app.upstream.sse import MAX_EVENT, MAX_STRAY, Splitter, kind_of
+from app.upstream.template import Template
 
 MAX_TOOL_CALLS = 256
+# How many events may be learnt from in vain, and how many have to be known by one for it to have been worth it.
+_LESSONS, _WORTH = 4, 8
 MAX_USAGE = 8 * 1024
 
 TextKind = type[Delta] | type[Reasoning] | type[Refusal]
@@ -37,6 +40,8 @@ class BodyReader(ABC):
     soon as either is. *secrets* are strings, such as prompts, that upstream may echo; no error message may hold them.
     """
 
+    _templated: ClassVar[bool] = False
+    """Whether all events of text are alike, but for the text."""
     _plain_names: ClassVar[frozenset[bytes | None]] = frozenset({b""})
     """The names of the events that the short cut may take."""
 
@@ -56,6 +61,8 @@ class BodyReader(ABC):
         self._usage: dict[str, Any] | None = None
         self._loose = False  # text may hold surrogates
         self._short = False  # the short cut may be taken
+        self._template: Template | None = None
+        self._lessons, self._hits = _LESSONS if self._templated else 0, 0
         self._held: dict[TextKind | int, str] = {}  # high surrogates that await their other half; tool calls by index
 
     def _start_over(self) -> None:
@@ -91,6 +98,12 @@ class BodyReader(ABC):
 
     def feed(self, data: bytes) -> list[Content]:
         """Take one network read and return the content in it."""
+        template = self._template
+        if template is not None and self._splitter.between and len(data) <= self._max_event:
+            found = template.texts(data)
+            if found is not None:
+                self._hits += 1
+                return found
         out: list[Content] = []
         if self._closed:
             return out
@@ -104,7 +117,9 @@ class BodyReader(ABC):
                 self._read_odd(name, payload, out)
             else:
                 if plain and name in names and (text := text_alone(event)):
-                    out.append(Delta(text))
+                    out.append(make_delta((text,)))
+                    if self._lessons:
+                        self._learn(payload, text)
                     continue
                 if name is None:
                     self._read_stray(payload)
@@ -113,6 +128,7 @@ class BodyReader(ABC):
             if self.ended:
                 break
             plain = self._short = self._plain() and not self._loose
+            self._template = None  # what it was learnt from holds no more
             self.over = self.finished
         if self._splitter.error is not None and not self.ended:
             self._break(self._splitter.error)
@@ -122,6 +138,14 @@ class BodyReader(ABC):
         elif out:
             self._anything = True
         return out
+
+    def _learn(self, payload: bytes, text: str) -> None:
+        """Know the next events by this one; but not for ever, where each is another."""
+        if self._hits >= _WORTH:
+            self._lessons = _LESSONS
+        self._lessons -= 1
+        self._hits = 0
+        self._template = Template.learn(payload, text, self._text_alone)
 
     def eof(self) -> list[Content]:
         """Take the clean end of the body, and return the content in what was pending."""
@@ -289,6 +313,7 @@ class BodyReader(ABC):
     def _wind_up(self, out: list[Content]) -> None:
         """Close the content. Halves of characters that wait for the other half are lost."""
         self._closed = True
+        self._template = None
         out += [ToolCall(key, "", "", "\ufffd") if isinstance(key, int) else key("\ufffd") for key in self._held]
         self._held = {}
         self._anything = self._anything or bool(out)

@@ -36,6 +36,8 @@ class ChatReader(BodyReader):
     was seen: usage, `[DONE]` and even content (C19) may follow.
     """
 
+    _templated = True
+
     def __init__(self, max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> None:
         super().__init__(max_event, secrets)
         self._reason: str | None = None

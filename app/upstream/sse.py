@@ -5,9 +5,9 @@ size is ever kept.
 
 Strategy: line ends are made LF first, which costs one search where they are LF already; then `bytes.split` does the
 work, so that Python runs per line and never per byte. 0.5 µs per event and 0.8 µs per read, for chunks of 330 bytes on
-a machine whose orjson takes 1.1 µs to parse one. Cutting at blank lines first was tried and is slower: searching for
-two bytes costs more than it saves. An unfinished line grows one bytearray (prefix + read would be quadratic) and only
-what is new is searched.
+a machine whose orjson takes 1.1 µs to parse one; a read that is one event goes a way that takes two thirds. Cutting at
+blank lines first was tried and is slower: searching for two bytes costs more than it saves. An unfinished line grows
+one bytearray (prefix + read would be quadratic) and only what is new is searched.
 """
 
 from __future__ import annotations
@@ -40,8 +40,15 @@ def kind_of(beginning: bytes) -> Literal["stream", "json", "page"] | None:
     return "json" if start[:1] in (b"{", b"[") else "page" if start[:1] == b"<" else "stream"
 
 
+def _is_one_event(data: bytes) -> bool:
+    """Whether *data* is one line of data and the blank line, as most reads are."""
+    return data[:6] == b"data: " and data.find(b"\n") == len(data) - 2 and data[-1:] == b"\n" and b"\r" not in data
+
+
 class Splitter:
     """The WHATWG event stream parser, without ids and retry times, for which a relay has no use.
+
+    *between* is true where the last event has ended, and nothing of another has come.
 
     *error* is set when a line or an event outgrew *max_event* bytes; the events before it are still returned, and
     everything after it is ignored.
@@ -52,6 +59,7 @@ class Splitter:
         self._max_event = max_event
         self._opening: bytes | None = b""  # what may yet become a byte-order mark; None once that is settled
         self._after_cr = False
+        self.between = False
         self._tail = bytearray()  # the line that is not ended yet
         self._name = b""
         self._data: list[bytes] = []
@@ -60,6 +68,8 @@ class Splitter:
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Take one network read and return the events that it completes."""
+        if self.between and _is_one_event(data) and len(data) <= self._max_event:
+            return [(b"", data[6:-2])]
         if self._opening is not None:
             data = self._without_bom(data)
         if self._after_cr and data:
@@ -81,6 +91,8 @@ class Splitter:
             self._tail += rest
             if len(self._tail) > self._max_event:
                 self._overflow()
+        begun = self._tail or self._data or self._name or self._after_cr
+        self.between = not begun and self._opening is None and self.error is None
         return events
 
     def eof(self) -> list[SSEEvent]:

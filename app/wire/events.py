@@ -39,6 +39,8 @@ class EventEncoder:
 
     def __call__(self, batch: Batch) -> bytes:
         seq, events = batch
+        if len(events) == 1 and type(event := events[0]) is Delta and not self._head:  # nearly always: a short cut
+            return b'event: delta\ndata: {"content":%b}\n%b%d\n\n' % (dumps(event.text), self._id, seq)
         head, self._head = self._head, b""
         if len(events) == 1:  # a reader that keeps up
             return head + self._block(seq, events[0])
@@ -50,8 +52,6 @@ class EventEncoder:
         return b"retry: %d\n" % retry_ms
 
     def _block(self, seq: int, event: Event) -> bytes:
-        if type(event) is Delta:
-            return b"event: delta\ndata: %s\n%s%d\n\n" % (dumps({"content": event.text}), self._id, seq)
         name, data = _render(event)
         if isinstance(event, Start):
             data = {"stream_id": self._stream_id, **({"url": self._url} if self._url else {}), **data}
