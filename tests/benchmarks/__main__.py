@@ -1,84 +1,109 @@
-"""The command: `python -m tests.benchmarks`. Plays the scenarios and prints what they showed, as Markdown."""
+"""The command: `python -m tests.benchmarks`. Plays the loads and figures and prints what they showed, as Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from tests.benchmarks.plan import Scenario, Seen, Via
-from tests.benchmarks.report import Row, head, rows, tables
-from tests.benchmarks.stage import stage
+from tests.benchmarks import baseline
+from tests.benchmarks.compare import LOADS, Played, compare, saturated, scenario_of
+from tests.benchmarks.contenders import ABSENT, CONTENDERS
+from tests.benchmarks.figures import FIGURES
+from tests.benchmarks.machine import allow_many_files, head
+from tests.benchmarks.report import BESIDE, COST, beside_row, cost_row, table
+from tests.benchmarks.stage import DIRECT, stage
 
-SCENARIOS = (
-    Scenario("few", 20, ramp=0.4, window=3.5),
-    Scenario("many", 200),
-    Scenario("most", 1000, ramp=5.0, settle=1.0, rounds=2, direct_rounds=1),
-)
-# Beside them, at 1,000 streams, less of each: two services and Redis want more than the two cores of a small machine.
-JOURNALS = (*SCENARIOS[:2], replace(SCENARIOS[2], rate=10))
-QUICK: dict[str, Any] = {"settle": 0.4, "window": 1.5, "probing": 0.6, "probes": 15, "rounds": 2, "direct_rounds": 1}
+# Redis beside memory; at 1,000 streams less of each, as two services and Redis want more than two cores.
+JOURNALS = ("service", "redis", "elsewhere")
+JOURNALS_LOADS = ("20", "200", "1000x10")
+
+_LEGEND = """\
+Medians [lowest–highest of the rounds]. CPU is the whole process tree's; a ratio is taken between runs of one round.
+**saturated**: it could not keep up with the deltas, or its one core was full, so its cost (merged deltas) is in
+parentheses and its latency left out; larger loads are not tried. **unsound**: what measures was full.
+What ran beside it, in percent of one core:"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; the status is 1 if a stream was lost."""
+    """Run the benchmark; the status is 1 if a stream was lost, or, with --quick, a ratio regressed."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks", description="What the service costs, on this machine, now."
-    )
-    parser.add_argument("--quick", action="store_true", help="20 and 200 streams, short windows: about a minute")
-    parser.add_argument(
-        "--journals", action="store_true", help="Redis beside memory, instead of the service beside a bare nginx"
+        prog="python -m tests.benchmarks", description="What the service and its peers cost, on this machine, now."
     )
     parser.add_argument(
-        "--streams", type=int, nargs="+", metavar="N", help="how many live streams (default: 20 200 1000)"
+        "--quick", action="store_true", help="two minutes: the recorded ratios to nginx; 1 if one is 30 % worse"
     )
-    parser.add_argument("--rate", type=float, help="deltas a second of each stream (default: 50)")
+    parser.add_argument("--record", action="store_true", help="measure those ratios and keep them in baseline.toml")
+    parser.add_argument(
+        "--install", action="store_true", help="install all packages, start each contender once, and say who is missing"
+    )
+    parser.add_argument("--journals", action="store_true", help="Redis beside memory, instead of all beside bare nginx")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=CONTENDERS,
+        help="of the contenders, beside nginx: " + ", ".join(CONTENDERS),
+    )
+    parser.add_argument(
+        "--loads", nargs="*", metavar="N[xRATE]", help=f"live streams x deltas a second (default: {' '.join(LOADS)})"
+    )
+    parser.add_argument(
+        "--figures",
+        nargs="*",
+        choices=FIGURES,
+        help="besides the loads (default: all of them, or none with --journals)",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each load is played (default: 3)")
     arguments = parser.parse_args(argv)
-    found = [
-        row
-        for streams in arguments.streams or ((20, 200) if arguments.quick else (20, 200, 1000))
-        for row in play(
-            scenario(streams, arguments.rate, arguments.quick, arguments.journals), journals=arguments.journals
-        )
-    ]
-    print(f"{head()}\n\n{tables(found)}")
-    return 1 if any(row.lost for row in found) else 0
+    allow_many_files()
+    if arguments.record or arguments.quick:
+        return 0 if (baseline.record() if arguments.record else baseline.check()) else 1
+    names = list(JOURNALS if arguments.journals else CONTENDERS)
+    if arguments.only:
+        names = [name for name in names if name in (*arguments.only, *names[:1])]
+    if arguments.install:
+        return _install(names)
+    loads = (JOURNALS_LOADS if arguments.journals else tuple(LOADS)) if arguments.loads is None else arguments.loads
+    figures = (() if arguments.journals else tuple(FIGURES)) if arguments.figures is None else arguments.figures
+    return _everything(names, loads, figures, arguments.rounds)
 
 
-def scenario(streams: int, rate: float | None = None, quick: bool = False, journals: bool = False) -> Scenario:
-    """Return the scenario of so many *streams*: a named one, or one after the next larger that has a name."""
-    named = JOURNALS if journals else SCENARIOS
-    found = next((each for each in named if streams <= each.streams), named[-1])
-    if streams != found.streams:
-        found = replace(found, name=f"{streams}", streams=streams)
-    if rate:
-        found = replace(found, rate=rate)
-    return replace(found, **QUICK) if quick else found
+def _everything(names: list[str], loads: Sequence[str], figures: Sequence[str], rounds: int | None) -> int:
+    began = time.monotonic()
+    print(f"{head()}\n", flush=True)
+    played: list[Played] = []
+    for load in loads:
+        scenario = scenario_of(load)
+        smaller = [each for each in played if each.scenario.rate == scenario.rate]
+        scenario = replace(scenario, rounds=rounds or scenario.rounds)
+        played.append(compare(scenario, names, saturated(smaller)))
+        print(text(played[-1]), flush=True)
+    missing = {name: why for each in played for name, why in each.missing.items() if name not in saturated(played)}
+    able = [name for name in names if name not in missing]
+    for name in figures:
+        print(FIGURES[name](able, saturated(played)).text(), flush=True)
+    for name, why in {**missing, **ABSENT}.items():
+        print(f"Not measured: {name}: {why}.")
+    print(f"\nTook {(time.monotonic() - began) / 60:.0f} minutes.")
+    return 1 if any(each.lost for each in played) else 0
 
 
-def play(chosen: Scenario, *, journals: bool = False) -> list[Row]:
-    """Play one scenario, those that are compared in turns and each first as often, and return its rows."""
-    compared: list[Via] = ["service", "redis", "elsewhere"] if journals else ["nginx", "service"]
-    played: dict[Via, list[Seen]] = {via: [] for via in [*compared, "direct"]}
-    with (
-        tempfile.TemporaryDirectory(prefix="chat-sse-benchmark-") as directory,
-        stage(Path(directory), journals=journals) as ready,
-    ):
-        ready.warm_up()
-        for number in range(chosen.rounds):
-            order = compared[:: 1 if number % 2 == 0 else -1]
-            if number < chosen.direct_rounds:
-                order.append("direct")
-            for via in order:
-                played[via].append(seen := ready.play(chosen, via))
-                print(f"{chosen.name}: {chosen.streams} streams, {via}, {seen.deltas} deltas", file=sys.stderr)
-                for complaint in seen.complaints:
-                    print(f"  lost: {complaint}", file=sys.stderr)
-    return rows(chosen, played)
+def text(played: Played) -> str:
+    """Return what was played, in Markdown."""
+    cost = [cost_row(played.scenario, name, played.runs, DIRECT) for name in played.runs]
+    cost += [[name, *[""] * (len(COST) - 2), why] for name, why in played.missing.items()]
+    beside = [beside_row(name, runs) for name, runs in played.runs.items()]
+    return f"## {played.scenario.load}\n\n{table(COST, cost)}\n\n{_LEGEND}\n\n{table(BESIDE, beside)}\n"
+
+
+def _install(names: Sequence[str]) -> int:
+    with stage(*[CONTENDERS[name] for name in names]) as ready:
+        rows = [[name, CONTENDERS[name].about, ready.missing.get(name, "streams")] for name in names]
+    print(table(("contender", "what it is", "here"), [*rows, *[[name, "", why] for name, why in ABSENT.items()]]))
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -50,3 +51,13 @@ def idle() -> float:
     """Return the seconds for which cores had nothing to do, summed over all of them."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return (int(fields[4]) + int(fields[5])) / _TICK
+
+
+def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
+    """Have all threads of *pids*, and what they start, run on *cores* only."""
+    wanted = set(cores)
+    for pid in pids:
+        with suppress(FileNotFoundError):  # ended meanwhile
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), wanted)

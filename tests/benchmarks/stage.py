@@ -1,125 +1,156 @@
-"""The processes a scenario is played on: the simulator, what is compared before it, and the client.
-
-Either a bare nginx and the service; or the service with each journal, on one process and on two.
-"""
+"""The processes a scenario is played on: the simulator, the contenders before it, and the client."""
 
 from __future__ import annotations
 
-import shutil
-import socket
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from tests.benchmarks import accounts
-from tests.benchmarks.plan import Plan, Scenario, Seen, Via
-from tests.real.processes import ROOT, Server, free_port, launch, launch_simulator, wait_until
-from tests.real.redis import launch_redis
+from tests.benchmarks.contenders import Contender, Ground, Missing, Running
+from tests.benchmarks.contenders.ground import openai_ask, stop
+from tests.benchmarks.contenders.packages import last_line
+from tests.benchmarks.plan import Plan, Scenario, Seen, Task
+from tests.real.processes import ROOT, launch_simulator, stats, wait_until
 
-# What a delta costs in a proxy that only moves bytes: the yardstick. One worker, because the service is one process.
-_NGINX = """\
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    upstream simulator {{ server 127.0.0.1:{upstream}; keepalive 2048; }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://simulator;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_buffering off;
-        }}
-    }}
-}}
-"""
+DIRECT = "direct"  # nothing in between
 
-
-def launch_bare_nginx(directory: Path, upstream: Server) -> Server:
-    """Start nginx as nothing but a proxy of *upstream*."""
-    port = free_port()
-    config = directory / "bare.conf"
-    config.write_text(_NGINX.format(directory=directory, upstream=upstream.port, port=port))
-    binary = shutil.which("nginx") or "/usr/sbin/nginx"
-    server = Server([binary, "-p", str(directory), "-c", str(config)], directory / "nginx.log")
-    server.url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _accepts(port) or server.popen.poll() is not None)
-    assert server.popen.poll() is None, server.text()
-    return server
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
+_WARM_UP = Scenario("warm-up", 10, ramp=0.2, settle=0, window=0.3, probing=0.2, probes=5, patient=True)
+_WARM_UPS = 3  # at most: LiteLLM takes its time over its first requests
+_LONGEST = 240.0  # seconds for a run of the client
+_LETTING_GO = 15.0  # seconds for a contender to let go of all that upstream streams to it
 
 
 class Stage:
-    """Running processes; *servers* are what listens, by what it stands between.
+    """Running contenders, by name. *missing* are those that could not be had, or stream nothing, and why."""
 
-    *origin* is where streams are started that are read `elsewhere`, *redis* where those with a journal there are kept.
-    """
+    def __init__(self, directory: Path) -> None:
+        self.simulator = launch_simulator(directory)
+        self.missing: dict[str, str] = {}
+        self._ground = Ground(directory, self.simulator)
+        self._contenders: dict[str, Contender] = {}
+        self._running: dict[str, Running] = {}
 
-    def __init__(self, servers: dict[Via, Server], origin: Server | None = None, redis: Server | None = None) -> None:
-        self._servers = servers
-        self._origin = origin
-        self._redis = redis
+    def add(self, contenders: Iterable[Contender]) -> None:
+        """Start *contenders*, and have all their code paths run and every pool filled before anything is counted."""
+        for contender in contenders:
+            self._contenders[contender.name] = contender
+            self._start(contender.name)
 
-    def play(self, scenario: Scenario, via: Via) -> Seen:
-        """Play *scenario* once via *via*, with a load client of its own."""
-        server = self._servers[via]
-        watched = {"simulator": self._servers["direct"]}
-        origin = 0
-        if via == "elsewhere" and self._origin is not None:
-            watched |= {"via": self._origin, "reader": server}
-            origin = self._origin.port
-        elif via != "direct":
-            watched["via"] = server
-        if via in ("redis", "elsewhere") and self._redis is not None:
-            watched["redis"] = self._redis
-        watch = {name: accounts.tree(each.popen.pid) for name, each in watched.items()}
+    @property
+    def names(self) -> list[str]:
+        """Those that run."""
+        return list(self._running)
+
+    def play(self, scenario: Scenario, name: str, task: Task = "load") -> Seen:
+        """Play *scenario* once via the contender *name*, with a load client of its own.
+
+        What could not be played at all has lost all its streams. A contender that goes on streaming to nobody, which
+        would be in the next one's way, is started anew.
+        """
+        seen = self._run(scenario, name, task)
+        if name != DIRECT and not self._let_go():
+            print(f"  {name}: did not let go of its streams, so it is started anew", file=sys.stderr)
+            self._start(name)
+        return seen
+
+    def _run(self, scenario: Scenario, name: str, task: Task) -> Seen:
+        running = Running(self.simulator, openai_ask()) if name == DIRECT else self._running[name]
+        watched = {"simulator": self.simulator, **({} if name == DIRECT else running.processes)}
+        plan = Plan(
+            scenario,
+            running.ask,
+            running.server.port,
+            {each: accounts.tree(server.popen.pid) for each, server in watched.items()},
+            self.simulator.port,
+            task,
+            running.origin.port if running.origin else 0,
+        )
+        seen = _client(plan)
+        for complaint in dict.fromkeys(seen.complaints):
+            print(f"  {name}: {complaint}", file=sys.stderr)
+        return seen
+
+    @contextmanager
+    def alone_on_a_core(self, name: str) -> Iterator[None]:
+        """Have the contender *name* run on the first core, and all else on the others, if there are any."""
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            yield
+            return
+        everyone = accounts.tree(os.getpid())
+        accounts.pin(everyone, cores[1:])
+        for server in self._running[name].processes.values():
+            accounts.pin(accounts.tree(server.popen.pid), cores[:1])
+        try:
+            yield
+        finally:
+            accounts.pin(accounts.tree(os.getpid()), cores)
+
+    def close(self) -> None:
+        """End everything."""
+        for running in self._running.values():
+            running.stop()
+        stop(self.simulator)
+
+    def _start(self, name: str) -> None:
+        """Start a contender, anew if it runs; or note why it cannot be."""
+        if running := self._running.pop(name, None):
+            running.stop()
+        try:
+            running = self._contenders[name].start(self._ground)
+        except Missing as error:
+            self.missing[name] = str(error)
+            return
+        self._running[name] = running
+        for _ in range(_WARM_UPS):
+            seen = self._run(_WARM_UP, name, "load")
+            if self._let_go() and seen.first_token and not seen.lost:
+                return
+        del self._running[name]
+        running.stop()
+        self.missing[name] = (seen.complaints or [f"too slow for {_WARM_UP.streams} streams"])[0]
+
+    def _let_go(self) -> bool:
+        try:
+            wait_until(lambda: stats(self.simulator)["live"] == 0, _LETTING_GO)
+        except (AssertionError, httpx.HTTPError):
+            return False
+        return True
+
+
+def _client(plan: Plan) -> Seen:
+    command = [sys.executable, "-m", "tests.benchmarks.load"]
+    try:
         client = subprocess.run(
-            [sys.executable, "-m", "tests.benchmarks.load"],
-            input=Plan(scenario, via, server.port, watch, origin).dump(),
-            stdout=subprocess.PIPE,
+            command,
+            input=plan.dump(),
+            capture_output=True,
             text=True,
             check=True,
             cwd=ROOT,
+            timeout=_LONGEST,
         )
-        return Seen.parse(client.stdout)
-
-    def warm_up(self) -> None:
-        """Have every code path run and every pool filled before anything is counted."""
-        for via in self._servers:
-            self.play(Scenario("warm-up", 10, ramp=0.2, settle=0, window=0.3, probing=0.2, probes=5), via)
+    except subprocess.CalledProcessError as error:
+        return Seen(lost=plan.scenario.streams, complaints=[f"the load client failed: {last_line(error.stderr)}"])
+    except subprocess.TimeoutExpired:
+        return Seen(lost=plan.scenario.streams, complaints=[f"not over after {_LONGEST:.0f} s"])
+    return Seen.parse(client.stdout)
 
 
 @contextmanager
-def stage(directory: Path, *, journals: bool = False) -> Iterator[Stage]:
-    """Start fresh processes in *directory* and end them: memory that an earlier scenario touched does not count."""
-    with ExitStack() as running:
-
-        def started(server: Server) -> Server:
-            running.callback(server.stop)
-            return server
-
-        simulator = started(launch_simulator(directory))
-        service = started(launch(directory, simulator))
-        if not journals:
-            nginx = started(launch_bare_nginx(directory, simulator))
-            yield Stage({"direct": simulator, "nginx": nginx, "service": service})
-            return
-        redis = started(launch_redis(directory))  # in its memory: what its disk costs is another matter
-        shared, other = (started(launch(directory, simulator, journal=redis.url)) for _ in range(2))
-        yield Stage({"direct": simulator, "service": service, "redis": shared, "elsewhere": other}, shared, redis)
+def stage(*contenders: Contender) -> Iterator[Stage]:
+    """Start fresh processes and end them: memory that an earlier scenario touched does not count."""
+    with tempfile.TemporaryDirectory(prefix="chat-sse-benchmark-") as directory:
+        found = Stage(Path(directory))
+        try:
+            found.add(contenders)
+            yield found
+        finally:
+            found.close()

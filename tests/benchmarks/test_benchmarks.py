@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.benchmarks.__main__ import play
-from tests.benchmarks.load import latencies
-from tests.benchmarks.plan import Scenario
-from tests.benchmarks.report import head, percentile, tables
-
-pytestmark = pytest.mark.real
+from tests.benchmarks.__main__ import text
+from tests.benchmarks.baseline import PAIRS, RECORDED, Ratio
+from tests.benchmarks.client import latencies
+from tests.benchmarks.compare import LOADS, compare, scenario_of
+from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.machine import head
+from tests.benchmarks.plan import Scenario, Seen
+from tests.benchmarks.report import Verdict, percentile, verdict
+from tests.benchmarks.stage import DIRECT, stage
 
 TINY = Scenario("tiny", 5, ramp=0.1, settle=0.1, window=0.4, probing=0.2, probes=4, rounds=1, direct_rounds=1)
 
 
-def test_a_small_scenario_yields_its_rows() -> None:
-    """nginx, the service and nothing in between each have a line in both tables, and every stream its end."""
-    found = play(TINY)
-    text = tables(found)
-    assert [text.count(f"| tiny | 5 × 50/s | {via} |") for via in ("nginx", "service", "direct")] == [2, 2, 2]
-    assert [row.lost for row in found] == [0, 0, 0]
+@pytest.mark.real
+def test_a_small_load_yields_its_rows() -> None:
+    """nginx, a bare pipe, the service and nothing in between each have a line in both tables, and no stream is lost."""
+    played = compare(TINY, ["nginx", "service", "service × 3", "node pipe"], {"node pipe": "saturated at 3 × 50/s"})
+    lines = text(played).splitlines()
+    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in ("nginx", "service", "direct")] == [2] * 3
+    assert "| node pipe |  |  |  |  |  |  | saturated at 3 × 50/s |" in lines
+    assert {name: [run.lost for run in runs] for name, runs in played.runs.items()} == {
+        name: [0] for name in ("nginx", "service", "service × 3", DIRECT)
+    }
+    deltas = {name: runs[0].deltas for name, runs in played.runs.items()}
+    assert deltas["service × 3"] < 1.5 * deltas["service"], "three readers' deltas count once"
     assert "Python 3." in head()
 
 
+@pytest.mark.real
 def test_the_journals_yield_theirs() -> None:
-    """Memory, Redis, Redis read on another process and nothing at all: each has its lines, and every stream its end."""
-    found = play(TINY, journals=True)
-    text = tables(found)
-    ways = ("service", "redis", "elsewhere", "direct")
-    assert [text.count(f"| tiny | 5 × 50/s | {via} |") for via in ways] == [2, 2, 2, 2]
-    assert [row.lost for row in found] == [0, 0, 0, 0]
-    beside = tables([]).splitlines()[0].strip("| ").split(" | ").index("redis-server beside it")
-    assert [bool(row.cost[beside]) for row in found] == [False, True, True, False]
+    """The processor time of Redis, and of another process that a stream is read on, is accounted for."""
+    played = compare(TINY, ["service", "redis", "elsewhere"])
+    assert {name: set(runs[0].cpu) - {"simulator", "load"} for name, runs in played.runs.items()} == {
+        "service": {"via"},
+        "redis": {"via", "redis"},
+        "elsewhere": {"via", "reader", "redis"},
+        DIRECT: set(),
+    }
+    assert played.lost == 0
+
+
+@pytest.mark.real
+def test_the_figures_have_their_samples() -> None:
+    """Leaving, coming back, idling and not reading each yield what they are to, of the service."""
+    with stage(CONTENDERS["service"]) as ready:
+        left = ready.play(TINY, "service", "abort")
+        resumed = ready.play(TINY, "service", "resume")
+        idle = ready.play(TINY, "service", "idle")
+        paused = ready.play(replace(TINY, rate=500), "service", "paused")
+    assert (len(left.samples), left.late, left.lost) == (20, 0, 0)
+    assert (len(resumed.samples), resumed.lost) == (15, 0)
+    assert (idle.streams, idle.deltas) == (5, 0)
+    assert paused.samples[0] > 50, "upstream goes on while the reader does not"
+    assert paused.deltas < 20
 
 
 def test_each_delta_has_one_latency_however_the_network_cuts() -> None:
@@ -46,3 +74,35 @@ def test_each_delta_has_one_latency_however_the_network_cuts() -> None:
 def test_percentiles_are_values_that_were_measured() -> None:
     """The nearest-rank percentile: the 99th of 100 is the 99th, not something between two."""
     assert [percentile(map(float, range(1, 101)), share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
+
+
+def test_a_load_without_a_name_is_like_the_next_larger() -> None:
+    """`N` and `NxRATE` are loads; the windows are those of one that has a name."""
+    assert scenario_of("200") is LOADS["200"]
+    assert scenario_of("50x500") is LOADS["50x500"]
+    few, most = scenario_of("5"), scenario_of("1000x10")
+    assert (few.streams, few.rate, few.ramp) == (5, 50, LOADS["20"].ramp)
+    assert (most.streams, most.rate, most.ramp) == (1000, 10, LOADS["1000"].ramp)
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        (Seen(1.0, deltas=250, cpu={"via": 0.5, "load": 0.5}, idle=1.0), Verdict.SOUND),
+        (Seen(1.0, deltas=250, cpu={"via": 0.96, "load": 0.5}, idle=0.5), Verdict.SATURATED),
+        (Seen(1.0, deltas=200, cpu={"via": 0.5, "load": 0.5}, idle=1.0), Verdict.SATURATED),
+        (Seen(1.0, deltas=200, cpu={"via": 0.5, "load": 0.97}, idle=0.5), Verdict.UNSOUND),
+        (Seen(1.0, deltas=250, cpu={"via": 0.5, "load": 0.5}, idle=0.0), Verdict.UNSOUND),
+    ],
+)
+def test_who_could_not_keep_up_is_told_from_what_measures(seen: Seen, found: Verdict) -> None:
+    """A contender that is full or behind is saturated; a load client that is, or a full machine, proves nothing."""
+    assert verdict(TINY, [seen]) is found
+
+
+def test_the_recorded_ratios_are_those_that_are_checked() -> None:
+    """`--quick` finds each of its pairs in baseline.toml."""
+    keys = [Ratio(name, scenario.load, [], 0).key for name, scenario in PAIRS.items()]
+    assert [
+        line.partition(" = ")[0].strip('"') for line in RECORDED.read_text().splitlines() if line[:1] == '"'
+    ] == keys
