@@ -73,10 +73,11 @@ class BodyWriter:
         self._write = cycle.transport.write
 
     def __call__(self, data: bytes) -> bool:
-        """Write *data*, which is not empty; or return False if the client is behind, or gone: `send` knows which."""
+        """Write *data*; or return False if the client is behind, or gone: `send` knows which."""
         if self._flow.write_paused or self._cycle.disconnected:
             return False
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        if data:  # nothing would be the last chunk
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
 

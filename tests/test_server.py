@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app import server
+from app.edge.response import WRITE
 from app.server import Config
 
 pytestmark = pytest.mark.anyio
@@ -334,3 +335,26 @@ async def test_claims_of_proxies() -> None:
         reader, _ = await at.connect(GET[:-2] + claims)
         assert await answer(reader)
         assert (at.scopes[0]["client"][0], at.scopes[0]["scheme"]) == ("127.0.0.1", "http")
+
+
+async def test_frames_written_at_once() -> None:
+    """A frame goes out as one chunk; an empty one is none, for it would end the body; a client that left takes none."""
+    wrote: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        write = scope["extensions"][WRITE]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        wrote.extend([write(b"one"), write(b""), write(b"two")])
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        wrote.append(write(b"three"))
+
+    async with house() as at:
+        at.config.loaded_app = app
+        reader, writer = await at.connect(GET)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head
+        assert await reader.readexactly(16) == b"3\r\none\r\n3\r\ntwo\r\n"
+        writer.close()
+        await until(lambda: len(wrote) == 4)
+        assert wrote == [True, True, True, False]

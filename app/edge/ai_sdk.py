@@ -22,6 +22,9 @@ from app.model import StreamRequest
 from app.rechunk import lag
 from app.wire.ai_sdk import UIMessageEncoder
 
+# How many characters a chat id has that is not guessed: those of useChat's own.
+_UNGUESSED = 16
+
 
 class UIChatBody(Parameters):
     """The body of `POST /v1/ai-sdk/chat`: what `useChat` sends, and what it is told to send besides (its `body`)."""
@@ -73,7 +76,7 @@ class AiSdk:
         streams = self._streams
         data = await streams.body(request)
         asked = parse_ui_chat(data, streams.options.defaults)
-        stream_id = await streams.open(request, asked.stream, data, label=_label(asked.chat))
+        stream_id = await streams.open(request, asked.stream, data, label=_label(request, asked.chat))
 
         def encoder(subscription: Subscription) -> UIMessageEncoder:
             return UIMessageEncoder(stream_id, continues=asked.continues, lag=lag(subscription.log.info.chunk))
@@ -105,7 +108,8 @@ class AiSdk:
         return _nothing()
 
     async def _newest(self, request: Request) -> str | None:
-        return await self._streams.labelled(request, _label(request.path_params["chat_id"]))
+        label = _label(request, request.path_params["chat_id"])
+        return await self._streams.labelled(request, label) if label else None
 
 
 def encoder(subscription: Subscription) -> UIMessageEncoder:
@@ -113,8 +117,14 @@ def encoder(subscription: Subscription) -> UIMessageEncoder:
     return UIMessageEncoder(subscription.stream_id, lag=lag(subscription.log.info.chunk))
 
 
-def _label(chat_id: str) -> str:
-    return f"ai-sdk:{chat_id}"
+def _label(request: Request, chat_id: str) -> str:
+    """Return what a chat's streams are found by; "" for none.
+
+    Chat ids are the page's to choose. Where all callers are one principal, as nobody has credentials, a short one could
+    be guessed, and the answer read by a stranger, or stopped.
+    """
+    known = request.state.principal.name or len(chat_id) >= _UNGUESSED
+    return f"ai-sdk:{chat_id}" if known else ""
 
 
 def _nothing() -> Response:

@@ -45,7 +45,8 @@ def _refusal(error: StreamError, request: Request) -> Response:
 
 
 def _is_event_source(request: Request) -> bool:
-    return "text/event-stream" in request.headers.get("accept", "")
+    reads = request.url.path.startswith("/v1/streams/") and request.query_params.get("dialect", "events") == "events"
+    return reads and "text/event-stream" in request.headers.get("accept", "")
 
 
 async def crashed(request: Request, error: Exception) -> Response:

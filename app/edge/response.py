@@ -101,7 +101,8 @@ class StreamResponse(EventSourceResponse):
         self._log = request.state.log.bind(stream_id=stream_id)
         self._write: Callable[[bytes], bool] | None = request.scope.get("extensions", {}).get(WRITE)
         self._news: asyncio.Future[None]
-        self._refused: tuple[Batch, bytes] | None = None
+        self._refused: Batch | None = None  # what the server did not take
+        self._unsent = b""  # what was encoded, and is not with the server yet
         self._silent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,6 +163,7 @@ class StreamResponse(EventSourceResponse):
             group.start_soon(until_gone)
             group.start_soon(self._ping, send)
             # What is cut off by this was not sent at all: a send waits first, and then writes the whole of its frame.
+            # So it goes before the last words, since the encoder takes it for said.
             subscription.on_dismiss = group.cancel_scope.cancel
             if not subscription.dismissed:
                 await (self._send_smoothed(batches) if self._smooth else self._send_batches())
@@ -169,7 +171,7 @@ class StreamResponse(EventSourceResponse):
         if self.active:
             self.active = False
             retry_ms = random.randint(*_COME_BACK)  # noqa: S311 - no secret
-            last_words = self._encoder.dismissal(retry_ms) if subscription.dismissed else b""
+            last_words = self._unsent + self._encoder.dismissal(retry_ms) if subscription.dismissed else b""
             await send({"type": "http.response.body", "body": last_words, "more_body": False})
 
     async def _send_batches(self) -> None:
@@ -186,8 +188,8 @@ class StreamResponse(EventSourceResponse):
             else:
                 await self._follow(self._push)
                 if self._refused is not None:
-                    (batch, data), self._refused = self._refused, None
-                    await self._send(batch, data)
+                    batch, self._refused = self._refused, None
+                    await self._send(batch, self._unsent)
 
     async def _send_smoothed(self, batches: Batches) -> None:
         async with aclosing(smoothed(batches, self._smooth)) as spread:
@@ -197,10 +199,12 @@ class StreamResponse(EventSourceResponse):
                     return
 
     async def _send(self, batch: Batch, data: bytes) -> None:
+        self._unsent = data
         await self._send_body({"type": "http.response.body", "body": data, "more_body": True})
+        self._unsent = b""
         if self.active:  # else the client has hung up: the server takes what is sent now, and drops it
             self._subscription.sent = batch
-            self._silent = False
+            self._silent = self._silent and not data
 
     async def _follow(self, sink: Sink) -> None:
         """Have *sink* given what is appended from now on, until it says by `_news` that there is something to do."""
@@ -231,9 +235,9 @@ class StreamResponse(EventSourceResponse):
             return
         if written:
             self._subscription.sent = batch
-            self._silent = False
+            self._silent = self._silent and not data  # a dialect may have no word for it
         else:
-            self._refused = batch, data
+            self._refused, self._unsent = batch, data
         if not written or self._subscription.log.ended:
             self._news.set_result(None)
 

@@ -18,14 +18,18 @@ LOGPROBS: Final = "message.output_text.logprobs"
 # What cannot be said, and the values of it that say nothing.
 _UNSAYABLE: Final[dict[str, tuple[object, ...]]] = {
     "audio": (),
+    "conversation": (),
     "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "instructions": (),
     "logit_bias": ({},),
     "modalities": (["text"], []),
     "n": (1,),
     "prediction": (),
     "presence_penalty": (0,),
+    "previous_response_id": (),
+    "prompt": (),
     "seed": (),
     "stop": ([], ""),
     "web_search_options": (),
@@ -164,8 +168,14 @@ def _choice(choice: object) -> object:
     if kind == "allowed_tools":
         name = "tool_choice.allowed_tools.tools"
         tools = _list(fields.get("tools"), name)
-        fields["tools"] = [_flat(tool, str(_object(tool, name).get("type")), name) for tool in tools]
+        fields["tools"] = [_allowed(tool, name) for tool in tools]
     return fields
+
+
+def _allowed(tool: object, name: str) -> dict[str, Any]:
+    kind = _object(tool, name).get("type")
+    # Any other is as Responses have it, and is not to be quoted.
+    return _flat(tool, kind, name) if kind in ("function", "custom") else dict(_object(tool, name))
 
 
 # Messages.

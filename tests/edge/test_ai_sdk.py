@@ -36,7 +36,7 @@ DONE = (Done("stop"),)
 MESSAGES = [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
 ANSWERED = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": 1}
 TOOL_MESSAGES = [*MESSAGES, {"id": "a", "role": "assistant", "parts": [{"type": "step-start"}, ANSWERED]}]
-BODY: dict[str, Any] = {"id": "chat-1", "messages": MESSAGES, "trigger": "submit-message"}
+BODY: dict[str, Any] = {"id": "chat-1-of-a-page", "messages": MESSAGES, "trigger": "submit-message"}
 CHAT = "/v1/ai-sdk/chat"
 
 
@@ -117,7 +117,7 @@ async def test_an_answer_to_the_outputs_of_tools(log: FilteringBoundLogger) -> N
     async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
         opener = asyncio.create_task(client.post(CHAT, json=BODY | {"messages": TOOL_MESSAGES}))
         await pause.reached.wait()
-        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1/stream"))
+        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
         await house.readers(2)
         pause.go.set()
         answer, again = await opener, await resumer
@@ -130,10 +130,10 @@ async def test_resume(log: FilteringBoundLogger) -> None:
     """While a chat's stream is live, it is given whole, from its start; afterwards there is nothing to resume."""
     pause = Pause()
     async with serving(log, (Delta("a"),), (Delta("b"),), pause, (Delta("c"),), DONE) as (house, client):
-        assert (await client.get(f"{CHAT}/chat-1/stream")).status_code == 204
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         opener = asyncio.create_task(client.post(CHAT, json=BODY))
         await pause.reached.wait()
-        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1/stream"))
+        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
         await house.readers(2)
         pause.go.set()
         answer, again = await opener, await resumer
@@ -143,7 +143,7 @@ async def test_resume(log: FilteringBoundLogger) -> None:
             assert found[-1] == "[DONE]"
         assert again.headers["x-vercel-ai-ui-message-stream"] == "v1"
         assert house.source.started == 1
-        over = await client.get(f"{CHAT}/chat-1/stream")
+        over = await client.get(f"{CHAT}/chat-1-of-a-page/stream")
         assert (over.status_code, over.content, over.headers["cache-control"]) == (204, b"", "no-store")
 
 
@@ -155,9 +155,9 @@ async def test_the_newest_stream_is_meant(log: FilteringBoundLogger) -> None:
         await house.readers(1)
         newer = asyncio.create_task(client.post(CHAT, json=BODY))
         await house.readers(2)
-        assert (await client.delete(f"{CHAT}/chat-1/stream")).status_code == 204
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert said(await newer)[-2]["type"] == "abort"
-        assert (await client.get(f"{CHAT}/chat-1/stream")).status_code == 204
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         pause.go.set()
         assert said(await older)[-2]["type"] == "finish"
 
@@ -166,7 +166,7 @@ async def test_the_newest_stream_is_meant(log: FilteringBoundLogger) -> None:
 async def test_stop(log: FilteringBoundLogger, method: str, path: str) -> None:
     """Either stop ends the chat's stream for all its readers; again, or with nothing to stop, it changes nothing."""
     async with serving(log, (Delta("a"),), forever) as (house, client):
-        url = f"{CHAT}/chat-1/{path}"
+        url = f"{CHAT}/chat-1-of-a-page/{path}"
         assert (await client.request(method, url)).status_code == 204
         opener = asyncio.create_task(client.post(CHAT, json=BODY))
         await house.readers(1)
@@ -197,10 +197,10 @@ async def test_somebody_elses_chat(log: FilteringBoundLogger) -> None:
     async with serving(log, (Delta("a"),), forever) as (house, client):
         theirs = asyncio.create_task(client.post(CHAT, json=BODY, headers={"X-Who": "them"}))
         await house.readers(1)
-        assert (await client.get(f"{CHAT}/chat-1/stream")).status_code == 204
-        assert (await client.delete(f"{CHAT}/chat-1/stream")).status_code == 204
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert not theirs.done()
-        assert (await client.delete(f"{CHAT}/chat-1/stream", headers={"X-Who": "them"})).status_code == 204
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream", headers={"X-Who": "them"})).status_code == 204
         assert said(await theirs)[-2] == {"type": "abort"}
 
 
@@ -220,7 +220,7 @@ async def test_an_error_before_the_stream(log: FilteringBoundLogger) -> None:
         answer = await client.post(CHAT, json=BODY)
         assert answer.status_code == 502
         assert answer.json()["error"]["code"] == "upstream_unreachable"
-        assert (await client.get(f"{CHAT}/chat-1/stream")).status_code == 204
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
 
 
 async def test_an_error_in_the_stream(log: FilteringBoundLogger) -> None:
@@ -256,7 +256,7 @@ def test_request() -> None:
         DEFAULTS,
     )
     assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3)
-    assert (asked.chat, asked.smooth, asked.continues) == ("chat-1", 0.05, False)
+    assert (asked.chat, asked.smooth, asked.continues) == ("chat-1-of-a-page", 0.05, False)
 
 
 def test_what_an_answer_continues() -> None:
@@ -270,7 +270,7 @@ def test_what_an_answer_continues() -> None:
     [
         ([], None),
         ({"messages": MESSAGES}, "id"),
-        ({"id": "chat-1"}, "messages"),
+        ({"id": "chat-1-of-a-page"}, "messages"),
         (BODY | {"id": ""}, "id"),
         (BODY | {"id": 1}, "id"),
         (BODY | {"id": "a" * 257}, "id"),
@@ -297,3 +297,23 @@ def test_what_is_refused(body: Any, field: str | None) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_ui_chat(body, DEFAULTS)
     assert caught.value.param == field
+
+
+async def test_a_short_chat_id_of_nobodys(log: FilteringBoundLogger) -> None:
+    """Where all callers are one principal, a chat whose id could be guessed is neither resumed nor stopped by it."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        opener = asyncio.create_task(client.post(CHAT, json=BODY | {"id": "demo"}))
+        await pause.reached.wait()
+        assert (await client.get(f"{CHAT}/demo/stream")).status_code == 204
+        assert (await client.delete(f"{CHAT}/demo/stream")).status_code == 204
+        assert house.hub.live == 1
+        pause.go.set()
+        assert said(await opener)[-1] == "[DONE]"
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        who = {"X-Who": "ann"}
+        opener = asyncio.create_task(client.post(CHAT, json=BODY | {"id": "demo"}, headers=who))
+        await pause.reached.wait()
+        assert (await client.delete(f"{CHAT}/demo/stream", headers=who)).status_code == 204
+        assert said(await opener)[-2] == {"type": "abort"}

@@ -372,3 +372,17 @@ async def test_a_slow_reader_elsewhere(machine: Machine) -> None:
         rest = [event async for batch in cursor for event in batch.events]
     assert rest == [*[Delta(f"{number}") for number in range(1, 50)], DONE]
     assert b.journal.size == 0
+
+
+async def test_labels_end_with_their_streams(machine: Machine, redis: Redis) -> None:
+    """Every process finds a live stream by its label; at its end that is taken away, unless it is another's by then."""
+    a, b = await machine.start(), await machine.start()
+    first = await a.journal.create("s", StreamInfo("auto", "o", 0, "l"))
+    assert await b.journal.labelled("o", "l") == "s"
+    second = await b.journal.create("t", StreamInfo("auto", "o", 0, "l"))
+    first.append([DONE])
+    await until(lambda: redis.ttl(b"chat-sse:{s}:log") < 3000)
+    assert await a.journal.labelled("o", "l") == "t"
+    second.append([DONE])
+    await until(lambda: not redis.keys("chat-sse:label:*"))
+    assert await a.journal.labelled("o", "l") is None

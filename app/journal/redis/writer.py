@@ -32,7 +32,7 @@ class Marks(Protocol):
 class RedisWriter:
     """The writer of one stream. *header* is what its log begins with in Redis, *log* what is read in this process.
 
-    *claim* is kept as long as the log.
+    *claim* is kept as long as the log, and *label*, which is of the same kind, until the stream's end.
     """
 
     __slots__ = (
@@ -46,6 +46,7 @@ class RedisWriter:
         "header",
         "id",
         "key",
+        "label",
         "log",
         "taken",
         "waiting",
@@ -59,6 +60,7 @@ class RedisWriter:
         self.log = log
         self.header = header
         self.claim = claim
+        self.label: Claim | None = None
         self.begun = False  # whether its log was begun in Redis
         self.acked = 0  # the last record that Redis has
         self.given_up = False  # its end is written, by this process or by another: no more is taken
