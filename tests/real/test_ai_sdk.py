@@ -386,7 +386,7 @@ def test_records_without_a_word(service: Server) -> None:
     asked = {
         "id": "chat-with-logprobs",
         "messages": [user("hi")],
-        "model": "sim-gpt?tokens=40&rate=0&first=0",
+        "model": "sim-gpt?tokens=40&rate=400&first=0",
         "logprobs": True,
         "chunk": "sentence",
     }
