@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 
 from tests.real.browser import chromium
-from tests.real.processes import Server, launch, launch_nginx, launch_simulator
+from tests.real.processes import Server, launch, launch_nginx, launch_simulator, stats
 from tests.real.redis import RedisServer, launch_redis
 
 Start = Callable[..., Server]
@@ -21,6 +22,22 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = launch_simulator(tmp_path_factory.mktemp("simulator"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def impatient(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that sends keep-alives often, and stops a stream that its reader has left."""
+    directory = tmp_path_factory.mktemp("service")
+    server = launch(directory, simulator, keep_alive=0.05, on_disconnect="cancel", retry_wait=0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def counted(simulator: Server) -> Callable[[], dict[str, int]]:
+    """The simulator's counters since the test began."""
+    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
+    return lambda: stats(simulator)
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import httpx
 import openai
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -28,27 +27,11 @@ WEATHER = {
 }
 
 
-@pytest.fixture(scope="module")
-def service(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that sends keep-alives often, and stops a stream that its reader has left."""
-    directory = tmp_path_factory.mktemp("service")
-    server = launch(directory, simulator, keep_alive=0.05, on_disconnect="cancel", retry_wait=0.01)
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def counted(simulator: Server) -> Callable[[], dict[str, int]]:
-    """The simulator's counters since the test began."""
-    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
-    return lambda: stats(simulator)
-
-
-@pytest.fixture
-def chat(service: Server) -> Callable[..., ChatOpenAI]:
+def chat(impatient: Server) -> Callable[..., ChatOpenAI]:
     def make(model: str, **options: Any) -> ChatOpenAI:
         given: dict[str, Any] = {"max_retries": 0, "stream_usage": True, **options}
-        return ChatOpenAI(model=model, base_url=f"{service.url}/v1", api_key=SecretStr("none-asked-for"), **given)
+        return ChatOpenAI(model=model, base_url=f"{impatient.url}/v1", api_key=SecretStr("none-asked-for"), **given)
 
     return make
 

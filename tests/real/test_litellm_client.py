@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, wait_until
 from tests.servers.environments import environment
 
 pytestmark = pytest.mark.real
@@ -28,28 +27,12 @@ MESSAGES = [{"role": "user", "content": TEXT}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
 
 
-@pytest.fixture(scope="module")
-def service(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that sends keep-alives often, and stops a stream that its reader has left."""
-    directory = tmp_path_factory.mktemp("service")
-    server = launch(directory, simulator, keep_alive=0.05, on_disconnect="cancel", retry_wait=0.01)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def counted(simulator: Server) -> Callable[[], dict[str, int]]:
-    """The simulator's counters since the test began."""
-    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
-    return lambda: stats(simulator)
-
-
 class Client:
     """The script, as one process that asks a service again and again."""
 
-    def __init__(self, process: subprocess.Popen[str], service: Server) -> None:
+    def __init__(self, process: subprocess.Popen[str], impatient: Server) -> None:
         self._process = process
-        self._url = service.url
+        self._url = impatient.url
 
     def __call__(
         self, model: str, *, stream: bool = True, leave: int | None = None, **more: Any
@@ -81,8 +64,8 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def client(process: subprocess.Popen[str], service: Server) -> Client:
-    return Client(process, service)
+def client(process: subprocess.Popen[str], impatient: Server) -> Client:
+    return Client(process, impatient)
 
 
 def text(lines: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.real.clients.sse import Event, check, parse, text
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, wait_until
 from tests.servers.launching import launch_litellm
 
 pytestmark = pytest.mark.real
@@ -43,13 +43,6 @@ def direct(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server = launch(tmp_path_factory.mktemp("direct"), simulator, retry_attempts=1, commit_after=5)
     yield server
     server.stop()
-
-
-@pytest.fixture
-def counted(simulator: Server) -> Callable[[], dict[str, int]]:
-    """The simulator's counters since the test began."""
-    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
-    return lambda: stats(simulator)
 
 
 def ask(service: Server, model: str, prompt: str = TEXT, **body: Any) -> list[Event]:

@@ -22,12 +22,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
-        yield running
-
-
-@pytest.fixture
 async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=simulator.url, timeout=10) as opened:
         yield opened

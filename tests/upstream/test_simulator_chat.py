@@ -10,7 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from app.upstream.simulator import Simulator, serve
+from app.upstream.simulator import Simulator
 from app.upstream.simulator.structured import VALUES, json_text
 from app.upstream.simulator.text import ANSWERS, REFUSAL, choose
 from tests.upstream.test_simulator_models import PROMPT, Seen, ask
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.anyio
 ANSWER = ANSWERS[choose(PROMPT)]
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("one", "two")]
 MODELS = ("sim-gpt", "sim-echo", "clock", "reasoning", "tools", "text-and-tools", "refusal", "content-filter", "bursts")
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import asyncio
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
-from app.upstream.simulator import Simulator, serve
+from app.upstream.simulator import Simulator
 from app.upstream.simulator.models import MODELS
 from app.upstream.simulator.refusals import ERRORS
 
@@ -26,12 +26,6 @@ PROMPT = "Tell me about 漢字"
 @pytest.fixture(params=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
-        yield running
 
 
 @dataclass

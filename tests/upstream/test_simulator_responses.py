@@ -12,7 +12,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import BaseModel, TypeAdapter
 
-from app.upstream.simulator import Simulator, serve
+from app.upstream.simulator import Simulator
 from app.upstream.simulator.request import PARAMETERS
 from app.upstream.simulator.text import ANSWERS, REASONING, REFUSAL, choose
 from tests.upstream.test_simulator_models import PROMPT, Seen, ask
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.anyio
 ANSWER = ANSWERS[choose(PROMPT)]
 TOOLS = [{"type": "function", "name": name, "parameters": {"type": "object"}} for name in ("one", "two")]
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
-        yield running
 
 
 @pytest.fixture
