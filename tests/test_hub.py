@@ -337,3 +337,44 @@ async def test_no_policy(text: str) -> None:
     """Anything else is refused."""
     with pytest.raises(ValueError, match="grace:SECONDS"):
         parse_policy(text)
+
+
+def sent_away(*readers: Subscription) -> list[bool]:
+    return [reader.dismissed for reader in readers]
+
+
+async def test_who_cannot_come_back_has_the_grace(log: FilteringBoundLogger) -> None:
+    """A reader that cannot resume may read on elsewhere's stream while the drain lasts, and is sent away at its end."""
+    house = House(log)
+    await elsewhere(house, "short")
+    theirs = await elsewhere(house, "long")
+    staying, other = await house.hub.attach("short"), await house.hub.attach("long")
+    staying.resumable = other.resumable = False
+    async with staying:
+        async with other as batches:
+            drain = asyncio.create_task(house.hub.drain(0.1))
+            await asyncio.sleep(0)
+            assert sent_away(staying, other) == [False, False]
+            theirs.append(DONE)
+            assert [batch.events async for batch in batches] == [[Delta("a"), *DONE]]
+        async with asyncio.timeout(5):
+            while not sent_away(staying)[0]:
+                await asyncio.sleep(0.005)
+        assert sent_away(other) == [False]
+    async with asyncio.timeout(2):
+        await drain
+
+
+async def test_a_drain_waits_no_longer_than_who_cannot_come_back(log: FilteringBoundLogger) -> None:
+    """Once the last such reader has left, and nothing is live, the drain is over."""
+    house = House(log)
+    await elsewhere(house, "theirs")
+    staying = await house.hub.attach("theirs")
+    staying.resumable = False
+    async with staying:
+        drain = asyncio.create_task(house.hub.drain(60))
+        await asyncio.sleep(0)
+        assert not drain.done()
+    async with asyncio.timeout(2):
+        await drain
+    assert not staying.dismissed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -333,3 +334,27 @@ async def test_error_types_are_complete() -> None:
         assert kind.__name__ in (app.errors.__doc__ or "")
         if kind.__name__ not in ("StreamError", "TimedOut"):
             assert kind.code in (app.errors.__doc__ or "")
+
+
+async def test_a_patient_cut_does_not_read(log: FilteringBoundLogger) -> None:
+    """While `time` holds text, the source is left alone until shortly before it leaves; silence ends no such stream."""
+    loop = asyncio.get_running_loop()
+    asked: list[float] = []
+
+    class Timed(Script):
+        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
+            for text in "abcdef":
+                asked.append(loop.time())
+                yield (Delta(text),)
+            yield (DONE,)
+            self.closed.set()
+
+    limits = Limits(60, 0, idle=0.3, progress=0, total=0)
+    events = await (await Run(log, Timed(), "time:80", limits).begin()).events()
+    texts = [event.text for event in events if isinstance(event, Delta)]
+    assert "".join(texts) == "abcdef"
+    assert texts[0] == "a"
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert max(gaps) >= 0.07
+    slow = await (await Run(log, Timed(), "time:700", limits).begin()).events()
+    assert isinstance(slow[-1], Done)
