@@ -354,13 +354,13 @@ def test_leaving(browser: Browser, door: Door, simulator: Server) -> None:
 @pytest.mark.parametrize("plan", [{"cancelAtOnce": True}, {"beaconAt": 5}], ids=["at once", "beacon"])
 def test_cancel(browser: Browser, door: Door, simulator: Server, plan: dict[str, Any]) -> None:
     """A cancel before the stream has an id is carried out once it has; a closing page's goes by sendBeacon."""
-    before = stats(simulator)["streams_aborted"]
     with bare(browser, door) as page:
         found = read(page, "never-ends?head=0.2", **plan)
         assert found["end"] == "done"
         assert snapshot(found["url"])["finish_reason"] == "cancelled"
         assert door.requests("DELETE" if "cancelAtOnce" in plan else "POST /v1/streams/") == 1
-    wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1)
+    # Not how many were aborted: what an earlier test left behind may have its grace yet.
+    wait_until(lambda: stats(simulator)["live"] == 0)
 
 
 def test_silence_is_a_cut(browser: Browser, door: Door) -> None:
