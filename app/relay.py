@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.journal import Writer
 from app.meter import Meter
-from app.model import TEXT, Content, Delta, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
 from app.upstream import Opener
 
@@ -153,12 +153,7 @@ class Relay:
 
     def _take(self, batch: Sequence[Content | Done], now: float) -> None:
         """Append what may leave of *batch*, which was read *now*."""
-        if len(batch) == 1 and type(event := batch[0]) is Delta:  # nearly always
-            text = event.text
-            self.deltas += 1
-            self.output_bytes += len(text) if text.isascii() else len(text.encode())
-        else:
-            self._count(batch)
+        self._count(batch)
         self._progress_at = now
         rechunker = self._rechunker
         events = rechunker.feed(batch)

@@ -237,8 +237,7 @@ async def test_upgrades(offer: bytes, framing: bytes) -> None:
                 before = len(at.scopes)
                 writer.write(part)
                 if part.startswith(head):
-                    # mypy infers no type for a default of a lambda
-                    await until(lambda before=before: len(at.scopes) > before)  # type: ignore[misc]
+                    await until(lambda before=before: len(at.scopes) > before)  # type: ignore[misc]  # mypy infers no default of a lambda
             assert (await answer(reader)).endswith(body)
         assert [scope["path"] for scope in at.scopes] == ["/echo"] * 3
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from app.journal import Sink
-from app.model import TERMINAL, Batch, Delta, Event, Logprobs, StreamInfo, make_batch
+from app.model import TERMINAL, Batch, Delta, Event, Logprobs, StreamInfo
 
 if TYPE_CHECKING:
     from app.journal.memory import MemoryJournal
@@ -84,15 +84,6 @@ class MemoryLog:
     def append(self, events: Sequence[Event]) -> None:
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
-        if len(events) == 1 and type(event := events[0]) is Delta and not self._waiters:  # nearly always: a short cut
-            text = event.text
-            self._journal.grow(self, _SLOT + sys.getsizeof(text), unbounded=False)
-            self._kept.append(text)
-            if self._sinks:
-                batch = make_batch((len(self._kept), events))
-                for sink in tuple(self._sinks):
-                    sink(batch)
-            return
         kept, terminal = _keep(events), isinstance(events[-1], TERMINAL)
         self._journal.grow(self, sum(map(_size, kept)), unbounded=terminal)
         self._add(events, kept, terminal)

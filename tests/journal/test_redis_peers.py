@@ -112,8 +112,7 @@ async def test_presence(machine: Machine) -> None:
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
-        # mypy infers no type for a default of a lambda
-        await until(lambda expected=left: a.owner.readers["s"] == expected)  # type: ignore[misc]
+        await until(lambda expected=left: a.owner.readers["s"] == expected)  # type: ignore[misc]  # mypy infers no default of a lambda
     again = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers["s"] == 1)
     again.cancel()
@@ -283,8 +282,7 @@ async def test_flat_in_readers(machine: Machine, redis: Redis, monkeypatch: pyte
     redis.config_resetstat()
     for number in range(20):
         writer.append([Delta(f"{number}")])
-        # mypy infers no type for a default of a lambda
-        await until(lambda expected=number + 2: log.last == expected)  # type: ignore[misc]
+        await until(lambda expected=number + 2: log.last == expected)  # type: ignore[misc]  # mypy infers no default of a lambda
     stats = redis.info("commandstats")
     assert {name for name in stats if name not in ("cmdstat_info", "cmdstat_config|resetstat")} == {
         "cmdstat_xadd",

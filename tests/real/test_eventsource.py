@@ -125,8 +125,7 @@ def test_an_event_source_comes_back(browser: Browser, front: Server) -> None:
     with Door(front.url) as door, bare(browser, door) as page:
         url = open_source(page, prompt=TEXT, model="sim-echo?rate=60&first=0", chunk="none")
         for many in (20, 50):
-            # mypy infers no type for a default of a lambda
-            wait_until(lambda many=many: len(seen(page)) > many)  # type: ignore[misc]
+            wait_until(lambda many=many: len(seen(page)) > many)  # type: ignore[misc]  # mypy infers no default of a lambda
             door.cut(reset=many == 20)
         wait_until(lambda: len(seen(page)) > 80)
         with door.refusing():
@@ -346,8 +345,7 @@ def test_leaving(browser: Browser, door: Door, simulator: Server) -> None:
             found = read(page, "never-ends", body={"on_disconnect": "cancel"}, **plan)
             assert found.get("name") == ("AbortError" if "abortAt" in plan else None)
             assert len(found["seen"]) == 5
-            # mypy infers no type for a default of a lambda
-            wait_until(lambda before=before: stats(simulator)["streams_aborted"] == before + 1)  # type: ignore[misc]
+            wait_until(lambda before=before: stats(simulator)["streams_aborted"] == before + 1)  # type: ignore[misc]  # mypy infers no default of a lambda
         assert len([head for head in door.heads if "/v1/" in head]) == 2
 
 

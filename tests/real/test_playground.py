@@ -139,8 +139,7 @@ def test_a_dropped_connection_loses_nothing(page: Page, transport: str) -> None:
     ask(page, TEXT, "sim-echo?rate=40&first=0", transport)
     for times in (1, 2):
         before = len(answer(page))
-        # mypy infers no type for a default of a lambda
-        wait_until(lambda before=before: len(answer(page)) > before + 20)  # type: ignore[misc]
+        wait_until(lambda before=before: len(answer(page)) > before + 20)  # type: ignore[misc]  # mypy infers no default of a lambda
         page.click("#drop")
         expect(page.locator("#events .lost")).to_have_count(times)
         expect(page.locator("#resumed")).to_have_text(f"{times}×")

@@ -244,8 +244,7 @@ def forgets(addresses: list[str]) -> None:
     """Wait until none of these streams is kept any more."""
     with httpx.Client(headers={"Accept": "application/json"}) as client:
         for address in addresses:
-            # mypy infers no type for a default of a lambda
-            wait_until(lambda address=address: client.get(address).status_code == 404)  # type: ignore[misc]
+            wait_until(lambda address=address: client.get(address).status_code == 404)  # type: ignore[misc]  # mypy infers no default of a lambda
 
 
 def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.CaptureFixture[str]) -> None:
