@@ -15,7 +15,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -36,7 +36,7 @@ from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCa
 from app.rechunk import Rechunker
 from app.upstream import Opener
 
-# How many seconds before held text has to leave the last of what came meanwhile is read.
+# How many seconds before a patient rechunker's window ends all that came in it is read.
 _LAST_READ = 0.002
 # How long not to read at most: the limits on silence go by what was read.
 _LONGEST_PAUSE = 0.25
@@ -89,7 +89,7 @@ class Relay:
         self._read_at = self._progress_at = self._opened_at
         self._first_at: float | None = None
         self._ended_at: float | None = None
-        self._held_at = 0.0
+        self._due = 0.0  # when what is held has to leave; with a patient rechunker, when its window ends
         self._started = False
         self.output_bytes = 0
         self.trace = Trace()
@@ -136,20 +136,23 @@ class Relay:
             else:
                 self._begin(now)
                 take(first, now)
-            async for batch in batches:
-                self._read_at = now = clock()
-                if not batch:
-                    continue
-                if isinstance(batch[0], Done):
-                    self._end(batch[0])
-                    continue  # the source may take a moment yet, to leave its connection fit for use again
-                observe_gap(now - self._progress_at)
-                take(batch, now)
-                if rechunker.patient and (pause := self._held_until() - _LAST_READ - now) > _LAST_READ:
-                    # What comes meanwhile waits in the socket, and is read at once: the kernel joins it for less.
-                    await asyncio.sleep(min(pause, _LONGEST_PAUSE))
-                if writer.full:
-                    await writer.drain()
+            following, pause = batches.asend, self._pause(now)
+            with suppress(StopAsyncIteration):
+                while True:
+                    batch = await following(pause)
+                    self._read_at = now = clock()
+                    pause = None
+                    if not batch:
+                        continue
+                    if isinstance(batch[0], Done):
+                        self._end(batch[0])
+                        continue  # the source may take a moment yet, to leave its connection fit for use again
+                    observe_gap(now - self._progress_at)
+                    take(batch, now)
+                    if rechunker.patient:
+                        pause = self._pause(now)
+                    if writer.full:
+                        await writer.drain()
 
     def _take(self, batch: Sequence[Content | Done], now: float) -> None:
         """Append what may leave of *batch*, which was read *now*."""
@@ -159,16 +162,23 @@ class Relay:
         events = rechunker.feed(batch)
         if events:
             self._append(events)
-        if rechunker.held and (bounded := rechunker.max_delay):
-            if events or self._release is None:
-                self._held_at = now  # all that is held came with this read
-            if self._release is None:
-                self._release = self._loop.call_at(now + bounded, self._let_go)
+        if bounded := rechunker.max_delay:
+            if rechunker.patient:
+                if now >= self._due - _LAST_READ:
+                    self._flush()
+                    self._due = now + bounded
+            elif events or self._release is None:
+                self._due = now + bounded  # all that is held came with this read
+            if rechunker.held and self._release is None:
+                self._release = self._loop.call_at(self._due, self._let_go)
 
-    def _held_until(self) -> float:
-        """Return when what is held has to leave, in loop time; 0 if nothing is."""
-        rechunker = self._rechunker
-        return self._held_at + (rechunker.max_delay or 0.0) if rechunker.held else 0.0
+    def _pause(self, now: float) -> float | None:
+        """Return for how many seconds upstream may be left alone.
+
+        What comes in the window of a patient rechunker waits in the socket, and is read at its end, all at once: the
+        kernel joins it for less.
+        """
+        return max(0.0, min(self._due - _LAST_READ - now, _LONGEST_PAUSE)) if self._rechunker.patient else None
 
     def _count(self, batch: Sequence[Content | Done]) -> None:
         for event in batch:
@@ -210,8 +220,8 @@ class Relay:
 
     def _let_go(self) -> None:
         """Release held text if its time is up; else come back when it is."""
-        if (due := self._held_until()) > self._loop.time():
-            self._release = self._loop.call_at(due, self._let_go)
+        if self._due > self._loop.time():
+            self._release = self._loop.call_at(self._due, self._let_go)
             return
         try:
             self._flush()

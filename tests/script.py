@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -30,7 +30,7 @@ class Script:
         batches = self.stream(request, trace)
         return await first_content(batches), batches
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+    async def stream(self, request: StreamRequest, trace: Trace) -> Batches:
         self.started += 1
         trace.attempts += 1
         trace.status = self.status
@@ -46,9 +46,7 @@ class Script:
             self.closed.set()
 
 
-async def played(
-    opener: Opener, request: StreamRequest, trace: Trace
-) -> AsyncGenerator[Sequence[Content | Done], None]:
+async def played(opener: Opener, request: StreamRequest, trace: Trace) -> Batches:
     """Yield all batches of *opener*'s that have something in them."""
     first, batches = await opener.begin(request, trace)
     async with aclosing(batches):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -336,25 +335,38 @@ async def test_error_types_are_complete() -> None:
             assert kind.code in (app.errors.__doc__ or "")
 
 
-async def test_a_patient_cut_does_not_read(log: FilteringBoundLogger) -> None:
-    """While `time` holds text, the source is left alone until shortly before it leaves; silence ends no such stream."""
+async def test_a_patient_cut_has_upstream_read_once_a_window(log: FilteringBoundLogger) -> None:
+    """With `time` upstream is left alone for a window, and what came in it leaves at once; that is no silence."""
     loop = asyncio.get_running_loop()
-    asked: list[float] = []
+    pauses: list[float | None] = []
 
-    class Timed(Script):
+    class Heeding(Script):
         async def stream(self, request: StreamRequest, trace: Trace) -> Any:
             for text in "abcdef":
-                asked.append(loop.time())
-                yield (Delta(text),)
+                pauses.append((yield (Delta(text),)))
+                await asyncio.sleep(pauses[-1] or 0)
             yield (DONE,)
             self.closed.set()
 
     limits = Limits(60, 0, idle=0.3, progress=0, total=0)
-    events = await (await Run(log, Timed(), "time:80", limits).begin()).events()
-    texts = [event.text for event in events if isinstance(event, Delta)]
-    assert "".join(texts) == "abcdef"
-    assert texts[0] == "a"
-    gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert max(gaps) >= 0.07
-    slow = await (await Run(log, Timed(), "time:700", limits).begin()).events()
+    began = loop.time()
+    events = await (await Run(log, Heeding(), "time:80", limits).begin()).events()
+    assert [event.text for event in events if isinstance(event, Delta)] == list("abcdef")
+    assert all(pause and 0.05 < pause < 0.08 for pause in pauses)
+    assert loop.time() - began > 0.3
+    pauses.clear()
+    slow = await (await Run(log, Heeding(), "time:700", limits).begin()).events()
+    assert [event.text for event in slow if isinstance(event, Delta)] == ["a", "bcd", "ef"]
+    assert max(pause or 0 for pause in pauses) <= 0.25, "the limit on silence goes by what is read"
     assert isinstance(slow[-1], Done)
+    pauses.clear()
+    await (await Run(log, Heeding(), "auto", limits).begin()).events()
+    assert pauses == [None] * 6
+
+
+async def test_a_patient_cut_holds_what_a_source_brings_that_heeds_no_pause(log: FilteringBoundLogger) -> None:
+    """Text that comes within a window leaves when it ends, also if nothing is read then."""
+    run = await Run(log, Script((Delta("a"),), (Delta("b"),), (Delta("c"),), forever), "time:60").begin()
+    await run.seen(3)
+    run.relay.stop(DONE)
+    assert [event.text for event in await run.events() if isinstance(event, Delta)] == ["a", "bc"]

@@ -1,4 +1,4 @@
-"""`time:MS`: what came in MS milliseconds leaves together. Nothing is cut here; the caller's timer does it."""
+"""`time:MS`: what came in MS milliseconds leaves together. Nothing is cut here; the caller's clock does it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from typing import Protocol
 from app.errors import Empty
 from app.model import Content, Done, StreamRequest, Trace
 
-Batches = AsyncGenerator[Sequence[Content | Done], None]
+Batches = AsyncGenerator[Sequence[Content | Done], float | None]
+"""What a network read brought, each time. What is sent in is for how many seconds not to read before the next one."""
 
 
 class Source(Protocol):

@@ -102,9 +102,10 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], tr
         feed = reader.feed
         try:
             try:
+                pause = None
                 with transport.faults(answered=True):
-                    while data := await read():
-                        yield feed(data)
+                    while data := await read(pause):
+                        pause = yield feed(data)
                         if reader.over:
                             break
                 if not reader.ended:
@@ -119,7 +120,7 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], tr
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_AFTER_DONE):
                     with transport.faults(answered=True):
-                        while await read():
+                        while await read(None):
                             pass
         finally:
             trace.usage, trace.model = reader.usage, reader.model
@@ -134,7 +135,7 @@ async def _late(reader: BodyReader, read: Read) -> Batches:
         while not reader.ended:
             async with asyncio.timeout_at(until):
                 with transport.faults(answered=True):
-                    data = await read()
+                    data = await read(None)
             if not data:
                 return
             yield reader.feed(data)

@@ -87,9 +87,15 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         if not self.status:
             self._check()
 
-    async def read(self) -> bytes:
-        """Return all that has arrived of the body, or wait for some; b"" at its end. Raises httpx.TransportError."""
+    async def read(self, pause: float | None = None) -> bytes:
+        """Return all that has arrived of the body, or wait for some; b"" at its end. Raises httpx.TransportError.
+
+        With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it.
+        """
         pieces = self._pieces
+        if pause and not self._complete:
+            self._pause()
+            await asyncio.sleep(pause)
         if self._paused:
             await self._catch_up()
         while not pieces:

@@ -19,7 +19,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from app.upstream.exchange import Exchange, encoded
 
-# Where a response's `extensions` hold `async () -> bytes`: all that has arrived of the body, b"" at its end.
+# Where a response's `extensions` hold what reads the body: `Exchange.read`.
 READ = "chat_sse.read"
 
 _PORTS = {"http": 80, "https": 443}

@@ -83,7 +83,7 @@ class OpenAIResponses:
                     async def read() -> bytes:
                         return await anext(chunks, b"")
 
-                    yield read
+                    yield transport.pausing(read)
         finally:
             if self._background and reader.response_id and not reader.settled:
                 await self._cancel(reader.response_id, request)

@@ -26,7 +26,8 @@ from app import __version__
 from app.errors import ConnectTimeout, Disconnected, Malformed, Unreachable, UpstreamError
 from app.upstream.http1 import READ, Http1Transport
 
-Read = Callable[[], Awaitable[bytes]]
+Read = Callable[[float | None], Awaitable[bytes]]
+"""Returns whatever has arrived of a body, b"" at its end; given seconds, it looks only after so long."""
 
 USER_AGENT = f"chat-sse/{__version__}"
 
@@ -82,7 +83,7 @@ class _ProxiedTransport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         stream = cast(AiohttpResponseStream, response.stream)
-        response.extensions[READ] = stream._aiohttp_response.content.readany
+        response.extensions[READ] = pausing(stream._aiohttp_response.content.readany)
         return response
 
 
@@ -140,7 +141,7 @@ def _same_owner(one: httpx.URL, other: httpx.URL) -> bool:
 
 
 def reading(response: httpx.Response) -> Read:
-    """Return what reads the body, decoded, a call for whatever has arrived, b"" at its end.
+    """Return what reads the body, decoded.
 
     It raises what `faults` has names for. Raises Malformed itself for an encoding that was not asked for.
     """
@@ -155,14 +156,25 @@ def reading(response: httpx.Response) -> Read:
     async def read_inflated() -> bytes:
         return await anext(inflated, b"")
 
-    return read_inflated
+    return pausing(read_inflated)
+
+
+def pausing(read: Callable[[], Awaitable[bytes]]) -> Read:
+    """Return *read* with a pause before it. What comes meanwhile is its own affair."""
+
+    async def read_after(pause: float | None) -> bytes:
+        if pause:
+            await asyncio.sleep(pause)
+        return await read()
+
+    return read_after
 
 
 async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, decoded. Raises UpstreamError."""
     read = reading(response)
     with faults(answered=True):
-        while data := await read():
+        while data := await read(None):
             yield data
 
 

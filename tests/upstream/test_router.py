@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
@@ -22,6 +21,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.model import Content, Delta, Done, StreamRequest, Trace, Usage
+from app.upstream import Batches
 from app.upstream.retry import Policy
 from app.upstream.router import Router, Target
 from tests.script import Script, forever, played
@@ -120,7 +120,7 @@ async def test_settled() -> None:
 class Talkative:
     """A source that leaves its mark on every field of the trace, then fails."""
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+    async def stream(self, request: StreamRequest, trace: Trace) -> Batches:
         yield ()
         trace.status, trace.request_id, trace.model = 200, "r", "wrong"
         trace.usage, trace.done = Usage({"total_tokens": 9}), Done("stop")
@@ -147,7 +147,7 @@ class Keeping(Script):
 
     asked: list[str]
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+    async def stream(self, request: StreamRequest, trace: Trace) -> Batches:
         self.asked = [*getattr(self, "asked", []), request.model]
         async with aclosing(super().stream(request, trace)) as batches:
             async for batch in batches:
@@ -184,7 +184,7 @@ async def test_a_silence_without_a_status_is_an_answer_too() -> None:
     """Where the time passed before a status came, that is what there is to count of the upstream."""
 
     class Mute:
-        async def stream(self, request: StreamRequest, trace: Trace) -> AsyncGenerator[Sequence[Content | Done], None]:
+        async def stream(self, request: StreamRequest, trace: Trace) -> Batches:
             await forever()
             yield ()
 
