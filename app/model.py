@@ -160,6 +160,8 @@ class Batch(NamedTuple):
         return self.first + len(self.events) - 1
 
 
+make_batch: Callable[[tuple[int, Sequence[Event]]], Batch] = partial(tuple.__new__, Batch)
+
 _EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-([1-9][0-9]{0,11})", re.ASCII)
 
 

@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.journal import Writer
 from app.meter import Meter
-from app.model import TEXT, Content, Done, Failure, Start, StreamRequest, ToolCall, Trace, Usage
+from app.model import TEXT, Content, Delta, Done, Failure, Logprobs, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
 from app.upstream import Opener
 
@@ -156,7 +156,11 @@ class Relay:
 
     def _take(self, batch: Sequence[Content | Done], now: float) -> None:
         """Append what may leave of *batch*, which was read *now*."""
-        self._count(batch)
+        for event in batch:
+            if type(event) is not Logprobs:
+                text = event.text if type(event) is Delta else _said(event)
+                self.deltas += 1
+                self.output_bytes += len(text) if text.isascii() else len(text.encode())
         self._progress_at = now
         rechunker = self._rechunker
         events = rechunker.feed(batch)
@@ -179,17 +183,6 @@ class Relay:
         kernel joins it for less.
         """
         return max(0.0, min(self._due - _LAST_READ - now, _LONGEST_PAUSE)) if self._rechunker.patient else None
-
-    def _count(self, batch: Sequence[Content | Done]) -> None:
-        for event in batch:
-            if isinstance(event, TEXT):
-                text = event.text
-            elif isinstance(event, ToolCall):
-                text = event.arguments
-            else:
-                continue
-            self.deltas += 1
-            self.output_bytes += len(text) if text.isascii() else len(text.encode())
 
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""
@@ -327,6 +320,13 @@ class Relay:
     def duration_ms(self) -> int:
         """Whole milliseconds from the opening to the end, or to now."""
         return round(((self._ended_at or self._loop.time()) - self._opened_at) * 1000)
+
+
+def _said(event: Content | Done) -> str:
+    """Return what of *event* the model wrote."""
+    if isinstance(event, TEXT):
+        return event.text
+    return event.arguments if isinstance(event, ToolCall) else ""
 
 
 def _prompt_tokens(request: StreamRequest) -> int:

@@ -24,6 +24,8 @@ from app.hub import Hub
 # All of a request that is not its body: as much as nginx takes for the head, and as long as it waits.
 _HEAD_BYTES = 32 * 1024
 _HEAD_SECONDS = 60.0
+# The beginnings of short chunks, of which there are many, by their sizes (RFC 9112, 7.1).
+_SIZES = tuple(b"%x\r\n" % size for size in range(512))
 # For what ended in the drain to be sent.
 _LAST_WORDS = 5
 # How long the connections that a retiring process has may still bring one request each.
@@ -59,25 +61,26 @@ class Config(uvicorn.Config):
 
 
 class BodyWriter:
-    """Writes a frame of an answer's body at once, where ASGI's `send` takes a message, and a coroutine to run.
+    """Sends an answer's body frame by frame, at once, where ASGI's `send` takes a message, and a coroutine to run.
 
-    In a request's `scope["extensions"]` under `WRITE`, for answers that have begun and have no content length: uvicorn
-    sends those in chunks.
+    Its `write` is in a request's `scope["extensions"]` under `WRITE`, for answers that have begun and have no content
+    length: uvicorn sends those in chunks.
     """
 
-    __slots__ = ("_cycle", "_flow", "_write")
+    __slots__ = ("_cycle", "_flow", "_send")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
-        self._write = cycle.transport.write
+        self._send = cycle.transport.write
 
-    def __call__(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         """Write *data*; or return False if the client is behind, or gone: `send` knows which."""
         if self._flow.write_paused or self._cycle.disconnected:
             return False
         if data:  # nothing would be the last chunk
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            size = len(data)
+            self._send(b"".join((_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, data, b"\r\n")))
         return True
 
 
@@ -153,7 +156,7 @@ class Protocol(HttpToolsProtocol):
             self._stop_timer()  # how long a body may take is for whoever reads it to say
             super().on_headers_complete()
             if self._answering:
-                self.scope["extensions"] = {WRITE: BodyWriter(self.cycle)}  # type: ignore[dict-item]  # our own, no dict
+                self.scope["extensions"] = {WRITE: BodyWriter(self.cycle).write}  # type: ignore[dict-item]  # our own, no dict
 
     def on_chunk_header(self) -> None:
         """Allow each chunk what an honest one takes for its length and line ends."""

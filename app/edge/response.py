@@ -53,6 +53,11 @@ _NOTHING = _KeepAlive(b"")
 _COME_BACK = 250, 1500
 
 
+def _declined(data: bytes) -> bool:
+    """Write nothing: the server has no such extension, and gets everything by `send`."""
+    return False
+
+
 class StreamResponse(EventSourceResponse):
     """sse-starlette's response over ready-made bytes.
 
@@ -93,13 +98,14 @@ class StreamResponse(EventSourceResponse):
         del self.headers["connection"]  # the server's to say, and a second value where it says close
         subscription.resumable = encoder.resumable
         self._subscription = subscription
-        self._encoder = encoder
+        self._encode = encoder.__call__  # a method of Python's costs less than an object to call
+        self._dismissal = encoder.dismissal
         self._smooth = smooth
         self._hold = hold
         self._request_id: str = request.state.request_id
         self._send_body: Send = request.state.send
         self._log = request.state.log.bind(stream_id=stream_id)
-        self._write: Callable[[bytes], bool] | None = request.scope.get("extensions", {}).get(WRITE)
+        self._write: Callable[[bytes], bool] = request.scope.get("extensions", {}).get(WRITE, _declined)
         self._news: asyncio.Future[None]
         self._refused: Batch | None = None  # what the server did not take
         self._unsent = b""  # what was encoded, and is not with the server yet
@@ -171,7 +177,7 @@ class StreamResponse(EventSourceResponse):
         if self.active:
             self.active = False
             retry_ms = random.randint(*_COME_BACK)  # noqa: S311 - no secret
-            last_words = self._unsent + self._encoder.dismissal(retry_ms) if subscription.dismissed else b""
+            last_words = self._unsent + self._dismissal(retry_ms) if subscription.dismissed else b""
             await send({"type": "http.response.body", "body": last_words, "more_body": False})
 
     async def _send_batches(self) -> None:
@@ -180,11 +186,9 @@ class StreamResponse(EventSourceResponse):
         while self.active:
             batch = log.pending(subscription.sent.last)
             if batch is not None:
-                await self._send(batch, self._encoder(batch))
+                await self._send(batch, self._encode(batch))
             elif log.ended:
                 return
-            elif self._write is None:
-                await self._follow(self._wake)
             else:
                 await self._follow(self._push)
                 if self._refused is not None:
@@ -194,7 +198,7 @@ class StreamResponse(EventSourceResponse):
     async def _send_smoothed(self, batches: Batches) -> None:
         async with aclosing(smoothed(batches, self._smooth)) as spread:
             async for batch in spread:
-                await self._send(batch, self._encoder(batch))
+                await self._send(batch, self._encode(batch))
                 if not self.active:
                     return
 
@@ -225,10 +229,10 @@ class StreamResponse(EventSourceResponse):
 
         Runs in the stream's producer, to which it is nothing if this fails, or if this client takes no more for now.
         """
-        if self._write is None or self._news.done():
+        if self._news.done():
             return  # what is not written here is in the log
         try:
-            data = self._encoder(batch)
+            data = self._encode(batch)
             written = self._write(data)
         except Exception as error:
             self._news.set_exception(error)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from app.model import Batch, Event, StreamInfo
 
-# Takes what was appended, within `append`; may not raise.
+# Takes what was appended, within `append`; may neither raise nor follow or unfollow.
 Sink = Callable[[Batch], None]
 
 

@@ -144,7 +144,7 @@ class MemoryJournal:
             if not log.pinned:
                 self.let_go(log)
 
-    def grow(self, log: MemoryLog, size: int, *, unbounded: bool) -> None:
+    def grow(self, log: MemoryLog, size: int, *, unbounded: bool = False) -> None:
         """Account for *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
         if not unbounded and log.size + size > self._bounds.stream:
             raise StreamTooLarge

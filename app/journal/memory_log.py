@@ -6,12 +6,12 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
 from app.journal import Sink
-from app.model import TERMINAL, Batch, Delta, Event, Logprobs, StreamInfo
+from app.model import TERMINAL, Batch, Delta, Event, Logprobs, StreamInfo, make_batch
 
 if TYPE_CHECKING:
     from app.journal.memory import MemoryJournal
@@ -31,6 +31,8 @@ _Kept = Event | str
 
 class MemoryLog:
     """One stream's log: its writer, and what its readers read."""
+
+    full: ClassVar[bool] = False  # memory is never behind
 
     __slots__ = (
         "_journal",
@@ -64,10 +66,6 @@ class MemoryLog:
         return f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading, {waiting} waiting>"
 
     @property
-    def full(self) -> bool:
-        return False  # memory is never behind
-
-    @property
     def last(self) -> int:
         return len(self._kept)
 
@@ -84,6 +82,15 @@ class MemoryLog:
     def append(self, events: Sequence[Event]) -> None:
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
+        if len(events) == 1 and type(event := events[0]) is Delta and not self._waiters:  # nearly always: a short cut
+            text, kept = event.text, self._kept
+            self._journal.grow(self, _SLOT + text.__sizeof__())
+            kept.append(text)
+            if self._sinks:
+                batch = make_batch((len(kept), events))
+                for sink in self._sinks:
+                    sink(batch)
+            return
         kept, terminal = _keep(events), isinstance(events[-1], TERMINAL)
         self._journal.grow(self, sum(map(_size, kept)), unbounded=terminal)
         self._add(events, kept, terminal)
@@ -115,7 +122,7 @@ class MemoryLog:
                     waiter.set_result(None)
         if self._sinks:
             batch = Batch(first, events)
-            for sink in tuple(self._sinks):
+            for sink in self._sinks:
                 sink(batch)
 
     def follow(self, sink: Sink) -> None:
@@ -188,7 +195,7 @@ def _keep(events: Sequence[Event]) -> list[_Kept]:
 def _size(it: _Kept) -> int:
     """What a record takes in memory, in bytes, near enough to bound it."""
     if isinstance(it, str):
-        return _SLOT + sys.getsizeof(it)
+        return _SLOT + it.__sizeof__()
     if isinstance(it, Logprobs):  # small objects, many deep
         return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(it[:]))
     return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))

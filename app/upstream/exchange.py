@@ -92,16 +92,17 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
         With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it.
         """
-        pieces = self._pieces
         if pause and not self._complete:
             self._pause()
             await asyncio.sleep(pause)
         if self._paused:
             await self._catch_up()
+        pieces = self._pieces
         while not pieces:
             if self._complete:
                 return b""
-            self._check()
+            if self._failure is not None:
+                self._check()
             waiter = self._waiter = self._loop.create_future()
             await waiter
         self._overhead = 0

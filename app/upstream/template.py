@@ -20,14 +20,16 @@ from app.model import Content, make_delta
 
 _OTHER = "\u00e9 no text of anybody's"
 # OpenAI pads events to a like length, against those who watch the wire: a string of its own, at the end.
-_PADDING, _END = b'"obfuscation":"', b'"}\n\n'
-_MOST_PADDING = 256
+_PADDING, _END = b'"obfuscation":"', b'"}'
 # Where else the text of an event may stand in it before that is given up.
 _MOST_PLACES = 8
 
 
 class Template:
-    """The bytes *before* a text, and *after* it; where it is *padded*, padding and the event's end follow those."""
+    """The bytes *before* a text, and *after* it, which are its quotes, too.
+
+    Where it is *padded*, padding and the event's end follow those.
+    """
 
     __slots__ = ("_after", "_before", "_padded")
 
@@ -51,32 +53,41 @@ class Template:
                 break
         else:
             return None
-        after += b"\n\n"
         head, mark, padding = after.partition(_PADDING)
         padded = mark != b"" and padding.endswith(_END) and _is_padding(padding[: -len(_END)])
         return cls(b"data: " + before, head + mark if padded else after, padded)
 
     def texts(self, data: bytes) -> list[Content] | None:
         """Return the texts in *data*, if it is whole events of this kind and nothing else; else None."""
-        before, after, place, size = self._before, self._after, 0, len(data)
+        if not data.endswith(b"\n\n"):
+            return None
+        before, after = self._before, self._after
+        begin, back = len(before) - 1, 1 - len(after)  # from quote to quote
+        if not self._padded and data.startswith(before) and data.endswith(after, 0, -2):
+            try:
+                text = loads(data[begin : back - 2])
+            except ValueError:
+                pass  # it is not one event, as it nearly always is
+            else:
+                return [make_delta((text,))] if text else []
+        lines = data.split(b"\n")
+        if any(lines[1::2]):
+            return None
         found: list[Content] = []
-        while place < size:
-            start = place + len(before)
-            end = data.find(after, start)
-            if end < 0 or not data.startswith(before, place):
+        for line in lines[:-1:2]:
+            if self._padded:
+                end = line.rfind(b'"', 0, -len(_END)) + 1
+                if not line.endswith(_END) or not _is_padding(line[end : -len(_END)]):
+                    return None
+                line = line[:end]
+            if not (line.startswith(before) and line.endswith(after)):
                 return None
             try:
-                text = loads(b'"%b"' % data[start:end])
+                text = loads(line[begin:back])
             except ValueError:  # it does not end there, or is for the long way to judge
                 return None
             if text:
                 found.append(make_delta((text,)))
-            place = end + len(after)
-            if self._padded:
-                end = data.find(_END, place, place + _MOST_PADDING)
-                if end < 0 or not _is_padding(data[place:end]):
-                    return None
-                place = end + len(_END)
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -15,7 +16,19 @@ def dumps(data: object) -> bytes:
     orjson escapes the ASCII controls; U+0085, U+2028 and U+2029 are legal in JSON but cut by `str.splitlines`, which
     httpx's own line iterator and other hand-made readers use (reference/upstream.md F4).
     """
-    line = orjson.dumps(data)
+    return _one_line(orjson.dumps(data))
+
+
+def text(said: str) -> bytes:
+    """Return what `dumps` does of a string. Nearly all pieces of text are ASCII, where it need not look."""
+    line = orjson.dumps(said)
+    return line if said.isascii() else _one_line(line)
+
+
+integer: Callable[[int], bytes] = orjson.dumps  # a third of what %d costs
+
+
+def _one_line(line: bytes) -> bytes:
     if b"\xe2\x80" in line or b"\xc2\x85" in line:
         line = line.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
         line = line.replace(b"\xc2\x85", b"\\u0085")

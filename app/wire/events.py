@@ -9,13 +9,15 @@ after an event that it has not seen.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, assert_never
 
 from app.model import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
-from app.wire._json import dumps, error_object, usage_object
+from app.wire._json import dumps, error_object, integer, text, usage_object
 from app.wire._lagging import joined
+
+_DELTA = b'event: delta\ndata: {"content":'
 
 
 class EventEncoder:
@@ -25,7 +27,7 @@ class EventEncoder:
     *lag* or more records behind gets texts of a kind joined, as one event with the last one's id.
     """
 
-    __slots__ = ("_head", "_id", "_lag", "_stream_id", "_url")
+    __slots__ = ("_head", "_id", "_lag", "_rest", "_stream_id", "_url")
 
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     resumable: ClassVar[bool] = True
@@ -35,21 +37,24 @@ class EventEncoder:
         self._url = url
         self._lag = sys.maxsize if lag is None else lag
         self._id = b"id: %s-" % stream_id.encode()
+        self._rest = b"}\n" + self._id  # of a delta, after its text
         self._head = b"retry: %d\n" % retry_ms
 
     def __call__(self, batch: Batch) -> bytes:
-        seq, events = batch
+        seq, events = batch.first, batch.events
         if len(events) == 1 and type(event := events[0]) is Delta and not self._head:  # nearly always: a short cut
-            return b'event: delta\ndata: {"content":%b}\n%b%d\n\n' % (dumps(event.text), self._id, seq)
+            return b"".join((_DELTA, text(event.text), self._rest, integer(seq), b"\n\n"))
         head, self._head = self._head, b""
         if len(events) == 1:  # a reader that keeps up
             return head + self._block(seq, events[0])
-        numbered = enumerate(events, seq) if len(events) < self._lag else joined(seq, events)
-        return head + b"".join([self._block(number, event) for number, event in numbered])
+        return head + self._blocks(enumerate(events, seq) if len(events) < self._lag else joined(seq, events))
 
     def dismissal(self, retry_ms: int) -> bytes:
         # Without the blank line it is no event to any client library, and yet heeded.
         return b"retry: %d\n" % retry_ms
+
+    def _blocks(self, numbered: Iterable[tuple[int, Event]]) -> bytes:
+        return b"".join([self._block(number, event) for number, event in numbered])
 
     def _block(self, seq: int, event: Event) -> bytes:
         name, data = _render(event)

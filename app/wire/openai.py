@@ -16,7 +16,7 @@ from typing import Any, ClassVar, assert_never
 
 from app.errors import Cancelled, Draining
 from app.model import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
-from app.wire._json import dumps, error_object, usage_object
+from app.wire._json import dumps, error_object, text, usage_object
 from app.wire._lagging import joined
 
 _FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}  # all others are "stop"
@@ -65,7 +65,7 @@ class ChunkEncoder:
 
     def _block(self, event: Event) -> bytes:
         if type(event) is Delta:
-            return self._before + dumps(event.text) + self._after
+            return self._before + text(event.text) + self._after
         match event:
             case Start(model, created):
                 chunk = {"id": _id(self._stream_id), "object": "chat.completion.chunk"}
