@@ -21,9 +21,9 @@ JOURNALS = ("service", "redis", "elsewhere")
 JOURNALS_LOADS = ("20", "200", "1000x10")
 
 _LEGEND = """\
-Medians [lowest–highest of the rounds]. CPU is the whole process tree's; a ratio is taken between runs of one round.
-**saturated**: it could not keep up with the deltas, or its one core was full, so its cost (merged deltas) is in
-parentheses and its latency left out; larger loads are not tried. **unsound**: what measures was full.
+Medians [lowest–highest of the rounds]. CPU and instructions are the whole process tree's; a ratio is taken between runs
+of one round. **saturated**: it could not keep up with the deltas, or its one core was full, so its cost (merged deltas)
+is in parentheses and its latency left out; larger loads are not tried. **unsound**: what measures was full.
 What ran beside it, in percent of one core:"""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.counters import unavailable
 from tests.benchmarks.plan import Scenario, Seen
 from tests.benchmarks.report import Verdict, verdict
 from tests.benchmarks.stage import DIRECT, stage
@@ -17,6 +18,8 @@ LOADS = {
     "1000": Scenario("most", 1000, ramp=5.0, settle=1.0, rounds=3, direct_rounds=1),
     "50x500": Scenario("fast", 50, rate=500, ramp=0.5),
 }
+
+_COUNTING = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ def compare(scenario: Scenario, names: Sequence[str], excused: dict[str, str] | 
     """Play *scenario* via the contenders *names*, in turns, each first as often as last.
 
     *excused* are those that need not be tried, and why. The first of *names* is what the others' ratios are to.
+    Instructions are counted where that is possible.
     """
+    scenario = replace(scenario, counting=0.0 if unavailable() else _COUNTING)
     missing = {name: why for name, why in (excused or {}).items() if name in names}
     with stage(*[CONTENDERS[name] for name in names if name not in missing]) as ready:
         runs: dict[str, list[Seen]] = {name: [] for name in [*ready.names, DIRECT]}

@@ -6,6 +6,8 @@ import os
 import platform
 import resource
 import subprocess
+import sys
+import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,16 @@ def machine() -> str:
     model = next(
         (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "?"
     )
-    return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}{build()}"
+
+
+def build() -> str:
+    """Say so if this Python was built without profile-guided optimization, which costs the service 15 %.
+
+    pyenv's are, unless told otherwise. A distribution's own, in /usr, is not, but Debian's arguments do not show it.
+    """
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") or sys.base_prefix == "/usr"
+    return "" if optimized else " (built without PGO)"
 
 
 def head() -> str:

@@ -35,7 +35,8 @@ class Scenario:
     """So many live streams, each of *rate* deltas a second, and how long they are looked at (all in seconds).
 
     Streams are opened evenly over *ramp* seconds; after *settle* more comes the *window* in which processor time,
-    deltas and one-way latency are taken, and after that *probing*, for first tokens. All streams end together.
+    deltas and one-way latency are taken, and after that *probing*, for first tokens, and *counting*, for instructions
+    (0: they are not counted; else at least 1.5). All streams end together.
     *rounds* is how often those that are compared take turns, *direct_rounds* how often there is nothing in between.
     Who is hopelessly behind at the window's end is left there, unless the load client is *patient*.
     """
@@ -47,6 +48,7 @@ class Scenario:
     settle: float = 0.7
     window: float = 4.0
     probing: float = 1.6
+    counting: float = 0.0
     probes: int = 40
     grace: float = 3.0
     rounds: int = 3
@@ -56,7 +58,7 @@ class Scenario:
     @property
     def duration(self) -> float:
         """Seconds from the first request to the end of all streams."""
-        return self.ramp + self.settle + self.window + self.probing
+        return self.ramp + self.settle + self.window + self.probing + self.counting
 
     @property
     def load(self) -> str:
@@ -96,6 +98,8 @@ class Seen:
     *seconds* is the window's true length and *deltas* what was delivered in it, counted once however many read it;
     *streams* of the scenario's streams had begun when it opened. *cpu* (seconds in the window) and *rss* (bytes at its
     end) go by the names of `Plan.watch`, the client's own being `load`; *idle_rss* is from before the first request.
+    *instructions*, by the same names, are those retired while *counted* deltas came, later than the window; there are
+    none where the processor's counters are not to be had.
     *age* is the mean number of deltas that a stream had had at the window's end. *one_way* and *first_token* are
     milliseconds, as are *samples*, which are what a task other than `load` takes.
     """
@@ -105,6 +109,8 @@ class Seen:
     streams: int = 0
     age: float = 0.0
     cpu: dict[str, float] = field(default_factory=dict)
+    instructions: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
     idle: float = 0.0  # processor seconds nobody used, over all cores
     rss: dict[str, int] = field(default_factory=dict)
     idle_rss: dict[str, int] = field(default_factory=dict)

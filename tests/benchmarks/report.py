@@ -3,6 +3,11 @@
 - *CPU a delta*: processor time of the process tree in the window, over the deltas that came in it, each counted once
   however many read it; of two services, both. Its ratio to what is first in the table is taken between runs of the same
   round, because the machine's speed drifts.
+- *k instructions a delta*: thousands, user and kernel, that the same processes retired, likewise; counted in a window
+  of its own, because counting costs time. What others do to the caches of a shared machine moves CPU time by a third
+  and more, and this by a percent, as long as nobody takes whole cores and reads merge (at 500 deltas a second they do
+  as it happens: ten percent); but it leaves out what a cache miss or a slow instruction costs. Empty where the kernel
+  or the virtual machine has no counters for us.
 - *added one-way*: percentile of the time from the simulator's stamp to the client's read, less the same percentile with
   nothing in between. *Added to the first token*: likewise, from request to first delta on an open connection, with
   no delay upstream, while the other streams run.
@@ -32,6 +37,7 @@ COST = (
     "deltas/s",
     "CPU a delta, µs",
     "× the first",
+    "k instructions a delta",
     "added one-way p50 / p99, ms",
     "added to first token p50 / p99, ms",
     "KB a stream",
@@ -90,9 +96,15 @@ def cost(run: Seen) -> float:
     return sum(run.cpu.get(name, 0.0) for name in _OURS) / max(run.deltas, 1) * 1e6
 
 
-def ratios(runs: Sequence[Seen], first: Sequence[Seen]) -> list[float]:
-    """Return what *runs* cost, relative to *first*'s of the same rounds."""
-    return [cost(mine) / cost(other) for mine, other in zip(runs, first, strict=False)]
+def instructions(run: Seen) -> float:
+    """Thousands of instructions a delta, of all that is measured; 0 if they were not counted."""
+    return sum(run.instructions.get(name, 0.0) for name in _OURS) / max(run.counted, 1) / 1e3
+
+
+def ratios(runs: Sequence[Seen], first: Sequence[Seen], measure: Callable[[Seen], float] = cost) -> list[float]:
+    """Return what *runs* took, relative to *first*'s of the same rounds, but for those where nothing was measured."""
+    pairs = [(measure(mine), measure(other)) for mine, other in zip(runs, first, strict=False)]
+    return [mine / other for mine, other in pairs if mine and other]
 
 
 def cost_row(scenario: Scenario, via: str, played: dict[str, list[Seen]], direct: str) -> list[str]:
@@ -102,9 +114,10 @@ def cost_row(scenario: Scenario, via: str, played: dict[str, list[Seen]], direct
     sound = found is Verdict.SOUND
     row = [via, f"{_rate(runs):,.0f}"]
     if via == direct:
-        row += ["", ""]
+        row += ["", "", ""]
     else:
         cells = [spread([cost(run) for run in runs]), "" if via == first else spread(ratios(runs, played[first]))]
+        cells.append(spread([*filter(None, map(instructions, runs))]))
         row += cells if sound else [f"({cell})" if cell else "" for cell in cells]
     for samples in (_one_way, _first_token):
         row.append(_latency(samples, runs, played[direct], via == direct) if sound or via == direct else "–")
@@ -174,12 +187,12 @@ def percentile(samples: Iterable[float], share: float) -> float:
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else float("nan")
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """Return the median, and from where to where they go."""
     if not values:
         return ""
-    text = f"{median(values):.1f}"
-    return f"{text} [{min(values):.1f}–{max(values):.1f}]" if len(values) > 1 else text
+    text = f"{median(values):.{digits}f}"
+    return f"{text} [{min(values):.{digits}f}–{max(values):.{digits}f}]" if len(values) > 1 else text
 
 
 def percent(share: float) -> str:

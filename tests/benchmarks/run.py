@@ -6,14 +6,19 @@ import asyncio
 import gc
 import os
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from time import monotonic_ns
 from typing import Any
 
 from tests.benchmarks import accounts
 from tests.benchmarks.client import Stream, attachment, clock, connect, content_of, latencies, start
+from tests.benchmarks.counters import Counters, Unavailable, retired
 from tests.benchmarks.plan import Plan, Seen
 
 SAMPLED = 20  # streams; at 50 deltas a second 4 s of them are 4,000 latencies
+_CALM = 0.3  # seconds for the last first token to come
+_WAKING = 0.5  # seconds for counters to be had on all cores, and for what piled up meanwhile
+_ENDING = 0.1  # seconds before the streams' ends
 _PATIENCE = 3.0  # seconds without any delta or end, after which nothing more is expected
 _HOPELESS = 0.9  # of the deltas that were to come: with less, the ends of all streams are minutes away
 
@@ -33,7 +38,7 @@ class Run:
         self._attaching: set[asyncio.Task[None]] = set()
 
     async def play(self) -> None:
-        """Open the streams, look at the window, probe for first tokens, wait for the end."""
+        """Open the streams, look at the window, probe for first tokens, count instructions, wait for the end."""
         scenario = self.scenario
         await self.open(scenario.rate)
         await self.look()
@@ -41,6 +46,7 @@ class Run:
             self.cut()
             return
         await self._probe()
+        await self._count()
         await self._finish()
 
     async def open(self, rate: float, *, seconds: float = 0.0, receive: int = 0, pausing: bool = False) -> None:
@@ -117,12 +123,31 @@ class Run:
     async def _probe(self) -> None:
         """Ask for a single delta again and again, over connections opened before the clock starts."""
         scenario, plan = self.scenario, self.plan
-        began = scenario.duration - scenario.probing
+        began = scenario.ramp + scenario.settle + scenario.window
         for number in range(scenario.probes):
             stream = await connect(plan.ask, plan.port, 1)
             await self.until(began + (number + 0.5) * scenario.probing / scenario.probes)
             self._ask(stream, clock(scenario.rate, 1))
             self._probes.append(stream)
+
+    async def _count(self) -> None:
+        """Count instructions, if the scenario has time for it: after all else, as counting slows every task switch.
+
+        The load client and the simulator are counted, too, as they run on all cores all the time: a virtual counter
+        that nobody uses is given back to the host, and having it again stops that core for 150 ms.
+        """
+        scenario, seen, readers = self.scenario, self.seen, self.plan.ask.readers
+        if not scenario.counting:
+            return
+        began = scenario.duration - scenario.counting + _CALM
+        await self.until(began)
+        # In a thread, as who opens the first one waits for all cores.
+        with suppress(Unavailable), await asyncio.to_thread(Counters, self._watch) as counters:
+            await self.until(began + _WAKING)
+            before, deltas = counters.read(), self._deltas()
+            await self.until(scenario.duration - _ENDING)
+            seen.instructions = retired(before, counters.read())
+            seen.counted = (self._deltas() - deltas) // readers
 
     async def _finish(self) -> None:
         """Wait for every stream's end, as long as anything moves at all: slow is late, only stuck is lost."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+import sysconfig
 from dataclasses import replace
 
 import pytest
 
 from tests.benchmarks.__main__ import text
-from tests.benchmarks.baseline import PAIRS, RECORDED, Ratio
+from tests.benchmarks.baseline import PAIRS, Ratio, Record
 from tests.benchmarks.client import latencies
 from tests.benchmarks.compare import LOADS, compare, scenario_of
 from tests.benchmarks.contenders import CONTENDERS
-from tests.benchmarks.machine import head
+from tests.benchmarks.counters import unavailable
+from tests.benchmarks.machine import build, head, machine
 from tests.benchmarks.plan import Scenario, Seen
-from tests.benchmarks.report import Verdict, percentile, verdict
+from tests.benchmarks.report import Verdict, instructions, percentile, verdict
 from tests.benchmarks.stage import DIRECT, stage
 
 TINY = Scenario("tiny", 5, ramp=0.1, settle=0.1, window=0.4, probing=0.2, probes=4, rounds=1, direct_rounds=1)
@@ -25,13 +29,17 @@ def test_a_small_load_yields_its_rows() -> None:
     played = compare(TINY, ["nginx", "service", "service × 3", "node pipe"], {"node pipe": "saturated at 3 × 50/s"})
     lines = text(played).splitlines()
     assert [sum(line.startswith(f"| {name} |") for line in lines) for name in ("nginx", "service", "direct")] == [2] * 3
-    assert "| node pipe |  |  |  |  |  |  | saturated at 3 × 50/s |" in lines
+    assert "| node pipe |  |  |  |  |  |  |  | saturated at 3 × 50/s |" in lines
     assert {name: [run.lost for run in runs] for name, runs in played.runs.items()} == {
         name: [0] for name in ("nginx", "service", "service × 3", DIRECT)
     }
     deltas = {name: runs[0].deltas for name, runs in played.runs.items()}
     assert deltas["service × 3"] < 1.5 * deltas["service"], "three readers' deltas count once"
     assert "Python 3." in head()
+    if not unavailable():
+        counted = {name: set(runs[0].instructions) for name, runs in played.runs.items()}
+        assert counted["service"] == {"via", "simulator", "load"}
+        assert instructions(played.runs["service"][0]) > instructions(played.runs["nginx"][0]) > 1
 
 
 @pytest.mark.real
@@ -102,7 +110,23 @@ def test_who_could_not_keep_up_is_told_from_what_measures(seen: Seen, found: Ver
 
 def test_the_recorded_ratios_are_those_that_are_checked() -> None:
     """`--quick` finds each of its pairs in baseline.toml."""
-    keys = [Ratio(name, scenario.load, [], 0).key for name, scenario in PAIRS.items()]
-    assert [
-        line.partition(" = ")[0].strip('"') for line in RECORDED.read_text().splitlines() if line[:1] == '"'
-    ] == keys
+    keys = {Ratio(name, scenario.load).key for name, scenario in PAIRS.items()}
+    recorded = Record.read()
+    assert recorded.cpu.keys() == keys
+    assert recorded.instructions.keys() in (keys, set()), "they are not recorded where they cannot be counted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "found"),
+    [
+        ("'--enable-optimizations' '--prefix=/x'", "/x", ""),
+        ("'--prefix=/x'", "/x", " (built without PGO)"),
+        ("'--prefix=/usr'", "/usr", ""),
+    ],
+)
+def test_a_python_without_pgo_is_told(monkeypatch: pytest.MonkeyPatch, arguments: str, prefix: str, found: str) -> None:
+    """The machine's words name a Python that was built without optimizations, but not a distribution's own."""
+    monkeypatch.setattr(sysconfig, "get_config_var", {"CONFIG_ARGS": arguments}.get)
+    monkeypatch.setattr(sys, "base_prefix", prefix)
+    assert build() == found
+    assert machine().endswith(f"Python {platform.python_version()}{found}")
