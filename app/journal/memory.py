@@ -1,4 +1,4 @@
-"""The journal of one process: a list per stream.
+"""The journal of one process: a list per stream, the older part of it packed.
 
 Strategy: the log *is* the buffer. A subscriber is a cursor, an integer into a list, so a slow one is merely behind and
 a gone one costs nothing. Readers that are at the end have each batch handed to them by the append that brought it, or
@@ -152,6 +152,11 @@ class MemoryJournal:
             raise Overloaded(retry_after=1)
         log.size += size
         self.size += size
+
+    def shrink(self, log: MemoryLog, size: int) -> None:
+        """Account for *size* bytes fewer in *log*."""
+        log.size -= size
+        self.size -= size
 
     def end(self, log: MemoryLog) -> None:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""

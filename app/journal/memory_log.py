@@ -1,17 +1,14 @@
-"""One stream's log in memory: a list. Its journal keeps the accounts."""
+"""One stream's log in memory: a list, and pages of what was written before. Its journal keeps the accounts."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
-import orjson
-
 from app.journal import Sink
-from app.model import TERMINAL, Batch, Delta, Event, Logprobs, StreamInfo, make_batch
+from app.journal.page import PAGE, Kept, Page, keep, pack, size_of, size_of_text, unkept
+from app.model import TERMINAL, Batch, Delta, Event, StreamInfo, make_batch
 
 if TYPE_CHECKING:
     from app.journal.memory import MemoryJournal
@@ -19,14 +16,6 @@ if TYPE_CHECKING:
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends, yet no send is huge.
 _BATCH_RECORDS = 1024
 _BATCH_SIZE = 64 * 1024
-# What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
-_SLOT = 8
-_RECORD_OVERHEAD = _SLOT + 72
-# Bytes that small objects take for each byte of their JSON.
-_JSON = 4
-
-# A Delta, of which nearly every log is made, is kept as its bare text: half the memory.
-_Kept = Event | str
 
 
 class MemoryLog:
@@ -36,15 +25,17 @@ class MemoryLog:
 
     __slots__ = (
         "_journal",
-        "_kept",
+        "_pages",
         "_readers",
         "_sinks",
+        "_tail",
         "_waiters",
         "ended",
         "ended_at",
         "id",
         "info",
         "kept",
+        "last",
         "size",
     )
 
@@ -55,8 +46,10 @@ class MemoryLog:
         self.kept = True
         self.ended = False
         self.ended_at = 0.0
+        self.last = 0
         self._journal = journal
-        self._kept: list[_Kept] = []
+        self._pages: list[Page | list[Kept]] = []  # of `PAGE` records each
+        self._tail: list[Kept] = []  # what comes after them: fewer
         self._waiters: list[asyncio.Future[None]] = []
         self._sinks: list[Sink] = []
         self._readers = 0
@@ -64,10 +57,6 @@ class MemoryLog:
     def __repr__(self) -> str:
         waiting = len(self._waiters) + len(self._sinks)
         return f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading, {waiting} waiting>"
-
-    @property
-    def last(self) -> int:
-        return len(self._kept)
 
     @property
     def reading(self) -> int:
@@ -83,35 +72,41 @@ class MemoryLog:
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
         if len(events) == 1 and type(event := events[0]) is Delta and not self._waiters:  # nearly always: a short cut
-            text, kept = event.text, self._kept
-            self._journal.grow(self, _SLOT + text.__sizeof__())
-            kept.append(text)
+            text, tail = event.text, self._tail
+            self._journal.grow(self, size_of_text(text))
+            tail.append(text)
+            self.last += 1
+            if len(tail) == PAGE:
+                self._turn()
             if self._sinks:
-                batch = make_batch((len(kept), events))
+                batch = make_batch((self.last, events))
                 for sink in self._sinks:
                     sink(batch)
             return
-        kept, terminal = _keep(events), isinstance(events[-1], TERMINAL)
-        self._journal.grow(self, sum(map(_size, kept)), unbounded=terminal)
+        kept, terminal = keep(events), isinstance(events[-1], TERMINAL)
+        self._journal.grow(self, sum(map(size_of, kept)), unbounded=terminal)
         self._add(events, kept, terminal)
 
     def reserve(self, events: Sequence[Event]) -> None:
         """Account for *events*, which `publish` will make readable. Raises StreamTooLarge or Overloaded."""
-        self._journal.grow(self, sum(map(_size, _keep(events))), unbounded=isinstance(events[-1], TERMINAL))
+        self._journal.grow(self, sum(map(size_of, keep(events))), unbounded=isinstance(events[-1], TERMINAL))
 
     def publish(self, events: Sequence[Event]) -> None:
         """Make *events* readable."""
-        self._add(events, _keep(events), isinstance(events[-1], TERMINAL))
+        self._add(events, keep(events), isinstance(events[-1], TERMINAL))
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append *events* that are bounded where they were made."""
-        kept = _keep(events)
-        self._journal.grow(self, sum(map(_size, kept)), unbounded=True)
+        kept = keep(events)
+        self._journal.grow(self, sum(map(size_of, kept)), unbounded=True)
         self._add(events, kept, isinstance(events[-1], TERMINAL))
 
-    def _add(self, events: Sequence[Event], kept: list[_Kept], terminal: bool) -> None:
-        first = len(self._kept) + 1
-        self._kept += kept
+    def _add(self, events: Sequence[Event], kept: list[Kept], terminal: bool) -> None:
+        first = self.last + 1
+        self._tail += kept
+        self.last += len(kept)
+        while len(self._tail) >= PAGE:
+            self._turn()
         if terminal:
             self.ended = True
             self._journal.end(self)
@@ -133,13 +128,21 @@ class MemoryLog:
 
     def records(self, after: int, last: int) -> list[Event]:
         """Return the records after number *after*, up to *last*."""
-        return [Delta(it) if isinstance(it, str) else it for it in self._kept[after:last]]
+        events: list[Event] = []
+        paged = len(self._pages) * PAGE
+        for number in range(after // PAGE, -(-min(last, paged) // PAGE)):
+            start, end = max(0, after - number * PAGE), min(PAGE, last - number * PAGE)
+            page = self._pages[number]
+            events += page.events(start, end) if isinstance(page, Page) else unkept(page[start:end])
+        if last > paged:
+            events += unkept(self._tail[max(0, after - paged) : last - paged])
+        return events
 
     async def drain(self) -> None:
         """Return at once."""
 
     def pending(self, after: int) -> Batch | None:
-        if after >= len(self._kept):
+        if after >= self.last:
             return None
         return Batch(after + 1, self.records(after, self._batch_end(after)))
 
@@ -176,26 +179,24 @@ class MemoryLog:
         if not self.pinned:
             self._journal.let_go(self)
 
+    def _turn(self) -> None:
+        """Begin a new page: what the tail begins with is packed, if it can be."""
+        kept, self._tail = self._tail[:PAGE], self._tail[PAGE:]
+        page = pack(kept)
+        if page is not None:
+            self._journal.shrink(self, page.saved)
+        self._pages.append(page or kept)
+
     def _batch_end(self, start: int) -> int:
-        kept = self._kept
-        if len(kept) - start == 1:  # a reader that keeps up
-            return start + 1
-        size = 0
-        for end, it in enumerate(islice(kept, start, start + _BATCH_RECORDS), start + 1):
-            size += _size(it)
-            if size >= _BATCH_SIZE:
-                return end
-        return min(len(kept), start + _BATCH_RECORDS)
-
-
-def _keep(events: Sequence[Event]) -> list[_Kept]:
-    return [event.text if type(event) is Delta else event for event in events]
-
-
-def _size(it: _Kept) -> int:
-    """What a record takes in memory, in bytes, near enough to bound it."""
-    if isinstance(it, str):
-        return _SLOT + it.__sizeof__()
-    if isinstance(it, Logprobs):  # small objects, many deep
-        return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(it[:]))
-    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))
+        """Return the last record of a batch that begins after record *start*. A packed page is not divided."""
+        end, size = start, 0
+        while end < self.last and end - start < _BATCH_RECORDS and size < _BATCH_SIZE:
+            number, index = divmod(end, PAGE)
+            page = self._pages[number] if number < len(self._pages) else self._tail
+            if isinstance(page, Page):
+                size += page.size
+                end += PAGE - index
+            else:
+                size += size_of(page[index])
+                end += 1
+        return end

@@ -1,0 +1,97 @@
+"""How records that are long past lie in memory: packed, where that is worth it.
+
+A piece of text has about four characters, and takes 80 bytes as an object in a list. So a page of pieces of one kind
+becomes one string and the places where they end: a tenth, and one object in place of many. What was written last is
+not packed, for it is read by whoever keeps up.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import cast
+
+import orjson
+
+from app.model import TEXT, Delta, Event, Logprobs, Text
+
+PAGE = 64
+"""How many records a page has."""
+
+# Characters beyond which a page is left as it is: there would be little to save, and it has to go out in one send.
+_MOST = 16 * 1024
+# What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
+_SLOT = 8
+_RECORD_OVERHEAD = _SLOT + 72
+# Bytes that small objects take for each byte of their JSON.
+_JSON = 4
+
+_TEXTS: frozenset[type] = frozenset(TEXT)
+
+# A Delta, of which nearly every log is made, is kept as its bare text: half the memory.
+Kept = Event | str
+
+
+class Page:
+    """The texts of `PAGE` records of one kind.
+
+    *size* is what it takes in memory, in bytes, and *saved* how much more that was before.
+    """
+
+    __slots__ = ("_ends", "_kind", "_text", "saved", "size")
+
+    def __init__(self, kind: type[Text], texts: Sequence[str]) -> None:
+        self._kind = kind
+        self._text = "".join(texts)
+        self._ends = array("H", accumulate(map(len, texts)))
+        self.size = _RECORD_OVERHEAD + sys.getsizeof(self._text) + sys.getsizeof(self._ends)
+        each = _SLOT if kind is Delta else _RECORD_OVERHEAD
+        self.saved = sum(map(str.__sizeof__, texts)) + each * len(texts) - self.size
+
+    def events(self, start: int, end: int) -> list[Event]:
+        """Return the events from index *start* up to *end*."""
+        text, ends = self._text, self._ends
+        begin = ends[start - 1] if start else 0
+        texts = [text[one:other] for one, other in pairwise((begin, *ends[start:end]))]
+        return list(map(partial(tuple.__new__, self._kind), zip(texts)))  # as `make_delta` does
+
+
+def pack(kept: Sequence[Kept]) -> Page | None:
+    """Return a page of what was *kept*, or None if it is of several kinds, or long."""
+    kinds = set(map(type, kept))
+    if kinds == {str}:
+        return _packed(Delta, cast("Sequence[str]", kept))
+    if len(kinds) == 1 and kinds <= _TEXTS:
+        return _packed(kinds.pop(), [it.text for it in cast("Sequence[Text]", kept)])
+    return None
+
+
+def _packed(kind: type[Text], texts: Sequence[str]) -> Page | None:
+    return Page(kind, texts) if sum(map(len, texts)) <= _MOST else None
+
+
+def keep(events: Sequence[Event]) -> list[Kept]:
+    """Return *events* as they are kept."""
+    return [event.text if type(event) is Delta else event for event in events]
+
+
+def unkept(kept: Sequence[Kept]) -> list[Event]:
+    """Return the events that were *kept*."""
+    return [Delta(it) if isinstance(it, str) else it for it in kept]
+
+
+def size_of_text(text: str) -> int:
+    """Return what a Delta's record takes in memory, in bytes, as long as it is not packed."""
+    return _SLOT + text.__sizeof__()
+
+
+def size_of(it: Kept) -> int:
+    """Return what a record takes in memory, in bytes, near enough to bound it, as long as it is not packed."""
+    if isinstance(it, str):
+        return size_of_text(it)
+    if isinstance(it, Logprobs):  # small objects, many deep
+        return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(it[:]))
+    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))
