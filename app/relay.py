@@ -36,11 +36,6 @@ from app.model import TEXT, Content, Delta, Done, Failure, Logprobs, Start, Stre
 from app.rechunk import Rechunker
 from app.upstream import Opener
 
-# How many seconds before a patient rechunker's window ends all that came in it is read.
-_LAST_READ = 0.002
-# How long not to read at most: the limits on silence go by what was read.
-_LONGEST_PAUSE = 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -89,7 +84,7 @@ class Relay:
         self._read_at = self._progress_at = self._opened_at
         self._first_at: float | None = None
         self._ended_at: float | None = None
-        self._due = 0.0  # when what is held has to leave; with a patient rechunker, when its window ends
+        self._due = 0.0  # when what is held has to leave
         self._started = False
         self.output_bytes = 0
         self.trace = Trace()
@@ -136,7 +131,7 @@ class Relay:
             else:
                 self._begin(now)
                 take(first, now)
-            following, pause = batches.asend, self._pause(now)
+            following, pause = batches.asend, rechunker.pause
             with suppress(StopAsyncIteration):
                 while True:
                     batch = await following(pause)
@@ -149,8 +144,7 @@ class Relay:
                         continue  # the source may take a moment yet, to leave its connection fit for use again
                     observe_gap(now - self._progress_at)
                     take(batch, now)
-                    if rechunker.patient:
-                        pause = self._pause(now)
+                    pause = rechunker.pause
                     if writer.full:
                         await writer.drain()
 
@@ -166,23 +160,11 @@ class Relay:
         events = rechunker.feed(batch)
         if events:
             self._append(events)
-        if bounded := rechunker.max_delay:
-            if rechunker.patient:
-                if now >= self._due - _LAST_READ:
-                    self._flush()
-                    self._due = now + bounded
-            elif events or self._release is None:
+        if rechunker.held and (bounded := rechunker.max_delay):
+            if events or self._release is None:
                 self._due = now + bounded  # all that is held came with this read
-            if rechunker.held and self._release is None:
+            if self._release is None:
                 self._release = self._loop.call_at(self._due, self._let_go)
-
-    def _pause(self, now: float) -> float | None:
-        """Return for how many seconds upstream may be left alone.
-
-        What comes in the window of a patient rechunker waits in the socket, and is read at its end, all at once: the
-        kernel joins it for less.
-        """
-        return max(0.0, min(self._due - _LAST_READ - now, _LONGEST_PAUSE)) if self._rechunker.patient else None
 
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""

@@ -13,15 +13,15 @@ class Rechunker:
     """Cuts the texts of one stream anew. This one leaves them as they are; subclasses do more.
 
     *held* is true while text is held back. Then the caller sees to it that `flush` is called within *max_delay*
-    seconds, or, where that is None, at the latest when the stream ends. *patient* is true of one that lets nothing
-    leave before that: it is all the same to it whether text comes piece by piece or all at the end.
+    seconds, or, where that is None, at the latest when the stream ends. After content, upstream need not be read for
+    *pause* seconds: what comes meanwhile is to leave together.
     """
 
     __slots__ = ()
 
     held: bool = False
     max_delay: float | None = None
-    patient: bool = False
+    pause: float | None = None
 
     def feed(self, events: Sequence[Event]) -> Sequence[Event]:
         """Take what came with one network read; return what may leave now, in order."""
@@ -30,6 +30,16 @@ class Rechunker:
     def flush(self) -> Sequence[Event]:
         """Return the text that was held back, as one event, or nothing if there is none."""
         return ()
+
+
+class Merging(Rechunker):
+    """Joins the neighbours within a batch."""
+
+    __slots__ = ()
+
+    def feed(self, events: Sequence[Event]) -> Sequence[Event]:
+        # Nearly every batch is a single delta; it pays for this comparison (0.1 µs) and nothing else.
+        return events if len(events) < 2 else merge(events)
 
 
 def merge(events: Sequence[Event]) -> Sequence[Event]:

@@ -45,6 +45,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._pieces: list[bytes] = []  # what arrived of the body and was not read
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False  # reading
+        self._resumption: asyncio.TimerHandle | None = None
         self._blocked = False  # writing
         self._complete = False
         self._keep_alive = False
@@ -90,12 +91,12 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     async def read(self, pause: float | None = None) -> bytes:
         """Return all that has arrived of the body, or wait for some; b"" at its end. Raises httpx.TransportError.
 
-        With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it.
+        With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it, and one waking.
         """
-        if pause and not self._complete:
+        if pause and not self._pieces and not self._complete:
             self._pause()
-            await asyncio.sleep(pause)
-        if self._paused:
+            self._resumption = self._loop.call_later(pause, self._resume)
+        elif self._paused:
             await self._catch_up()
         pieces = self._pieces
         while not pieces:
@@ -215,6 +216,8 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         if not self._complete and self._failure is None:
             self._failure = kind, reason
         self._keep_alive = self._paused = False
+        if self._resumption is not None:
+            self._resumption.cancel()
         if self._connection is not None:
             self._connection.abort()
         self._wake()

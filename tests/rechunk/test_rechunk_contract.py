@@ -14,9 +14,9 @@ from app.model import TEXT, Delta, Done, Event, Reasoning, Refusal, Start, ToolC
 from app.rechunk import create, names
 from app.rechunk._holding import LIMIT
 
-ARGUMENTS = {"size": ["1", "2", "3", "7"], "time": ["50"]}
+ARGUMENTS = {"size": ["1", "2", "3", "7"], "time": ["50", "500"]}
 EVERY = [f"{name}:{value}" if value else name for name in names() for value in ARGUMENTS.get(name, [""])]
-PASSING = ["auto", "none"]
+PASSING = ["auto", "none", "time:50"]
 HOLDING = [spec for spec in EVERY if spec not in PASSING]
 CUTTING = [spec for spec in HOLDING if not spec.startswith("time")]
 

@@ -14,13 +14,22 @@ def test_names() -> None:
     ("spec", "max_delay"),
     [
         *(("auto", None), ("none", None), ("word", None), ("sentence", None), ("line", None)),
-        *(("size:1", None), ("size:65536", None), ("time:1", 0.001), ("time:60000", 60.0)),
+        *(("size:1", None), ("size:65536", None), ("time:250", None), ("time:60000", 60.0)),
         *(("word,80ms", 0.08), ("sentence,1ms", 0.001), ("line,60000ms", 60.0), ("size:20,50ms", 0.05)),
     ],
 )
 def test_accepted(spec: str, max_delay: float | None) -> None:
     """Every form is read, and a bound or time becomes seconds."""
     assert create(spec).max_delay == max_delay
+
+
+@pytest.mark.parametrize(
+    ("spec", "pause"),
+    [("time:1", 0.001), ("time:250", 0.25), ("time:60000", 0.25), ("auto", None), ("word,80ms", None)],
+)
+def test_pauses(spec: str, pause: float | None) -> None:
+    """Where all that comes in a time is to leave together, upstream is read as rarely, but never too rarely."""
+    assert create(spec).pause == pause
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,26 @@ async def test_reading_on_demand(counted: Counted) -> None:
         assert counted.reads - before == 3
 
 
+async def test_a_pause_leaves_all_to_the_kernel(counted: Counted) -> None:
+    """Given a pause, a read of the body is one read of the socket, whatever came meanwhile; at the end none is kept."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        await until(lambda: counted.pauses)
+        for number in range(20):
+            writer.write(b"3\r\n%03d\r\n" % number)
+            await asyncio.sleep(0)
+        writer.write(b"0\r\n\r\n")
+
+    async with Upstream(serve) as upstream, direct() as client, client.stream("GET", upstream.url) as response:
+        read, before = response.extensions[READ], counted.reads
+        assert await read(0.5) == b"".join(b"%03d" % number for number in range(20))
+        assert counted.reads - before == 1
+        began = asyncio.get_running_loop().time()
+        assert await read(60) == b""
+        assert asyncio.get_running_loop().time() - began < 30
+
+
 async def test_complete_while_paused(counted: Counted) -> None:
     """A response whose end came while nobody read gives its connection back, and that reads again."""
 
