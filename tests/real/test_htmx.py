@@ -19,8 +19,8 @@ from tests.real.processes import Server, launch, stats, wait_until
 pytestmark = pytest.mark.real
 
 TEXT = "Hello, 你好 👩‍👩‍👧‍👦!\n  <b>not bold</b> &amp; as it is. " * 4
-QUICK: dict[str, Any] = {"prompt": TEXT, "model": "sim-echo?rate=40&first=0", "chunk": "none"}
-SLOW: dict[str, Any] = {"prompt": "one two three four five six", "model": "sim-echo?rate=8&first=0.2"}
+QUICK: dict[str, Any] = {"prompt": TEXT, "model": "sim-echo?rate=30&first=0", "chunk": "none"}
+SLOW: dict[str, Any] = {"prompt": "one two three four five six", "model": "sim-echo?rate=3&first=0.2"}
 
 # What each event's JSON holds goes into the page as text: an answer is never taken for HTML.
 HTMX_2 = """<!doctype html><link rel=icon href=data:,>
@@ -89,15 +89,18 @@ def start(service: Server, body: dict[str, Any]) -> str:
 
 
 @contextmanager
-def visit(browser: Browser, modules: Path, door: Door, html: str) -> Iterator[Page]:
-    """Open a page of the service's own origin, with the scripts of npm's packages; nothing may go wrong in it."""
+def visit(browser: Browser, modules: Path, door: Door, html: Callable[[], str]) -> Iterator[Page]:
+    """Open a page of the service's own origin, with the scripts of npm's packages; nothing may go wrong in it.
+
+    *html* is called when the browser asks for the page: what that starts is not over before a slow one has begun.
+    """
 
     def serve(route: Route) -> None:
         path = route.request.url.removeprefix(f"{door.url}/page/")
         if path:
             route.fulfill(path=modules / path)
         else:
-            route.fulfill(body=html, content_type="text/html; charset=utf-8")
+            route.fulfill(body=html(), content_type="text/html; charset=utf-8")
 
     failures: list[str] = []
     with browser.new_context() as context:
@@ -122,7 +125,7 @@ def test_get(
     browser: Browser, modules: Path, service: Server, door: Door, counted: Callable[[], dict[str, int]], html: str
 ) -> None:
     """A stream that was started by a 201 is shown whole, though its connection breaks twice, and closed by `done`."""
-    with visit(browser, modules, door, html.format(url=start(service, QUICK))) as page:
+    with visit(browser, modules, door, lambda: html.format(url=start(service, QUICK))) as page:
         for reached, reset in ((30, True), (100, False)):
             wait_until(partial(longer, page, reached))
             door.cut(reset=reset)
@@ -135,7 +138,7 @@ def test_get(
 @pytest.mark.parametrize("html", [HTMX_2, HTMX_4], ids=["2", "4"])
 def test_keep_alives(browser: Browser, modules: Path, service: Server, door: Door, html: str) -> None:
     """Keep-alives are on the wire, and nothing of them reaches the page."""
-    with visit(browser, modules, door, html.format(url=start(service, SLOW))) as page:
+    with visit(browser, modules, door, lambda: html.format(url=start(service, SLOW))) as page:
         wait_until(lambda: page.title())
         assert (page.title(), shown(page)) == ("message", SLOW["prompt"])
     assert door.received.count(b"\n:\n") >= 3
@@ -145,7 +148,7 @@ def test_keep_alives(browser: Browser, modules: Path, service: Server, door: Doo
 def test_an_error(browser: Browser, modules: Path, service: Server, door: Door, html: str) -> None:
     """An answer that breaks off is told, and the page does not connect again."""
     address = start(service, {"prompt": TEXT, "model": "error-in-stream?after=3&rate=50&first=0"})
-    with visit(browser, modules, door, html.format(url=address)) as page:
+    with visit(browser, modules, door, lambda: html.format(url=address)) as page:
         wait_until(lambda: page.title())
         assert page.title() == "upstream_error"
         assert shown(page)
@@ -157,7 +160,7 @@ def test_post(
     browser: Browser, modules: Path, service: Server, door: Door, counted: Callable[[], dict[str, int]]
 ) -> None:
     """Version 4 reads the answer to its POST, which it repeats when that is cut: it resumes, and is paid for once."""
-    with visit(browser, modules, door, HTMX_4_POST) as page:
+    with visit(browser, modules, door, lambda: HTMX_4_POST) as page:
         page.evaluate("(body) => { document.querySelector('button').dataset.body = JSON.stringify(body) }", QUICK)
         page.click("button")
         wait_until(partial(longer, page, 30))

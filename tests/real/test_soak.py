@@ -25,7 +25,7 @@ from tests.real.processes import Server, stats, wait_until
 
 pytestmark = pytest.mark.real
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 32)))
 STREAMS = 500
 WARM_UP = 6.0  # seconds of the same before memory is first looked at: what the allocator then has, it keeps
