@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from app.journal import Sink
-from app.journal.page import PAGE, Kept, Page, keep, pack, size_of, size_of_text, unkept
+from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
 from app.model import TERMINAL, Batch, Delta, Event, StreamInfo, make_batch
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class MemoryLog:
             raise RuntimeError("a stream's log ends with its terminal record")
         if len(events) == 1 and type(event := events[0]) is Delta and not self._waiters:  # nearly always: a short cut
             text, tail = event.text, self._tail
-            self._journal.grow(self, size_of_text(text))
+            self._journal.grow(self, SLOT + text.__sizeof__())
             tail.append(text)
             self.last += 1
             if len(tail) == PAGE:

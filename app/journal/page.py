@@ -24,8 +24,8 @@ PAGE = 64
 # Characters beyond which a page is left as it is: there would be little to save, and it has to go out in one send.
 _MOST = 16 * 1024
 # What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
-_SLOT = 8
-_RECORD_OVERHEAD = _SLOT + 72
+SLOT = 8
+_RECORD_OVERHEAD = SLOT + 72
 # Bytes that small objects take for each byte of their JSON.
 _JSON = 4
 
@@ -48,7 +48,7 @@ class Page:
         self._text = "".join(texts)
         self._ends = array("H", accumulate(map(len, texts)))
         self.size = _RECORD_OVERHEAD + sys.getsizeof(self._text) + sys.getsizeof(self._ends)
-        each = _SLOT if kind is Delta else _RECORD_OVERHEAD
+        each = SLOT if kind is Delta else _RECORD_OVERHEAD
         self.saved = sum(map(str.__sizeof__, texts)) + each * len(texts) - self.size
 
     def events(self, start: int, end: int) -> list[Event]:
@@ -83,15 +83,10 @@ def unkept(kept: Sequence[Kept]) -> list[Event]:
     return [Delta(it) if isinstance(it, str) else it for it in kept]
 
 
-def size_of_text(text: str) -> int:
-    """Return what a Delta's record takes in memory, in bytes, as long as it is not packed."""
-    return _SLOT + text.__sizeof__()
-
-
 def size_of(it: Kept) -> int:
     """Return what a record takes in memory, in bytes, near enough to bound it, as long as it is not packed."""
     if isinstance(it, str):
-        return size_of_text(it)
+        return SLOT + it.__sizeof__()
     if isinstance(it, Logprobs):  # small objects, many deep
         return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(it[:]))
     return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))

@@ -7,7 +7,7 @@ cuts. Most cuts are one function of the kind `Cut` in `_holding`.
 
 Invariants: lossless; in order; texts of different kinds are never joined; the first text of each kind is not held
 back; never more than `_holding.LIMIT` characters are held (`size` apart, where more was asked for). No clock here:
-whoever feeds a rechunker arms the timer that `max_delay` asks for.
+whoever feeds a rechunker arms the timer that `max_delay` asks for, and reads as rarely as `pause` lets it.
 """
 
 from __future__ import annotations

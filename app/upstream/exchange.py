@@ -93,7 +93,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
         With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it, and one waking.
         """
-        if pause and not self._pieces and not self._complete:
+        if pause and not (self._pieces or self._complete or self._failure):
             self._pause()
             self._resumption = self._loop.call_later(pause, self._resume)
         elif self._paused:

@@ -276,6 +276,25 @@ async def test_a_pause_leaves_all_to_the_kernel(counted: Counted) -> None:
         assert asyncio.get_running_loop().time() - began < 30
 
 
+async def test_a_pause_after_the_connection_broke() -> None:
+    """What broke while nobody read is what the next read raises, also if that was to pause first."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await read_it.wait()
+        raise ConnectionError
+
+    read_it = asyncio.Event()
+    async with Upstream(serve) as upstream, direct() as client, client.stream("GET", upstream.url) as response:
+        exchange, read = client.only(), response.extensions[READ]
+        assert exchange is not None
+        assert await read() == b"a"
+        read_it.set()
+        await until(lambda: exchange._failure)
+        with pytest.raises(httpx.TransportError):
+            await read(0.05)
+
+
 async def test_complete_while_paused(counted: Counted) -> None:
     """A response whose end came while nobody read gives its connection back, and that reads again."""
 
