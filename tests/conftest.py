@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 import structlog
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
+
+_MEASURING = "COVERAGE_PROCESS_CONFIG"  # by which coverage's `patch = ["subprocess"]` reaches a child
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measuring() -> str | None:
+    """What has a child process measure its coverage, taken out of the environment: tracing costs half as much again.
+
+    In-process tests have the rooms' coverage; what only a process can show is measured by modules that use `measured`.
+    """
+    return os.environ.pop(_MEASURING, None)
+
+
+@pytest.fixture(scope="module")
+def measured(measuring: str | None) -> Iterator[None]:
+    """The processes that a module's tests start measure their coverage."""
+    with pytest.MonkeyPatch.context() as patch:
+        if measuring is not None:
+            patch.setenv(_MEASURING, measuring)
+        yield
 
 
 @pytest.fixture

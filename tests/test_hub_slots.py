@@ -53,7 +53,7 @@ class House:
     async def settled(self) -> None:
         """Wait for the producers to end, and check that nothing is counted any more, not even under a name."""
         producers = [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.gather(*producers)
         assert (self.hub.live, self.hub.reading) == (0, 0)
         assert (self.journal._slots, self.hub._readers_of) == ({}, {})
@@ -269,7 +269,7 @@ async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str
     for _ in range(5):
         reading.clear()
         reader = asyncio.create_task(read())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await reading.wait()
         if way == "cancelled":
             reader.cancel()

@@ -237,7 +237,7 @@ async def test_metrics(collector: Collector, log: FilteringBoundLogger, monkeypa
     meter = Meter(["m"], ["a"])
     async with exporting(meter, log) as exporter:
         house = House(log, meter, exporter, *ANSWERED)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(collector.metrics) < 2:
                 await asyncio.sleep(0.01)
         await house.whole()
@@ -322,20 +322,20 @@ async def test_a_silent_collector(
     collector: Collector, log: FilteringBoundLogger, logs: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collector that takes and does not answer holds neither the loop nor, for more than its time, the end."""
-    monkeypatch.setattr("app.telemetry.otlp._LAST_EXPORT", 0.3)
+    monkeypatch.setattr("app.telemetry.otlp._LAST_EXPORT", 1)
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "10")
     collector.silent = True
     meter = Meter()
     async with exporting(meter, log) as exporter:
         house = House(log, meter, exporter, *ANSWERED)
-        assert await asyncio.to_thread(collector.asked.wait, 5)
+        assert await asyncio.to_thread(collector.asked.wait, 30)
         began = time.monotonic()
         await house.whole()
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < 1
         await asyncio.sleep(0.1)  # ten intervals, in which nothing piles up behind the one that hangs
         assert len([it for it in threading.enumerate() if it.name == "otlp metrics"]) == 1
         began = time.monotonic()
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 1 <= time.monotonic() - began < 5
     assert [entry for entry in logs.entries if entry["event"] == "otlp.unfinished"]
 
 
@@ -351,7 +351,7 @@ async def test_a_dead_collector(log: FilteringBoundLogger, logs: LogCapture, mon
     async with exporting(meter, log) as exporter:
         for _ in range(5):
             await House(log, meter, exporter, *ANSWERED).whole()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not troubles(logs):
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)  # thirty intervals more

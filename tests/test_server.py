@@ -74,7 +74,7 @@ class House:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -88,7 +88,7 @@ async def house(*arguments: Any, **options: Any) -> AsyncIterator[House]:
     listening = await loop.create_server(lambda: server.Protocol(opened.config, opened.state, {}, loop), "127.0.0.1", 0)
     opened.port = listening.sockets[0].getsockname()[1]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             yield opened
     finally:
         opened.go.set()

@@ -85,7 +85,7 @@ async def serving(log: FilteringBoundLogger, *steps: Any) -> AsyncIterator[tuple
     """Give a house over *steps* and a client of it, which has five seconds; its streams end with it."""
     house = House(log, *steps)
     transport = httpx.ASGITransport(house.guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(5):
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
         yield house, client
     await house.hub.drain(0)
 

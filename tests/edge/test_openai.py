@@ -84,7 +84,7 @@ async def serving(
     """Give a house over *steps* and a client of it, which has five seconds; its streams end with it."""
     house = House(log, *steps, **more)
     transport = httpx.ASGITransport(house.guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(5):
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
         yield house, client
     await house.hub.drain(0)
 
@@ -223,7 +223,7 @@ async def test_a_client_that_leaves(log: FilteringBoundLogger, logs: LogCapture)
         """Drop it, as a server does whose client is gone."""
 
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b"", "state": {}}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         waiting = asyncio.ensure_future(house.guarded(scope, receive, send))
         await reached.wait()
         left.set()

@@ -224,7 +224,7 @@ class House:
     async def settled(self) -> None:
         """Wait until the hub's producers have ended."""
         producers = [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.gather(*producers)
 
 

@@ -109,7 +109,7 @@ async def acked(writer: RedisWriter, records: int) -> None:
     await until(lambda: writer.acked >= records)
 
 
-async def until(condition: Callable[[], object], timeout: float = 5) -> None:
+async def until(condition: Callable[[], object], timeout: float = 30) -> None:
     """Wait for *condition* to hold; fail loudly if it does not in time."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -117,7 +117,7 @@ async def until(condition: Callable[[], object], timeout: float = 5) -> None:
         await asyncio.sleep(0.005)
 
 
-async def read(log: Log, after: int = 0, timeout: float = 5) -> list[Event]:
+async def read(log: Log, after: int = 0, timeout: float = 30) -> list[Event]:
     """Read *log* to its end, and check that its records are numbered without a gap."""
     found: list[Event] = []
     async with asyncio.timeout(timeout):
@@ -127,7 +127,7 @@ async def read(log: Log, after: int = 0, timeout: float = 5) -> list[Event]:
     return found
 
 
-async def opened(journal: Journal, stream_id: str = "s", after: int = 0, timeout: float = 5) -> list[Event]:
+async def opened(journal: Journal, stream_id: str = "s", after: int = 0, timeout: float = 30) -> list[Event]:
     """Open a stream and read it to its end."""
     return await read(await journal.open(stream_id), after, timeout)
 

@@ -166,7 +166,7 @@ async def test_time(evictions: list[tuple[str, str]]) -> None:
     await ended(journal, "a")
     await ended(journal, "b")
     await journal.open("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await gone.wait()
     assert evictions == [("a", "time"), ("b", "time")]
     assert repr(journal) == "<MemoryJournal 0 streams, 0 ended, 0 bytes>"

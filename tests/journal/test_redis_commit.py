@@ -11,7 +11,7 @@ from redis import Redis
 
 from app.errors import JournalDown
 from app.journal import redis as journals
-from app.journal.redis import RedisJournal, commit, keys, shared, writer
+from app.journal.redis import RedisJournal, commit, keys, peers, shared, writer
 from app.journal.redis.codec import encode
 from app.journal.redis.writer import RedisWriter
 from app.model import Delta, Done, Failure, Usage
@@ -100,15 +100,18 @@ async def test_a_late_batch(machine: Machine, redis: Redis) -> None:
     assert a.owner.stopped == []
 
 
-async def test_given_up_under_way(machine: Machine, redis: Redis) -> None:
+async def test_given_up_under_way(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that was given up while a batch of it was under way ends for everybody, that batch before the end."""
+    monkeypatch.setattr(peers, "LEASE", 30)  # else it would be taken for dead before it gives up
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy), patience=0.2), await machine.start()
+        a, b = await machine.start(url_of(proxy), patience=1), await machine.start()
         writer = await begun(a)
         readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
         await until(lambda: a.owner.readers.get("s") == 1)
+        await a.journal._committer.emptied()  # what is told of readers would be under way in its place
         proxy.pause()
         writer.append([Delta("x")])
+        await until(lambda: len(entries(redis)) == 3)
         here = await readers[0]
         assert [type(event) for event in here] == [Delta, Failure]
         assert a.owner.stopped == [("s", "journal_unavailable")]

@@ -307,7 +307,7 @@ async def test_the_last_words(machine: Machine, server: RedisServer, monkeypatch
     try:
         writer.append([Delta("x"), DONE])
         await until(lambda: not a.journal.ready)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await a.held.aclose()
     finally:
         server.send(signal.SIGCONT)

@@ -274,9 +274,10 @@ async def test_flat_in_readers(machine: Machine, redis: Redis, monkeypatch: pyte
     monkeypatch.setattr(peers, "BEAT", 30)
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
-    readers = [asyncio.create_task(opened(b.journal)) for _ in range(200)]
-    await until(lambda: a.owner.readers.get("s") == 1)
     log = await b.journal.open("s")
+    logs = await asyncio.gather(*[b.journal.open("s") for _ in range(200)])
+    readers = [asyncio.create_task(read(each)) for each in logs]
+    await until(lambda: a.owner.readers.get("s") == 1)
     writer.append([Delta("x")])
     await until(lambda: log.last == 1)
     redis.config_resetstat()

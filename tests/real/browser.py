@@ -50,7 +50,7 @@ class Door(Proxy):
             yield
         finally:
             opening = asyncio.start_server(self._accept, address, port)
-            self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result(5)
+            self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result(30)
 
     def requests(self, start: str) -> int:
         """Return how many requests began with *start*, as in `GET /v1/streams/`."""

@@ -38,7 +38,7 @@ class Process:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def awaits(self, pattern: str, timeout: float = 20) -> re.Match[str]:
+    def awaits(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Return the first match of *pattern* in what the process has written."""
         deadline = time.monotonic() + timeout
         while True:
@@ -51,7 +51,7 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
-    def ended(self, timeout: float = 20) -> int:
+    def ended(self, timeout: float = 60) -> int:
         return self.popen.wait(timeout)
 
     def stop(self) -> None:
@@ -154,7 +154,7 @@ def _accepts(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 15) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:
     """Wait for *condition* to hold; fail loudly if it does not in time."""
     deadline = time.monotonic() + timeout
     while not condition():

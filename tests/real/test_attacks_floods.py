@@ -47,8 +47,8 @@ def test_dripping_bodies(start_service: Start) -> None:
             ended.set()
             dripper.join()
         assert data.startswith(b"HTTP/1.1 408")
-        assert served < 3
-        assert 0.4 < gave_up < 5
+        assert served < 10
+        assert 0.4 < gave_up < 15
         assert all(received(sock).startswith(b"HTTP/1.1 408") for sock in dripping[1:])
 
 
@@ -87,7 +87,7 @@ def test_flood(start_service: Start, kind: str) -> None:
             if number % 250 == 249:
                 began = time.monotonic()
                 assert ask(service, request(CHAT, body=BODY)).events[-1].event == "done"
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 10
                 most = max(most, sockets(service))
         assert most <= before + 200 + 20
         assert resident(service) < memory + 40

@@ -303,8 +303,8 @@ def test_policy_cancel(service: Server, counted: Callable[[], dict[str, int]]) -
         time.sleep(0.3)  # the time in which it must not happen
         assert counted()["live"] == 1
         left_at = time.monotonic()
-    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=1)
-    assert time.monotonic() - left_at < 1
+    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=3)
+    assert time.monotonic() - left_at < 3
     assert snapshot(address)["finish_reason"] == "cancelled"
 
 
@@ -320,16 +320,16 @@ def test_policy_continue(service: Server, counted: Callable[[], dict[str, int]])
 
 def test_policy_grace(service: Server, counted: Callable[[], dict[str, int]]) -> None:
     """`grace:S`: who is back in time reads on; each leaving starts the time anew; after it, upstream is aborted."""
-    address = open_and_leave(service.url, prompt="x", model="never-ends", on_disconnect="grace:0.7")
+    address = open_and_leave(service.url, prompt="x", model="never-ends", on_disconnect="grace:2")
     for _ in range(3):
-        time.sleep(0.4)
+        time.sleep(1.2)
         with httpx.stream("GET", address) as answer:
             assert answer.status_code == 200
             next(answer.iter_raw())
     left_at = time.monotonic()
     assert counted()["streams_aborted"] == 0
-    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=2)
-    assert time.monotonic() - left_at > 0.5
+    wait_until(lambda: counted()["streams_aborted"] == 1)
+    assert time.monotonic() - left_at > 1.5
     assert snapshot(address)["finish_reason"] == "cancelled"
     service.awaits(r"stream\.orphaned")
 
@@ -369,9 +369,9 @@ def test_cancel(
         answer = httpx.request(method, address + suffix, **request_)
         assert answer.status_code == 200
         assert answer.json()["finish_reason"] == "cancelled"
-        wait_until(lambda: counted()["streams_aborted"] == 1, timeout=1)
-        assert time.monotonic() - began < 1
-        transcripts = [future.result(5) for future in reading]
+        wait_until(lambda: counted()["streams_aborted"] == 1, timeout=3)
+        assert time.monotonic() - began < 3
+        transcripts = [future.result(30) for future in reading]
     for events in transcripts:
         check(events, dense=False)
         assert events[-1].json()["finish_reason"] == "cancelled"
@@ -390,8 +390,8 @@ def test_cancel_before_upstream_answered(service: Server, counted: Callable[[], 
     with ThreadPoolExecutor(1) as readers:
         reading = readers.submit(read, "GET", address)
         httpx.delete(address).raise_for_status()
-        wait_until(lambda: counted()["aborted_before_headers"] == 1, timeout=1)
-        events = reading.result(5)
+        wait_until(lambda: counted()["aborted_before_headers"] == 1, timeout=3)
+        events = reading.result(30)
     check(events)
     assert [event.event for event in events] == ["start", "done"]
     assert events[-1].json()["finish_reason"] == "cancelled"
@@ -503,12 +503,12 @@ def test_the_oldest_goes_first(start_service: Start) -> None:
 
 def test_time_is_up(start_service: Start) -> None:
     """An ended stream is kept for as long as the setting says, and with 0 not at all; its key is free then."""
-    service = start_service(keep=0.5)
+    service = start_service(keep=2)
     address = ended(service.url)
     assert status(address) == 200
     time.sleep(0.2)
     assert status(address) == 200
-    wait_until(lambda: status(address) == 404, timeout=1)
+    wait_until(lambda: status(address) == 404, timeout=5)
     service = start_service(keep=0)
     headers = {"Idempotency-Key": "k"}
     answers = [
@@ -571,7 +571,7 @@ def stall(address: str) -> socket.socket:
     url = httpx.URL(address)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect((url.host, url.port))
     sock.sendall(f"GET {url.path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
     return sock
@@ -602,7 +602,7 @@ def test_many_readers(start_service: Start, simulator: Server, counted: Callable
 
     The one that lags gets the whole text in fewer, larger events; the stalled ones are dropped when their time is up.
     """
-    service = start_service(simulator, reader_timeout=2)
+    service = start_service(simulator, reader_timeout=6)
     prompt = "A stream of 你好 👩‍👧 and so on. " * 19_000
     ended(service.url)
     before = rss(service)
@@ -612,7 +612,7 @@ def test_many_readers(start_service: Start, simulator: Server, counted: Callable
 
     def lag() -> list[Event]:
         with stall(address) as sock:
-            time.sleep(2.2)  # far longer than its buffers last, and not as long as it may
+            time.sleep(6.2)  # far longer than its buffers last, and not as long as it may
             received = bytearray()
             while data := sock.recv(1 << 20):
                 received += data
@@ -631,19 +631,19 @@ def test_many_readers(start_service: Start, simulator: Server, counted: Callable
         for events, _ in transcripts:
             whole(events, prompt)
             assert len(events) > 0.5 * len(prompt) / 1000
-            assert events[-1].json()["duration_ms"] / 1000 < nominal + 1.5, "upstream was held up"
+            assert events[-1].json()["duration_ms"] / 1000 < nominal + 5, "upstream was held up"
         ends = [ended_at for _, ended_at in transcripts]
-        assert max(ends) - min(ends) < 1
-        assert max(ends) - began < nominal + 2
+        assert max(ends) - min(ends) < 3
+        assert max(ends) - began < nominal + 5.5
         assert counted()["streams_finished"] == 1 + 1
-        late = lagging.result(20)
+        late = lagging.result(60)
         whole(late, prompt)
         assert len(late) < 0.8 * min(len(events) for events, _ in transcripts)
         assert max(len(event.data) for event in late) > 5000
         # Once the text, once the log's own objects, and per reader no more than its buffers.
         print(f"memory grew by {grown >> 20} MiB; events: {len(transcripts[0][0])}, of the lagging reader {len(late)}")
         assert grown < 32 << 20
-        wait_until(lambda: len(logged(service, "subscriber.detached")) == 1 + 20, timeout=15)
+        wait_until(lambda: len(logged(service, "subscriber.detached")) == 1 + 20, timeout=60)
     stalled = [line for line in logged(service, "subscriber.detached") if not line["whole"]]
     assert len(stalled) == 3
     assert all(line["last_record"] < len(transcripts[0][0]) for line in stalled)
@@ -657,7 +657,7 @@ def test_the_first_reader_has_ten_seconds(unread: Unread) -> None:
     while time.monotonic() - started_at < 9.5:
         assert snapshot(cancel)["state"] == snapshot(grace)["state"] == "live"
         time.sleep(0.2)
-    wait_until(lambda: snapshot(cancel)["finish_reason"] == snapshot(grace)["finish_reason"] == "cancelled", timeout=2)
+    wait_until(lambda: snapshot(cancel)["finish_reason"] == snapshot(grace)["finish_reason"] == "cancelled", timeout=5)
     if time.monotonic() - started_at < 13:  # else other tests took longer than this one
         orphans = {line["stream_id"] for line in logged(service, "stream.orphaned")}
         assert orphans == {cancel[-22:], grace[-22:]}

@@ -96,7 +96,7 @@ def test_pipelining(start_simulator: Start, start_service: Start) -> None:
         wait_until(lambda: stats(simulator)["requests"] == 1)
         sock.sendall(post(body))
         assert answer_or_reset(sock) == b""
-    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=2)
+    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=3)
 
 
 def answer_or_reset(sock: socket.socket) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from tests.real.conftest import Start
 from tests.real.processes import Server, stats, wait_until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
 
 
 class Reader(threading.Thread):
@@ -91,7 +91,7 @@ def test_a_second_interrupt_does_not_wait(start_service: Start) -> None:
     service.awaits("hub.draining")
     service.send(signal.SIGINT)
     assert reader.last().json()["error"]["code"] == "shutting_down"
-    assert service.ended(timeout=10) == 0
+    assert service.ended(timeout=30) == 0
     assert "Traceback" not in service.text()
 
 
@@ -100,5 +100,5 @@ def test_idle(start_service: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         service = start_service()
         service.send(number)
-        assert service.ended(timeout=5) == 0
+        assert service.ended(timeout=15) == 0
         assert "Traceback" not in service.text()

@@ -17,6 +17,7 @@ import pytest
 from app.model import EventId
 from tests.real.conftest import Start
 from tests.real.processes import ROOT, Server, launch, stats, wait_until
+from tests.real.wire import CHAT, connect, request
 
 pytestmark = pytest.mark.real
 
@@ -50,9 +51,25 @@ def text(events: list[httpx_sse.ServerSentEvent], name: str = "delta") -> str:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One service with the built-in simulator, for the tests that change nothing about it."""
-    server = launch(
-        tmp_path_factory.mktemp("service"), idle_timeout=0.5, progress_timeout=0.5, commit_after=1, retry_wait=0.01
-    )
+    server = launch(tmp_path_factory.mktemp("service"), retry_wait=0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def undecided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that waits long before it says 200, and longer than it waits for the first text."""
+    directory = tmp_path_factory.mktemp("service")
+    server = launch(directory, first_token_timeout=1.5, commit_after=30, retry_wait=0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that has said 200 before the first text, and waits but shortly for the next."""
+    directory = tmp_path_factory.mktemp("service")
+    server = launch(directory, idle_timeout=0.5, progress_timeout=0.5, commit_after=0.1, retry_wait=0.01)
     yield server
     server.stop()
 
@@ -148,10 +165,9 @@ EARLY = [
 
 
 @pytest.mark.parametrize(("model", "status", "code"), EARLY)
-def test_what_fails_early_is_a_status(start_service: Start, model: str, status: int, code: str) -> None:
+def test_what_fails_early_is_a_status(undecided: Server, model: str, status: int, code: str) -> None:
     """Before the first content, a failure is a real HTTP status with the contract's body."""
-    url = start_service(first_token_timeout=1.5, commit_after=5, retry_wait=0.01).url
-    answer = httpx.post(f"{url}/v1/chat", json={"prompt": "hi", "model": knobs(model, "first=0")})
+    answer = httpx.post(f"{undecided.url}/v1/chat", json={"prompt": "hi", "model": knobs(model, "first=0")})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
     assert set(error) == {"message", "type", "code", "param", "retryable", "request_id"}
@@ -174,10 +190,10 @@ LATE = [
 
 
 @pytest.mark.parametrize(("model", "code"), LATE)
-def test_what_fails_late_is_an_error_event(service: Server, model: str, code: str) -> None:
+def test_what_fails_late_is_an_error_event(committed: Server, model: str, code: str) -> None:
     """After content, or after the commit deadline, a failure is the terminal error event, with usage."""
-    pace = "rate=0&first=0" if "after" in model else "head=1.2&rate=0&first=0"
-    events = ask(service.url, prompt="hi", model=knobs(model, pace))
+    pace = "rate=0&first=0" if "after" in model else "head=0.3&rate=0&first=0"
+    events = ask(committed.url, prompt="hi", model=knobs(model, pace))
     assert events[-1].event == "error"
     data = events[-1].json()
     assert data["error"]["code"] == code
@@ -234,9 +250,10 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
     """A client that leaves while upstream is silent aborts the request to upstream, before its headers."""
     simulator = start_simulator()
     service = start_service(simulator, commit_after=30, on_disconnect="cancel")
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{service.url}/v1/chat", json={"prompt": "x", "model": "slow-headers?seconds=60"}, timeout=0.3)
-    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=1)
+    with connect(service) as client:
+        client.sendall(request(CHAT, body=b'{"prompt":"x","model":"slow-headers?seconds=60"}'))
+        wait_until(lambda: stats(simulator)["requests"] == 1)
+    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=3)
     service.awaits(r"stream.finished.*cancelled|cancelled.*stream.finished")
 
 
@@ -248,8 +265,8 @@ def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start)
         chunks = answer.iter_bytes()
         while b"event: delta" not in next(chunks):
             pass
-    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=1)
-    wait_until(lambda: stats(simulator)["live"] == 0, timeout=1)
+    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=3)
+    wait_until(lambda: stats(simulator)["live"] == 0, timeout=3)
 
 
 def test_full_house(start_service: Start) -> None:

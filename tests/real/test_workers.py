@@ -20,7 +20,7 @@ from tests.real.conftest import Start
 from tests.real.processes import Server, free_port, wait_until
 from tests.real.redis import RedisServer
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
 
 COUNT = 3
 FAST = {"prompt": "hi", "model": "sim-echo?rate=0&first=0"}
@@ -192,7 +192,7 @@ def test_a_reload_that_fails_changes_nothing(start_workers: StartWorkers) -> Non
 
 def test_no_orphans(start_workers: StartWorkers) -> None:
     """If the supervisor is killed, the workers free the port at once, let live streams finish, and end."""
-    service = start_workers(shutdown_grace=2)
+    service = start_workers(shutdown_grace=5)
     with (
         httpx.Client() as client,
         client.stream("POST", f"{service.url}/v1/chat", json=SLOW) as answer,
@@ -210,7 +210,7 @@ def test_no_orphans(start_workers: StartWorkers) -> None:
                     return True
                 return False
 
-        wait_until(freed, timeout=1.5)  # less than the grace: the stream is still live
+        wait_until(freed, timeout=4)  # less than the grace: the stream is still live
         with closing(listen("127.0.0.1", service.port)):
             pass
         assert '"code":"shutting_down"' in "\n".join(lines)

@@ -63,7 +63,7 @@ class Counted:
 
 async def until(true: Callable[[], T | None]) -> T:
     """Wait until *true* returns something true, and return it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (value := true()):
             await asyncio.sleep(0)
     return value

@@ -77,7 +77,7 @@ class Upstream:
 
     async def idle(self) -> None:
         """Wait until every connection is gone."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.open:
                 await asyncio.sleep(0.005)
 

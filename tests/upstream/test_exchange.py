@@ -104,7 +104,7 @@ NOT_HTTP = {
 @pytest.mark.parametrize("kind", NOT_HTTP)
 async def test_heads_that_are_refused(kind: str) -> None:
     """What is not HTTP, or beyond reason, is an error that says nothing of what was asked; the connection closes."""
-    async with Upstream(NOT_HTTP[kind]) as upstream, direct() as client, asyncio.timeout(10):
+    async with Upstream(NOT_HTTP[kind]) as upstream, direct() as client, asyncio.timeout(30):
         with pytest.raises(httpx.RemoteProtocolError) as raised:
             await client.post(upstream.url, content=b"secret", headers={"Authorization": "secret"})
         assert "secret" not in str(raised.value)
@@ -157,7 +157,7 @@ async def test_frames_apart_from_their_chunks(counted: Counted) -> None:
                 await counted.arrival(here + len(part))
         writer.write(b"0\r\n\r\n")
 
-    async with Upstream(serve) as upstream, direct() as client, asyncio.timeout(10):
+    async with Upstream(serve) as upstream, direct() as client, asyncio.timeout(30):
         assert (await client.get(upstream.url)).content == b"aaa"
 
 
@@ -308,7 +308,7 @@ async def test_complete_while_paused(counted: Counted) -> None:
         sent.set()
 
     head, sent = asyncio.Event(), asyncio.Event()
-    async with Upstream(serve, reply(b"ok")) as upstream, direct() as client, asyncio.timeout(10):
+    async with Upstream(serve, reply(b"ok")) as upstream, direct() as client, asyncio.timeout(30):
         async with client.stream("GET", upstream.url):
             head.set()
             await sent.wait()

@@ -62,7 +62,7 @@ async def test_flow_control() -> None:
         assert await reader.readexactly(len(LARGE)) == LARGE
         writer.write(reply(b"done"))
 
-    async with reluctant(answer) as url, direct() as client, asyncio.timeout(10):
+    async with reluctant(answer) as url, direct() as client, asyncio.timeout(30):
         asked = asyncio.create_task(client.post(url, content=LARGE))
         exchange = await until(client.only)
         await until(lambda: exchange._blocked)
@@ -80,7 +80,7 @@ async def test_early_refusal() -> None:
         writer.write(reply(b"too much", status=b"413 Too Large"))
         await gone.wait()
 
-    async with reluctant(answer) as url, direct() as client, asyncio.timeout(10):
+    async with reluctant(answer) as url, direct() as client, asyncio.timeout(30):
         response = await client.post(url, content=LARGE)
         assert (response.status_code, response.content) == (413, b"too much")
         assert not client.transport._idle
@@ -95,5 +95,5 @@ async def test_early_answer() -> None:
         assert await reader.readexactly(len(LARGE)) == LARGE
         writer.write(b"4\r\ndone\r\n0\r\n\r\n")
 
-    async with reluctant(answer) as url, direct() as client, asyncio.timeout(10):
+    async with reluctant(answer) as url, direct() as client, asyncio.timeout(30):
         assert (await client.post(url, content=LARGE)).content == b"done"

@@ -187,7 +187,7 @@ async def test_tls_aborted(certificate: Path) -> None:
             asked.cancel()
             await asyncio.wait([asked])
         assert not client.transport._live
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(sockets() - before) > 2:  # the listener's, and uvloop's copy of it
                 await asyncio.sleep(0.001)
 

@@ -62,7 +62,7 @@ def put_together(content: list[Content]) -> tuple[object, ...]:
 async def outcome(source: Source, model: str) -> tuple[object, ...]:
     """Return what comes of a request: content and finish reason, or the error."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             content, done = await answer(source, request(model))
     except StreamError as error:
         return type(error), error.text

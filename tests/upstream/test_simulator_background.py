@@ -37,7 +37,7 @@ def asked(model: str, **fields: Any) -> dict[str, Any]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return as soon as *condition* holds; fail after ten seconds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 
