@@ -271,6 +271,9 @@ class Server(uvicorn.Server):
 
     async def run_on(self, listener: socket.socket, *others: socket.socket) -> None:
         """Serve on *listener*, and on *others* that are less busy, until a signal has ended it; it closes them."""
+        # Whether accept(2) blocks is a matter of the socket, which other processes share, and `dup` has it block if the
+        # original believes that it does. Whoever is then woken for a connection that another one takes stands still.
+        listener.setblocking(False)
         await self.serve([listener, *(listener.dup() for _ in range(_LISTENERS - 1)), *others])
         if self._draining is not None:
             self._draining.cancel()  # a second SIGINT: what is left is ended by whoever composed the hub

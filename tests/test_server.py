@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -357,3 +360,22 @@ async def test_frames_written_at_once() -> None:
         writer.close()
         await until(lambda: len(wrote) == 4)
         assert wrote == [True, True, True, False]
+
+
+async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that begins to listen leaves the socket as those need it who listen on it already: not blocking."""
+    blocking: list[bool] = []
+
+    async def serve(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            blocking.append(os.get_blocking(sock.fileno()))
+            sock.close()
+
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
+    hub: Any = None
+    with socket.create_server(("127.0.0.1", 0)) as others:
+        others.setblocking(False)
+        inherited = socket.socket(fileno=os.dup(others.fileno()))  # which knows nothing of that
+        await server.Server(House(), hub, 0, lambda: None).run_on(inherited)
+        assert blocking == [False] * server._LISTENERS
+        assert not os.get_blocking(others.fileno())
