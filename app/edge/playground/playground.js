@@ -460,14 +460,23 @@ $("samples").addEventListener("click", ({ target }) => {
 });
 
 let scrolled = 0; // where the answer was scrolled to
+function follow(following) {
+  $("scroller").dataset.following = following ? "yes" : "no";
+  $("latest").hidden = following;
+}
+
 $("scroller").addEventListener("scroll", () => {
   const top = $("scroller").scrollTop;
   // Only who scrolls up stops following: this comes late, when the text may have grown since we scrolled to its end.
   const following = atEnd($("scroller")) || (top >= scrolled && $("scroller").dataset.following !== "no");
   scrolled = top;
-  $("scroller").dataset.following = following ? "yes" : "no";
-  $("latest").hidden = following;
+  follow(following);
 });
+
+// The wheel is heard before anything has moved: text that comes in between would take the reader back to its end.
+$("scroller").addEventListener("wheel", ({ deltaY }) => {
+  if (deltaY < 0 && $("scroller").scrollTop > 0) follow(false);
+}, { passive: true });
 
 $("latest").addEventListener("click", () => {
   $("scroller").scrollTop = $("scroller").scrollHeight;
