@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
+
+# Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _MEASURING = "COVERAGE_PROCESS_CONFIG"  # by which coverage's `patch = ["subprocess"]` reaches a child
 

@@ -35,7 +35,7 @@ async def written(batches: list[list[Event]]) -> tuple[MemoryJournal, MemoryLog]
 
 
 @given(RUNS, st.integers(1, 200), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 200)), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 async def test_any_part_reads_as_it_was_written(
     runs: list[tuple[type[Text], list[str], int]], cut: int, parts: list[tuple[int, int]]
 ) -> None:

@@ -43,6 +43,7 @@ class Chaos:
         self.redis = redis
         self.load = Load(nginx.url, random.Random(SEED), LIVE, node_readers=4)
         self.report: list[str] = []
+        self.killed_at: list[float] = []  # when Redis was, as time.time() has it
         self._simulator = simulator
         self._began = time.monotonic()
 
@@ -70,6 +71,7 @@ class Chaos:
         self.redis.send(signal.SIGCONT)
 
     async def _restart(self) -> None:
+        self.killed_at.append(time.time())
         await asyncio.to_thread(self.redis.restart, signal.SIGKILL)
 
     def judge(self, *, forgets: bool = False) -> None:
@@ -91,6 +93,8 @@ class Chaos:
                 "producer_lost": producer is None or producer in fleet.killed,
                 "shutting_down": producer in fleet.drained,
                 "unknown_stream": forgets,
+                # It had ended, and Redis was gone with that before all were told.
+                LOST: forgets and any(abs(at - logs.ended_at.get(stream.id, 0)) < 1 for at in self.killed_at),
             }
             if not right.get(stream.ending):
                 load.lose(f"{stream.number} {stream.readers[0].address}: ended by {stream.ending!r}")

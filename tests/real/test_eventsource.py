@@ -123,7 +123,7 @@ def test_an_event_source_comes_back(browser: Browser, front: Server) -> None:
     """Cut three times and refused for a while, EventSource resumes by itself: every id once, the text that of an uncut
     one; and after the end it comes back once more, is told 204, and asks no more."""
     with Door(front.url) as door, bare(browser, door) as page:
-        url = open_source(page, prompt=TEXT, model="sim-echo?rate=60&first=0", chunk="none")
+        url = open_source(page, prompt=TEXT, model="sim-echo?rate=30&first=0", chunk="none")
         for many in (20, 50):
             wait_until(lambda many=many: len(seen(page)) > many)  # type: ignore[misc]  # mypy infers no default of a lambda
             door.cut(reset=many == 20)
@@ -364,16 +364,16 @@ def test_cancel(browser: Browser, door: Door, simulator: Server, plan: dict[str,
 def test_silence_is_a_cut(browser: Browser, door: Door) -> None:
     """Keep-alives keep a silent stream open; when not even they come, the connection is taken for dead, and resumed."""
     with bare(browser, door) as page:
-        found = read(page, "slow-content?seconds=1&rate=0&first=0", options={"silence": 600})
+        found = read(page, "slow-content?seconds=3&rate=0&first=0", options={"silence": 1500})
         assert (found["end"], losses(found)) == ("done", [])
-        begin(page, body={"prompt": TEXT, "model": "sim-echo?rate=60&first=0"}, options={"silence": 600})
+        begin(page, body={"prompt": TEXT, "model": "sim-echo?rate=60&first=0"}, options={"silence": 1500})
         wait_for(page, "window.seen?.length > 10")
         door.pause()
         wait_for(page, "window.news.some(([state]) => state === 'lost')")
         door.resume()
         wait_for(page, "window.stream.end?.type === 'done'")
         assert page.evaluate("window.stream.text") == TEXT
-        assert any("Nothing came for 600 ms." in str(news) for news in page.evaluate("window.news"))
+        assert any("Nothing came for 1500 ms." in str(news) for news in page.evaluate("window.news"))
 
 
 def test_attach(browser: Browser, door: Door) -> None:

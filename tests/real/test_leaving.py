@@ -19,7 +19,7 @@ from tests.real.conftest import Start
 from tests.real.processes import Server, wait_until
 from tests.real.redis import RedisServer
 
-pytestmark = [pytest.mark.real, pytest.mark.anyio, pytest.mark.usefixtures("measured")]
+pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
 PROMPT = "A reader that is sent away comes back: 你好，世界。 " * 4
 # Six seconds of answer: longer than it takes to be sent away and to come back.

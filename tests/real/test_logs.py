@@ -11,7 +11,7 @@ import pytest
 from tests.real.conftest import Start
 from tests.real.processes import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
+pytestmark = pytest.mark.real
 
 PROMPT = "my-secret-prompt-4711"
 KEY = "sk-secret-key-0815abcdef"

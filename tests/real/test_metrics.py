@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.real.conftest import Start
 from tests.real.processes import Server, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
+pytestmark = pytest.mark.real
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -22,7 +22,7 @@ from tests.real.redis import RedisServer
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
 
-COUNT = 3
+COUNT = 2
 FAST = {"prompt": "hi", "model": "sim-echo?rate=0&first=0"}
 SLOW = {"prompt": "hi", "model": "never-ends"}
 NO_READER = {"Accept": "application/json"}

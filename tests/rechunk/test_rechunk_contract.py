@@ -73,7 +73,7 @@ def joined(events: Sequence[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("spec", EVERY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches=BATCHES, flushes=st.sets(st.integers(0, 8)))
 def test_lossless(spec: str, batches: list[list[Event]], flushes: set[int]) -> None:
     """Put together, what leaves is what came: kinds apart, everything in order, no event empty, whenever flushed."""
@@ -94,7 +94,7 @@ def test_lossless(spec: str, batches: list[list[Event]], flushes: set[int]) -> N
 
 
 @pytest.mark.parametrize("spec", EVERY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch=st.lists(EVENTS, max_size=6))
 def test_held_tells_the_truth(spec: str, batch: list[Event]) -> None:
     """Text is held exactly when flush returns some."""
@@ -105,7 +105,7 @@ def test_held_tells_the_truth(spec: str, batch: list[Event]) -> None:
 
 
 @pytest.mark.parametrize("spec", CUTTING)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(first=TEXTS.filter(bool), rest=SPLITS)
 def test_independent_of_splits(spec: str, first: str, rest: list[str]) -> None:
     """Given the same first text, the pieces are the same however the rest was split."""
@@ -115,7 +115,7 @@ def test_independent_of_splits(spec: str, first: str, rest: list[str]) -> None:
 
 
 @pytest.mark.parametrize("spec", CUTTING)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(first=TEXTS.filter(bool), rest=TEXTS.filter(bool))
 def test_first_text_adds_its_end_only(spec: str, first: str, rest: str) -> None:
     """The cuts are those of the whole text, and the end of the first text (with `size`: of its last whole cluster)."""
@@ -160,7 +160,7 @@ def test_what_is_held_leaves_before_anything_else(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", CUTTING)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(parts=SPLITS, flushed=st.integers(0, 6))
 def test_flush_moves_no_cut(spec: str, parts: list[str], flushed: int) -> None:
     """A flush, as a bound on holding makes it, adds the cut where it falls and takes none away."""
@@ -178,7 +178,7 @@ def test_flush_moves_no_cut(spec: str, parts: list[str], flushed: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TEXTS.filter(bool))
 def test_size_keeps_clusters_whole(size: int, text: str) -> None:
     """No event has more than N characters, unless it is a single cluster; none ends inside a cluster."""
@@ -187,7 +187,7 @@ def test_size_keeps_clusters_whole(size: int, text: str) -> None:
     assert ends(got) <= cluster_ends(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=TEXTS.filter(bool))
 def test_word_keeps_clusters_whole(text: str) -> None:
     """No word ends inside a grapheme cluster."""
@@ -195,7 +195,7 @@ def test_word_keeps_clusters_whole(text: str) -> None:
 
 
 @pytest.mark.parametrize("spec", PASSING)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(batch=st.lists(EVENTS, max_size=6))
 def test_nothing_is_held(spec: str, batch: list[Event]) -> None:
     """`auto` and `none` let everything leave at once."""
@@ -238,7 +238,7 @@ def test_no_more_than_the_limit_is_held(spec: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("spec", CUTTING)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(head=TEXTS, repeated=st.text(st.sampled_from(ALPHABET), min_size=1, max_size=3), tail=TEXTS)
 def test_forced_cuts_do_not_depend_on_splits(spec: str, head: str, repeated: str, tail: str) -> None:
     """Around the limit, too, the pieces are the same however the text was split."""
