@@ -27,7 +27,7 @@ from app.journal.redis.codec import append
 from app.main import _counts
 from app.model import Allowance, Delta, Failure, Principal
 from app.settings import Settings
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, hurry, opened, read, text, until
+from tests.journal.processes import DONE, INFO, Machine, Process, acked, hurry, opened, read, reading, text, until
 from tests.real.processes import wait_until
 from tests.real.redis import RedisServer
 
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real]
 # Milliseconds until the nodes take one of them for gone.
 _NODE_TIMEOUT = 1000
 # Seconds for a node to come back: it is started, found again by the others, and waits until it may write.
-_BACK = 20.0
+_BACK = 60.0
 
 
 class Node(RedisServer):
@@ -185,7 +185,7 @@ async def test_agreement(machine: Machine) -> None:
 async def through(a: Process, b: Process, happen: Callable[[], Any]) -> str:
     """Write thirty streams while something happens; check that nobody saw a gap, and return what they all say."""
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(30)]
-    readers = [asyncio.create_task(opened(each.journal, w.id, timeout=60)) for w in writers for each in (a, b)]
+    readers = [await reading(each.journal, w.id, timeout=60) for w in writers for each in (a, b)]
     over = False
 
     async def write() -> int:

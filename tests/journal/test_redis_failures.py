@@ -25,6 +25,7 @@ from tests.journal.processes import (
     entries,
     opened,
     read,
+    reading,
     refused_port,
     text,
     until,
@@ -53,10 +54,10 @@ async def through(machine: Machine, server: RedisServer, number: signal.Signals)
     a, b = [await machine.start(server.url) for _ in "ab"]
     assert await a.journal.claim("ann", "k", b"1", "s0") is None
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(20)]
-    readers = [asyncio.create_task(opened(each.journal, w.id, timeout=20)) for w in writers for each in (a, b)]
+    readers = [await reading(each.journal, w.id, timeout=60) for w in writers for each in (a, b)]
     silent = await a.journal.create("silent", INFO)
     silent.append([Delta("before ")])
-    readers += [asyncio.create_task(opened(each.journal, "silent", timeout=20)) for each in (a, b)]
+    readers += [await reading(each.journal, "silent", timeout=60) for each in (a, b)]
     restarted = False
 
     async def write() -> int:
@@ -137,7 +138,7 @@ async def test_a_stall(machine: Machine, server: RedisServer, logs: LogCapture) 
     """While Redis is stopped, longer than trips and leases last, nothing is lost and nobody is taken for dead."""
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
-    readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
+    readers = [await reading(each.journal) for each in (a, b)]
     writer.append([Delta("0 ")])
     await acked(writer, 1)
     await until(lambda: a.owner.readers.get("s") == 1)
@@ -165,7 +166,7 @@ async def test_emptied(machine: Machine, redis: Redis) -> None:
     """After FLUSHALL, live streams are written again, silent ones with the next beat, and go on without a gap."""
     a, b = [await machine.start() for _ in "ab"]
     busy, silent = [await a.journal.create(name, INFO) for name in ("busy", "silent")]
-    readers = [asyncio.create_task(opened(each.journal, name)) for name in ("busy", "silent") for each in (a, b)]
+    readers = [await reading(each.journal, name) for name in ("busy", "silent") for each in (a, b)]
     for writer in (busy, silent):
         writer.append([Delta("before ")])
         await acked(writer, 1)
@@ -188,7 +189,7 @@ async def test_refused(machine: Machine, logs: LogCapture, tmp_path: Path, reaso
     try:
         a, b = [await machine.start(server.url) for _ in "ab"]
         writer = await a.journal.create("s", INFO)
-        readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
+        readers = [await reading(each.journal) for each in (a, b)]
         with server.client() as redis:
             _break(redis, reason, directory)
             writer.append([Delta("x")])
@@ -318,7 +319,7 @@ async def test_nothing_is_left(machine: Machine, redis: Redis) -> None:
     a, b = [await machine.start(ended=0, seconds=0) for _ in "ab"]
     for turn in range(5):
         writers = [await a.journal.create(f"{turn}-{number}", INFO) for number in range(20)]
-        readers = [asyncio.create_task(opened(b.journal, writer.id)) for writer in writers]
+        readers = [await reading(b.journal, writer.id) for writer in writers]
         await until(lambda: sum(a.owner.readers.values()) == 20)
         for kind in ("normal", "pubsub"):
             redis.client_kill_filter(_type=kind, skipme=True)
