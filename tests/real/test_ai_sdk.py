@@ -350,7 +350,7 @@ def ask(page: Page) -> None:
 
 def ended(page: Page) -> None:
     """Wait for the end of the answer, which is there whole, and once."""
-    expect(page.locator("output")).to_have_text("ready", timeout=20_000)
+    expect(page.locator("output")).to_have_text("ready")
     page.wait_for_function("document.querySelector('.assistant')")
     assert page.locator(".assistant").count() == 1
     assert answer(page) == LINE
@@ -364,7 +364,7 @@ def test_a_page_that_is_reloaded(
     with Door(service.url) as door, chatting(browser, door, script, chat_id) as page:
         ask(page)
         page.reload()
-        expect(page.locator("output")).to_have_text("streaming", timeout=20_000)
+        expect(page.locator("output")).to_have_text("streaming")
         ended(page)
         assert page.locator(".user").count() == 0  # it keeps its messages nowhere
     assert stats(simulator)["requests"] == asked + 1

@@ -129,7 +129,8 @@ def whole(events: Sequence[Event], expected: str = TEXT) -> None:
 
 # Slow enough for keep-alives between the deltas; and fast enough to be done soon.
 SLOW: dict[str, Any] = {"prompt": "one two three four five six", "model": "sim-echo?rate=8&first=0.2"}
-QUICK: dict[str, Any] = {"prompt": TEXT, "model": "sim-echo?rate=100&first=0"}
+# Each delta for itself, also for who comes late: so there is always something to cut off.
+QUICK: dict[str, Any] = {"prompt": TEXT, "model": "sim-echo?rate=100&first=0", "chunk": "none"}
 
 
 def pinged(proxy: Proxy) -> bool:

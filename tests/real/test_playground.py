@@ -60,7 +60,7 @@ def playground(browser: Browser, service: Server) -> Iterator[Page]:
         context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         page.goto(service.url)
         yield page
     assert [
@@ -78,7 +78,7 @@ def ask(page: Page, prompt: str, model: str, transport: str = "fetch", **options
 
 def ended(page: Page) -> str:
     """Wait for the verdict, and return the answer that the page shows."""
-    expect(page.locator("#whole")).to_have_attribute("data-whole", "yes", timeout=20_000)
+    expect(page.locator("#whole")).to_have_attribute("data-whole", "yes")
     return answer(page)
 
 
