@@ -161,7 +161,8 @@ def test_eventsource(node: Node, front: Server, counted: Callable[[], dict[str, 
 
 def test_eventsource_and_keep_alives(node: Node, front: Server) -> None:
     """Keep-alives are on the wire and nothing of them reaches an EventSource."""
-    path = httpx.post(f"{front.url}/v1/chat", json=SLOW, headers={"Accept": "application/json"}).json()["url"]
+    body = {**SLOW, "model": "sim-echo?rate=1.5&first=0.2"}  # live yet when Node has started
+    path = httpx.post(f"{front.url}/v1/chat", json=body, headers={"Accept": "application/json"}).json()["url"]
     with Proxy(front.url) as proxy:
         whole(events_of(node("eventsource", url=proxy.url + path)), SLOW["prompt"])
         assert pinged(proxy)
@@ -457,7 +458,7 @@ def test_a_key_whose_stream_never_began_may_try_again(
 
 def test_snapshot(front: Server) -> None:
     """A snapshot is the stream's text so far; what comes after its last event id is the rest."""
-    address = start(front.url, **QUICK)
+    address = start(front.url, **{**QUICK, "model": "sim-echo?rate=25&first=0"})
     seen: list[dict[str, Any]] = []
     while (now := snapshot(address))["state"] == "live":
         assert TEXT.startswith(now["content"])
