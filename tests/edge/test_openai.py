@@ -81,7 +81,7 @@ class House:
 async def serving(
     log: FilteringBoundLogger, *steps: Any, **more: Any
 ) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
-    """Give a house over *steps* and a client of it, which has five seconds; its streams end with it."""
+    """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
     house = House(log, *steps, **more)
     transport = httpx.ASGITransport(house.guarded)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):

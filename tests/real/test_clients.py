@@ -23,7 +23,7 @@ from app.model import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
 from tests.real.node import install
-from tests.real.processes import Server, launch, launch_nginx, stats, wait_until
+from tests.real.processes import A_SECOND, Server, launch, launch_nginx, stats, wait_until
 from tests.real.proxy import Cut, Proxy
 
 pytestmark = pytest.mark.real
@@ -305,8 +305,8 @@ def test_policy_cancel(service: Server, counted: Callable[[], dict[str, int]]) -
         time.sleep(0.3)  # the time in which it must not happen
         assert counted()["live"] == 1
         left_at = time.monotonic()
-    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=3)
-    assert time.monotonic() - left_at < 3
+    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=A_SECOND)
+    assert time.monotonic() - left_at < A_SECOND
     assert snapshot(address)["finish_reason"] == "cancelled"
 
 
@@ -371,8 +371,8 @@ def test_cancel(
         answer = httpx.request(method, address + suffix, **request_)
         assert answer.status_code == 200
         assert answer.json()["finish_reason"] == "cancelled"
-        wait_until(lambda: counted()["streams_aborted"] == 1, timeout=3)
-        assert time.monotonic() - began < 3
+        wait_until(lambda: counted()["streams_aborted"] == 1, timeout=A_SECOND)
+        assert time.monotonic() - began < A_SECOND
         transcripts = [future.result(30) for future in reading]
     for events in transcripts:
         check(events, dense=False)
@@ -392,7 +392,7 @@ def test_cancel_before_upstream_answered(service: Server, counted: Callable[[], 
     with ThreadPoolExecutor(1) as readers:
         reading = readers.submit(read, "GET", address)
         httpx.delete(address).raise_for_status()
-        wait_until(lambda: counted()["aborted_before_headers"] == 1, timeout=3)
+        wait_until(lambda: counted()["aborted_before_headers"] == 1, timeout=A_SECOND)
         events = reading.result(30)
     check(events)
     assert [event.event for event in events] == ["start", "done"]

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, ROOT, Server, launch, stats, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -96,7 +96,7 @@ def test_pipelining(start_simulator: Start, start_service: Start) -> None:
         wait_until(lambda: stats(simulator)["requests"] == 1)
         sock.sendall(post(body))
         assert answer_or_reset(sock) == b""
-    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=3)
+    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=A_SECOND)
 
 
 def answer_or_reset(sock: socket.socket) -> bytes:

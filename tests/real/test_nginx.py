@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, free_port, stats, wait_until
+from tests.real.processes import A_SECOND, Server, free_port, stats, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -71,7 +71,7 @@ def test_an_abort_reaches_upstream(nginx: Server, simulator: Server) -> None:
             if line.startswith(b"event: delta"):
                 break
         process.kill()
-    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=3)
+    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=A_SECOND)
 
 
 def test_a_killed_service_is_a_cut_not_an_end(nginx: Server, service: Server, tmp_path: Path) -> None:

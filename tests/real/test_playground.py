@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, Server, launch, stats, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -155,7 +155,7 @@ def test_stop_reaches_upstream(page: Page, simulator: Server, transport: str) ->
     ask(page, "hi", "never-ends", transport)
     wait_until(lambda: len(answer(page)) > 20)
     page.click("#stop")
-    wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1, timeout=3)
+    wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1, timeout=A_SECOND)
     assert ended(page) == snapshot(page)["content"]
     expect(page.locator("#ending")).to_have_text("Stopped.")
     assert snapshot(page)["finish_reason"] == "cancelled"

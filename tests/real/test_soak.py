@@ -21,7 +21,7 @@ import pytest
 from app.model import EventId
 from tests.real.clients.sse import Event, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import Server, stats, wait_until
+from tests.real.processes import A_SECOND, Server, stats, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -266,7 +266,7 @@ def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.Captu
     for name in ("lost", "duplicated"):
         soak.counts.setdefault(name, 0)
     summary = ", ".join(f"{soak.counts[name]} {name}" for name in sorted(soak.counts))
-    wait_until(lambda: stats(simulator)["live"] == 0, timeout=3)
+    wait_until(lambda: stats(simulator)["live"] == 0, timeout=A_SECOND)
     lines = logged(service)
     streams, readers = lines["stream.opened"], lines["subscriber.attached"]
     with capsys.disabled():

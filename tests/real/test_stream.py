@@ -16,7 +16,7 @@ import pytest
 
 from app.model import EventId
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, ROOT, Server, launch, stats, wait_until
 from tests.real.wire import CHAT, connect, request
 
 pytestmark = pytest.mark.real
@@ -253,7 +253,7 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
     with connect(service) as client:
         client.sendall(request(CHAT, body=b'{"prompt":"x","model":"slow-headers?seconds=60"}'))
         wait_until(lambda: stats(simulator)["requests"] == 1)
-    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=3)
+    wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1, timeout=A_SECOND)
     service.awaits(r"stream.finished.*cancelled|cancelled.*stream.finished")
 
 
@@ -265,8 +265,8 @@ def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start)
         chunks = answer.iter_bytes()
         while b"event: delta" not in next(chunks):
             pass
-    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=3)
-    wait_until(lambda: stats(simulator)["live"] == 0, timeout=3)
+    wait_until(lambda: stats(simulator)["streams_aborted"] == 1, timeout=A_SECOND)
+    wait_until(lambda: stats(simulator)["live"] == 0, timeout=A_SECOND)
 
 
 def test_full_house(start_service: Start) -> None:

@@ -140,7 +140,7 @@ async def test_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with Lists(silence) as upstream, asking(upstream.url) as found, asyncio.timeout(30):
+    async with Lists(silence) as upstream, asking(upstream.url) as found, asyncio.timeout(3):
         assert await found() == ()
 
 

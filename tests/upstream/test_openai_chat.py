@@ -248,7 +248,7 @@ async def test_a_stalled_error_keeps_its_status() -> None:
 
     async with Upstream(stalling) as upstream, chat(upstream.url) as source:
         with pytest.raises(RateLimited) as raised:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 await answer(source)
     assert raised.value.retry_after == 7
 

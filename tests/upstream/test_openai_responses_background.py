@@ -130,7 +130,7 @@ async def test_a_resumption_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None
     handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), silent, reply(b"{}")]
     async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
         with pytest.raises(Disconnected):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(5):
                 await answer(source)
         assert lines(upstream)[2] == b"POST /v1/responses/resp_1/cancel"
 
@@ -198,7 +198,7 @@ async def test_cancel_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) ->
     for unhelpful in (silent, hang_up, reply(b"{}", status=b"404 Gone")):
         handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), unhelpful]
         async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
-            async with asyncio.timeout(30), aclosing(source.stream(asked(), Trace())) as batches:
+            async with asyncio.timeout(2), aclosing(source.stream(asked(), Trace())) as batches:
                 while not await anext(batches):
                     pass
             assert len(upstream.requests) == 2

@@ -36,7 +36,7 @@ def asked(model: str, **fields: Any) -> dict[str, Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as *condition* holds; fail after ten seconds."""
+    """Return as soon as *condition* holds; fail if that takes too long."""
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)

@@ -459,12 +459,12 @@ $("samples").addEventListener("click", ({ target }) => {
   ask(prompt);
 });
 
-let scrolled = 0; // where the answer was scrolled to
 function follow(following) {
   $("scroller").dataset.following = following ? "yes" : "no";
   $("latest").hidden = following;
 }
 
+let scrolled = 0; // where the answer was scrolled to
 $("scroller").addEventListener("scroll", () => {
   const top = $("scroller").scrollTop;
   // Only who scrolls up stops following: this comes late, when the text may have grown since we scrolled to its end.
