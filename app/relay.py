@@ -30,10 +30,11 @@ from app.errors import (
     TimedOut,
     TotalTimeout,
 )
+from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall, Trace, Usage
 from app.journal import Writer
 from app.meter import Meter
-from app.model import TEXT, Content, Delta, Done, Failure, Logprobs, Start, StreamRequest, ToolCall, Trace, Usage
 from app.rechunk import Rechunker
+from app.request import StreamRequest
 from app.upstream import Opener
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
+
+from app.simulator import Simulator, serve
 
 # Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,3 +55,10 @@ def log(logs: LogCapture) -> FilteringBoundLogger:
         structlog.PrintLogger(), processors=[logs], wrapper_class=structlog.make_filtering_bound_logger(0)
     ).bind()
     return logger
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A simulator in this loop, at once and as fast as it can."""
+    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
+        yield running

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from app.model import Content, Done, StreamRequest, Trace
+from app.events import Content, Done, Trace
+from app.request import StreamRequest
 from app.upstream import Batches, Opener, first_content
 
 

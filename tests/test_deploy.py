@@ -19,11 +19,11 @@ from structlog.typing import FilteringBoundLogger
 
 import app.hub
 import app.journal.redis
-import app.server
+import app.serving.server
+import app.serving.workers
 import app.telemetry.otlp
-import app.workers
-from app.main import compose
-from app.settings import PREFIX, Settings, load
+from app.composition.service import compose
+from app.composition.settings import PREFIX, Settings, load
 from tests.real.processes import Process, free_port, log_file
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -38,7 +38,7 @@ POD = DEPLOYMENT["template"]["spec"]
 # What the manifest's head says to put into the Secret.
 SECRET = {name: value.strip("'\"") for name, value in re.findall(r"--from-literal=(\w+)=('.*?'|\".*?\"|\S+)", MANIFEST)}
 # Seconds that a process takes at most after its grace: for upstream's sockets, the last events, Redis and OTLP.
-LAST = app.hub._LET_GO + app.server._LAST_WORDS + app.journal.redis._LAST + app.telemetry.otlp._LAST_EXPORT
+LAST = app.hub.hub._LET_GO + app.serving.server._LAST_WORDS + app.journal.redis._LAST + app.telemetry.otlp._LAST_EXPORT
 
 
 def default(name: str) -> Any:
@@ -101,7 +101,7 @@ def test_image(pod: dict[str, str]) -> None:
 def test_the_unit_has_time_to_end() -> None:
     """systemd kills the service after a supervisor has killed its workers, and that after they should have ended."""
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE)
-    assert int(seconds) > default("shutdown_grace") + app.workers._ENDING > default("shutdown_grace") + LAST
+    assert int(seconds) > default("shutdown_grace") + app.serving.workers._ENDING > default("shutdown_grace") + LAST
 
 
 def test_compose() -> None:

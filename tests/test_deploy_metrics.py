@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.typing import FilteringBoundLogger
 
 from app import errors
-from app.main import compose
-from app.settings import load
-from app.telemetry.metrics import INSTRUMENTS
+from app.composition.service import compose
+from app.composition.settings import load
+from app.telemetry.instruments import INSTRUMENTS
 
 pytestmark = pytest.mark.anyio
 

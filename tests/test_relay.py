@@ -11,25 +11,12 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, StreamError, Truncated
+from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall, Trace, Usage
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
-from app.model import (
-    TERMINAL,
-    Content,
-    Delta,
-    Done,
-    Event,
-    Failure,
-    Reasoning,
-    Start,
-    StreamInfo,
-    StreamRequest,
-    ToolCall,
-    Trace,
-    Usage,
-)
 from app.rechunk import create
 from app.relay import Limits, Relay
+from app.request import StreamInfo, StreamRequest
 from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app import __version__
-from app.check import run_check
 from app.cli.ask import ask
+from app.cli.check import run_check
 from app.cli.process import complain, listen, say
 from app.cli.serve import serve
 from app.cli.simulate import simulate
-from app.edge import api_keys
-from app.model import UNLIMITED
-from app.settings import CLIENT_KEY, PREFIX, SettingsError, environment, load
+from app.composition.settings import CLIENT_KEY, PREFIX, SettingsError, environment, load
+from app.edge.access import api_keys
+from app.request import UNLIMITED
 
 __all__ = ["listen", "main"]
 

@@ -11,7 +11,7 @@ import httpx
 import httpx_sse
 
 from app.cli.process import complain
-from app.settings import CLIENT_KEY
+from app.composition.settings import CLIENT_KEY
 
 
 def ask(arguments: argparse.Namespace) -> int:

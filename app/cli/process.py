@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from app.settings import SettingsError
+from app.composition.settings import SettingsError
 
 
 def allow_many_sockets() -> int:

@@ -17,11 +17,11 @@ from structlog.typing import FilteringBoundLogger
 
 from app import __version__
 from app.cli.process import allow_many_sockets, listen, run, say, url
-from app.main import compose
-from app.server import Server
-from app.settings import PREFIX, Settings, SettingsError, load
+from app.composition.service import compose
+from app.composition.settings import PREFIX, Settings, SettingsError, load
+from app.serving.server import Server
+from app.serving.workers import Supervisor, Workers
 from app.telemetry import configure
-from app.workers import Supervisor, Workers
 
 # Where the package lies: the working directory, if it is run from its source.
 _HOME = Path(__file__).parent.parent.parent

@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import signal
 
+from app import simulator
 from app.cli.process import allow_many_sockets, run, say, url
-from app.settings import SettingsError
-from app.upstream import simulator
+from app.composition.settings import SettingsError
 
 
 def simulate(arguments: argparse.Namespace) -> int:

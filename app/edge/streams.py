@@ -13,13 +13,14 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.edge.requests import Defaults, parse_json, read_body
-from app.edge.response import StreamResponse, unless_gone
-from app.edge.tickets import Tickets
+from app.edge.access.tickets import Tickets
+from app.edge.bodies import Defaults, parse_json, read_body
+from app.edge.event_stream import StreamResponse, unless_gone
 from app.errors import BadRequest, Draining
+from app.events import TERMINAL, Batch, Event
 from app.hub import Hub, Key, Subscription
 from app.journal import Log
-from app.model import TERMINAL, Batch, Event, Principal, StreamRequest
+from app.request import Principal, StreamRequest
 from app.wire import Encoder
 
 MakeEncoder = Callable[[Subscription], Encoder]

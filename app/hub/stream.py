@@ -10,9 +10,10 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from app.events import Done, Failure, Usage
 from app.meter import Meter
-from app.model import Done, Failure, Principal, StreamRequest, Usage
 from app.relay import Relay
+from app.request import Principal, StreamRequest
 
 _CANCELLED = Done("cancelled")
 _MOST_TOKENS = 1 << 31

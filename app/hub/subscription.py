@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Protocol
 
+from app.events import Batch
 from app.hub.stream import Stream
 from app.journal import Log
-from app.model import Batch, Principal
+from app.request import Principal
 
 
 class Readers(Protocol):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
-from app.model import Batch, Event, StreamInfo
+from app.events import Batch, Event
+from app.request import StreamInfo
 
 # Takes what was appended, within `append`; may neither raise nor follow or unfollow.
 Sink = Callable[[Batch], None]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from app.errors import KeyReused, Overloaded, StreamTooLarge, UnknownStream
 from app.journal.memory_log import MemoryLog
-from app.model import StreamInfo
+from app.request import StreamInfo
 
 # What has to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024

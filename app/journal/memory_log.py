@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from app.events import TERMINAL, Batch, Delta, Event, make_batch
 from app.journal import Sink
 from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
-from app.model import TERMINAL, Batch, Delta, Event, StreamInfo, make_batch
+from app.request import StreamInfo
 
 if TYPE_CHECKING:
     from app.journal.memory import MemoryJournal

@@ -16,7 +16,7 @@ from typing import cast
 
 import orjson
 
-from app.model import TEXT, Delta, Event, Logprobs, Text
+from app.events import TEXT, Delta, Event, Logprobs, Text
 
 PAGE = 64
 """How many records a page has."""

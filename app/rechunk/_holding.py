@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from app.model import TEXT, Event, Logprobs, Text
+from app.events import TEXT, Event, Logprobs, Text
 from app.rechunk._clusters import after, floor
 from app.rechunk._rechunker import Rechunker, merge
 

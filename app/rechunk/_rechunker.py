@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import cast
 
-from app.model import TEXT, Event, Text
+from app.events import TEXT, Event, Text
 
 
 class Rechunker:

@@ -16,11 +16,12 @@ from uuid import uuid4
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
+from app.events import Done, Failure
 from app.hub import Stream
 from app.hub.stream import tokens
 from app.meter import Meter
-from app.model import Done, Failure, StreamRequest
-from app.telemetry.metrics import Reading
+from app.request import StreamRequest
+from app.telemetry.instruments import Reading
 from app.telemetry.otlp_log import hush
 
 try:

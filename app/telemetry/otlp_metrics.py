@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from app import __version__
 from app.meter import Histogram
-from app.telemetry.metrics import Instrument, Labels, Reading, Value
+from app.telemetry.instruments import Instrument, Labels, Reading, Value
 
 Attributes = dict[str, str | bool | int | float | Sequence[str]]
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from app.meter import Histogram
-from app.telemetry.metrics import Reading
+from app.telemetry.instruments import Reading
 
 _OPENMETRICS = "application/openmetrics-text"
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from app.errors import Empty
-from app.model import Content, Done, StreamRequest, Trace
+from app.events import Content, Done, Trace
+from app.request import StreamRequest
 
 Batches = AsyncGenerator[Sequence[Content | Done], float | None]
 """What a network read brought, each time. What is sent in is for how many seconds not to read before the next one."""

@@ -16,10 +16,13 @@ import httpx
 import orjson
 
 from app.errors import UpstreamError
-from app.model import StreamRequest, Trace
-from app.upstream import Batches, envelope, transport
-from app.upstream.body import BodyReader
-from app.upstream.transport import Read
+from app.events import Trace
+from app.request import StreamRequest
+from app.upstream import Batches
+from app.upstream.http import client as transport
+from app.upstream.http.client import Read
+from app.upstream.reading import errors as envelope
+from app.upstream.reading.answer import BodyReader
 
 # How long to wait, in seconds, for what may follow a finish reason: usage, late content, [DONE] (C19, section 5).
 _AFTER_FINISH = 3.0

@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from app.errors import UpstreamError
-from app.upstream import transport
+from app.upstream.http import client as transport
 
 # Seconds. One that did not answer is asked again sooner, though not by everybody who wants to know.
 _KEPT, _KEPT_WITHOUT = 60.0, 5.0

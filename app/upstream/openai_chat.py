@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 
 from app.errors import Rejected
-from app.model import StreamRequest, Trace
-from app.upstream import Batches, transport
+from app.events import Trace
+from app.request import StreamRequest
+from app.upstream import Batches
 from app.upstream.endpoint import OWN_HEADERS, Endpoint, encoded, refusal, relay
-from app.upstream.reader import ChatReader
-from app.upstream.transport import Read
+from app.upstream.http import client as transport
+from app.upstream.http.client import Read
+from app.upstream.reading.chat import ChatReader
 
 __all__ = ["OWN_FIELDS", "OWN_HEADERS", "OpenAIChat"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import stamina
 
 from app.errors import ConnectTimeout, Empty, RateLimited, Unreachable, UpstreamError
-from app.model import Content, Done, StreamRequest, Trace
+from app.events import Content, Done, Trace
+from app.request import StreamRequest
 from app.upstream import Batches, Source, first_content
 
 

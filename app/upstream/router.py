@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from app.errors import FirstTokenTimeout, ModelNotAllowed, Rejected, UpstreamError
-from app.model import Content, Done, StreamRequest, Trace
+from app.events import Content, Done, Trace
+from app.request import StreamRequest
 from app.upstream import Batches, Source, first_content
 from app.upstream.retry import Policy, Retrying
 

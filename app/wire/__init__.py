@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-from app.model import Batch
+from app.events import Batch
 
 
 class Encoder(Protocol):

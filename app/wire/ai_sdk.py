@@ -22,7 +22,7 @@ from typing import Any, ClassVar, assert_never
 import orjson
 
 from app.errors import Draining
-from app.model import (
+from app.events import (
     TEXT,
     Batch,
     Delta,
@@ -37,8 +37,8 @@ from app.model import (
     ToolCall,
     Usage,
 )
-from app.wire._json import dumps, usage_object
-from app.wire._lagging import joined
+from app.wire.json import dumps, usage_object
+from app.wire.merging import joined
 
 _DONE = b"data: [DONE]\n\n"
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, assert_never
 
 from app.errors import Cancelled, Draining
-from app.model import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
-from app.wire._json import dumps, error_object, text, usage_object
-from app.wire._lagging import joined
+from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
+from app.wire.json import dumps, error_object, text, usage_object
+from app.wire.merging import joined
 
 _FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}  # all others are "stop"
 

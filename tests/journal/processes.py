@@ -15,12 +15,15 @@ from redis import Redis
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import StreamError
+from app.events import Delta, Done, Event, Failure
 from app.journal import Journal, Log
 from app.journal import redis as journals
 from app.journal.memory import Bounds
-from app.journal.redis import RedisJournal, commit, keys, link, peers
+from app.journal.redis import RedisJournal, keys, peers
+from app.journal.redis import committer as commit
+from app.journal.redis import connection as link
 from app.journal.redis.writer import RedisWriter
-from app.model import Delta, Done, Event, Failure, StreamInfo
+from app.request import StreamInfo
 
 INFO = StreamInfo("none", "ann", 3)
 ROOMY = Bounds(stream=1 << 20, total=1 << 28, ended=100, seconds=60)

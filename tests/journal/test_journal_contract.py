@@ -8,10 +8,11 @@ from contextlib import aclosing
 import pytest
 
 from app.errors import KeyReused, StreamTooLarge, UnknownStream
+from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
 from app.journal import Journal
 from app.journal.memory import MemoryJournal
 from app.journal.redis import RedisJournal
-from app.model import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, StreamInfo, ToolCall, Usage
+from app.request import StreamInfo
 from tests.journal.processes import DONE, INFO, opened, read
 
 pytestmark = pytest.mark.anyio

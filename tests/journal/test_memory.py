@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
+from app.events import Batch, Delta, Done, Event, Failure, Logprobs
 from app.journal.memory import Bounds, MemoryJournal
-from app.model import Batch, Delta, Done, Event, Failure, Logprobs, StreamInfo
+from app.request import StreamInfo
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.events import Delta, Done, Event, Reasoning, Refusal, Start, Text, ToolCall
 from app.journal.memory import Bounds, MemoryJournal
 from app.journal.memory_log import MemoryLog
 from app.journal.page import PAGE, Page, keep, pack
-from app.model import Delta, Done, Event, Reasoning, Refusal, Start, StreamInfo, Text, ToolCall
+from app.request import StreamInfo
 
 pytestmark = pytest.mark.anyio
 

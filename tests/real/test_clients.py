@@ -19,7 +19,7 @@ import httpx
 import httpx_sse
 import pytest
 
-from app.model import EventId
+from app.events import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
 from tests.real.node import install

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.model import EventId
+from app.events import EventId
 from app.rechunk import lag
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.processes import Server, launch, stats

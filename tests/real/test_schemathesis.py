@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.edge.api_keys import digest
+from app.edge.access.api_keys import digest
 from tests.real.conftest import Start
 
 pytestmark = pytest.mark.real

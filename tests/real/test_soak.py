@@ -18,7 +18,7 @@ import aiohttp
 import httpx
 import pytest
 
-from app.model import EventId
+from app.events import EventId
 from tests.real.clients.sse import Event, parse, text
 from tests.real.conftest import Start
 from tests.real.processes import A_SECOND, Server, stats, wait_until

@@ -14,7 +14,7 @@ import httpx
 import httpx_sse
 import pytest
 
-from app.model import EventId
+from app.events import EventId
 from tests.real.conftest import Start
 from tests.real.processes import A_SECOND, ROOT, Server, launch, stats, wait_until
 from tests.real.wire import CHAT, connect, request

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.cli import listen, main
-from app.settings import SettingsError
+from app.composition.settings import SettingsError
 from tests.real.conftest import Start
 from tests.real.processes import Server, free_port, wait_until
 from tests.real.redis import RedisServer

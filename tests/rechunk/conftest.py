@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.model import Delta, ToolCall
+from app.events import Delta, ToolCall
 from app.rechunk import create
 
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from app.upstream.exchange import Exchange
-from app.upstream.http1 import Http1Transport
+from app.upstream.http.exchange import Exchange
+from app.upstream.http.pool import Http1Transport
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 
 from app.errors import Disconnected, IdleTimeout, UpstreamError
-from app.model import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall, Usage
-from app.upstream.body import BodyReader
-from app.upstream.reader import ChatReader
-from tests.upstream.quirks_bytes import Case, merged
+from app.events import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall, Usage
+from app.upstream.reading.answer import BodyReader
+from app.upstream.reading.chat import ChatReader
+from tests.upstream.reading.quirks_bytes import Case, merged
 
 MAX_EVENT = 32 * 1024
 

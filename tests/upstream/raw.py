@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from app.model import Content, Done, StreamRequest, Trace
+from app.events import Content, Done, Trace
+from app.request import StreamRequest
 from app.upstream import Source
 from app.upstream.retry import Retrying
 from tests.script import played

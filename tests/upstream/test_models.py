@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.upstream import models, simulator
+from app import simulator
+from app.upstream import models
+from app.upstream.http.client import create_client
 from app.upstream.models import Listing, Models
-from app.upstream.transport import create_client
 from tests.upstream.raw import Handler, hang_up, reply
 from tests.wire import strict
 

@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from app import __version__
+from app import __version__, simulator
 from app.errors import (
     ConnectTimeout,
     Disconnected,
@@ -22,11 +22,11 @@ from app.errors import (
     Unreachable,
     UpstreamError,
 )
-from app.model import Delta, Done, Trace
-from app.upstream import Source, simulator
+from app.events import Delta, Done, Trace
+from app.upstream import Source
+from app.upstream.http.client import create_client
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.retry import Policy, Retrying
-from app.upstream.transport import create_client
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, hang_up, reply
 
 pytestmark = pytest.mark.anyio

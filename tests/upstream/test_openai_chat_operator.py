@@ -13,10 +13,11 @@ import orjson
 import pytest
 
 from app.errors import Disconnected, UpstreamError
-from app.model import StreamRequest, Trace
+from app.events import Trace
+from app.request import StreamRequest
+from app.upstream.http.client import create_client
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.retry import Policy, Retrying
-from app.upstream.transport import create_client
 from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, answer, asked, hang_up, reply
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,8 @@ from app.errors import (
     Unreachable,
     UpstreamError,
 )
-from app.model import Content, Delta, Done, StreamRequest, Trace, Usage
+from app.events import Content, Delta, Done, Trace, Usage
+from app.request import StreamRequest
 from app.upstream import Batches
 from app.upstream.retry import Policy
 from app.upstream.router import Router, Target

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import Disconnected
-from app.model import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
 from app.wire.openai import ChunkEncoder, completion, failure_of
 from tests.wire import strict
 

@@ -24,16 +24,17 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown
+from app.events import Failure
 from app.journal.memory import Bounds, MemoryJournal
 from app.journal.memory_log import MemoryLog
 from app.journal.redis.cluster import create_clients
-from app.journal.redis.commit import Committer
-from app.journal.redis.copies import Copies, Copy, header_of
-from app.journal.redis.link import Link, Wire
+from app.journal.redis.committer import Committer
+from app.journal.redis.connection import Link, Wire
 from app.journal.redis.peers import Owner, Peers
+from app.journal.redis.replicas import Copies, Copy, header_of
 from app.journal.redis.shared import Shared
 from app.journal.redis.writer import RedisWriter
-from app.model import Failure, StreamInfo
+from app.request import StreamInfo
 
 # Seconds for one trip to Redis, and for a connection.
 _TRIP, _CONNECT = 5.0, 2.0

@@ -19,7 +19,7 @@ from redis.asyncio.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError, TryAgainError
 
-from app.journal.redis.trip import Command, exchange
+from app.journal.redis.pipeline import Command, exchange
 
 # How urls of a cluster begin, with what they are for a single node.
 SCHEMES = {"redis+cluster://": "redis://", "rediss+cluster://": "rediss://"}

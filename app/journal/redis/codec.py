@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
+from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
 from app.journal.redis import keys
-from app.model import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
 
 _TAGS: dict[type, str] = {
     Start: "s",

@@ -27,9 +27,9 @@ from app.errors import StreamError
 from app.journal.redis import keys
 from app.journal.redis.cluster import Cluster
 from app.journal.redis.codec import split
-from app.journal.redis.commit import Committer
-from app.journal.redis.copies import Copies, Copy
-from app.journal.redis.link import Command, Link
+from app.journal.redis.committer import Committer
+from app.journal.redis.connection import Command, Link
+from app.journal.redis.replicas import Copies, Copy
 from app.journal.redis.shared import Shared
 
 # Seconds between two beats, and for which a lease is good. A process counts as gone when its lease was not there twice

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from app.errors import JournalDown, KeyReused
 from app.journal.redis import keys
-from app.journal.redis.link import Command, Link
+from app.journal.redis.connection import Command, Link
 from app.journal.redis.writer import Claim
 
 # Seconds that a live stream counts for without being renewed: those of a process that died are given back after that.

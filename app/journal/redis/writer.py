@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from app.events import TERMINAL, Event, Failure
 from app.journal.memory_log import MemoryLog
 from app.journal.redis import keys
-from app.model import TERMINAL, Event, Failure
 
 # Records of one stream that may wait before its upstream has to.
 _BEHIND = 1024

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from app.model import EventId
+from app.events import EventId
 
 # The wire form, to the byte: comments only between blocks, and in each block a name, one line of data and an id.
 _BLOCK = re.compile(r"(?::\n)*(?:retry: (\d+)\n)?event: ([a-z_]+)\ndata: (.+)\nid: ([\w-]+)", re.ASCII)

@@ -1,0 +1,189 @@
+"""`chat-sse check`: reads the configuration as the service would, says what it means, and asks for a token of each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+
+from app.composition.access import allowance, create_access, is_loopback
+from app.composition.config import Config, Hop, Upstream, choose_model, create_config, create_policy
+from app.composition.settings import PREFIX, Settings, SettingsError
+from app.composition.sources import client_for, create_source
+from app.edge.access.models import Rule
+from app.errors import FirstTokenTimeout, Rejected, UpstreamError
+from app.events import Trace
+from app.request import Allowance, StreamRequest
+
+_PROMPT = ({"role": "user", "content": "Say hi."},)
+_BOUND = 30.0
+
+
+def run_check(settings: Settings, environ: Mapping[str, str], file: Path | None = None, *, ask: bool = False) -> int:
+    """Check *file*, or what the settings say; with *ask*, ask every upstream. Return the exit status: 0 or 1."""
+    if file is not None:
+        settings = settings.model_copy(update={"config": file})
+    try:
+        config = create_config(settings, environ)
+        policy = create_policy(config, settings)
+        default = choose_model(config, settings, policy)
+        access = create_access(settings, config.keys, structlog.get_logger())
+    except SettingsError as error:
+        print(f"chat-sse: {error}", file=sys.stderr)
+        return 1
+    print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
+    if settings.config is None and settings.simulated:
+        print("upstream: the built-in simulator")
+        return 0
+    for line in describe(config, settings, default):
+        print(line)
+    for warning in warnings(config, settings):
+        print(f"warning: {warning}")
+    if not ask:
+        return 0
+    return asyncio.run(_ask_all(config, settings, default))
+
+
+def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
+    """Yield a line for each upstream, model and key: names and limits, nothing secret."""
+    for upstream in config.upstreams:
+        facts = [upstream.base_url, _key(upstream)]
+        facts.append(f"models: {', '.join(upstream.models) or 'any'}")
+        if upstream.headers:
+            facts.append(f"headers: {', '.join(upstream.headers)}")
+        if upstream.extra_body:
+            facts.append(f"extra body: {', '.join(upstream.extra_body)}")
+        if upstream.first_token_timeout:
+            facts.append(f"first content within {upstream.first_token_timeout:g} s")
+        yield f"upstream {upstream.name}: {'; '.join(facts)}"
+    caps = Rule(settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
+    rules = {model.name: model.rule(caps) for model in config.models}
+    routes = config.routes
+    for name in settings.models or config.offered:
+        route = ", then ".join(f"{hop.upstream}/{hop.model or name}" for hop in routes.get(name, config.rest))
+        facts = [route, *_limits(rules.get(name, caps))]
+        yield f"model {name}{' (default)' if name == default else ''}: {'; '.join(facts)}"
+    if config.rest and not settings.models:
+        route = ", then ".join(hop.upstream for hop in config.rest)
+        yield f"any other model: {'; '.join([route, *_limits(caps)])}"
+    for key in config.keys:
+        yield f"key {key.name}: {_quota(key.allowance(allowance(settings)))}"
+
+
+def warnings(config: Config, settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each thing that may well be a mistake."""
+    used = {hop.upstream for route in (*config.routes.values(), config.rest) for hop in route}
+    patience = settings.first_token_timeout
+    for upstream in config.upstreams:
+        url = urlsplit(upstream.base_url)
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
+            yield f"upstream {upstream.name}: plain http to another host shows keys and prompts to the network."
+        if upstream.name not in used:
+            yield f"upstream {upstream.name}: no model's route leads to it."
+        if 0 < patience <= upstream.first_token_timeout:
+            yield (
+                f"upstream {upstream.name}: its first_token_timeout is not below {PREFIX}FIRST_TOKEN_TIMEOUT, "
+                f"which ends the stream after {patience:g} s before another upstream is asked."
+            )
+    for model in config.models:
+        for field in ("max_tokens", "max_completion_tokens"):
+            if 0 < (model.max_output_tokens or 0) < model.pinned.get(field, 0):
+                yield f"model {model.name}: its pinned {field} is above its max_output_tokens, and holds."
+
+
+def _key(upstream: Upstream) -> str:
+    if upstream.key_env:
+        return f"key from {upstream.key_env}"
+    if "authorization" in {name.lower() for name in upstream.headers}:
+        return "key in the file"
+    return "no key" if upstream.key is None else "key from OPENAI_API_KEY"
+
+
+def _limits(rule: Rule) -> Iterator[str]:
+    if rule.max_output_tokens:
+        yield f"at most {rule.max_output_tokens} output tokens"
+    if rule.max_messages:
+        yield f"at most {rule.max_messages} messages"
+    if rule.max_prompt_chars:
+        yield f"at most {rule.max_prompt_chars} characters of prompt"
+    if rule.pinned:
+        yield f"pinned: {', '.join(rule.pinned)}"
+    if rule.system:
+        yield "a system message of its own"
+
+
+def _quota(allowed: Allowance) -> str:
+    units = {
+        "requests a minute": allowed.requests,
+        "live streams": allowed.streams,
+        "readers": allowed.readers,
+        "output tokens a day": allowed.tokens,
+    }
+    return ", ".join(f"{number or 'any number of'} {unit}" for unit, number in units.items())
+
+
+# --- asking
+
+
+class _Question(NamedTuple):
+    """What one upstream is asked: *field* is the parameter in which it is told to say one token only."""
+
+    upstream: Upstream
+    model: str
+    field: str
+
+
+async def _ask_all(config: Config, settings: Settings, default: str) -> int:
+    questions = [_question(upstream, config, default) for upstream in config.upstreams]
+    answers = await asyncio.gather(*(_answer(question, settings) for question in questions))
+    for question, (_, said) in zip(questions, answers, strict=True):
+        print(f"{question.upstream.name}/{question.model}: {said}")
+    return 0 if all(good for good, _ in answers) else 1
+
+
+def _question(upstream: Upstream, config: Config, default: str) -> _Question:
+    """Ask for what clients would get there: the first model whose route leads to it, else the first that it has."""
+    for model in config.models:
+        for hop in model.route:
+            if hop.upstream == upstream.name:
+                return _Question(upstream, _model_of(hop, model.name), model.output_tokens_field)
+    return _Question(upstream, next(iter(upstream.models), default), Rule().output_tokens_field)
+
+
+def _model_of(hop: Hop, name: str) -> str:
+    return name if hop.model is None else hop.model
+
+
+async def _answer(question: _Question, settings: Settings) -> tuple[bool, str]:
+    """Return whether *question* was answered, and what to say of it."""
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(_BOUND):
+            try:
+                await _ask(question, settings, {question.field: 1})
+            except Rejected:
+                # A token is too little for some that reason, and some know the field by its other name. What there is
+                # to pay stays small: nothing is read after the first content.
+                await _ask(question, settings, {})
+    except TimeoutError:
+        return False, f"{FirstTokenTimeout.code}: no answer within {_BOUND:g} s"
+    except UpstreamError as error:
+        return False, f"{error.code}: {error.text}"
+    return True, f"ok {(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+async def _ask(question: _Question, settings: Settings, parameters: Mapping[str, int]) -> None:
+    """Ask, and stop at the first content, or at an end without any. Raises UpstreamError."""
+    async with client_for(question.upstream, settings) as client:
+        source = create_source(question.upstream, client, settings)
+        async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Trace())) as batches:
+            async for batch in batches:
+                if batch:
+                    return

@@ -1,0 +1,1 @@
+"""Settings, and the service that is composed from them."""

@@ -1,0 +1,258 @@
+"""The composition root: settings → upstreams, journal, hub → the ASGI application."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limits.aio.storage import Storage
+from limits.storage import storage_from_string
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp
+from structlog.typing import FilteringBoundLogger
+
+from app import simulator
+from app.composition.access import Access, create_access
+from app.composition.config import Config, choose_model, create_config, create_policy
+from app.composition.settings import PREFIX, Settings, SettingsError, environment
+from app.composition.sources import create_asking
+from app.edge.access.gate import Gate
+from app.edge.access.models import Policy
+from app.edge.access.quota import MemoryCounts, Quota
+from app.edge.bodies import Defaults
+from app.edge.context import Guard
+from app.edge.dialects.ai_sdk import AiSdk
+from app.edge.dialects.ai_sdk import encoder as ui_messages
+from app.edge.dialects.native import Chat
+from app.edge.dialects.openai import OpenAI, chunks
+from app.edge.error_responses import crashed, failed, unrouted
+from app.edge.health import Health
+from app.edge.metrics import Metrics
+from app.edge.openapi.document import openapi
+from app.edge.static import page
+from app.edge.streams import Options, Streams
+from app.errors import StreamError
+from app.hub import Capacity, Hub, Observer, parse_policy
+from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
+from app.relay import Limits
+from app.telemetry.instruments import Ceilings, Readings
+from app.telemetry.loop_delay import sampling
+from app.telemetry.prometheus import Exposition
+
+if TYPE_CHECKING:
+    from app.journal.redis import RedisJournal
+    from app.telemetry.otlp import Exporter
+
+# What a page of an allowed origin may send, and what it may see.
+_REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent"),
+    *("X-Chunk", "X-On-Disconnect"),
+    # What OpenAI's SDK sends of itself, from a browser as well.
+    *("OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method", "X-Stainless-Lang"),
+    *("X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime"),
+    *("X-Stainless-Runtime-Version", "X-Stainless-Timeout"),
+)
+_ANSWER_HEADERS = (
+    "Content-Location",
+    "Location",
+    "RateLimit-Limit",
+    "RateLimit-Policy",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+    "X-Request-Id",
+    "X-Should-Retry",
+    "X-Stream-Id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A composed service. *upstream* says whom it asks."""
+
+    app: ASGIApp
+    hub: Hub
+    upstream: str
+
+
+@asynccontextmanager
+async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
+    """Build a service in the running loop; what it holds open is closed on the way out. Raises SettingsError."""
+    async with AsyncExitStack() as held:
+        config = await _config(settings, held)
+        access = create_access(settings, config.keys, log)
+        policy = create_policy(config, settings)
+        model = choose_model(config, settings, policy)
+        meter = Meter({model, *config.offered, *settings.models}, [upstream.name for upstream in config.upstreams])
+        held.enter_context(sampling(meter.loop_lag))
+        journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
+        capacity = Capacity(settings.max_streams, settings.max_readers)
+        quota = Quota(_counts(settings, held), settings.total_requests_per_minute, log)
+        observers: list[Observer] = [quota]
+        exporter = await _exporter(settings, meter, log, held)
+        if exporter is not None:
+            observers.append(exporter)
+        asking = await create_asking(settings, config, held)
+        hub = Hub(journal, asking.router, _limits(settings), capacity, meter, log, observers)
+        await held.enter_async_context(journal.serving(hub))
+        held.push_async_callback(hub.drain, 0)
+        ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
+        token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+        readings = Readings(meter, hub, journal, ceilings)
+        if exporter is not None:
+            exporter.measure(readings)
+        metrics = Metrics(Exposition(readings), token, open=access.open)
+        streams = Streams(hub, _options(settings, model, policy, access))
+        names = dict.fromkeys((model, *(settings.models or config.offered)))
+        openai = OpenAI(streams, tuple(names), asking.models)
+        app, public = _application(settings, streams, openai, hub, metrics, access)
+        yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(config))
+
+
+async def _config(settings: Settings, held: AsyncExitStack) -> Config:
+    """Return whom to ask; without anybody named, the simulator, which is started for that."""
+    if not settings.simulated:
+        return create_config(settings, environment())
+    simulated = await held.enter_async_context(await simulator.serve())
+    return create_config(settings, environment(), simulated.url)
+
+
+def _upstreams(config: Config) -> str:
+    if config.file:
+        return f"{', '.join(upstream.name for upstream in config.upstreams)} ({config.file})"
+    return config.upstreams[0].base_url
+
+
+def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
+    """Return where requests and tokens are counted: where the streams are kept."""
+    if settings.journal == "memory":
+        return MemoryCounts()
+    # For limits, TLS to a cluster is no scheme but an option.
+    url = settings.journal.replace("unix://", "redis+unix://").replace("rediss+cluster://", "redis+cluster://")
+    options: dict[str, Any] = {"ssl": True} if settings.journal.startswith("rediss+cluster://") else {}
+    storage: Any = storage_from_string(
+        f"async+{url}", implementation="redispy", socket_timeout=1, key_prefix="chat-sse:limits", **options
+    )
+    held.push_async_callback(storage.bridge.storage.aclose)
+    assert isinstance(storage, Storage)  # noqa: S101 - of an async url
+    return storage
+
+
+def _journal(
+    settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
+) -> MemoryJournal | RedisJournal:
+    bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
+    if settings.journal == "memory":
+        return MemoryJournal(bounds, on_evict)
+    try:
+        from app.journal.redis import RedisJournal
+    except ModuleNotFoundError:
+        raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
+    return RedisJournal(settings.journal, bounds, settings.journal_timeout, log)
+
+
+async def _exporter(
+    settings: Settings, meter: Meter, log: FilteringBoundLogger, held: AsyncExitStack
+) -> Exporter | None:
+    """Return what exports over OTLP, if that is on; imported only then, because its packages are an extra."""
+    if not settings.otlp:
+        return None
+    # OpenTelemetry looks at the process's own environment, and not into `.env`.
+    os.environ.update({name: value for name, value in environment().items() if name.startswith("OTEL_")})
+    try:
+        from app.telemetry.otlp import exporting
+    except ModuleNotFoundError as error:
+        raise SettingsError(str(error)) from None
+    return await held.enter_async_context(exporting(meter, log))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        commit=settings.commit_after,
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+        progress=settings.progress_timeout,
+        total=settings.total_timeout,
+    )
+
+
+def _options(settings: Settings, model: str, policy: Policy, access: Access) -> Options:
+    defaults = Defaults(
+        model=model,
+        chunk=settings.chunk,
+        grace=parse_policy(settings.on_disconnect),
+        max_grace=parse_policy(settings.on_disconnect_max),
+        extra=None if "*" in settings.extra_parameters else frozenset(settings.extra_parameters),
+    )
+    return Options(
+        defaults,
+        admit=policy.admit,
+        tickets=access.tickets,
+        hold=settings.commit_after,
+        max_body=settings.max_body,
+        body_seconds=settings.body_timeout,
+        keep_alive=settings.keep_alive,
+        reconnect_ms=settings.reconnect_ms,
+    )
+
+
+def _application(
+    settings: Settings, streams: Streams, openai: OpenAI, hub: Hub, metrics: Metrics, access: Access
+) -> tuple[Starlette, list[str]]:
+    """Return the endpoints, and the paths of those that ask for no credentials, or see to that themselves."""
+    health = Health(hub)
+    chat = Chat(streams, {"openai": chunks, "ai-sdk": ui_messages})
+    ai_sdk = AiSdk(streams)
+    playground = ("index.html", "playground.js", "playground.css") if settings.playground else ()
+    public = [
+        Route("/healthz", health.live),
+        Route("/readyz", health.ready),
+        Route("/metrics", metrics.scrape),
+        Route("/openapi.json", openapi(not access.open, settings.playground)),
+        Route("/client.js", page("client.js")),
+        *(Route("/" if name == "index.html" else f"/{name}", page(name)) for name in playground),
+    ]
+    app = Starlette(
+        routes=[
+            Route("/v1/chat", chat.open, methods=["POST"]),
+            Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
+            Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
+            Route("/v1/chat/completions", openai.completions, methods=["POST"]),
+            Route("/v1/models", openai.models),
+            Route("/v1/models/{model:path}", openai.model),
+            Route("/v1/ai-sdk/chat", ai_sdk.open, methods=["POST"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/stream", ai_sdk.stream, methods=["GET", "DELETE"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/cancel", ai_sdk.cancel, methods=["POST"]),
+            *public,
+        ],
+        exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
+    )
+    app.router.redirect_slashes = False  # a redirect would be an answer outside the contract
+    return app, [route.path for route in public]
+
+
+def _guarded(
+    app: ASGIApp,
+    settings: Settings,
+    access: Access,
+    quota: Quota,
+    public: Sequence[str],
+    meter: Meter,
+    log: FilteringBoundLogger,
+) -> ASGIApp:
+    """Return *app* behind the gate, behind CORS, so that refusals carry its headers, behind the guard."""
+    cross_origin = CORSMiddleware(
+        Gate(app, access.credentials, quota, public),
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=_REQUEST_HEADERS,
+        expose_headers=_ANSWER_HEADERS,
+    )
+    return Guard(cross_origin, access.visitors, meter, log)

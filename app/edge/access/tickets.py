@@ -1,0 +1,55 @@
+"""Signed tickets: a url that opens one stream to who cannot send credentials, such as a native EventSource.
+
+A ticket says when it was issued and on whose account requests with it are, and is signed together with the stream's id;
+it is good for reading and stopping that stream, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from itsdangerous import BadSignature, TimestampSigner
+
+from app.errors import Unauthenticated
+from app.request import Allowance, Principal
+
+# The account and its requests a minute; a time of at most 64 bits and a SHA-256. The signer itself would skip
+# characters that are not base64.
+_TICKET = re.compile(r"([0-9a-f]{16})\.([0-9]{1,16})\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", re.ASCII)
+# How many seconds the clocks of two processes that share a secret may be apart.
+_SKEW = 10
+
+
+class Tickets:
+    """Issues tickets that are good for *seconds*, and checks them. Whoever knows *secret* can make them."""
+
+    def __init__(self, secret: str, seconds: float) -> None:
+        self._signer = TimestampSigner(
+            secret, salt="chat-sse stream ticket", key_derivation="hmac", digest_method=hashlib.sha256
+        )
+        self._seconds = seconds
+
+    def issue(self, stream_id: str, principal: Principal) -> str:
+        """Return a ticket of *principal*'s for one stream, in characters that need no escaping in a url."""
+        account = f"{principal.counted_as()}.{principal.allowance.requests}"
+        return self._signer.sign(f"{stream_id}.{account}").decode().removeprefix(f"{stream_id}.")
+
+    def check(self, ticket: str, stream_id: str) -> Principal:
+        """Return who may do nothing but read and stop this stream.
+
+        Raises Unauthenticated unless *ticket* was issued for it, and not too long ago.
+        """
+        wrong = Unauthenticated("The ticket in this url is not one for this stream.")
+        match = _TICKET.fullmatch(ticket)
+        if match is None:
+            raise wrong
+        try:
+            _, issued = self._signer.unsign(f"{stream_id}.{ticket}", return_timestamp=True)
+        except BadSignature:
+            raise wrong from None
+        # Not by the signer's own max_age: to that, a ticket from a process whose clock is ahead has expired.
+        age = self._signer.get_timestamp() - issued.timestamp()
+        if not -_SKEW <= age <= self._seconds:
+            raise Unauthenticated("The ticket in this url has expired.")
+        return Principal(f"ticket:{stream_id}", Allowance(requests=int(match[2])), stream_id, match[1])

@@ -1,0 +1,253 @@
+"""Bodies → `StreamRequest`, or a `BadRequest` that names the field."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.requests import Request
+
+from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
+from app.events import EventId
+from app.hub import parse_policy
+from app.rechunk import create as create_rechunker
+from app.request import StreamRequest
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+_MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
+_SMOOTH = re.compile("[1-9][0-9]{0,3}", re.ASCII)
+
+Short = Annotated[str, StringConstraints(max_length=512)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
+
+
+class Message(BaseModel):
+    """One message in OpenAI's shape. Fields that only some providers know pass as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
+
+
+class Parameters(BaseModel):
+    """OpenAI's sampling and tool parameters, passed on as they are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: Short | Annotated[list[Short], Field(max_length=16)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    seed: int | None = None
+    user: Short | None = None
+    safety_identifier: Short | None = None
+    prompt_cache_key: Short | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: Short | None = None
+    reasoning_effort: Short | None = None
+    verbosity: Short | None = None
+    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
+    tool_choice: Short | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+
+
+class ChatBody(Parameters):
+    """The body of `POST /v1/chat`."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
+    messages: Messages | None = None
+    model: ModelName | None = None
+    chunk: Short | None = None
+    on_disconnect: Short | None = None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for a request that does not say, and what none may exceed. Graces are seconds without a reader.
+
+    *extra* are the parameters beyond OpenAI's that OpenAI's dialect takes; None is any.
+    """
+
+    model: str
+    chunk: str
+    grace: float
+    max_grace: float
+    extra: frozenset[str] | None = None
+
+
+class Asked(NamedTuple):
+    """A request, and how its opener wants to read it: *smooth* spreads bursts over so many seconds; 0 does not."""
+
+    stream: StreamRequest
+    smooth: float
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Read a body of at most *limit* bytes within *seconds*. Raises TooLarge, RequestTimeout or UnsupportedMedia.
+
+    A browser (it sends `Origin`) must declare `application/json`: a form on another site cannot, so it cannot spend the
+    owner's money. Anyone else need not, so that `curl -d` works.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "origin" in request.headers and media_type != "application/json":
+        raise UnsupportedMedia
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("The body must be sent as it is, without a Content-Encoding.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise TooLarge(f"The request body is larger than {limit} bytes.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds or None):
+            async for data in request.stream():
+                body += data
+                if len(body) > limit:
+                    raise TooLarge(f"The request body is larger than {limit} bytes.")
+    except TimeoutError:
+        raise RequestTimeout from None
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a JSON body. Raises BadRequest."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    if _deeper(data, _MAX_DEPTH):
+        raise BadRequest(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    return data
+
+
+def parse_chat(data: Any, defaults: Defaults) -> Asked:
+    """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
+    body = validated(ChatBody, data)
+    if (body.prompt is None) == (body.messages is None):
+        raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
+    # As they came, now that they are known to be right.
+    messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
+    chunk, smooth = parse_chunk(body.chunk or "", defaults.chunk)
+    request = StreamRequest(
+        model=body.model or defaults.model,
+        messages=tuple(messages),
+        parameters={name: data[name] for name in Parameters.model_fields if data.get(name) is not None},
+        chunk=chunk,
+        grace=defaults.grace if body.on_disconnect is None else parse_grace(body.on_disconnect, defaults.max_grace),
+    )
+    return Asked(request, smooth)
+
+
+def validated(model: type[Body], data: Any) -> Body:
+    """Return parsed JSON as *model* has it. Raises BadRequest, which names the first field that is wrong."""
+    if not isinstance(data, dict):
+        raise BadRequest("The body must be a JSON object.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _bad_field(error, data) from None
+
+
+def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, float]:
+    """Return the cut that *chunk* names, or the *default*, and over how many seconds bursts are spread.
+
+    `smooth:MS`, which is the reader's side, stands alone or follows a cut. Raises BadRequest, which names *field*.
+    """
+    cut, separator, smooth = chunk.rpartition("smooth:")
+    if not separator:
+        cut, smooth = chunk, ""
+    elif cut:
+        if cut == "," or cut[-1] != ",":
+            raise BadRequest(f"'{field}': smooth:MS stands alone, or after a cut and a comma.", param=field)
+        cut = cut[:-1]
+    cut = cut or default
+    try:
+        create_rechunker(cut)
+    except ValueError as error:
+        raise BadRequest(f"'{field}': {error}", param=field) from None
+    if separator and not _SMOOTH.fullmatch(smooth):
+        raise BadRequest(f"'{field}': smooth:MS takes milliseconds, from 1 to 9999.", param=field)
+    return cut, int(smooth or 0) / 1000
+
+
+def parse_grace(policy: str, longest: float, field: str = "on_disconnect") -> float:
+    """Return how many seconds a stream goes on without a reader. Raises BadRequest, which names *field*."""
+    try:
+        grace = parse_policy(policy)
+    except ValueError as error:
+        raise BadRequest(f"'{field}' {error}.", param=field) from None
+    if grace > longest:
+        raise BadRequest(f"'{field}': this service allows at most grace:{longest:g}.", param=field)
+    return grace
+
+
+def parse_smooth(text: str) -> float:
+    """Turn milliseconds into seconds. Raises BadRequest."""
+    if not _SMOOTH.fullmatch(text):
+        raise BadRequest("'smooth' is milliseconds, from 1 to 9999.", param="smooth")
+    return int(text) / 1000
+
+
+def parse_position(text: str) -> EventId:
+    """Turn a Last-Event-ID into a position. Raises BadRequest."""
+    try:
+        return EventId.parse(text)
+    except ValueError:
+        raise BadRequest("The last event id is not one that this service sent.", param="last_event_id") from None
+
+
+def _deeper(data: Any, depth: int) -> bool:
+    level = [data]
+    while level:
+        if depth < 0:
+            return True
+        depth -= 1
+        nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in nested for item in items]
+    return False
+
+
+def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:
+    """Name the first field that is wrong, as the client wrote it, and never its value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path: list[str] = []
+    value: Any = data
+    for step in first["loc"]:
+        # pydantic puts a union's branch into the path ('list[...]', 'str'); only steps that exist are the client's.
+        if isinstance(value, dict) and step in value:
+            path.append(str(step)[:64])
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            path[-1] += f"[{step}]"
+            value = value[step]
+        elif step == first["loc"][-1] and first["type"] == "missing":
+            path.append(str(step))
+    field = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return BadRequest(f"'{field}' is not a field of this request.", param=field)
+    return BadRequest(f"'{field}': {first['msg']}.", param=field)

@@ -1,0 +1,320 @@
+"""The lifetimes of streams: opened, attached to, left alone, cancelled, drained.
+
+A stream belongs to the server. Its producer is a task of the hub's; its subscribers are counted here and read the
+journal through a cursor of their own. Whoever opened the stream is a subscriber like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
+from app.events import new_stream_id
+from app.hub.stream import Stream, count_end, log_end
+from app.hub.subscription import Subscription
+from app.journal import Journal, Log
+from app.meter import Meter
+from app.rechunk import create as create_rechunker
+from app.relay import Limits, Relay
+from app.request import ANYONE, Allowance, Principal, StreamInfo, StreamRequest
+from app.upstream import Opener
+
+# A stream that was started without a reader has at least this many seconds to get one, whatever its policy.
+FIRST_READER = 10.0
+# How many seconds to wait for the end of a stream that was cancelled.
+_STOPPING = 1.0
+# How long a drain waits for stopped producers to let their upstream connections go.
+_LET_GO = 5.0
+
+
+class Observer(Protocol):
+    """Who is told of every stream that this process produces. Neither may raise."""
+
+    def opened(self, stream_id: str, request: StreamRequest) -> str:
+        """Take note of a new stream. Return the traceparent that goes upstream, or "" to leave the request's."""
+        ...
+
+    async def ended(self, stream: Stream) -> None:
+        """Take note of its end: its relay and the trace of that say how."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many may be live or attached at once in one process, whoever's they are."""
+
+    streams: int = 2000
+    readers: int = 10_000
+
+
+class Key(NamedTuple):
+    """An idempotency key, and what stands for the body that came with it."""
+
+    name: str
+    fingerprint: bytes
+
+
+class Hub:
+    """All streams that this process produces, and all readers that it serves.
+
+    A principal sees its own streams only: another's is unknown to it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        opener: Opener,
+        limits: Limits,
+        capacity: Capacity,
+        meter: Meter,
+        log: FilteringBoundLogger,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._journal = journal
+        self._opener = opener
+        self._limits = limits
+        self._capacity = capacity
+        self._meter = meter
+        self._log = log
+        self._observers = observers
+        self._streams: dict[str, Stream] = {}
+        self._opening = 0
+        self._readers: set[Subscription] = set()
+        self._readers_of: Counter[str] = Counter()
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Hub {'open' if self.ready else 'draining'}, {self.live} live, {self.reading} reading>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether new streams are taken."""
+        return not self._draining and self._journal.ready
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is shutting down."""
+        return self._draining
+
+    @property
+    def live(self) -> int:
+        """How many producers are running."""
+        return len(self._streams)
+
+    @property
+    def reading(self) -> int:
+        """How many readers are attached, to live streams and to ended ones."""
+        return len(self._readers)
+
+    @property
+    def lag(self) -> int:
+        """How many records the slowest reader is behind."""
+        return max((reader.lag for reader in self._readers), default=0)
+
+    async def open(
+        self,
+        request: StreamRequest,
+        principal: Principal = ANYONE,
+        key: Key | None = None,
+        log: FilteringBoundLogger | None = None,
+        refusal: StreamError | None = None,
+        label: str = "",
+    ) -> str:
+        """Start a stream and return its id; or the id of the one that was started with the same *key*.
+
+        Raises *refusal*, if there is one, rather than start anything. Raises Overloaded, Draining, TooManyStreams,
+        KeyReused or JournalDown. Upstream's troubles are no exceptions here: they become the terminal record. A stream
+        that nobody attaches to within its grace is cancelled. `labelled` finds the newest one with a *label*.
+        """
+        stream_id, owner, allowed = new_stream_id(), principal.name, principal.allowance.streams
+        journal = self._journal
+        if key is not None and (known := await journal.claim(owner, key.name, key.fingerprint, stream_id)) is not None:
+            return known
+        self._opening += 1
+        try:
+            if refusal is not None:
+                raise refusal
+            if self._draining:
+                raise Draining(retry_after=1)
+            if self.live + self._opening > self._capacity.streams:
+                raise Overloaded(retry_after=1)
+            if allowed and not await journal.occupy(owner, stream_id, allowed):
+                raise TooManyStreams
+            try:
+                info = StreamInfo(request.chunk, owner, principal.allowance.readers, label)
+                writer = await journal.create(stream_id, info)
+            except BaseException:
+                await journal.vacate(owner, stream_id)
+                raise
+        except BaseException:
+            await journal.release(stream_id)
+            raise
+        finally:
+            self._opening -= 1
+        for observer in self._observers:
+            request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
+        log = (log or self._log).bind(stream_id=stream_id)
+        rechunker = create_rechunker(request.chunk)
+        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, log)
+        stream = self._streams[stream_id] = Stream(stream_id, principal, request, relay, log)
+        self._idle.clear()
+        stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
+        stream.abandon(max(FIRST_READER, request.grace))
+        log.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
+        return stream_id
+
+    async def attach(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Subscription:
+        """Return a subscription to the records after number *after*.
+
+        Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
+        """
+        log = await self.log_of(stream_id, principal, after)
+        if after > log.last:
+            raise UnknownStream  # a record that this stream never had
+        if principal.stream_id:
+            # Whoever has its ticket reads on the owner's account.
+            principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
+        self.admit(principal)
+        subscription = Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
+        if self._draining and subscription.elsewhere:
+            raise Draining(retry_after=1)
+        return subscription
+
+    async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
+        """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
+        return await self._journal.labelled(principal.name, label)
+
+    def admit(self, principal: Principal) -> None:
+        """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
+        if len(self._readers) >= self._capacity.readers:
+            raise Overloaded(retry_after=1)
+        if 0 < principal.allowance.readers <= self._readers_of[principal.name]:
+            raise TooManyReaders
+
+    async def cancel(self, stream_id: str, principal: Principal = ANYONE) -> Log:
+        """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
+        log = await self.log_of(stream_id, principal)
+        stream = self._streams.get(stream_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOPPING):
+                if stream is None:
+                    self._journal.stop(stream_id)
+                elif stream.task is not None:
+                    stream.cancel()
+                    await asyncio.wait((stream.task,))
+                async with aclosing(log.read(log.last)) as rest:
+                    async for _ in rest:
+                        pass
+        return log
+
+    async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
+        """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
+        log = await self._journal.open(stream_id, after)
+        if principal.stream_id != stream_id and (principal.stream_id or principal.name != log.info.owner):
+            raise UnknownStream
+        return log
+
+    def presence(self, stream_id: str, change: int) -> None:
+        """Take note that another process has begun to read a stream (1), or that none of its readers is left (-1)."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.entered() if change > 0 else stream.left()
+
+    def stop(self, stream_id: str, error: StreamError | None) -> None:
+        """End a stream because another process asks for it, or with *error* because it is no longer ours to write."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.cancel() if error is None else stream.relay.stop(error)
+
+    def entered(self, reader: Subscription) -> None:
+        """Count a reader in."""
+        self._readers.add(reader)
+        self._readers_of[reader.principal.name] += 1
+        self._meter.attached += 1
+        self._meter.resumed += reader.after > 0
+        if self._draining and reader.elsewhere and reader.resumable:  # it was let in just before
+            reader.dismiss()
+
+    def left(self, reader: Subscription) -> None:
+        """Count a reader out."""
+        self._readers.discard(reader)
+        _count_out(self._readers_of, reader.principal.name)
+        if not reader.resumable:
+            self._note_idle()
+
+    def evicted(self, stream_id: str, reason: str) -> None:
+        """Take note that the journal no longer keeps a stream: its time is up, or there was no room for it."""
+        evicted = self._meter.evicted
+        evicted[reason] += 1
+        # That time is up is in the order of things; that there was no room is not.
+        write = self._log.debug if reason == "time" else self._log.warning
+        write("journal.evicted", stream_id=stream_id, reason=reason, so_far=evicted[reason])
+
+    async def drain(self, grace: float) -> None:
+        """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining.
+
+        Who reads what another process produces is sent away at once: any other serves it as well, and for longer. But
+        one that cannot come back has the *grace*, too.
+        """
+        if not self._draining:
+            self._draining = True
+            self._idle.clear()
+            self._note_idle()
+            away = [reader for reader in self._readers if reader.elsewhere and reader.resumable]
+            self._log.info("hub.draining", live=self.live, dismissed=len(away), grace=grace)
+            for reader in away:
+                reader.dismiss()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        for stream in list(self._streams.values()):
+            stream.relay.stop(Draining())
+        for reader in self._staying():
+            reader.dismiss()
+        with suppress(TimeoutError):  # each has its terminal record by now; what may take longer is upstream's socket
+            async with asyncio.timeout(_LET_GO):
+                await self._idle.wait()
+
+    async def _produce(self, stream: Stream) -> None:
+        try:
+            await stream.relay.run()
+        finally:
+            stream.claim()
+            del self._streams[stream.id]
+            log_end(stream)
+            count_end(stream, self._meter)
+            try:
+                if stream.limited:
+                    await self._journal.vacate(stream.owner, stream.id)
+                if stream.relay.first_token_ms is None:
+                    # Nothing was answered, and nothing paid for: the same key may try again.
+                    await self._journal.release(stream.id)
+                for observer in self._observers:
+                    await observer.ended(stream)
+            finally:
+                self._note_idle()
+
+    def _staying(self) -> list[Subscription]:
+        """Return those who read what another process produces, and cannot come back for the rest."""
+        return [reader for reader in self._readers if reader.elsewhere and not reader.resumable]
+
+    def _note_idle(self) -> None:
+        """Wake the drain if nothing is left to wait for."""
+        if not self._streams and not (self._draining and self._staying()):
+            self._idle.set()
+
+
+def _count_out(counts: Counter[str], name: str) -> None:
+    """Take one from *name*, and *name* out with the last one: there is no end to names."""
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]

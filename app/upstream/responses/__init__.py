@@ -1,0 +1,1 @@
+"""The upstreams that speak OpenAI's Responses."""

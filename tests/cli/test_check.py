@@ -1,0 +1,207 @@
+"""`chat-sse check`: what it says of a file, what it warns about, and what asking an upstream a token finds out."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli import check
+from app.cli.check import run_check
+from app.composition.settings import Settings
+from tests.real.processes import Server, free_port, launch_simulator, stats
+from tests.upstream.raw import CHUNK, FINISH
+
+SECRET = "hunter2-hunter2-hunter2"
+ENVIRON = {"A_KEY": SECRET}
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = launch_simulator(tmp_path_factory.mktemp("simulator"))
+    yield server
+    server.stop()
+
+
+def run(tmp_path: Path, text: str, *, ask: bool = False, **settings: Any) -> int:
+    path = tmp_path / "up.toml"
+    path.write_text(text)
+    return run_check(Settings.model_construct(**settings), ENVIRON, path, ask=ask)
+
+
+def upstream(name: str, url: str, more: str = "") -> str:
+    return f'[[upstreams]]\nname = "{name}"\nbase_url = "{url}"\n{more}\n'
+
+
+def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each upstream, model and key, with names and limits; no key, header value, or system message."""
+    text = (
+        upstream("a", "https://a.example/v1", f'key_env = "A_KEY"\nheaders = {{ X-Team = "{SECRET}" }}')
+        + upstream("b", "https://b.example/v1", f'models = ["n"]\nextra_body = {{ token = "{SECRET}" }}')
+        + f'[[models]]\nname = "fast"\nroute = ["a/m", "b/n"]\nmax_output_tokens = 9\nsystem = "{SECRET}"\n'
+        + f'pinned = {{ user = "{SECRET}" }}\n[[models]]\nname = "n"\n'
+        + f'[[keys]]\nname = "web"\nsha256 = "{"ab" * 32}"\nstreams = 5\n'
+    )
+    assert run(tmp_path, text, max_messages=7, requests_per_minute=60) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines() == [
+        "credentials: asked for",
+        "upstream a: https://a.example/v1; key from A_KEY; models: any; headers: X-Team",
+        "upstream b: https://b.example/v1; no key; models: n; extra body: token",
+        "model fast (default): a/m, then b/n; at most 9 output tokens; at most 7 messages; pinned: user; "
+        "a system message of its own",
+        "model n: a/n, then b/n; at most 7 messages",
+        "key web: 60 requests a minute, 5 live streams, any number of readers, any number of output tokens a day",
+    ]
+    assert SECRET not in out
+
+
+def test_other_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where anything may be asked for, it says so, and of whom."""
+    assert run(tmp_path, upstream("a", "https://a.example/v1") + upstream("b", "https://b.example/v1")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "any other model: a, then b"
+
+
+def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the service would not start with is said on stderr, and is status 1."""
+    assert run(tmp_path, upstream("A", "https://a.example/v1")) == 1
+    said = capsys.readouterr()
+    assert (said.out, "upstreams[0].name" in said.err) == ("", True)
+    assert run(tmp_path, upstream("a", "https://a.example/v1", 'models = ["m"]'), model="x") == 1
+    assert "CHAT_SSE_MODEL is not right" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (upstream("a", "http://a.example/v1"), "plain http"),
+        (upstream("a", "http://10.0.0.1/v1"), "plain http"),
+        (upstream("a", "http://127.0.0.1:1/v1"), None),
+        (upstream("a", "http://[::1]:1/v1"), None),
+        (upstream("a", "http://localhost/v1"), None),
+        (upstream("a", "https://a/v1") + upstream("b", "https://b/v1"), None),
+        (
+            upstream("a", "https://a/v1") + upstream("b", "https://b/v1") + '[[models]]\nname = "m"\nroute = ["a/m"]',
+            "upstream b: no model's route",
+        ),
+        (upstream("a", "https://a/v1", "first_token_timeout = 300"), "CHAT_SSE_FIRST_TOKEN_TIMEOUT"),
+        (upstream("a", "https://a/v1", "first_token_timeout = 299"), None),
+        (
+            upstream("a", "https://a/v1")
+            + '[[models]]\nname = "m"\nmax_output_tokens = 5\npinned = { max_tokens = 6 }',
+            "pinned max_tokens",
+        ),
+    ],
+)
+def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What may well be a mistake is pointed out, and nothing else is."""
+    assert run(tmp_path, text) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == (warning is not None)
+    assert all(warning and warning in line for line in warnings)
+
+
+def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file and without a key there is only the simulator, and who may come in."""
+    assert run_check(Settings.model_construct(), {}) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "credentials: none are asked for",
+        "upstream: the built-in simulator",
+    ]
+
+
+def test_who_may_come_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that would be refused at the start is refused here, too, and so are keys that are none."""
+    assert run_check(Settings.model_construct(host="0.0.0.0"), {}) == 1
+    assert "ALLOW_ANONYMOUS" in capsys.readouterr().err
+    assert run_check(Settings.model_construct(api_keys=("web:short",)), {}) == 1
+    assert "CHAT_SSE_API_KEYS is not right" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_asking(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each upstream that answers is ok, with the time it took; one that does not has its error, and the status is 1."""
+    quick = 'models = ["sim-gpt?first=0"]'
+    assert run(tmp_path, upstream("a", simulator.url, quick) + upstream("b", simulator.url, quick), ask=True) == 0
+    assert len(re.findall(r"^[ab]/sim-gpt\?first=0: ok \d+ ms$", capsys.readouterr().out, re.MULTILINE)) == 2
+    text = (
+        upstream("good", simulator.url, quick)
+        + upstream("gone", f"http://127.0.0.1:{free_port()}/v1", 'models = ["m"]')
+        + upstream("leak", simulator.url, 'key_env = "A_KEY"\nmodels = ["leak?status=500&first=0"]')
+        + upstream("auth", simulator.url, 'models = ["error-401?first=0"]')
+    )
+    assert run(tmp_path, text, ask=True) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^good/sim-gpt\?first=0: ok \d+ ms$", out, re.MULTILINE)
+    assert "gone/m: upstream_unreachable: The upstream service cannot be reached." in out
+    assert "leak/leak?status=500&first=0: upstream_error: " in out
+    assert "auth/error-401?first=0: upstream_auth: " in out
+    assert SECRET not in out
+
+
+@pytest.mark.real
+def test_asking_for_what_is_offered(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An upstream without a list is asked for the first model that a route leads to it for, else for the default."""
+    a = upstream("a", simulator.url)
+    assert run(tmp_path, f'{a}[[models]]\nname = "m"\nroute = ["a/sim-echo?first=0"]', ask=True) == 0
+    assert run(tmp_path, a, ask=True, model="sim-gpt?first=0") == 0
+    out = capsys.readouterr().out
+    assert "a/sim-echo?first=0: ok" in out
+    assert "a/sim-gpt?first=0: ok" in out
+
+
+@pytest.mark.real
+def test_asking_costs_a_token(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One request each, and no stream is left running, not even one that would never end."""
+    before = stats(simulator)["requests"]
+    assert run(tmp_path, upstream("a", simulator.url, 'models = ["never-ends?first=0"]'), ask=True) == 0
+    assert stats(simulator)["requests"] == before + 1
+
+
+@pytest.mark.real
+def test_asking_does_not_wait_for_ever(
+    simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream that stays silent is given up, and the others are not held up by it."""
+    monkeypatch.setattr(check, "_BOUND", 0.5)
+    text = upstream("slow", simulator.url, 'models = ["slow-headers?seconds=60"]')
+    assert run(tmp_path, text + upstream("a", simulator.url, 'models = ["sim-gpt?first=0"]'), ask=True) == 1
+    out = capsys.readouterr().out
+    assert "first_token_timeout: no answer within 0.5 s" in out
+    assert "a/sim-gpt?first=0: ok" in out
+
+
+class _Particular(BaseHTTPRequestHandler):
+    """An upstream that knows no `max_completion_tokens`."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        refused = "max_completion_tokens" in body
+        said = b'{"error":{"message":"no such field"}}' if refused else CHUNK % b"hi" + FINISH
+        self.send_response(400 if refused else 200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+def test_asking_one_that_refuses_the_cap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An upstream that refuses to be told to say one token only is asked without; it is its health that counts."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Particular) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            text = upstream("a", f"http://127.0.0.1:{server.server_port}/v1", 'models = ["m"]')
+            assert run(tmp_path, text, ask=True) == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "a/m: ok" in capsys.readouterr().out

@@ -1,0 +1,286 @@
+"""The TOML file: what it means, and that whatever is wrong with it is said in a sentence that holds no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.composition.config import Config, Hop, Upstream, choose_model, create_config, create_policy, load_config
+from app.composition.settings import Settings, SettingsError
+from app.edge.access.models import Rule
+from app.errors import ModelNotAllowed
+from app.request import Allowance, StreamRequest
+
+ROOT = Path(__file__).parent.parent.parent
+SECRET = "hunter2-hunter2-hunter2"
+ENVIRON = {"A_KEY": f" {SECRET}\n", "EMPTY": " ", "ODD": "caf\u00e9", "TWO_LINES": "a\nb"}
+A = '[[upstreams]]\nname = "a"\nbase_url = "https://a.example/v1"\n'
+B = '[[upstreams]]\nname = "b"\nbase_url = "https://b.example/v1"\nmodels = ["m", "n"]\n'
+HASH = "ab" * 32
+
+
+def read(tmp_path: Path, text: str | bytes) -> Config:
+    path = tmp_path / "up.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_config(path, ENVIRON)
+
+
+def given(**changes: Any) -> Settings:
+    """Settings of no environment and no file."""
+    return Settings.model_construct(**changes)
+
+
+def test_the_example() -> None:
+    """deploy/upstreams.toml is right as it stands, and names every field that there is."""
+    path = ROOT / "deploy" / "upstreams.toml"
+    config = load_config(path, {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "l"})
+    assert [upstream.name for upstream in config.upstreams] == ["openai", "azure", "local"]
+    assert config.offered == ("fast", "gpt-4.1-mini", "support")
+    assert config.routes["fast"] == (Hop("openai", "gpt-4o-mini"), Hop("azure", "prod-mini"))
+    assert config.routes["gpt-4.1-mini"] == (Hop("openai"), Hop("local"))
+    assert config.rest == ()
+    text = path.read_text()
+    from app.composition import config_file as file
+
+    for table in (file._Upstream, file._Model, file._Key):
+        for name in table.model_fields:
+            assert f"{name} =" in text or f".{name}]" in text, name
+
+
+def test_an_upstream(tmp_path: Path) -> None:
+    """Every field of an upstream arrives; a key loses its line end, and shows in no repr."""
+    text = """
+        [[upstreams]]
+        name = "a-1_x"
+        base_url = "http://127.0.0.1:8001/v1"
+        key_env = "A_KEY"
+        models = ["m"]
+        connect_timeout = 1
+        first_token_timeout = 2.5
+        headers = { X-Team = "web, hunter2-team" }
+        extra_body = { provider = { order = ["x"] }, top_k = 3 }
+    """
+    [upstream] = read(tmp_path, text).upstreams
+    assert upstream == Upstream(
+        "a-1_x",
+        "http://127.0.0.1:8001/v1",
+        SECRET,
+        "A_KEY",
+        ("m",),
+        {"X-Team": "web, hunter2-team"},
+        {"provider": {"order": ["x"]}, "top_k": 3},
+        1.0,
+        2.5,
+    )
+    assert "hunter2" not in repr(upstream)
+
+
+def test_routes_without_models(tmp_path: Path) -> None:
+    """Where no models are offered by name, each goes to whoever has it, in file order; the rest to who has any."""
+    config = read(tmp_path, A + B)
+    assert config.routes == {"m": (Hop("a"), Hop("b")), "n": (Hop("a"), Hop("b"))}
+    assert config.rest == (Hop("a"),)
+    assert read(tmp_path, B).rest == ()
+
+
+def test_a_model(tmp_path: Path) -> None:
+    """A route is split at the first slash; a cap of the model's own wins over the settings', be it none."""
+    text = """
+        [[models]]
+        name = "fast"
+        route = ["a/org/model:free", "b/m"]
+        max_output_tokens = 0
+        max_messages = 9
+        output_tokens_field = "max_tokens"
+        pinned = { temperature = 1, stop = ["x"], logit_bias = { "50256" = -100 } }
+        system = "Be brief."
+    """
+    [model] = read(tmp_path, A + B + text).models
+    assert model.route == (Hop("a", "org/model:free"), Hop("b", "m"))
+    assert model.pinned == {"temperature": 1, "stop": ["x"], "logit_bias": {"50256": -100}}
+    assert model.rule(Rule(5, 6, 7)) == Rule(0, 9, 7, "max_tokens", model.pinned, "Be brief.")
+
+
+def test_keys(tmp_path: Path) -> None:
+    """A key's limits are its own where it gives them, none included, and the settings' where not."""
+    text = f'{A}[[keys]]\nname = "web"\nsha256 = "{HASH}"\nrequests_per_minute = 0\nstreams = 5\n'
+    [key] = read(tmp_path, text).keys
+    assert (key.name, key.sha256) == ("web", bytes.fromhex(HASH))
+    assert key.allowance(Allowance(1, 2, 3, 4)) == Allowance(0, 5, 3, 4)
+
+
+WRONG = [
+    ("", "upstreams"),
+    ("upstreams = []", "upstreams"),
+    ("upstreams = 1", "upstreams"),
+    (A + "surprise = 1", "upstreams[0].surprise"),
+    ("surprise = 1\n" + A, "surprise"),
+    (A + A, "upstreams[1].name"),
+    (A.replace('"a"', '"A"'), "upstreams[0].name"),
+    (A.replace('"a"', '"a\\n"'), "upstreams[0].name"),
+    (A.replace('"a"', '"' + "a" * 33 + '"'), "upstreams[0].name"),
+    ('[[upstreams]]\nname = "a"', "upstreams[0].base_url"),
+    *[
+        (A.replace("https://a.example/v1", url), "upstreams[0].base_url")
+        for url in (
+            f"https://u:{SECRET}@a.example/v1",
+            f"https://{SECRET}@a.example/v1",
+            f"https://a.example/v1?key={SECRET}",
+            f"https://a.example/v1#{SECRET}",
+            "https://a.example/v1?",
+            f"{SECRET} is no url",
+            "file:///etc/passwd",
+        )
+    ],
+    *[(A + f'key_env = "{name}"', "upstreams[0].key_env") for name in ("UNSET", "EMPTY", "ODD", "TWO_LINES", SECRET)],
+    (A + 'key_env = "A_KEY"\nheaders = { authorization = "x" }', "upstreams[0].key_env"),
+    (A + 'models = "m"', "upstreams[0].models"),
+    (A + 'models = ["m", ""]', "upstreams[0].models[1]"),
+    (A + 'models = ["m", "m"]', "upstreams[0].models[1]"),
+    (A + 'models = ["a\\nb"]', "upstreams[0].models[0]"),
+    (A + "connect_timeout = -1", "upstreams[0].connect_timeout"),
+    (A + "connect_timeout = true", "upstreams[0].connect_timeout"),
+    (A + "first_token_timeout = nan", "upstreams[0].first_token_timeout"),
+    (A + 'first_token_timeout = "20"', "upstreams[0].first_token_timeout"),
+    *[
+        (A + f'headers = {{ "{name}" = "{SECRET}" }}', "upstreams[0].headers")
+        for name in ("Host", "content-length", "Content-Type", "Transfer-Encoding", "CONNECTION", "traceparent")
+    ],
+    *[(A + f'headers = {{ "{name}" = "x" }}', "upstreams[0].headers") for name in ("", "a b", "a:", "a\\r\\nX", "é")],
+    *[
+        (A + f'headers = {{ X-A = "{SECRET}{end}" }}', "upstreams[0].headers")
+        for end in ("\\r\\nX-B: 1", "\\n", "\\u0000", "é")
+    ],
+    (A + 'headers = { X-A = "" }', "upstreams[0].headers"),
+    (A + 'headers = { X-A = "1", x-a = "2" }', "upstreams[0].headers"),
+    (A + "headers = { X-A = 1 }", "upstreams[0].headers.X-A"),
+    *[
+        (A + f"extra_body = {{ {name} = 1 }}", "upstreams[0].extra_body")
+        for name in ("model", "messages", "stream", "stream_options")
+    ],
+    *[
+        (A + f"extra_body = {{ x = [{value}] }}", "upstreams[0].extra_body")
+        for value in ("1979-05-27", "nan", "-inf", "99999999999999999999")
+    ],
+    (A + "[[models]]", "models[0].name"),
+    (A + '[[models]]\nname = "m"\n[[models]]\nname = "m"', "models[1].name"),
+    (B + '[[models]]\nname = "other"', "models[0].route"),
+    (A + '[[models]]\nname = "m"\nroute = []', "models[0].route"),
+    *[
+        (A + B + f'[[models]]\nname = "m"\nroute = ["a/x", "{hop}"]', "models[0].route[1]")
+        for hop in ("a", "a/", "/x", "c/x", "b/other", "a/x", "a/x\\n")
+    ],
+    (A + '[[models]]\nname = "m"\nmax_messages = -1', "models[0].max_messages"),
+    (A + '[[models]]\nname = "m"\noutput_tokens_field = "tokens"', "models[0].output_tokens_field"),
+    (A + '[[models]]\nname = "m"\npinned = { temperature = 3 }', "models[0].pinned.temperature"),
+    (A + '[[models]]\nname = "m"\npinned = { stream = false }', "models[0].pinned.stream"),
+    (A + '[[models]]\nname = "m"\npinned = { stop = [1] }', "models[0].pinned.stop"),
+    (A + '[[models]]\nname = "m"\npinned = { tools = [{ x = 1979-05-27 }] }', "models[0].pinned"),
+    (A + f'[[keys]]\nname = "web"\nsha256 = "{SECRET}"', "keys[0].sha256"),
+    (A + f'[[keys]]\nname = "a b"\nsha256 = "{HASH}"', "keys[0].name"),
+    (A + f'[[keys]]\nname = "a"\nsha256 = "{HASH}"\n[[keys]]\nname = "a"\nsha256 = "{"cd" * 32}"', "keys[1].name"),
+    (A + f'[[keys]]\nname = "a"\nsha256 = "{HASH}"\n[[keys]]\nname = "b"\nsha256 = "{HASH.upper()}"', "keys[1].sha256"),
+    (A + f'[[keys]]\nname = "a"\nsha256 = "{HASH}"\nstreams = 1.5', "keys[0].streams"),
+    (A + f"name = {SECRET}", ""),
+    (A + f'"{SECRET}" = 1\n"{SECRET}" = 1', ""),
+    (b"\xff", ""),
+    (b"#" * ((1 << 20) + 1), ""),
+    ("x = " + "[" * 100_000, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "place"), WRONG)
+def test_what_is_wrong_is_named(text: str | bytes, place: str, tmp_path: Path) -> None:
+    """Each mistake is one sentence with the file and the place in it, and without any value."""
+    with pytest.raises(SettingsError) as raised:
+        read(tmp_path, text)
+    sentence = str(raised.value)
+    assert sentence.startswith(f"{tmp_path / 'up.toml'}: {place} is not right: " if place else str(tmp_path))
+    assert sentence.endswith(".")
+    assert sentence.isprintable()
+    assert SECRET not in sentence
+    assert len(sentence) < 400
+
+
+def test_a_missing_variable_is_named(tmp_path: Path) -> None:
+    """A key that is not in the environment is said by the variable's name."""
+    with pytest.raises(SettingsError, match="environment variable UNSET is missing or empty"):
+        read(tmp_path, A + 'key_env = "UNSET"')
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    """A file that cannot be read is a sentence, too."""
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(SettingsError, match=r"cannot be read: .*\.$"):
+            load_config(path, {})
+
+
+def test_without_a_file() -> None:
+    """The settings alone make one upstream for any model: OpenAI's own, another one, or the simulator."""
+    from pydantic import HttpUrl, SecretStr
+
+    assert create_config(given(openai_api_key=SecretStr("k")), {}).upstreams == (
+        Upstream("default", "https://api.openai.com/v1", "k"),
+    )
+    there = given(openai_base_url=HttpUrl("http://127.0.0.1:1/v1"))
+    assert create_config(there, {}).upstreams == (Upstream("default", "http://127.0.0.1:1/v1"),)
+    config = create_config(given(), {}, "http://127.0.0.1:2/v1")
+    assert config.upstreams == (Upstream("default", "http://127.0.0.1:2/v1"),)
+    assert (config.routes, config.rest) == ({}, (Hop("default"),))
+
+
+def offered(config: Config, settings: Settings, *models: str) -> list[str]:
+    policy = create_policy(config, settings)
+
+    def taken(model: str) -> bool:
+        try:
+            policy.admit(StreamRequest(model, ({"role": "user", "content": "x"},)))
+        except ModelNotAllowed:
+            return False
+        return True
+
+    return [model for model in models if taken(model)]
+
+
+def test_what_is_offered(tmp_path: Path) -> None:
+    """The models of the file, else those of the setting, else those that the upstreams have."""
+    fast = '[[models]]\nname = "fast"\nroute = ["a/x"]\n'
+    assert offered(read(tmp_path, A), given(), "m", "x") == ["m", "x"]
+    assert offered(read(tmp_path, B), given(), "m", "n", "x") == ["m", "n"]
+    assert offered(read(tmp_path, A + fast), given(), "fast", "x", "m") == ["fast"]
+    assert offered(read(tmp_path, A), given(models=("m",)), "m", "x") == ["m"]
+    assert offered(read(tmp_path, B), given(models=("n",)), "m", "n") == ["n"]
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
+        create_policy(read(tmp_path, A + fast), given(models=("fast",)))
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
+        create_policy(read(tmp_path, B), given(models=("x",)))
+
+
+def test_the_settings_caps_hold(tmp_path: Path) -> None:
+    """The caps of the settings go for every model that has none of its own."""
+    settings = given(max_messages=1)
+    text = B + '[[models]]\nname = "m"\n[[models]]\nname = "n"\nmax_messages = 2\n'
+    policies = [create_policy(read(tmp_path, file), settings) for file in (A, B, text)]
+    two = ({"role": "user", "content": "x"},) * 2
+    for policy in policies:
+        with pytest.raises(Exception, match="at most 1 "):
+            policy.admit(StreamRequest("m", two))
+    assert policies[2].admit(StreamRequest("n", two)).messages == two
+
+
+def test_the_model_for_requests_that_name_none(tmp_path: Path) -> None:
+    """It is the one that is set, else the first that is known; one that is not offered is refused at the start."""
+
+    def chosen(text: str, **changes: Any) -> str:
+        config, settings = read(tmp_path, text), given(**changes)
+        return choose_model(config, settings, create_policy(config, settings))
+
+    assert chosen(B) == "m"
+    assert chosen(A + '[[models]]\nname = "z"') == "z"
+    assert chosen(B, model="n") == "n"
+    assert chosen(A, models=("q", "r")) == "q"
+    assert chosen(A, model="anything") == "anything"
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODEL is not right"):
+        chosen(B, model="x")

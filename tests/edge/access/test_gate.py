@@ -1,0 +1,233 @@
+"""The gate and its answers: who is let through, what is said of limits, and what an EventSource gets for a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx
+import httpx_sse
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Scope
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.access.authentication import Credentials
+from app.edge.access.gate import Gate
+from app.edge.access.origins import Visitors
+from app.edge.access.quota import MemoryCounts, Quota, Standing
+from app.edge.context import Guard
+from app.edge.error_responses import crashed, failed, unrouted
+from app.errors import (
+    BudgetSpent,
+    Draining,
+    Forbidden,
+    Overloaded,
+    RateExceeded,
+    StreamError,
+    TooManyReaders,
+    Unauthenticated,
+    UnknownStream,
+)
+from app.meter import Meter
+from app.request import Allowance, Principal
+
+pytestmark = pytest.mark.anyio
+
+STREAM = "/v1/streams/AAAAAAAAAAAAAAAAAAAAAA"
+EVENTS = {"Accept": "text/event-stream"}
+
+
+class Names(Credentials):
+    """Everybody is whom the `Authorization` header says, with one request a minute; without it nobody."""
+
+    async def principal(self, scope: Scope) -> Principal:
+        name = dict(scope["headers"]).get(b"authorization")
+        if name is None:
+            raise Unauthenticated
+        return Principal(name.decode(), Allowance(requests=1))
+
+
+class Noted(Quota):
+    """A quota that notes what it is asked, and says *standing*."""
+
+    def __init__(self, log: FilteringBoundLogger, standing: Standing) -> None:
+        super().__init__(MemoryCounts(), 0, log)
+        self.standing = standing
+        self.asked: list[tuple[str, bool]] = []
+
+    async def admit(self, principal: Principal, *, spends: bool) -> Standing:
+        self.asked.append((principal.name, spends))
+        return self.standing
+
+
+class House:
+    """A service of one endpoint, which says who came, or raises *error*."""
+
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        quota: Quota,
+        error: Exception | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.reached = 0
+        self.error = error
+        self.meter = Meter()
+        methods = ["GET", "POST", "DELETE"]
+        app = Starlette(
+            routes=[Route(path, self.endpoint, methods=methods) for path in ("/healthz", "/v1/{path:path}")],
+            exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
+        )
+        gate = Gate(app, credentials or Names(), quota, ["/healthz"])
+        transport = httpx.ASGITransport(Guard(gate, Visitors(), self.meter, log))
+        self.client = httpx.AsyncClient(
+            transport=transport, base_url="http://service", headers={"Authorization": "ann"}
+        )
+
+    async def endpoint(self, request: Request) -> Response:
+        self.reached += 1
+        if self.error is not None:
+            raise self.error
+        principal = getattr(request.state, "principal", None)
+        return JSONResponse(principal and principal.name)
+
+
+@pytest.fixture
+def quota(log: FilteringBoundLogger) -> Quota:
+    return Quota(MemoryCounts(), 0, log)
+
+
+async def test_credentials(log: FilteringBoundLogger, quota: Quota) -> None:
+    """Who has none gets 401 and no further, also where there is nothing; that uses up nobody's quota."""
+    house = House(log, quota)
+    del house.client.headers["Authorization"]
+    for path in ("/v1/chat", "/nowhere", "/healthz/", "/HEALTHZ", "//healthz", "/healthz/../v1/chat"):
+        refused = await house.client.post(path)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthenticated")
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert "RateLimit-Limit" not in refused.headers
+    assert house.reached == 0
+    assert house.meter.refused == {"unauthenticated": 6}
+    house.client.headers["Authorization"] = "ann"
+    assert (await house.client.post("/v1/chat")).json() == "ann"
+
+
+async def test_public_paths(log: FilteringBoundLogger, quota: Quota) -> None:
+    """They are for everybody, as often as they like."""
+    house = House(log, quota)
+    del house.client.headers["Authorization"]
+    for _ in range(3):
+        answer = await house.client.get("/healthz")
+        assert (answer.status_code, answer.json()) == (200, None)
+        assert "RateLimit-Limit" not in answer.headers
+
+
+async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
+    """What is left is on every answer, errors included; beyond it, 429 says when there is more, for that principal."""
+    house = House(log, quota)
+    for name, error, status in (("ann", None, 200), ("bob", UnknownStream(), 404), ("cat", RuntimeError(), 500)):
+        house.error, house.client.headers["Authorization"] = error, name
+        answer = await house.client.get("/v1/any")
+        assert answer.status_code == status
+        assert (answer.headers["RateLimit-Limit"], answer.headers["RateLimit-Remaining"]) == ("1", "0")
+    refused = await house.client.get("/v1/any")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert refused.json()["error"]["retryable"] is True
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert refused.headers["RateLimit-Reset"] == refused.headers["Retry-After"]
+    assert refused.headers["RateLimit-Policy"] == "1;w=60"
+    assert house.reached == 3
+    assert house.meter.refused == {"unknown_stream": 1, "internal_error": 1, "rate_limited": 1}
+
+
+async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:
+    """The stop button works for whoever may press it, in both its forms; what only looks like it is counted."""
+    quota = Noted(log, Standing(RateExceeded(), {}))
+    house = House(log, quota)
+    for method, path in (("DELETE", STREAM), ("POST", f"{STREAM}/cancel")):
+        assert (await house.client.request(method, path)).json() == "ann"
+    assert quota.asked == []
+    for method, path in (("GET", f"{STREAM}/cancel"), ("POST", f"{STREAM}/cancel/"), ("POST", STREAM)):
+        assert (await house.client.request(method, path)).status_code == 429
+    del house.client.headers["Authorization"]
+    assert (await house.client.delete(STREAM)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "spends"),
+    [
+        ("POST", "/v1/chat", {}, True),
+        ("POST", "/v1/chat", {"Last-Event-ID": ""}, True),
+        ("POST", "/v1/chat", {"Last-Event-ID": "x-1"}, False),
+        ("POST", "/v1/chat/completions", {"Last-Event-ID": "x-1"}, True),
+        ("POST", "/v1/ai-sdk/chat", {"Last-Event-ID": "x-1"}, True),
+        ("GET", STREAM, {}, False),
+        ("HEAD", STREAM, {}, False),
+    ],
+)
+async def test_what_spends(
+    log: FilteringBoundLogger, method: str, path: str, headers: Mapping[str, str], spends: bool
+) -> None:
+    """Whatever may start a stream asks for tokens; reading on in one, where a POST can do that, does not."""
+    quota = Noted(log, Standing(None, {}))
+    await House(log, quota).client.request(method, path, headers=headers)
+    assert quota.asked == [("ann", spends)]
+
+
+OVERLOADS: list[tuple[StreamError, int, int]] = [
+    (RateExceeded(retry_after=7.2), 429, 8),
+    (BudgetSpent(retry_after=86_400), 429, 86_400),
+    (TooManyReaders(), 429, 5),
+    (Overloaded(), 503, 1),
+    (Draining(), 503, 1),
+    (Overloaded(retry_after=0), 503, 1),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "seconds"), OVERLOADS)
+@pytest.mark.parametrize("where", ["gate", "endpoint"])
+async def test_an_event_source_is_told_to_come_back(
+    log: FilteringBoundLogger, logs: LogCapture, where: str, error: StreamError, status: int, seconds: int
+) -> None:
+    """Overload is 200 with a `retry:` and no event for an EventSource's GET, and a status for everybody else."""
+    if where == "gate":
+        house = House(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
+    else:
+        house = House(log, Noted(log, Standing(None, {"RateLimit-Remaining": "0"})), error)
+    answer = await house.client.get(STREAM, headers=EVENTS)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
+    assert answer.headers["RateLimit-Remaining"] == "0"
+    assert "X-Request-Id" in answer.headers
+    assert answer.content == b"retry: %d\n" % (seconds * 1000)
+    assert list(httpx_sse.EventSource(answer).iter_sse()) == []
+    for method, accept in (("GET", "application/json"), ("GET", "*/*"), ("POST", "text/event-stream")):
+        refused = await house.client.request(method, STREAM, headers={"Accept": accept})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (status, error.code)
+        assert refused.headers["Retry-After"] == str(seconds)
+    assert house.meter.refused == {error.code: 4}
+    assert [entry["code"] for entry in logs.entries if entry["event"] == "request.refused"] == [error.code] * 4
+
+
+@pytest.mark.parametrize(("error", "status"), [(Forbidden(), 403), (UnknownStream(), 404), (RuntimeError(), 500)])
+async def test_what_is_final_stays_final(log: FilteringBoundLogger, error: Exception, status: int) -> None:
+    """What will not be better in a moment is a status for an EventSource, too, which makes it stop."""
+    house = House(log, Noted(log, Standing(None, {})), error)
+    refused = await house.client.get(STREAM, headers=EVENTS)
+    assert refused.status_code == status
+    assert refused.headers["Content-Type"] == "application/json"
+
+
+async def test_without_limits_nothing_is_said(log: FilteringBoundLogger, quota: Quota) -> None:
+    """Where nothing is limited, answers carry no headers of limits."""
+    house = House(log, quota, credentials=Credentials())
+    for _ in range(3):
+        answer = await house.client.post("/v1/chat")
+        assert (answer.status_code, answer.json()) == (200, "")
+        assert not [name for name in answer.headers if name.startswith("ratelimit")]

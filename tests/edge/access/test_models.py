@@ -1,0 +1,132 @@
+"""What may be asked: each cap at its edge, what the server says instead of the client, and what nobody gets round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.edge.access.models import Policy, Rule
+from app.errors import BadRequest, ModelNotAllowed
+from app.request import StreamRequest
+
+USER = {"role": "user", "content": "hello"}
+
+
+def asked(*messages: Any, model: Any = "m", **parameters: Any) -> StreamRequest:
+    return StreamRequest(model, messages or (USER,), parameters)
+
+
+def admit(rule: Rule, request: StreamRequest) -> StreamRequest:
+    return Policy({"m": rule}, None).admit(request)
+
+
+def refused(rule: Rule, request: StreamRequest) -> str | None:
+    with pytest.raises(BadRequest) as raised:
+        admit(rule, request)
+    assert "hello" not in raised.value.text
+    return raised.value.param
+
+
+def test_models() -> None:
+    """A model without a rule is refused, or has the rest's; the error names the field and not the model."""
+    assert Policy({"m": Rule()}, None).offers("m")
+    with pytest.raises(ModelNotAllowed) as raised:
+        Policy({"m": Rule()}, None).admit(asked(model="other"))
+    assert (raised.value.param, "other" in raised.value.text) == ("model", False)
+    with pytest.raises(BadRequest):
+        Policy({"m": Rule()}, Rule(max_messages=1)).admit(asked(USER, USER, model="other"))
+
+
+def test_no_rule_no_copy() -> None:
+    """A request that nothing holds for passes as it is."""
+    request = asked(temperature=1)
+    assert Policy({}, Rule()).admit(request) is request
+    assert admit(Rule(max_messages=1, max_prompt_chars=5), request) is request
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_output_tokens(name: str) -> None:
+    """The cap holds for either field, and goes on in the one that upstream heeds; asking for more is refused."""
+    rule = Rule(max_output_tokens=10)
+    assert admit(rule, asked(**{name: 10})).parameters == {"max_completion_tokens": 10}
+    assert admit(rule, asked(max_tokens=9, max_completion_tokens=8)).parameters == {"max_completion_tokens": 8}
+    old = Rule(max_output_tokens=10, output_tokens_field="max_tokens")
+    assert admit(old, asked(**{name: 3})).parameters == {"max_tokens": 3}
+    assert refused(rule, asked(**{name: 11})) == name
+    assert refused(rule, asked(**{"max_tokens": 1, "max_completion_tokens": 1, name: 11})) == name
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_output_tokens_not_asked_for(field: Any) -> None:
+    """A request that does not say gets the cap, in the field that the upstream knows; the client's own stay."""
+    rule = Rule(max_output_tokens=10, output_tokens_field=field)
+    assert admit(rule, asked(temperature=1)).parameters == {"temperature": 1, field: 10}
+
+
+def test_messages() -> None:
+    """As many messages as the cap says pass, and no more."""
+    assert len(admit(Rule(max_messages=2), asked(USER, USER)).messages) == 2
+    assert refused(Rule(max_messages=2), asked(USER, USER, USER)) == "messages"
+
+
+@pytest.mark.parametrize(
+    ("message", "characters"),
+    [
+        (USER, 5),
+        ({"role": "user", "content": "日本\U0001f600"}, 3),
+        ({"role": "user", "content": [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]}, 3),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x" * 99}}]}, 0),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x" * 99}}]}, 0),
+        ({"role": "user", "content": [{"type": "x" * 33, "text": ""}]}, 33),
+        ({"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, 3),
+        ({"role": "user", "content": "a", "name": "bc", "reasoning_content": "def"}, 6),
+    ],
+)
+def test_characters(message: Any, characters: int) -> None:
+    """Characters count wherever in a message the model would read them; pictures and sound are none."""
+    request = asked(message, {"role": "user", "content": "."})
+    assert admit(Rule(max_prompt_chars=characters + 1), request) is request
+    if characters:
+        assert refused(Rule(max_prompt_chars=characters), request) == "messages"
+
+
+def test_characters_elsewhere() -> None:
+    """What the model reads beside the messages counts, too, or it would be where a long prompt goes."""
+    rule = Rule(max_prompt_chars=50)
+    long = "x" * 50
+    for more in (
+        {"tools": [{"type": "function", "function": {"name": "f", "description": long}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {long: {}}}}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"description": long}}}},
+        {"prediction": {"type": "content", "content": long}},
+        {"prefix": [{"text": long}]},
+    ):
+        assert refused(rule, asked(**more)) == "messages"
+    assert admit(rule, asked(user=long)).parameters == {"user": long}
+
+
+def test_pinned() -> None:
+    """A pinned parameter replaces the client's, and is there if the client gave none; the request stays as it was."""
+    rule = Rule(pinned={"temperature": 0.2, "store": False})
+    request = asked(temperature=2, seed=1)
+    assert admit(rule, request).parameters == {"temperature": 0.2, "store": False, "seed": 1}
+    assert request.parameters == {"temperature": 2, "seed": 1}
+
+
+def test_pinned_output_tokens() -> None:
+    """Where one of the two token fields is pinned, neither of the client's goes upstream; the cap holds."""
+    rule = Rule(max_output_tokens=10, pinned={"max_tokens": 7})
+    assert admit(rule, asked(max_completion_tokens=9)).parameters == {"max_tokens": 7}
+    assert refused(rule, asked(max_completion_tokens=11)) == "max_completion_tokens"
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_system(role: str) -> None:
+    """The server's system message goes first; a client's own is refused wherever it stands."""
+    rule = Rule(system="Be kind.", max_messages=2, max_prompt_chars=10)
+    assert admit(rule, asked(USER, USER)).messages == ({"role": "system", "content": "Be kind."}, USER, USER)
+    own = {"role": role, "content": "no"}
+    assert refused(rule, asked(own, USER)) == "messages[0].role"
+    assert refused(rule, asked(USER, own)) == "messages[1].role"
+    assert admit(Rule(), asked(own)).messages == (own,)

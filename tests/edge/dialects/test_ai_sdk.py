@@ -1,0 +1,320 @@
+"""The AI SDK's endpoints over a real hub and journal, with an upstream that plays what a test wrote down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.access.origins import Visitors
+from app.edge.bodies import Defaults
+from app.edge.context import Guard
+from app.edge.dialects.ai_sdk import AiSdk, encoder, parse_ui_chat
+from app.edge.error_responses import failed
+from app.edge.streams import Options, Streams
+from app.errors import BadRequest, StreamError, Unreachable
+from app.events import Batch, Delta, Done, Start, new_stream_id
+from app.hub import Capacity, Hub
+from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
+from app.relay import Limits
+from app.request import Principal, StreamRequest
+from tests.script import Script, forever
+from tests.wire.test_ai_sdk import parts
+
+pytestmark = pytest.mark.anyio
+
+DEFAULTS = Defaults(model="m", chunk="auto", grace=10, max_grace=60)
+DONE = (Done("stop"),)
+MESSAGES = [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
+ANSWERED = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": 1}
+TOOL_MESSAGES = [*MESSAGES, {"id": "a", "role": "assistant", "parts": [{"type": "step-start"}, ANSWERED]}]
+BODY: dict[str, Any] = {"id": "chat-1-of-a-page", "messages": MESSAGES, "trigger": "submit-message"}
+CHAT = "/v1/ai-sdk/chat"
+
+
+class Pause:
+    """A step of a `Script` that is waited in until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self.go.wait()
+
+
+class House:
+    """The dialect's endpoints over a hub over a script. `X-Who` says who asks."""
+
+    def __init__(self, log: FilteringBoundLogger, *steps: Any) -> None:
+        self.source = Script(*steps)
+        meter = Meter(["m"])
+        journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60), on_evict=lambda stream_id, reason: None)
+        self.hub = Hub(journal, self.source, Limits(), Capacity(), meter, log)
+        options = Options(DEFAULTS, lambda asked: asked, None, 2, 1 << 20, 10, 15, 1000)
+        endpoints = AiSdk(Streams(self.hub, options))
+        routes = [
+            Route("/v1/ai-sdk/chat", endpoints.open, methods=["POST"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/stream", endpoints.stream, methods=["GET", "DELETE"]),
+            Route("/v1/ai-sdk/chat/{chat_id}/cancel", endpoints.cancel, methods=["POST"]),
+        ]
+        self._app = Starlette(routes=routes, exception_handlers={StreamError: failed})
+        self.guarded = Guard(self._named, Visitors(), meter, log)
+
+    async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
+        who = dict(scope["headers"]).get(b"x-who", b"").decode()
+        scope["state"].update(principal=Principal(who), refusal=None)
+        await self._app(scope, receive, send)
+
+    async def readers(self, count: int) -> None:
+        """Wait until so many are reading."""
+        while self.hub.reading != count:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(log: FilteringBoundLogger, *steps: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+    """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
+    house = House(log, *steps)
+    transport = httpx.ASGITransport(house.guarded)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
+        yield house, client
+    await house.hub.drain(0)
+
+
+def said(answer: httpx.Response) -> list[Any]:
+    assert answer.status_code == 200
+    return parts(answer.content)
+
+
+async def test_open(log: FilteringBoundLogger) -> None:
+    """A chat's request is answered with the stream of its message, under the SDK's header."""
+    async with serving(log, (Delta("a"),), DONE) as (_, client):
+        answer = await client.post(CHAT, json=BODY)
+        types = [part if part == "[DONE]" else part["type"] for part in said(answer)]
+        assert types == [
+            *("start", "start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"),
+            "[DONE]",
+        ]
+        assert said(answer)[0]["messageId"] == answer.headers["x-stream-id"]
+        assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store, no-transform"
+        assert answer.headers["x-accel-buffering"] == "no"
+
+
+async def test_an_answer_to_the_outputs_of_tools(log: FilteringBoundLogger) -> None:
+    """It goes on with the page's last message, and the stream that it is can be read as a message of its own."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        opener = asyncio.create_task(client.post(CHAT, json=BODY | {"messages": TOOL_MESSAGES}))
+        await pause.reached.wait()
+        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
+        await house.readers(2)
+        pause.go.set()
+        answer, again = await opener, await resumer
+        assert said(answer)[0] == {"type": "start"}
+        assert said(again)[0] == {"type": "start", "messageId": answer.headers["x-stream-id"]}
+        assert said(again)[1:] == said(answer)[1:]
+
+
+async def test_resume(log: FilteringBoundLogger) -> None:
+    """While a chat's stream is live, it is given whole, from its start; afterwards there is nothing to resume."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), (Delta("b"),), pause, (Delta("c"),), DONE) as (house, client):
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        opener = asyncio.create_task(client.post(CHAT, json=BODY))
+        await pause.reached.wait()
+        resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
+        await house.readers(2)
+        pause.go.set()
+        answer, again = await opener, await resumer
+        for found in said(answer), said(again):
+            assert found[0] == {"type": "start", "messageId": answer.headers["x-stream-id"]}
+            assert "".join(part["delta"] for part in found[:-1] if part["type"] == "text-delta") == "abc"
+            assert found[-1] == "[DONE]"
+        assert again.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert house.source.started == 1
+        over = await client.get(f"{CHAT}/chat-1-of-a-page/stream")
+        assert (over.status_code, over.content, over.headers["cache-control"]) == (204, b"", "no-store")
+
+
+async def test_the_newest_stream_is_meant(log: FilteringBoundLogger) -> None:
+    """A chat's older stream is neither resumed nor stopped."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        older = asyncio.create_task(client.post(CHAT, json=BODY))
+        await house.readers(1)
+        newer = asyncio.create_task(client.post(CHAT, json=BODY))
+        await house.readers(2)
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        assert said(await newer)[-2]["type"] == "abort"
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        pause.go.set()
+        assert said(await older)[-2]["type"] == "finish"
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "stream"), ("POST", "cancel")])
+async def test_stop(log: FilteringBoundLogger, method: str, path: str) -> None:
+    """Either stop ends the chat's stream for all its readers; again, or with nothing to stop, it changes nothing."""
+    async with serving(log, (Delta("a"),), forever) as (house, client):
+        url = f"{CHAT}/chat-1-of-a-page/{path}"
+        assert (await client.request(method, url)).status_code == 204
+        opener = asyncio.create_task(client.post(CHAT, json=BODY))
+        await house.readers(1)
+        for _ in range(2):
+            stopped = await client.request(method, url)
+            assert (stopped.status_code, stopped.content) == (204, b"")
+        assert said(await opener)[-2:] == [{"type": "abort"}, "[DONE]"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_stream_that_is_kept_no_longer(
+    log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A journal may know of a chat's stream and have it no more: there is nothing to resume or stop then."""
+    async with serving(log) as (house, client):
+
+        async def gone(label: str, principal: Principal) -> str:
+            assert (label, principal) == ("ai-sdk:chat 1", Principal("us"))
+            return new_stream_id()
+
+        monkeypatch.setattr(house.hub, "labelled", gone)
+        answer = await client.request(method, f"{CHAT}/chat%201/stream", headers={"X-Who": "us"})
+        assert answer.status_code == 204
+
+
+async def test_somebody_elses_chat(log: FilteringBoundLogger) -> None:
+    """Another's chat of the same id is another chat."""
+    async with serving(log, (Delta("a"),), forever) as (house, client):
+        theirs = asyncio.create_task(client.post(CHAT, json=BODY, headers={"X-Who": "them"}))
+        await house.readers(1)
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+        assert not theirs.done()
+        assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream", headers={"X-Who": "them"})).status_code == 204
+        assert said(await theirs)[-2] == {"type": "abort"}
+
+
+async def test_a_repeated_request(log: FilteringBoundLogger) -> None:
+    """The same idempotency key is the same stream, and paid once; with another body it is refused."""
+    async with serving(log, (Delta("a"),), DONE) as (house, client):
+        key = {"Idempotency-Key": "k"}
+        first, second = [await client.post(CHAT, json=BODY, headers=key) for _ in range(2)]
+        assert first.content == second.content
+        assert house.source.started == 1
+        assert (await client.post(CHAT, json=BODY | {"model": "n"}, headers=key)).status_code == 422
+
+
+async def test_an_error_before_the_stream(log: FilteringBoundLogger) -> None:
+    """It is an HTTP status, with the error for a body, which the page shows."""
+    async with serving(log, Unreachable()) as (_, client):
+        answer = await client.post(CHAT, json=BODY)
+        assert answer.status_code == 502
+        assert answer.json()["error"]["code"] == "upstream_unreachable"
+        assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
+
+
+async def test_an_error_in_the_stream(log: FilteringBoundLogger) -> None:
+    """It is a part, after which nothing comes."""
+    async with serving(log, (Delta("a"),), Unreachable()) as (_, client):
+        found = said(await client.post(CHAT, json=BODY))
+        assert [part["type"] for part in found[-3:-1]] == ["message-metadata", "error"]
+        assert found[-1] == "[DONE]"
+
+
+async def test_a_stream_of_another_dialect(log: FilteringBoundLogger) -> None:
+    """A stream that was opened elsewhere is a message with its id; its label is no chat's."""
+    async with serving(log, (Delta("a"),), DONE) as (house, client):
+        stream_id = await house.hub.open(StreamRequest("m", ({"role": "user", "content": "hi"},)))
+        encode = encoder(await house.hub.attach(stream_id))
+        assert parts(encode(Batch(1, [Start("m", 1)])))[0] == {"type": "start", "messageId": stream_id}
+        assert (await client.get(f"{CHAT}/{stream_id}/stream")).status_code == 204
+
+
+def parse(**fields: Any) -> StreamRequest:
+    return parse_ui_chat(BODY | fields, DEFAULTS).stream
+
+
+def test_request() -> None:
+    """The messages become OpenAI's, and OpenAI's parameters pass as they are; model and cut have defaults."""
+    messages = ({"role": "user", "content": "hi"},)
+    assert parse() == StreamRequest("m", messages, {}, "auto", 10)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    asked = parse_ui_chat(
+        BODY
+        | {"trigger": "regenerate-message", "messageId": "a", "model": "n", "temperature": 0, "tools": tools}
+        | {"chunk": "word,smooth:50", "on_disconnect": "grace:3"},
+        DEFAULTS,
+    )
+    assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3)
+    assert (asked.chat, asked.smooth, asked.continues) == ("chat-1-of-a-page", 0.05, False)
+
+
+def test_what_an_answer_continues() -> None:
+    """It is the last message that says so: the assistant's is gone on with, after anybody else's comes a new one."""
+    assert not parse_ui_chat(BODY, DEFAULTS).continues
+    assert parse_ui_chat(BODY | {"messages": TOOL_MESSAGES}, DEFAULTS).continues
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([], None),
+        ({"messages": MESSAGES}, "id"),
+        ({"id": "chat-1-of-a-page"}, "messages"),
+        (BODY | {"id": ""}, "id"),
+        (BODY | {"id": 1}, "id"),
+        (BODY | {"id": "a" * 257}, "id"),
+        (BODY | {"id": "a/b"}, "id"),
+        (BODY | {"id": "a\nb"}, "id"),
+        (BODY | {"messages": []}, "messages"),
+        (BODY | {"messages": [{"role": "user", "content": "hi"}]}, "messages[0].parts"),
+        (BODY | {"messages": [{"role": "tool", "parts": []}]}, "messages[0].role"),
+        (BODY | {"messages": [{"role": "user", "parts": ["hi"]}]}, "messages[0].parts[0]"),
+        (BODY | {"messages": [{"role": "user", "parts": [{"text": "hi"}]}]}, "messages[0].parts[0].type"),
+        (BODY | {"messages": [{"role": "user", "parts": [{"type": 1}]}]}, "messages[0].parts[0].type"),
+        (BODY | {"messages": [{"role": "user", "parts": [{"type": "text"}]}]}, "messages[0].parts[0].text"),
+        (BODY | {"trigger": "resume-stream"}, "trigger"),
+        (BODY | {"messageId": 1}, "messageId"),
+        (BODY | {"prompt": "hi"}, "prompt"),
+        (BODY | {"system": "Be brief."}, "system"),
+        (BODY | {"temperature": 3}, "temperature"),
+        (BODY | {"chunk": "syllable"}, "chunk"),
+        (BODY | {"on_disconnect": "grace:61"}, "on_disconnect"),
+    ],
+)
+def test_what_is_refused(body: Any, field: str | None) -> None:
+    """What this service does not take is refused, and the error names the field."""
+    with pytest.raises(BadRequest) as caught:
+        parse_ui_chat(body, DEFAULTS)
+    assert caught.value.param == field
+
+
+async def test_a_short_chat_id_of_nobodys(log: FilteringBoundLogger) -> None:
+    """Where all callers are one principal, a chat whose id could be guessed is neither resumed nor stopped by it."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        opener = asyncio.create_task(client.post(CHAT, json=BODY | {"id": "demo"}))
+        await pause.reached.wait()
+        assert (await client.get(f"{CHAT}/demo/stream")).status_code == 204
+        assert (await client.delete(f"{CHAT}/demo/stream")).status_code == 204
+        assert house.hub.live == 1
+        pause.go.set()
+        assert said(await opener)[-1] == "[DONE]"
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        who = {"X-Who": "ann"}
+        opener = asyncio.create_task(client.post(CHAT, json=BODY | {"id": "demo"}, headers=who))
+        await pause.reached.wait()
+        assert (await client.delete(f"{CHAT}/demo/stream", headers=who)).status_code == 204
+        assert said(await opener)[-2] == {"type": "abort"}

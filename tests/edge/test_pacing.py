@@ -1,0 +1,102 @@
+"""Pacing: spread evenly, never too late, nothing dropped, nothing reordered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from app.edge.pacing import smoothed
+from app.events import Batch, Delta, Done, Event, Start
+
+pytestmark = pytest.mark.anyio
+
+
+class Bursts:
+    """A cursor that gives batches of so many records, the next one when it is told to."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = sizes
+        self.closed = False
+        self.events: list[Event] = []
+        self.go = asyncio.Semaphore(0)
+
+    async def read(self) -> AsyncGenerator[Batch, None]:
+        first = 1
+        try:
+            for place, size in enumerate(self.sizes):
+                await self.go.acquire()
+                events: list[Event] = [Delta(f"{first + number}") for number in range(size)]
+                if place == len(self.sizes) - 1:
+                    events[-1] = Done("stop")
+                self.events += events
+                yield Batch(first, events)
+                first += size
+        finally:
+            self.closed = True
+
+
+async def collected(paced: AsyncGenerator[Batch, None]) -> tuple[list[Event], list[tuple[float, int]]]:
+    events: list[Event] = []
+    steps: list[tuple[float, int]] = []
+    async for batch in paced:
+        assert batch.first == len(events) + 1
+        events += batch.events
+        steps.append((asyncio.get_running_loop().time(), len(batch.events)))
+    return events, steps
+
+
+async def test_a_burst_is_spread() -> None:
+    """A burst leaves in many steps over its time, the first of them at once; the order is kept."""
+    bursts = Bursts(200)
+    bursts.go.release()
+    began = asyncio.get_running_loop().time()
+    events, steps = await collected(smoothed(bursts.read(), 0.3))
+    assert events == bursts.events
+    assert bursts.closed
+    assert len(steps) >= 5
+    assert steps[0][1] < 50
+    assert steps[-1][0] - began >= 0.2
+
+
+async def test_nothing_waits_for_nothing() -> None:
+    """Records that come one by one, each after the last has left, leave as they come."""
+    bursts = Bursts(1, 1, 1)
+    paced = smoothed(bursts.read(), 60)
+    async with asyncio.timeout(30):
+        for number in (1, 2):
+            bursts.go.release()
+            assert (await anext(paced)).first == number
+        bursts.go.release()
+        assert (await anext(paced)).events == [Done("stop")]
+        with pytest.raises(StopAsyncIteration):
+            await anext(paced)
+
+
+async def test_a_late_burst_hurries_what_waits() -> None:
+    """Bursts that come on top of one another are all given out, in order."""
+    bursts = Bursts(20, 20, 20)
+    for _ in range(3):
+        bursts.go.release()
+    events, _ = await collected(smoothed(bursts.read(), 0.1))
+    assert events == bursts.events
+
+
+async def test_a_batch_that_was_read_already() -> None:
+    """A batch that was taken off the cursor before comes first; a cursor that is exhausted ends it."""
+    first = Batch(1, [Start("m", 1), Done("stop")])
+    events, _ = await collected(smoothed(Bursts().read(), 0.05, first))
+    assert events == first.events
+
+
+async def test_closing() -> None:
+    """Closing it in the middle closes the cursor and leaves no task."""
+    bursts = Bursts(100, 1)
+    bursts.go.release()
+    paced = smoothed(bursts.read(), 60)
+    await anext(paced)
+    before = len(asyncio.all_tasks())
+    await paced.aclose()
+    assert bursts.closed
+    assert len(asyncio.all_tasks()) <= before

@@ -1,0 +1,381 @@
+"""The hub: who lives how long, who may attach, who pays, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
+from app.events import Delta, Done, Event, Failure, Start
+from app.hub import Capacity, Hub, Key, Subscription, parse_policy
+from app.hub import hub as hub_module
+from app.journal.memory import Bounds, MemoryJournal
+from app.journal.memory_log import MemoryLog
+from app.meter import Meter
+from app.relay import Limits
+from app.request import ANYONE, StreamInfo, StreamRequest
+from tests.script import Script, forever
+
+pytestmark = pytest.mark.anyio
+
+DONE = (Done("stop"),)
+KEY = Key("k", b"body")
+
+
+def asked(grace: float = 0) -> StreamRequest:
+    return StreamRequest("m", ({"role": "user", "content": "hi"},), grace=grace)
+
+
+class House:
+    """A hub over a script, and its journal."""
+
+    def __init__(self, log: FilteringBoundLogger, *steps: Any, max_streams: int = 10, ended: int = 10) -> None:
+        self.source = Script(*steps)
+        self.journal = MemoryJournal(
+            Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
+        )
+        self.meter = Meter(["m"])
+        self.hub = Hub(self.journal, self.source, Limits(), Capacity(max_streams), self.meter, log)
+
+    async def open(self, grace: float = 0, key: Key | None = None) -> Subscription:
+        return await self.hub.attach(await self.hub.open(asked(grace), key=key))
+
+    async def settled(self) -> None:
+        """Wait for the producers to end, and check that nothing is left of them."""
+        async with asyncio.timeout(30):
+            await asyncio.gather(*producers())
+        assert not self.hub.live
+        assert self.source.closed.is_set() or not self.source.started
+
+
+def producers() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
+
+
+async def read(subscription: Subscription) -> list[Event]:
+    async with subscription as batches:
+        return [event async for batch in batches for event in batch.events]
+
+
+async def test_whole(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A stream is read to its end by its opener and leaves one canonical line."""
+    house = House(log, (Delta("a"),), (Delta("é"),), DONE)
+    events = await read(await house.open())
+    assert events[1:3] == [Delta("a"), Delta("é")]
+    await house.settled()
+    (line,) = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
+    assert (line["reason"], line["deltas"], line["output_bytes"]) == ("stop", 2, 3)
+    assert (line["subscribers_peak"], line["subscribers_total"]) == (1, 1)
+
+
+async def test_attach_from_every_position(log: FilteringBoundLogger) -> None:
+    """Live or ended, a subscription after record k reads exactly the rest; beyond the end there is nothing."""
+    house = House(log, (Delta("a"),), (Delta("b"),), DONE)
+    stream_id = await house.hub.open(asked())
+    whole = await read(await house.hub.attach(stream_id))
+    for after in range(len(whole)):
+        subscription = await house.hub.attach(stream_id, after=after)
+        assert not subscription.exhausted
+        assert await read(subscription) == whole[after:]
+    assert (await house.hub.attach(stream_id, after=len(whole))).exhausted
+    with pytest.raises(UnknownStream):
+        await house.hub.attach(stream_id, after=len(whole) + 1)
+    with pytest.raises(UnknownStream):
+        await house.hub.attach("nobody")
+
+
+async def test_many_readers(log: FilteringBoundLogger) -> None:
+    """Readers at different paces and from different positions all read the same stream."""
+    go = asyncio.Event()
+    house = House(log, (Delta("a"),), go.wait, (Delta("b"),), DONE)
+    stream_id = await house.hub.open(asked())
+    readers = [asyncio.create_task(read(await house.hub.attach(stream_id))) for _ in range(5)]
+    async with await house.hub.attach(stream_id) as slow:
+        await anext(slow)
+        go.set()
+        transcripts = await asyncio.gather(*readers)
+        rest = [event async for batch in slow for event in batch.events]
+    assert all(transcript == transcripts[0] for transcript in transcripts)
+    assert rest == transcripts[0][-len(rest) :]
+
+
+async def test_cancel_policy(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """With `cancel`, upstream is let go when the last reader leaves, and not when the last but one does."""
+    house = House(log, (Delta("a"),), forever)
+    subscription = await house.open(grace=0)
+    async with subscription as batches:
+        await anext(batches)
+        async with await house.hub.attach(subscription.stream_id):
+            pass
+        assert house.hub.live == 1
+    await house.settled()
+    assert logs.entries[-1]["reason"] == "cancelled"
+
+
+async def test_continue_policy(log: FilteringBoundLogger) -> None:
+    """With `continue`, the answer is finished without a reader, and kept."""
+    go = asyncio.Event()
+    house = House(log, (Delta("a"),), go.wait, (Delta("b"),), DONE)
+    subscription = await house.open(grace=math.inf)
+    async with subscription as batches:
+        await anext(batches)
+    go.set()
+    await house.settled()
+    events = await read(await house.hub.attach(subscription.stream_id))
+    assert [event for event in events if isinstance(event, Delta)] == [Delta("a"), Delta("b")]
+
+
+async def test_grace(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """With `grace`, a reader that is back in time finds the stream alive; else it is cancelled."""
+    house = House(log, (Delta("a"),), forever)
+    subscription = await house.open(grace=0.05)
+    async with subscription as batches:
+        await anext(batches)
+    async with await house.hub.attach(subscription.stream_id):
+        await asyncio.sleep(0.08)  # longer than the grace: that a reader is there is what keeps it
+        assert house.hub.live == 1
+    await house.settled()
+    assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.orphaned"]
+    assert logs.entries[-1]["reason"] == "cancelled"
+
+
+async def test_first_reader(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that was started without a reader waits for its first one, whatever its policy, but not for ever."""
+    monkeypatch.setattr(hub_module, "FIRST_READER", 0.05)
+    house = House(log, (Delta("a"),), forever)
+    await house.hub.open(asked(grace=0))
+    await asyncio.sleep(0)
+    assert house.hub.live == 1
+    await house.settled()
+
+
+async def test_cancel(log: FilteringBoundLogger) -> None:
+    """Cancelling ends the stream for all its readers; again, or after the end, it changes nothing."""
+    house = House(log, (Delta("a"),), forever)
+    subscription = await house.open(grace=math.inf)
+    reader = asyncio.create_task(read(await house.hub.attach(subscription.stream_id)))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        assert (await house.hub.cancel(subscription.stream_id)).ended
+    last = (await reader)[-1]
+    assert isinstance(last, Done)
+    assert last.finish_reason == "cancelled"
+    await house.settled()
+    with pytest.raises(UnknownStream):
+        await house.hub.cancel("nobody")
+
+
+async def test_idempotency(log: FilteringBoundLogger) -> None:
+    """The same key with the same body is the same stream, even at once; with another body it is refused."""
+    house = House(log, (Delta("a"),), DONE)
+    first, second = await asyncio.gather(house.hub.open(asked(), key=KEY), house.hub.open(asked(), key=KEY))
+    await read(await house.hub.attach(first))
+    assert second == first == await house.hub.open(asked(), key=KEY)
+    assert house.source.started == 1
+    with pytest.raises(KeyReused):
+        await house.hub.open(asked(), key=Key("k", b"other"))
+    assert await house.hub.open(asked(), key=Key("k2", b"other")) != first
+    await house.settled()
+
+
+async def test_key_is_released(log: FilteringBoundLogger) -> None:
+    """A key may be used again when its stream failed before it answered anything, or is no longer kept."""
+    house = House(log, RateLimited())
+    first = await house.open(key=KEY)
+    await read(first)
+    await house.settled()
+    assert (await house.open(key=KEY)).stream_id != first.stream_id
+    house = House(log, (Delta("a"),), DONE, ended=0)
+    first = await house.open(key=KEY)
+    await read(first)
+    await house.settled()
+    assert (await house.open(key=KEY)).stream_id != first.stream_id
+    await house.settled()
+
+
+async def test_evictions_are_logged_and_counted(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A stream that had to go for want of room leaves a warning and a count; one whose time was up is counted, too."""
+    house = House(log, (Delta("a"),), DONE, ended=1)
+    first = await house.open()
+    await read(first)
+    await read(await house.open())
+    await house.settled()
+    house.hub.evicted("another", "time")
+    lines = [entry for entry in logs.entries if entry["event"] == "journal.evicted"]
+    assert [(line["stream_id"], line["reason"], line["log_level"]) for line in lines] == [
+        (first.stream_id, "count", "warning"),
+        ("another", "time", "debug"),
+    ]
+    assert house.meter.evicted == {"count": 1, "time": 1}
+
+
+async def test_failure(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A failed stream's canonical line is a warning with the error's code."""
+    house = House(log, (Delta("a"),), Truncated())
+    await read(await house.open())
+    await house.settled()
+    assert (logs.entries[-1]["event"], logs.entries[-1]["reason"]) == ("stream.failed", "upstream_truncated")
+    assert logs.entries[-1]["log_level"] == "warning"
+
+
+async def test_full(log: FilteringBoundLogger) -> None:
+    """Over the bound, a new stream is refused; the place is free again when one ends."""
+    house = House(log, forever, max_streams=1)
+    async with await house.open():
+        with pytest.raises(Overloaded):
+            await house.hub.open(asked(), key=KEY)
+    await house.settled()
+    async with await house.open(key=KEY):
+        pass
+    await house.settled()
+
+
+async def test_no_room(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal without room refuses the stream, and its key stays free."""
+    house = House(log, DONE)
+
+    async def full(*_: Any) -> Any:
+        raise Overloaded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.journal, "create", full)
+        with pytest.raises(Overloaded):
+            await house.hub.open(asked(), key=KEY)
+    assert isinstance((await read(await house.open(key=KEY)))[0], Start)
+
+
+async def test_drain_waits(log: FilteringBoundLogger) -> None:
+    """A drain lets live streams finish, and takes no new ones."""
+    go = asyncio.Event()
+    house = House(log, (Delta("a"),), go.wait, DONE)
+    reader = asyncio.create_task(read(await house.open()))
+    drain = asyncio.create_task(house.hub.drain(5))
+    await asyncio.sleep(0)
+    assert not house.hub.ready
+    assert repr(house.hub) == "<Hub draining, 1 live, 1 reading>"
+    with pytest.raises(Draining):
+        await house.hub.open(asked())
+    go.set()
+    await drain
+    assert isinstance((await reader)[-1], Done)
+    await house.settled()
+
+
+async def test_drain_ends(log: FilteringBoundLogger) -> None:
+    """What outlives the grace ends with an error of its own that its readers see."""
+    house = House(log, (Delta("a"),), forever)
+    reader = asyncio.create_task(read(await house.open()))
+    await asyncio.sleep(0)
+    await house.hub.drain(0.01)
+    last = (await reader)[-1]
+    assert isinstance(last, Failure)
+    assert last.code == "shutting_down"
+    await house.settled()
+
+
+async def elsewhere(house: House, stream_id: str) -> MemoryLog:
+    """Begin a stream that the hub has no producer of, as if another process had."""
+    log = await house.journal.create(stream_id, StreamInfo("none", ANYONE.name))
+    log.append([Delta("a")])
+    return log
+
+
+async def test_drain_sends_away(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A drain sends away, at once, who reads what another process produces, and nobody else; nor lets it in again."""
+    house = House(log, (Delta("a"),), forever)
+    theirs, ended = await elsewhere(house, "theirs"), await elsewhere(house, "ended")
+    ended.append(DONE)
+    own = await house.open(math.inf)
+    told: list[str] = []
+    async with own, await house.hub.attach("theirs") as batches:
+        for subscription in (own, *house.hub._readers):
+            subscription.on_dismiss = lambda name=subscription.stream_id: told.append(name)
+        await anext(batches)
+        async with await house.hub.attach("ended"):
+            drain = asyncio.create_task(house.hub.drain(0.2))
+            await asyncio.sleep(0)
+            assert told == ["theirs"]
+            with pytest.raises(Draining):
+                await house.hub.attach("theirs")
+            assert (await read(await house.hub.attach("ended")))[-1] == DONE[0]
+            assert not (await house.hub.attach(own.stream_id)).dismissed
+        await house.hub.drain(0)  # again: nobody is told twice
+        assert told == ["theirs"]
+        theirs.append(DONE)
+        assert [batch.events async for batch in batches] == [list(DONE)]  # whether it leaves is the response's to say
+    await drain
+    assert next(entry for entry in logs.entries if entry["event"] == "hub.draining")["dismissed"] == 1
+    await house.settled()
+
+
+async def test_let_in_just_before_the_drain(log: FilteringBoundLogger) -> None:
+    """Who was let in before the drain, and begins to read after, is sent away, too."""
+    house = House(log)
+    await elsewhere(house, "theirs")
+    subscription = await house.hub.attach("theirs")
+    await house.hub.drain(0)
+    assert not subscription.dismissed
+    async with subscription:
+        assert subscription.dismissed
+
+
+@pytest.mark.parametrize(
+    ("text", "grace"),
+    [("cancel", 0), ("continue", math.inf), ("grace:0", 0), ("grace:2.5", 2.5), ("grace:86400", 86400)],
+)
+async def test_policies(text: str, grace: float) -> None:
+    """Each policy is a number of seconds without a reader."""
+    assert parse_policy(text) == grace
+
+
+@pytest.mark.parametrize("text", ["", "grace", "grace:", "grace:-1", "grace:1e9", "grace:9999999", "Cancel", "grace:٣"])
+async def test_no_policy(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match="grace:SECONDS"):
+        parse_policy(text)
+
+
+def sent_away(*readers: Subscription) -> list[bool]:
+    return [reader.dismissed for reader in readers]
+
+
+async def test_who_cannot_come_back_has_the_grace(log: FilteringBoundLogger) -> None:
+    """A reader that cannot resume may read on elsewhere's stream while the drain lasts, and is sent away at its end."""
+    house = House(log)
+    await elsewhere(house, "short")
+    theirs = await elsewhere(house, "long")
+    staying, other = await house.hub.attach("short"), await house.hub.attach("long")
+    staying.resumable = other.resumable = False
+    async with staying:
+        async with other as batches:
+            drain = asyncio.create_task(house.hub.drain(0.1))
+            await asyncio.sleep(0)
+            assert sent_away(staying, other) == [False, False]
+            theirs.append(DONE)
+            assert [batch.events async for batch in batches] == [[Delta("a"), *DONE]]
+        async with asyncio.timeout(30):
+            while not sent_away(staying)[0]:
+                await asyncio.sleep(0.005)
+        assert sent_away(other) == [False]
+    async with asyncio.timeout(30):
+        await drain
+
+
+async def test_a_drain_waits_no_longer_than_who_cannot_come_back(log: FilteringBoundLogger) -> None:
+    """Once the last such reader has left, and nothing is live, the drain is over."""
+    house = House(log)
+    await elsewhere(house, "theirs")
+    staying = await house.hub.attach("theirs")
+    staying.resumable = False
+    async with staying:
+        drain = asyncio.create_task(house.hub.drain(60))
+        await asyncio.sleep(0)
+        assert not drain.done()
+    async with asyncio.timeout(30):
+        await drain
+    assert not staying.dismissed

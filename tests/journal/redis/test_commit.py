@@ -1,0 +1,329 @@
+"""Writing to Redis: nothing is readable before it is there, nothing is there twice, and nothing outlives its time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from app.errors import JournalDown
+from app.events import Delta, Done, Failure, Usage
+from app.journal import redis as journals
+from app.journal.redis import RedisJournal, keys, peers, shared, writer
+from app.journal.redis import committer as commit
+from app.journal.redis.codec import encode
+from app.journal.redis.writer import RedisWriter
+from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, text, until
+from tests.real.processes import free_port
+from tests.real.proxy import Proxy
+from tests.real.redis import launch_redis
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+
+def url_of(proxy: Proxy) -> str:
+    return proxy.url.replace("http", "redis") + "/0"
+
+
+async def begun(process: Process) -> RedisWriter:
+    """Begin a stream, with one record."""
+    writer = await process.journal.create("s", INFO)
+    writer.append([Delta("0")])
+    await acked(writer, 1)  # the connection that carries records is there
+    return writer
+
+
+async def test_journal_before_wire(machine: Machine, redis: Redis) -> None:
+    """A record that Redis has and has not acknowledged yet is not readable, here or elsewhere."""
+    with Proxy(machine.url) as proxy:
+        a, b = await machine.start(url_of(proxy)), await machine.start()
+        writer = await begun(a)
+        here, there = await a.journal.open("s"), await b.journal.open("s")
+        reader = asyncio.create_task(opened(a.journal))
+        proxy.pause()
+        writer.append([Delta("x")])
+        await until(lambda: len(entries(redis)) == 3)
+        assert (here.last, there.last) == (1, 1)
+        proxy.resume()
+        await until(lambda: here.last == 2)
+        writer.append([DONE])
+        assert text(await reader) == "0x"
+
+
+@pytest.mark.parametrize("more", ["", "more"])
+async def test_a_lost_answer(machine: Machine, redis: Redis, more: str) -> None:
+    """If a connection breaks after a batch has arrived, and before that is known, it is written and read once."""
+    with Proxy(machine.url) as proxy:
+        a, b = await machine.start(url_of(proxy)), await machine.start()
+        writer = await begun(a)
+        readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
+        proxy.pause()
+        writer.append([Delta("x"), Delta("y")])
+        await until(lambda: len(entries(redis)) == 3)
+        if more:
+            writer.append([Delta(more)])
+        proxy.cut(reset=True)
+        proxy.resume()
+        await acked(writer, 3)
+        writer.append([DONE])
+        assert [text(events) for events in await asyncio.gather(*readers)] == [f"0xy{more}"] * 2
+        assert a.owner.stopped == []
+
+
+async def test_a_lost_answer_to_the_end(machine: Machine, redis: Redis) -> None:
+    """If what was lost is the answer to the last record, the stream ends as it did, and its log is kept as long."""
+    with Proxy(machine.url) as proxy:
+        a = await machine.start(url_of(proxy))
+        writer = await begun(a)
+        reader = asyncio.create_task(opened(a.journal))
+        proxy.pause()
+        writer.append([Delta("x"), DONE])
+        await until(lambda: len(entries(redis)) == 3)
+        redis.persist(keys.log("s"))  # as if the connection had been cut between the two commands
+        proxy.cut()
+        proxy.resume()
+        assert await reader == [Delta("0"), Delta("x"), DONE]
+        assert 0 < redis.ttl(keys.log("s")) <= 60
+        assert repr(a.journal._committer) == "<Committer 0 live, 0 to be compared>"
+
+
+async def test_a_late_batch(machine: Machine, redis: Redis) -> None:
+    """A batch that was taken for lost, and arrives while it is sent again with more, is still the stream's own."""
+    a = await machine.start()
+    writer = await a.journal.create("s", INFO)
+    redis.xadd(keys.log("s"), {"e": encode([Delta("x")])}, id="1-0")  # as out of the buffer of a broken connection
+    writer.append([Delta("x"), Delta("y"), DONE])
+    assert text(await opened(a.journal)) == "xy"
+    assert [entry for entry, _ in entries(redis)] == [b"0-1", b"1-0", b"2-0"]
+    assert a.owner.stopped == []
+
+
+async def test_given_up_under_way(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that was given up while a batch of it was under way ends for everybody, that batch before the end."""
+    monkeypatch.setattr(peers, "LEASE", 30)  # else it would be taken for dead before it gives up
+    with Proxy(machine.url) as proxy:
+        a, b = await machine.start(url_of(proxy), patience=1), await machine.start()
+        writer = await begun(a)
+        readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
+        await until(lambda: a.owner.readers.get("s") == 1)
+        await a.journal._committer.emptied()  # what is told of readers would be under way in its place
+        proxy.pause()
+        writer.append([Delta("x")])
+        await until(lambda: len(entries(redis)) == 3)
+        here = await readers[0]
+        assert [type(event) for event in here] == [Delta, Failure]
+        assert a.owner.stopped == [("s", "journal_unavailable")]
+        writer.append([DONE])  # what the hub says of it now is too late
+        proxy.resume()
+        assert await readers[1] == [Delta("0"), Delta("x"), here[-1]]
+        await until(lambda: not a.journal._committer._live)
+
+
+async def test_given_up_with_an_answer_at_last(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes after a stream was given up counts: the end is written after what it acknowledges."""
+    monkeypatch.setattr(journals, "_TRIP", 5.0)
+    with Proxy(machine.url) as proxy:
+        a, b = await machine.start(url_of(proxy)), await machine.start()
+        writer = await begun(a)
+        proxy.pause()
+        writer.append([Delta("x")])
+        await until(lambda: len(entries(redis)) == 3)
+        a.journal._give_up()
+        proxy.resume()
+        here, there = await opened(a.journal), await opened(b.journal)
+        assert there == [Delta("0"), Delta("x"), here[-1]]
+        await until(lambda: not a.journal._committer._live)
+
+
+async def test_what_cannot_be_written(machine: Machine) -> None:
+    """A record that cannot be written as JSON ends its own stream, and no other."""
+    a, b = [await machine.start() for _ in "ab"]
+    deep: Any = "x"
+    for _ in range(300):
+        deep = [deep]
+    writers = [await a.journal.create(name, INFO) for name in "st"]
+    writers[0].append([Delta("x")])
+    await acked(writers[0], 1)
+    writers[0].append([Done("stop", usage=Usage({"deep": deep}))])
+    writers[1].append([Delta("y"), DONE])
+    for each in (a, b):
+        *_, failure = await opened(each.journal, "s")
+        assert isinstance(failure, Failure)
+        assert failure.code == "internal_error"
+        assert await opened(each.journal, "t") == [Delta("y"), DONE]
+    assert a.owner.stopped == [("s", "internal_error")]
+
+
+async def test_a_key_that_is_not_ours(machine: Machine, redis: Redis) -> None:
+    """If somebody else puts something at a log's place, that stream is lost, and no other disturbed."""
+    a = await machine.start()
+    writers = [await a.journal.create(name, INFO) for name in "st"]
+    redis.set(keys.log("s"), "x")
+    for each in writers:
+        each.append([Delta("y"), DONE])
+    [failure] = await opened(a.journal, "s")
+    assert isinstance(failure, Failure)
+    assert failure.code == "journal_lost"
+    assert await opened(a.journal, "t") == [Delta("y"), DONE]
+    assert a.journal.ready
+
+
+async def test_drain(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is too far ahead of Redis waits; one may be cancelled; for a stream that was given up, nobody waits."""
+    monkeypatch.setattr(writer, "_BEHIND", 10)
+    with Proxy(machine.url) as proxy:
+        a = await machine.start(url_of(proxy), patience=0.6)
+        ahead = await a.journal.create("s", INFO)
+        ahead.append([Delta("x")] * 10)
+        await asyncio.wait_for(ahead.drain(), 0.1)
+        await acked(ahead, 10)
+        proxy.pause()
+        ahead.append([Delta("x")] * 11)
+        waiting = [asyncio.create_task(ahead.drain()) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        assert not any(task.done() for task in waiting)
+        waiting[0].cancel()
+        proxy.resume()
+        await asyncio.gather(*waiting[1:])
+        await acked(ahead, 21)
+        proxy.pause()
+        ahead.append([Delta("x")] * 11)
+        await ahead.drain()
+        assert ahead.given_up
+        proxy.resume()
+
+
+async def test_times(machine: Machine, redis: Redis) -> None:
+    """A live log and its claim are kept for an hour; once it has ended, as long as the settings say."""
+    a = await machine.start(seconds=20)
+    assert await a.journal.claim("ann", "k", b"1", "s") is None
+    writer = await a.journal.create("s", INFO)
+    both = keys.log("s"), keys.claim("ann", "k")
+    assert [3590 < redis.ttl(key) <= 3600 for key in both] == [True, True]
+    writer.append([DONE])
+    await opened(a.journal)
+    assert [10 < redis.ttl(key) <= 20 for key in both] == [True, True]
+
+
+async def test_kept_for_no_time(machine: Machine, redis: Redis) -> None:
+    """With nothing to be kept after its end, a stream is still read to its end by who reads it, and then unknown."""
+    a, b = [await machine.start(seconds=0) for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
+    await until(lambda: a.owner.readers.get("s") == 1)
+    writer.append([Delta("x"), DONE])
+    assert [text(events) for events in await asyncio.gather(*readers)] == ["x", "x"]
+    await until(lambda: not redis.keys("*:log") and not len(a.journal) and not len(b.journal))
+
+
+async def test_live_logs_are_renewed(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live log is kept as long as its producer lives, however long that is silent; and not much longer."""
+    monkeypatch.setattr(journals, "_LIFE", 1)
+    a = await machine.start()
+    assert await a.journal.claim("ann", "k", b"1", "s") is None
+    writer = await a.journal.create("s", INFO)
+    await asyncio.sleep(1.3)
+    assert redis.exists(keys.log("s"), keys.claim("ann", "k")) == 2
+    assert writer.acked == 0
+    await a.pause()
+    await until(lambda: not redis.exists(keys.log("s")))
+
+
+async def test_a_claim_without_a_stream(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose claimer died before it began the stream goes to one of those who wait for that."""
+    monkeypatch.setattr(shared, "_APPEARING", 0.1)
+    a, b, c = [await machine.start() for _ in "abc"]
+    assert await a.journal.claim("ann", "k", b"1", "s") is None
+
+    async def claim(journal: RedisJournal, stream_id: str) -> str | None:
+        known = await journal.claim("ann", "k", b"1", stream_id)
+        if known is None:
+            await journal.create(stream_id, INFO)
+        return known
+
+    answers = await asyncio.gather(*[claim(b.journal, f"b{n}") for n in range(5)], claim(c.journal, "c"))
+    winner = [*(f"b{n}" for n in range(5)), "c"][answers.index(None)]
+    assert sorted(map(str, answers)) == sorted(["None", *[winner] * 5])
+    with pytest.raises(JournalDown):  # it was only slow: now it must not begin a second one
+        await a.journal.create("s", INFO)
+    await a.journal.release("s")
+    assert await b.journal.claim("ann", "k", b"1", "d") == winner
+
+
+async def test_slots_of_the_dead(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots count in every process as long as the one that took them lives, and are given back some time after."""
+    monkeypatch.setattr(shared, "_SLOT", 3)
+    a, b = [await machine.start() for _ in "ab"]
+    assert await a.journal.occupy("ann", "s", 1)
+    assert not await b.journal.occupy("ann", "t", 1)
+    await asyncio.sleep(4)
+    assert not await b.journal.occupy("ann", "t", 1)
+    await a.pause()
+    while not await b.journal.occupy("ann", "t", 1):
+        await asyncio.sleep(0.05)
+
+
+async def test_one_owner_with_many_streams(machine: Machine, redis: Redis) -> None:
+    """Slots of many streams and owners are renewed, and vacated, without a trace left behind."""
+    a = await machine.start()
+    for owner in "ab":
+        assert all(await asyncio.gather(*[a.journal.occupy(owner, f"{owner}{n}", 100) for n in range(100)]))
+    await a.journal._peers._beat()
+    assert [redis.zcard(keys.slots(owner)) for owner in "ab"] == [100, 100]
+    for owner in "ab":
+        await asyncio.gather(*[a.journal.vacate(owner, f"{owner}{n}") for n in range(100)])
+    assert not redis.exists(keys.slots("a"), keys.slots("b"))
+    assert a.journal._shared.renewals() == []
+
+
+async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    """A bug that meets the committer once is logged without any value, and costs no stream anything."""
+    a = await machine.start()
+    stream = await a.journal.create("s", INFO)
+    monkeypatch.setattr(journals, "_AGAIN", 0.01)
+    acknowledge = commit.Committer._acknowledge
+
+    def crash(*_: object) -> None:
+        monkeypatch.setattr(commit.Committer, "_acknowledge", acknowledge)
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(commit.Committer, "_acknowledge", crash)
+    stream.append([Delta("x")])
+    await acked(stream, 1)
+    stream.append([DONE])
+    assert text(await opened(a.journal)) == "x"
+    [entry] = [entry for entry in logs.entries if entry["event"] == "journal.crashed"]
+    assert (entry["loop"], entry["error"]) == ("run", "RuntimeError")
+    assert "secret" not in str(logs.entries)
+
+
+async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
+    """A node of a cluster takes all that is sent: every command touches one slot."""
+    server = launch_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    try:
+        with server.client() as redis:
+            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: redis.cluster("info")["cluster_state"] == "ok")
+        a, b = [await machine.start(server.url) for _ in "ab"]
+        assert await a.journal.claim("ann", "k", b"1", "s") is None
+        assert await a.journal.occupy("ann", "s", 1)
+        writer = await a.journal.create("s", INFO)
+        reader = asyncio.create_task(opened(b.journal))
+        await until(lambda: a.owner.readers.get("s") == 1)
+        writer.append([Delta("x")])
+        await a.journal._peers._beat()
+        a.journal._committer.doubt()
+        writer.append([DONE])
+        assert text(await reader) == "x"
+        assert await b.journal.claim("ann", "k", b"1", "t") == "s"
+        await a.journal.vacate("ann", "s")
+        await a.journal.release("s")
+        assert a.journal.ready
+        assert b.journal.ready
+        for process in (b, a):
+            await process.held.aclose()
+    finally:
+        server.stop()

@@ -1,0 +1,380 @@
+"""Metrics: what is counted, what is shown of it, under which names, to whom, and at what cost."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Route
+from structlog.typing import FilteringBoundLogger
+
+from app import __version__
+from app.edge.access.origins import Visitors
+from app.edge.context import Guard
+from app.edge.error_responses import failed
+from app.edge.metrics import Metrics
+from app.errors import RateLimited, StreamError, Truncated
+from app.events import Delta, Done, Trace, Usage
+from app.hub import Capacity, Hub
+from app.journal.memory import Bounds, MemoryJournal
+from app.meter import Meter
+from app.relay import Limits
+from app.request import StreamRequest
+from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Readings
+from app.telemetry.loop_delay import sampling
+from app.telemetry.prometheus import Exposition
+from tests.script import Script, forever
+
+pytestmark = pytest.mark.anyio
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Answered(Script):
+    """A `Script` that was asked of named upstreams, in order, each with the status it answered."""
+
+    def __init__(self, *steps: Any, answers: tuple[tuple[str, str], ...] = (("a", "200"),), first: str = "a") -> None:
+        super().__init__(*steps)
+        self.answers = answers
+        self.first = first
+
+    def stream(self, request: StreamRequest, trace: Trace) -> Any:
+        trace.answers += self.answers
+        trace.upstream = self.answers[-1][0]
+        trace.fallback = trace.upstream != self.first
+        return super().stream(request, trace)
+
+
+class House:
+    """A hub over a script, and what is shown of it."""
+
+    def __init__(self, log: FilteringBoundLogger, source: Script, *, max_streams: int = 10) -> None:
+        self.meter = Meter(["m", 'a "quoted"\\\nname'], ["a", "b"])
+        self.journal = MemoryJournal(
+            Bounds(1 << 20, 1 << 30, 1, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
+        )
+        self.hub = Hub(self.journal, source, Limits(), Capacity(max_streams), self.meter, log)
+        self.readings = Readings(self.meter, self.hub, self.journal, Ceilings(max_streams, 100, 1 << 30))
+        self.exposition = Exposition(self.readings)
+
+    async def whole(self, model: str = "m", after: int = 0) -> None:
+        """Open a stream and read it from *after* to its end."""
+        stream_id = await self.hub.open(StreamRequest(model, ()))
+        async with await self.hub.attach(stream_id) as batches:
+            async for _ in batches:
+                pass
+        if after:
+            async with await self.hub.attach(stream_id, after=after) as batches:
+                async for _ in batches:
+                    pass
+        await until(lambda: not self.hub.live)
+
+    def scrape(self) -> Samples:
+        return samples(self.exposition()[0].decode())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def samples(text: str) -> Samples:
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+async def test_names() -> None:
+    """Prometheus's names are what OpenTelemetry's rules make of OpenTelemetry's, and all are known to be ours."""
+    units = {"s": "_seconds", "By": "_bytes"}
+    for instrument in INSTRUMENTS:
+        assert instrument.meaning.endswith("."), instrument
+        if instrument.otel:
+            name = instrument.otel.replace(".", "_")
+            unit = units.get(instrument.unit, "")
+            name += "" if name.endswith(unit) else unit
+            assert instrument.name == name + ("_total" if instrument.kind == "counter" else "")
+        assert instrument.name.startswith(("chat_sse_", "gen_ai_"))
+    assert len({instrument.name for instrument in INSTRUMENTS}) == len(INSTRUMENTS)
+
+
+async def test_every_instrument_is_read(log: FilteringBoundLogger) -> None:
+    """A reading has each instrument once, with as many values for labels as it has labels."""
+    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    await house.whole()
+    readings = house.readings()
+    assert Counter(reading.instrument for reading in readings) == Counter(INSTRUMENTS)
+    assert all(len(labels) == len(it.instrument.labels) for it in readings for labels, _ in it.values)
+
+
+async def test_a_whole_stream(log: FilteringBoundLogger) -> None:
+    """A stream that was answered is counted under its model, upstream and reason, with its tokens and its times."""
+    usage = Usage({"prompt_tokens": 7, "completion_tokens": 11})
+    house = House(log, Answered((Delta("a"),), (Delta("b"),), (Delta("c"),), (Done("stop", usage=usage),)))
+    await house.whole(after=1)
+    found = house.scrape()
+    assert found[key("chat_sse_streams_total", model="m", upstream="a", reason="stop")] == 1
+    assert found[key("gen_ai_client_inference_usage_input_tokens_total", model="m")] == 7
+    assert found[key("gen_ai_client_inference_usage_output_tokens_total", model="m")] == 11
+    assert found[key("chat_sse_upstream_responses_total", upstream="a", status="200")] == 1
+    for name, count in {
+        "chat_sse_streams_opened_total": 1,
+        "chat_sse_streams_live": 0,
+        "chat_sse_streams_max": 10,
+        "chat_sse_subscribers_total": 2,
+        "chat_sse_subscribers_live": 0,
+        "chat_sse_subscribers_max": 100,
+        "chat_sse_resumes_total": 1,
+        "chat_sse_subscriber_lag_records": 0,
+        "chat_sse_journal_streams": 1,
+        "chat_sse_journal_bytes": house.journal.size,
+        "chat_sse_journal_max_bytes": 1 << 30,
+        "chat_sse_draining": 0,
+        "gen_ai_server_request_duration_seconds_count": 1,
+        "gen_ai_server_time_to_first_token_seconds_count": 1,
+        "chat_sse_inter_delta_seconds_count": 2,
+    }.items():
+        assert found[key(name)] == count, name
+    python = next(dict(labels)["python"] for name, labels in found if name == "chat_sse_build_info")
+    assert found[key("chat_sse_build_info", version=__version__, python=python)] == 1
+
+
+async def test_what_is_live(log: FilteringBoundLogger) -> None:
+    """Live streams and readers are gauges, and so is how far behind the slowest reader is."""
+    house = House(log, Answered((Delta("a"),), (Delta("b"),), forever))
+    stream_id = await house.hub.open(StreamRequest("m", ()))
+    async with await house.hub.attach(stream_id), await house.hub.attach(stream_id):
+        log_of_it = await house.hub.log_of(stream_id)
+        await until(lambda: log_of_it.last == 3)
+        found = house.scrape()
+        assert found[key("chat_sse_streams_live")] == found[key("chat_sse_streams_opened_total")] == 1
+        assert found[key("chat_sse_subscribers_live")] == 2
+        assert found[key("chat_sse_subscriber_lag_records")] == 3
+    await house.hub.drain(0)
+    found = house.scrape()
+    assert found[key("chat_sse_draining")] == 1
+    assert found[key("chat_sse_streams_live")] == 0
+    assert found[key("chat_sse_streams_opened_total")] == 1
+
+
+async def test_upstream_trouble(log: FilteringBoundLogger) -> None:
+    """Each answer is counted by upstream; a second one of the same is a retry, another's is a fallback."""
+    answers = (("a", "503"), ("a", "503"), ("a", "upstream_unreachable"), ("b", "200"))
+    house = House(log, Answered((Delta("a"),), Truncated(), answers=answers))
+    await house.whole()
+    found = house.scrape()
+    assert found[key("chat_sse_streams_total", model="m", upstream="b", reason="upstream_truncated")] == 1
+    assert found[key("chat_sse_upstream_responses_total", upstream="a", status="503")] == 2
+    assert found[key("chat_sse_upstream_responses_total", upstream="a", status="upstream_unreachable")] == 1
+    assert found[key("chat_sse_upstream_retries_total", upstream="a")] == 2
+    assert found[key("chat_sse_upstream_retries_total", upstream="b")] == 0
+    assert found[key("chat_sse_fallbacks_total", upstream="a")] == 0
+    assert found[key("chat_sse_fallbacks_total", upstream="b")] == 1
+
+
+async def test_zeros(log: FilteringBoundLogger) -> None:
+    """What alerts ask for is there before it has happened: refusals, evictions, and each upstream's bad answers."""
+    found = House(log, Answered()).scrape()
+    for reason in ("unauthenticated", "rate_limited", "overloaded", "shutting_down", "not_found", "bad_request"):
+        assert found[key("chat_sse_requests_refused_total", reason=reason)] == 0
+    for upstream in ("a", "b"):
+        hopeless = {"model": "other", "upstream": upstream, "reason": "upstream_quota"}
+        assert found[key("chat_sse_streams_total", **hopeless)] == 0
+    for reason in ("time", "count", "memory"):
+        assert found[key("chat_sse_evictions_total", reason=reason)] == 0
+    for upstream in ("a", "b"):
+        assert found[key("chat_sse_upstream_responses_total", upstream=upstream, status="401")] == 0
+        assert found[key("chat_sse_upstream_retries_total", upstream=upstream)] == 0
+
+
+async def test_evictions(log: FilteringBoundLogger) -> None:
+    """A stream that had to go for want of room is counted with the reason."""
+    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    await house.whole()
+    await house.whole()
+    assert house.scrape()[key("chat_sse_evictions_total", reason="count")] == 1
+
+
+async def test_labels_are_bounded(log: FilteringBoundLogger) -> None:
+    """A model that the settings do not name is `other`, however many of them are asked for."""
+    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    for model in ("m", 'x"} 1\nevil 1', "\x00", *map(str, range(1000))):
+        await house.whole(model)
+    found = house.scrape()
+    models = {dict(labels)["model"] for name, labels in found if "model" in dict(labels)}
+    assert models == {"m", "other"}
+    assert found[key("chat_sse_streams_total", model="other", upstream="a", reason="stop")] == 1002
+
+
+async def test_a_strange_label_is_escaped(log: FilteringBoundLogger) -> None:
+    """A name from the settings comes back from the parser as it was, whatever is in it."""
+    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    name = 'a "quoted"\\\nname'
+    await house.whole(name)
+    assert house.scrape()[key("chat_sse_streams_total", model=name, upstream="a", reason="stop")] == 1
+
+
+@pytest.mark.parametrize("tokens", [-1, 1 << 31, 10**18, 1.5, "7", None, [7]])
+async def test_tokens_that_cannot_be(log: FilteringBoundLogger, tokens: object) -> None:
+    """What upstream says of usage is not counted if it is no count of tokens; the sums stay good."""
+    usage = Usage({"prompt_tokens": tokens, "completion_tokens": 3})
+    house = House(log, Answered((Delta("a"),), (Done("stop", usage=usage),)))
+    await house.whole()
+    found = house.scrape()
+    assert found[key("gen_ai_client_inference_usage_input_tokens_total", model="m")] == 0
+    assert found[key("gen_ai_client_inference_usage_output_tokens_total", model="m")] == 3
+
+
+async def test_buckets(log: FilteringBoundLogger) -> None:
+    """A histogram's buckets are cumulative, a value at a bound is in it, and the last one holds all."""
+    house = House(log, Answered())
+    for value in (0.005, 0.01, 0.011, 3.0):
+        house.meter.gap.observe(value)
+    found = house.scrape()
+    name = "chat_sse_inter_delta_seconds"
+    assert [found[key(f"{name}_bucket", le=bound)] for bound in ("0.01", "0.025", "2.5", "+Inf")] == [2, 3, 3, 4]
+    assert found[key(f"{name}_sum")] == pytest.approx(3.026)
+    assert found[key("gen_ai_server_request_duration_seconds_bucket", le="81.92")] == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=0.0.4", False),
+        ("text/plain; version=nonsense", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text; version=\xff", True),
+        ("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5", True),
+    ],
+)
+async def test_content_negotiation(log: FilteringBoundLogger, accept: str, is_openmetrics: bool) -> None:
+    """OpenMetrics goes to those who ask for it, text to all others, both with our names and the process's own."""
+    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    await house.whole()
+    body, content_type = house.exposition(accept)
+    if is_openmetrics:
+        assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        families = openmetrics.text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]  # their parser
+        names = {sample.name for family in families for sample in family.samples}
+    else:
+        assert content_type.startswith("text/plain; version=0.0.4")
+        names = {name for name, _ in samples(body.decode())}
+    assert {_shown(instrument) for instrument in INSTRUMENTS} <= names
+    assert {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"} <= names
+    assert "python_gc_collections_total" in names
+
+
+def _shown(instrument: Instrument) -> str:
+    return f"{instrument.name}_count" if instrument.kind == "histogram" else instrument.name
+
+
+async def _ask(log: FilteringBoundLogger, metrics: Metrics, **headers: str) -> httpx.Response:
+    app = Starlette(routes=[Route("/metrics", metrics.scrape)], exception_handlers={StreamError: failed})
+    guard = Guard(app, Visitors(), Meter(), log)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://service") as client:
+        return await client.get("/metrics", headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("token", "is_open", "authorization", "status"),
+    [
+        (None, True, "", 200),
+        ("secret", True, "", 401),
+        ("secret", True, "Bearer secret", 200),
+        (None, False, "", 403),
+        (None, False, "Bearer ", 403),
+        ("", False, "Bearer ", 403),
+        ("secret", False, "", 401),
+        ("secret", False, "secret", 401),
+        ("secret", False, "Basic secret", 401),
+        ("secret", False, "Bearer secre", 401),
+        ("secret", False, "Bearer secret2", 401),
+        ("secret", False, "Bearer secret", 200),
+        ("secret", False, "bearer  secret", 200),
+    ],
+)
+async def test_access(
+    log: FilteringBoundLogger, token: str | None, is_open: bool, authorization: str, status: int
+) -> None:
+    """With a token only who has it reads them; without, everyone where they are open, and else nobody."""
+    exposition = House(log, Answered()).exposition
+    answer = await _ask(log, Metrics(exposition, token, open=is_open), authorization=authorization)
+    assert answer.status_code == status
+    assert answer.headers["cache-control"] == "no-store"
+    if status == 200:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert key("chat_sse_streams_live") in samples(answer.text)
+    else:
+        assert ("CHAT_SSE_METRICS_TOKEN" in answer.text) == (status == 403)
+        assert "chat_sse_" not in answer.text
+
+
+async def test_loop_lag() -> None:
+    """A loop that was blocked shows for how long; after the block, nothing is sampled any more."""
+    meter = Meter()
+    with sampling(meter.loop_lag, every=0.02):
+        await until(lambda: meter.loop_lag.count == 2)
+        before = meter.loop_lag.total
+        time.sleep(0.12)  # noqa: ASYNC251 - this is the fault
+        await until(lambda: meter.loop_lag.count == 3)
+        assert meter.loop_lag.total - before > 0.08
+    count = meter.loop_lag.count
+    await asyncio.sleep(0.05)  # longer than the interval
+    assert meter.loop_lag.count == count
+
+
+async def test_a_refused_stream_is_no_stream(log: FilteringBoundLogger) -> None:
+    """A stream that failed before its first event counts as one that ended, with upstream's code."""
+    house = House(log, Answered(RateLimited(), answers=(("a", "429"),)))
+    await house.whole()
+    found = house.scrape()
+    assert found[key("chat_sse_streams_total", model="m", upstream="a", reason="upstream_rate_limited")] == 1
+    assert found[key("gen_ai_server_time_to_first_token_seconds_count")] == 0
+    assert found[key("gen_ai_server_request_duration_seconds_count")] == 1
+
+
+async def test_cost(log: FilteringBoundLogger) -> None:
+    """A live stream and its reader cost a scrape a look at each and no more: four calls, or five."""
+
+    async def steps(streams: int) -> int:
+        """Count the calls that a scrape makes beside so many live streams, each with its reader."""
+        house = House(log, Answered((Delta("a"),), forever), max_streams=1000)
+        for _ in range(streams):
+            subscription = await house.hub.attach(await house.hub.open(StreamRequest("m", ())))
+            await subscription.__aenter__()
+        count = 0
+
+        def counted(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            body, _ = house.exposition()
+        finally:
+            sys.setprofile(None)
+        assert samples(body.decode())[key("chat_sse_subscribers_live")] == streams
+        await house.hub.drain(0)
+        return count
+
+    assert await steps(1000) - await steps(10) < 5 * 990

@@ -1,0 +1,135 @@
+"""Which transport an upstream is asked over, and how faults are named whichever it is."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import socket
+
+import httpx
+import pytest
+
+from app.errors import Disconnected, Malformed, Unreachable, UpstreamError
+from app.upstream.http import client as transport
+from app.upstream.http.client import create_client
+from app.upstream.http.pool import Http1Transport
+from tests.upstream.direct import LOOPS
+from tests.upstream.raw import Handler, Upstream, hang_up, reply
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
+
+OK = reply(b"ok")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def ask(url: str, connect: float = 5, headers: dict[str, str] | None = None) -> bytes:
+    async with (
+        create_client(url, connect) as client,
+        transport.post(client, f"{url}/chat", headers or {}, b"secret") as response,
+    ):
+        return b"".join([data async for data in transport.body(response)])
+
+
+async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment has a proxy for an upstream, it is the proxy that is asked."""
+    async with Upstream(OK) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        assert await ask("http://upstream.invalid/v1") == b"ok"
+    assert proxy.requests[0].startswith(b"POST http://upstream.invalid/v1/chat HTTP/1.1\r\n")
+    assert proxy.requests[0].endswith(b"\r\n\r\nsecret")
+
+
+async def test_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback, and what NO_PROXY names, is asked directly."""
+    async with Upstream() as proxy, Upstream(OK) as upstream:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        assert await ask(upstream.url) == b"ok"
+        monkeypatch.setenv("no_proxy", "elsewhere.invalid,upstream.invalid")
+        with pytest.raises(Unreachable):
+            await ask("http://upstream.invalid/v1")
+    assert proxy.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "direct"),
+    [
+        ({}, "https://api.test/v1", True),
+        ({"https_proxy": "http://proxy.test"}, "https://api.test/v1", False),
+        ({"HTTPS_PROXY": "http://proxy.test"}, "https://api.test/v1", False),
+        ({"http_proxy": "http://proxy.test"}, "https://api.test/v1", True),
+        ({"https_proxy": "http://proxy.test", "no_proxy": "api.test"}, "https://api.test/v1", True),
+        ({"https_proxy": "http://proxy.test", "no_proxy": ".test"}, "https://api.test:8443/v1", True),
+        ({"https_proxy": "http://proxy.test", "no_proxy": "*"}, "https://api.test/v1", True),
+        ({"https_proxy": "http://proxy.test", "no_proxy": "other.test"}, "https://api.test/v1", False),
+        ({"http_proxy": "http://proxy.test"}, "http://localhost:8000/v1", True),
+        ({"http_proxy": "http://proxy.test"}, "http://[::1]:8000/v1", True),
+    ],
+)
+async def test_choice(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, direct: bool) -> None:
+    """The variables hold by their scheme and NO_PROXY, in either case, and never for loopback."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with create_client(url, 5) as client:
+        assert isinstance(client._transport, Http1Transport) is direct
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (hang_up, Disconnected),
+        (b"nonsense\r\n\r\n", Malformed),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", Malformed),
+    ],
+)
+async def test_faults(
+    monkeypatch: pytest.MonkeyPatch, answer: Handler, error: type[UpstreamError], proxied: bool
+) -> None:
+    """A fault after the request was sent is never one of connecting, on either transport, and tells nothing of it."""
+    async with Upstream(answer) as upstream:
+        url = upstream.url
+        if proxied:
+            monkeypatch.setenv("http_proxy", url.removesuffix("/v1"))
+            url = "http://upstream.invalid/v1"
+        with pytest.raises(error) as raised:
+            await ask(url)
+    assert raised.type is error
+    assert "secret" not in f"{raised.value}{raised.value.__cause__}"
+
+
+async def test_nothing_sent() -> None:
+    """A request that cannot be sent, or a scheme that is not spoken, is unreachable: trying it again pays nothing."""
+    async with Upstream() as upstream:
+        with pytest.raises(Unreachable):
+            await ask(upstream.url, headers={"X": "a\nb"})
+    assert upstream.connections == 0
+    with pytest.raises(Unreachable):
+        await ask("ftp://127.0.0.1/v1")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(Unreachable):
+        await ask(f"http://127.0.0.1:{port}/v1")
+
+
+async def test_dense_compression() -> None:
+    """A compressed body that is all alike, as streams of events nearly are, is no bomb however it arrives."""
+    pick = random.Random(1).randrange
+    body = b"".join(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % pick(10) for _ in range(500_000))
+    squeezed = gzip.compress(body)
+    assert len(squeezed) * 40 < len(body)
+    async with Upstream(reply(squeezed, headers=b"Content-Encoding: gzip\r\n")) as upstream:
+        assert await ask(upstream.url) == body
+
+
+async def test_connect_limit() -> None:
+    """The limit on connecting reaches the transport; 0 is none."""
+    async with create_client("http://127.0.0.1/v1", 7) as client:
+        assert client.timeout == httpx.Timeout(None, connect=7, pool=7)
+    async with create_client("http://127.0.0.1/v1", 0) as client:
+        assert client.timeout == httpx.Timeout(None)

@@ -1,0 +1,288 @@
+"""ChatReader against everything that upstreams have been seen to send."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from collections.abc import Callable, Iterable
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.errors import Empty, Malformed, UpstreamError
+from app.events import Delta, Done, Reasoning, ToolCall
+from app.upstream.reading.chat import ChatReader
+from tests.upstream.play import MAX_EVENT, cut_at, play, read, verdict
+from tests.upstream.reading.quirks import CASES
+from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, Case, chunk, event, merged, text
+
+
+def test_every_row_has_a_case() -> None:
+    """The table covers F1–F28, H4–H8, H13–H15, E1–E14, C1–C28 and X1–X11, and names no case twice."""
+    names = [case.name for case in CASES]
+    rows = {name.partition("-")[0] for name in names}
+    wanted = {f"F{n}" for n in range(1, 29)} | {f"E{n}" for n in range(1, 15)} | {f"C{n}" for n in range(1, 29)}
+    wanted |= {f"X{n}" for n in range(1, 12)} | {f"H{n}" for n in (4, 5, 6, 7, 8, 13, 14, 15)}
+    assert wanted <= rows
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_row_whole(case: Case) -> None:
+    """In one read, the row comes out as the table says."""
+    play(case, [case.raw])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_row_byte_by_byte(case: Case) -> None:
+    """One byte a read makes no difference."""
+    play(case, (case.raw[at : at + 1] for at in range(len(case.raw))))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_row_at_random_cuts(case: Case) -> None:
+    """Nor do thirty other ways to cut it."""
+    dice = random.Random(case.name)
+    for _ in range(30):
+        play(case, cut_at(case.raw, [dice.randrange(1 << 30) for _ in range(dice.randrange(1, 9))]))
+
+
+@given(st.sampled_from([case for case in CASES if len(case.raw) < 4000]), st.lists(st.integers(0, 4000), max_size=20))
+def test_row_at_drawn_cuts(case: Case, cuts: list[int]) -> None:
+    """Nor any that Hypothesis thinks of."""
+    play(case, cut_at(case.raw, cuts))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_short_cut_changes_nothing(case: Case) -> None:
+    """In mid-stream, plain chunks read by the short cut as they do without it (no model, no short cut)."""
+    plain, careful = ChatReader(MAX_EVENT), ChatReader(MAX_EVENT)
+    raw = b"".join(case.raw.partition(b"\xef\xbb\xbf")[::2])
+    assert read(plain, [chunk({"content": "hi"}, model="m"), raw], case.ends) == read(careful, [HI, raw], case.ends)
+    assert verdict(plain) == verdict(careful)
+    assert (plain.usage, plain.finished, plain.cut_after_finish, plain.replaced_bytes) == (
+        careful.usage,
+        careful.finished,
+        careful.cut_after_finish,
+        careful.replaced_bytes,
+    )
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(HI, False, False), (STOP, True, False), (DONE, True, True), (HI, True, True)],
+        [(HI, False, False), (event({"error": "no"}), False, True)],
+        [(HI, False, False), (b"data: oops\n\n", False, True)],
+        [(b"<", False, True)],
+        [(b"{", False, False)],
+    ],
+)
+def test_what_to_wait_for(steps: list[tuple[bytes, bool, bool]]) -> None:
+    """*finished* is set by a finish reason, *ended* by `[DONE]`, errors and nonsense."""
+    reader = ChatReader()
+    for raw, finished, ended in steps:
+        reader.feed(raw)
+        assert (reader.finished, reader.ended) == (finished, ended)
+
+
+def test_one_event_per_delta_in_order() -> None:
+    """Deltas are neither merged nor moved; reasoning goes before text, and text before calls, in one chunk."""
+    both = {"content": "b", "reasoning": "hm", "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}
+    events = ChatReader().feed(text("a") + chunk(both) + text("c"))
+    assert events == [Delta("a"), Reasoning("hm"), Delta("b"), ToolCall(0, "c", "f", ""), Delta("c")]
+
+
+def test_error_is_told_without_secrets() -> None:
+    """An upstream that quotes the prompt in its error does not reach the client with it."""
+    reader = ChatReader(secrets=["my dark secret"])
+    reader.feed(event({"error": {"message": "cannot answer 'my dark secret'"}}))
+    with pytest.raises(UpstreamError, match=r"^cannot answer '\[redacted\]'$"):
+        reader.result()
+
+
+def test_usage_is_bounded_and_plain() -> None:
+    """Whatever upstream calls usage can be encoded, and is not a way to make us send megabytes."""
+    wild = {f"k{n}": {"a": {"b": {"c": 1}}, "s": "x" * 999} for n in range(999)} | {"n": 10**30, "t": "\ud800"}
+    reader = ChatReader()
+    reader.feed(
+        b"data: "
+        + json.dumps({"choices": [], "usage": {"n": 10**30, "s": "\ud800", "u": wild, "v": wild}}).encode()
+        + b"\n\n"
+    )
+    assert reader.usage is not None
+    assert reader.usage.fields["s"] == "\ufffd"
+    assert "n" not in reader.usage.fields
+    assert len(json.dumps(reader.usage.fields).encode()) < 16 * 1024
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+
+
+@given(
+    st.lists(TEXT, max_size=8),
+    st.lists(st.integers(0, 1 << 20), max_size=20),
+    st.booleans(),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.sampled_from(["", "m"]),
+)
+def test_any_text_comes_out_as_it_went_in(
+    pieces: list[str], cuts: list[int], ensure_ascii: bool, line_end: bytes, model: str
+) -> None:
+    """However text is cut into deltas, escaped, framed and cut into reads: nothing is lost, added or changed."""
+    chunks = [
+        {"model": model, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
+        for piece in pieces
+    ]
+    blocks = [b"data: " + json.dumps(chunk, ensure_ascii=ensure_ascii).encode() + b"\n\n" for chunk in chunks]
+    raw = (b"".join(blocks) + END).replace(b"\n", line_end)
+    reader = ChatReader()
+    events = read(reader, cut_at(raw, cuts))
+    assert events == [Delta(piece) for piece in pieces if piece]
+    assert reader.result().finish_reason == "stop"
+
+
+@given(TEXT, st.lists(st.integers(0, 200), max_size=9))
+def test_text_cut_between_surrogates_is_mended(whole: str, cuts: list[int]) -> None:
+    """Deltas cut by UTF-16 units, as by a back end that counts like JavaScript, give the same text (C16)."""
+    units = whole.encode("utf-16-le")
+    pieces = [
+        piece.decode("utf-16-le", "surrogatepass")
+        for piece in cut_at(units, [cut % (len(units) // 2 + 1) * 2 for cut in cuts])
+    ]
+    reader = ChatReader()
+    raw = b"".join(
+        b"data: " + json.dumps({"choices": [{"delta": {"content": piece}}]}).encode() + b"\n\n" for piece in pieces
+    )
+    events = read(reader, [raw + END])
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == whole
+
+
+def outcome(pieces: Iterable[bytes], ends: str) -> tuple[str, str, str]:
+    """Return text, calls and how it ended; everything must be encodable."""
+    reader = ChatReader(4096)
+    events = read(reader, pieces, ends)
+    assert orjson.dumps([*map(list, events)])
+    said_text = "".join(event.text for event in events if isinstance(event, Delta))
+    said_calls = str(merged([event for event in events if isinstance(event, ToolCall)]))
+    try:
+        done: Done = reader.result()
+    except UpstreamError as error:
+        assert len(error.text) <= 300
+        return said_text, said_calls, type(error).__name__ + error.text
+    json.dumps(done.usage, allow_nan=False)
+    return said_text, said_calls, str(done)
+
+
+SPICE = [
+    b"data:",
+    b"data: ",
+    b"\n",
+    b"\r",
+    b"\n\n",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b"error:",
+    b"event: error\n",
+    b"\xef\xbb\xbf",
+]
+SPICE += [
+    b'"error"',
+    b'"choices"',
+    b"null",
+    b"[DONE]",
+    b"\xff",
+    b"\\ud83d",
+    b"NaN",
+    b"1e999",
+    b"\x00",
+    b'"delta"',
+    b"<",
+    b"3",
+]
+GARBAGE = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.one_of(st.sampled_from(SPICE), st.binary(max_size=4)), max_size=40).map(b"".join),
+)
+ENDINGS = st.sampled_from(["eof", "cut", "timeout"])
+CUTS = st.lists(st.integers(0, 1 << 20), max_size=6)
+
+
+@given(GARBAGE, ENDINGS, CUTS)
+@example(b"data: [DONE]\n\nerror: {}", "eof", [13])
+def test_garbage_ends_in_a_verdict(raw: bytes, ends: str, cuts: list[int]) -> None:
+    """Bytes of any kind raise nothing, and come to the same end however they are cut."""
+    assert outcome([raw], ends) == outcome(cut_at(raw, cuts), ends)
+
+
+@given(
+    st.lists(st.sampled_from([case.raw for case in CASES if len(case.raw) < 1000]), min_size=1, max_size=3).map(
+        b"".join
+    ),
+    st.lists(
+        st.tuples(st.integers(0, 1 << 20), st.integers(0, 9), st.one_of(st.sampled_from(SPICE), st.just(b""))),
+        max_size=5,
+    ),
+    ENDINGS,
+    CUTS,
+)
+def test_mutated_streams_end_in_a_verdict(
+    raw: bytes, edits: list[tuple[int, int, bytes]], ends: str, cuts: list[int]
+) -> None:
+    """So do streams that are nearly right."""
+    for place, length, instead in edits:
+        at = place % (len(raw) + 1)
+        raw = raw[:at] + instead + raw[at + length :]
+    assert outcome([raw], ends) == outcome(cut_at(raw, cuts), ends)
+
+
+NAMES = """choices delta message content tool_calls index id function name arguments function_call refusal reasoning
+    reasoning_details text thinking finish_reason error code detail status type object usage x_groq model"""
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.just("stop"))
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.lists(st.one_of(JSON, JSON.map(lambda value: {"choices": [{"delta": value}]})), max_size=4), ENDINGS)
+def test_fields_of_any_type_end_in_a_verdict(values: list[object], ends: str) -> None:
+    """Every field may hold a value of any type."""
+    raw = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
+    outcome([raw], ends)
+    outcome([json.dumps(value).encode() for value in values[:1]], ends)
+
+
+@pytest.mark.parametrize(
+    ("endless", "end"),
+    [
+        (lambda: b"data: " + b"x" * 994, Malformed),
+        (lambda: b"data: xxxx\n" * 100, Malformed),
+        (lambda: b'{"a":' * 200, Malformed),
+        (lambda: b"x\n" * 500, Malformed),
+        (lambda: b" " * 1000, Malformed),
+        (lambda: b": ping\n\n" * 125, Empty),
+        (lambda: b"event: x\nid: 4\n" * 66, Empty),
+        (lambda: HI[:-1] + b"\n" + b"\n" * 900, UpstreamError),
+    ],
+    ids=["line", "event", "body", "no-fields", "blanks", "comments", "no-data", "deltas"],
+)
+def test_endless_input_is_not_kept(endless: Callable[[], bytes], end: type[UpstreamError]) -> None:
+    """Two megabytes of anything leave less than a tenth of that behind."""
+    reader, piece = ChatReader(MAX_EVENT), endless()
+    tracemalloc.start()
+    for _ in range(2000):
+        reader.feed(piece)
+    kept, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000
+    reader.eof()
+    with pytest.raises(end):
+        reader.result()

@@ -1,0 +1,239 @@
+"""The Responses source in the background: a cut is got over, and who leaves tells upstream so (R9)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from app.errors import Disconnected, UpstreamError
+from app.events import Delta, Done, Logprobs, Trace, Usage
+from app.upstream.responses import source as openai_responses
+from app.upstream.responses.source import OpenAIResponses
+from tests.upstream.raw import Handler, Upstream, answer, asked, hang_up, reply
+from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, over, said, sent
+from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test wait for as long as a restart takes."""
+    monkeypatch.setattr(openai_responses, "_RESUME_WAITS", (0.0, 0.001, 0.001))
+
+
+def lines(upstream: Upstream) -> list[bytes]:
+    return [request.split(b" HTTP/1.1\r\n")[0] for request in upstream.requests]
+
+
+@pytest.mark.parametrize("place", range(1, 13))
+@pytest.mark.parametrize("how", ["reset", "eof", "mid-event"])
+async def test_resume(place: int, how: str) -> None:
+    """Wherever an answer in the background is cut, and however, the reader gets all of it, once."""
+    first = b"".join(BLOCKS[:place])
+    begun = reply(first) if how == "eof" else cut(first + (BLOCKS[place][:9] if how == "mid-event" else b""))
+    # Upstreams that send more than was asked for are read, too.
+    rest = reply(b"".join(BLOCKS[place - 1 :]))
+    async with Upstream(begun, rest) as upstream, responses(upstream.url, background=True) as source:
+        trace = Trace(upstream="a")
+        content, done = await answer(source, replace(asked(), traceparent=PARENT), trace)
+    assert content == [Delta("Hello"), Delta(" "), Delta("you")]
+    assert done == Done("stop", None, Usage(AS_CHAT), "gpt-5")
+    assert lines(upstream)[1:] == [b"GET /v1/responses/resp_1?stream=true&starting_after=%d" % (place - 1)]
+    resumed = upstream.requests[1].lower()
+    assert b"authorization: bearer sk-key" in resumed
+    assert b"traceparent: " + PARENT.encode() in resumed
+    assert b'"background":true' in upstream.requests[0]
+    assert b'"store":true' in upstream.requests[0]
+    # The stream was asked for once, and answered.
+    assert (trace.answers, trace.attempts, trace.status, trace.cut_after_finish) == ([("a", "200")], 1, 200, False)
+
+
+async def test_resume_time_and_again() -> None:
+    """Each cut has its own tries, as long as the answer goes on between them."""
+    handlers = [cut(block) for block in BLOCKS[:-1]]
+    async with Upstream(*handlers, reply(BLOCKS[-1])) as upstream, responses(upstream.url, background=True) as source:
+        content, _ = await answer(source)
+    assert content == [Delta("Hello"), Delta(" "), Delta("you")]
+    assert len(upstream.requests) == len(BLOCKS)
+
+
+async def test_resume_when_upstream_is_back() -> None:
+    """Tries that fail are made again: refused, cut before the answer, a 503, a stream with nothing in it."""
+    begun = cut(b"".join(BLOCKS[:8]))
+    away: list[Handler | bytes] = [hang_up, reply(b"{}", status=b"503 Away"), reply(b"")]
+    for failures in (away[:2], away[1:]):
+        handlers = [begun, *failures, reply(b"".join(BLOCKS[8:]))]
+        async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+            content, _ = await answer(source)
+            assert content == [Delta("Hello"), Delta(" "), Delta("you")]
+            assert not upstream.handlers
+
+
+@pytest.mark.parametrize(
+    ("refusals", "tries"),
+    [
+        ([reply(b'{"error":{"message":"no longer streamed"}}', status=b"400 Bad")], 1),
+        ([reply(b"{}", status=b"404 Gone")], 1),
+        ([reply(b"{}", status=b"503 Away")] * 3, 3),
+        ([reply(b"")] * 3, 3),
+        ([b"nonsense\r\n\r\n"] * 3, 3),
+        ([reply(b'{"id":"resp_1","status":"completed","output":[]}')] * 3, 3),
+    ],
+    ids=range(6),
+)
+async def test_resume_in_vain(refusals: list[Handler | bytes], tries: int) -> None:
+    """Where there is no getting at the rest, the end is that of the cut, soon, and upstream is told to stop."""
+    handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), *refusals, reply(b"{}")]
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        trace = Trace()
+        with pytest.raises(Disconnected):
+            await answer(source, trace=trace)
+        assert lines(upstream)[1:] == [
+            *[b"GET /v1/responses/resp_1?stream=true&starting_after=7"] * tries,
+            b"POST /v1/responses/resp_1/cancel",
+        ]
+        assert (trace.status, trace.model) == (200, "gpt-5")
+
+
+async def test_resume_of_an_answer_that_fails() -> None:
+    """An error that comes after a cut is the end, and is not cancelled."""
+    failed = reply(over("failed", error={"code": "server_error", "message": "no"}))
+    handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), failed]
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        with pytest.raises(UpstreamError, match=r"^no$"):
+            await answer(source)
+    assert len(upstream.requests) == 2
+
+
+async def test_resume_asks_for_logprobs() -> None:
+    """What the request had included, the rest includes, too."""
+    token = {"token": "hi", "logprob": 0, "bytes": None, "top_logprobs": []}
+    begun = sent("created", sequence_number=0, response={"id": "resp_1"})
+    rest = said("hi", sequence_number=1, logprobs=[token]) + END
+    async with Upstream(cut(begun), reply(rest)) as upstream, responses(upstream.url, background=True) as source:
+        content, _ = await answer(source, replace(asked(), parameters={"logprobs": True}))
+    assert content == [Delta("hi"), Logprobs([token])]
+    assert lines(upstream)[1].endswith(b"?stream=true&starting_after=0&include%5B%5D=message.output_text.logprobs")
+
+
+async def test_a_resumption_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that does not answer is not waited for beyond what all tries may take together."""
+    monkeypatch.setattr(openai_responses, "_RESUME_WITHIN", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), silent, reply(b"{}")]
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        with pytest.raises(Disconnected):
+            async with asyncio.timeout(5):
+                await answer(source)
+        assert lines(upstream)[2] == b"POST /v1/responses/resp_1/cancel"
+
+
+async def test_no_resumption_but_in_the_background() -> None:
+    """An ordinary answer dies with its connection (R9): nothing is asked for, nor cancelled."""
+    async with Upstream(cut(b"".join(BLOCKS[:8]))) as upstream, responses(upstream.url) as source:
+        with pytest.raises(Disconnected):
+            await answer(source)
+        async with aclosing(source.stream(asked(), Trace())) as batches:
+            upstream.handlers = [held(b"".join(BLOCKS[:8]))]
+            while not await anext(batches):
+                pass
+        await upstream.idle()
+    assert len(upstream.requests) == 2
+
+
+async def test_cancel() -> None:
+    """Left before its end, an answer in the background is cancelled, for its connection's end does not stop it."""
+    handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), reply(b"{}")]
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        async with aclosing(source.stream(replace(asked(), traceparent=PARENT), Trace())) as batches:
+            while not await anext(batches):
+                pass
+        assert lines(upstream)[1] == b"POST /v1/responses/resp_1/cancel"
+        assert b"authorization: bearer sk-key" in upstream.requests[1].lower()
+        assert PARENT.encode() in upstream.requests[1]
+
+
+async def followed(source: OpenAIResponses, seen: asyncio.Event) -> None:
+    async with aclosing(source.stream(asked(), Trace())) as batches:
+        async for batch in batches:
+            if batch:
+                seen.set()
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_cancel_of_the_task(resuming: bool) -> None:
+    """So it is where the task that reads it is cancelled, while it reads and while it asks for the rest."""
+    asking, seen = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asking.set()
+        await reader.read()
+
+    body = b"".join(BLOCKS[:8])
+    begun: list[Handler | bytes] = [cut(body), silent] if resuming else [held(body)]
+    async with Upstream(*begun, reply(b"{}")) as upstream, responses(upstream.url, background=True) as source:
+        task = asyncio.create_task(followed(source, seen))
+        await (asking if resuming else seen).wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert lines(upstream)[-1] == b"POST /v1/responses/resp_1/cancel"
+        assert not upstream.handlers
+
+
+async def test_cancel_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that does not answer the cancellation holds nobody up; nor one that refuses it."""
+    monkeypatch.setattr(openai_responses, "_CANCEL_WITHIN", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    for unhelpful in (silent, hang_up, reply(b"{}", status=b"404 Gone")):
+        handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), unhelpful]
+        async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+            async with asyncio.timeout(2), aclosing(source.stream(asked(), Trace())) as batches:
+                while not await anext(batches):
+                    pass
+            assert len(upstream.requests) == 2
+
+
+async def test_cancel_survives_another_cancellation() -> None:
+    """Who is cancelled while upstream is being told leaves at once, and upstream is told all the same."""
+    seen, telling, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        telling.set()
+        await go_on.wait()
+        writer.write(reply(b"{}"))
+
+    handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), slow]
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        task = asyncio.create_task(followed(source, seen))
+        await seen.wait()
+        task.cancel()
+        await telling.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        [told] = source._cancelling
+        assert not told.done()
+        go_on.set()
+        await told
+        assert lines(upstream)[1:] == [b"POST /v1/responses/resp_1/cancel"]
+
+
+async def test_no_cancel_of_what_is_over() -> None:
+    """An answer that upstream ended is not cancelled, not even if nobody stays for the end."""
+    async with Upstream(held(WHOLE), held(WHOLE)) as upstream, responses(upstream.url, background=True) as source:
+        await answer(source)
+        async with aclosing(source.stream(asked(), Trace())) as batches:
+            while not await anext(batches):
+                pass
+        await upstream.idle()
+    assert lines(upstream) == [b"POST /v1/responses"] * 2

@@ -1,0 +1,107 @@
+"""The simulator's models over both of its APIs: the same answer, or the same error, comes of either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import httpx
+import pytest
+
+from app import simulator
+from app.errors import StreamError
+from app.events import Content, Logprobs, ToolCall, Trace
+from app.request import StreamRequest
+from app.simulator.models import MODELS
+from app.upstream import Source
+from app.upstream.http.client import create_client
+from app.upstream.openai_chat import OpenAIChat
+from app.upstream.responses import source as openai_responses
+from app.upstream.responses.source import OpenAIResponses
+from tests.upstream.raw import answer
+from tests.upstream.reading.quirks_bytes import merged
+
+pytestmark = pytest.mark.anyio
+
+# Those that end, soon, and alike twice.
+BOTH = sorted(
+    name
+    for name, model in MODELS.items()
+    if not model.only and not name.startswith(("flaky-", "slow-", "stall")) and name not in ("clock", "never-ends")
+)
+CUT = ("cut-before-finish", "cut-reset", "cut-clean-before-finish")
+
+
+@pytest.fixture
+async def simulated() -> AsyncIterator[simulator.Simulator]:
+    async with await simulator.serve(tokens_per_second=0, first_token_delay=0) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(simulated: simulator.Simulator) -> AsyncIterator[httpx.AsyncClient]:
+    async with create_client(simulated.url, 5) as client:
+        yield client
+
+
+def request(model: str) -> StreamRequest:
+    return StreamRequest(model, ({"role": "user", "content": "Tell me of the rain."},), {"logprobs": True})
+
+
+def put_together(content: list[Content]) -> tuple[object, ...]:
+    texts: dict[str, str] = {}
+    tokens: list[object] = []
+    for event in content:
+        if isinstance(event, Logprobs):
+            tokens += event.content
+        elif not isinstance(event, ToolCall):
+            name = type(event).__name__
+            texts[name] = texts.get(name, "") + event.text
+    calls = merged([event for event in content if isinstance(event, ToolCall)])
+    return texts, len(tokens), [call[1:] for call in calls]  # ids are random
+
+
+async def outcome(source: Source, model: str) -> tuple[object, ...]:
+    """Return what comes of a request: content and finish reason, or the error."""
+    try:
+        async with asyncio.timeout(30):
+            content, done = await answer(source, request(model))
+    except StreamError as error:
+        return type(error), error.text
+    return *put_together(content), done.finish_reason, done.model
+
+
+@pytest.mark.parametrize("model", BOTH)
+async def test_either_api(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
+    """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on what upstream speaks."""
+    chat = OpenAIChat(client, simulated.url, "key-of-ours", 1 << 20)
+    responses = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20)
+    asked = f"{model}?tokens=12&first=0"
+    expected = await outcome(chat, asked)
+    assert await outcome(responses, asked) == expected
+    if MODELS[model].background and model not in CUT:
+        background = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+        assert await outcome(background, asked) == expected
+
+
+@pytest.mark.parametrize("model", CUT)
+async def test_cuts_in_the_background(
+    simulated: simulator.Simulator, client: httpx.AsyncClient, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut four times over, an answer in the background is the one that is not cut."""
+    monkeypatch.setattr(openai_responses, "_RESUME_WAITS", (0.0, 0.001, 0.001))
+    source = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+    whole = await outcome(source, "sim-gpt?tokens=40")
+    assert (await outcome(source, f"{model}?tokens=40&after=5&fail=4"))[:-1] == whole[:-1]
+
+
+async def test_cancel(simulated: simulator.Simulator, client: httpx.AsyncClient) -> None:
+    """Left in the middle, an answer in the background is cancelled upstream before the source is done with it."""
+    source = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+    async with aclosing(source.stream(request("never-ends?rate=500"), Trace())) as batches:
+        async for batch in batches:
+            if batch:
+                break
+        assert (simulated.stats.background_live, simulated.stats.background_cancelled) == (1, 0)
+    assert (simulated.stats.background_live, simulated.stats.background_cancelled) == (0, 1)

@@ -1,0 +1,94 @@
+"""The native dialect, byte for byte."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.wire.native import EventEncoder
+
+CASES: list[tuple[str, Event, bytes]] = [
+    ("start", Start("m", 7), b'event: start\ndata: {"stream_id":"S","model":"m","created":7}'),
+    ("delta", Delta("Hello"), b'event: delta\ndata: {"content":"Hello"}'),
+    ("delta-lines", Delta("a\r\nb\rc\n"), rb"event: delta" + b"\n" + rb'data: {"content":"a\r\nb\rc\n"}'),
+    ("delta-unicode", Delta("é 你 👩‍👧"), 'event: delta\ndata: {"content":"é 你 👩‍👧"}'.encode()),
+    (
+        "delta-separators",
+        Delta("\u2028\u2029\x85\x0b\x1c"),
+        b'event: delta\ndata: {"content":"\\u2028\\u2029\\u0085\\u000b\\u001c"}',
+    ),
+    ("delta-nul", Delta("\0"), b'event: delta\ndata: {"content":"\\u0000"}'),
+    ("reasoning", Reasoning("hm"), b'event: reasoning\ndata: {"content":"hm"}'),
+    ("refusal", Refusal("no"), b'event: refusal\ndata: {"content":"no"}'),
+    (
+        "tool-first",
+        ToolCall(0, "c1", "f", ""),
+        b'event: tool_call\ndata: {"index":0,"id":"c1","name":"f","arguments":""}',
+    ),
+    ("tool-later", ToolCall(0, "", "", '{"a"'), b'event: tool_call\ndata: {"index":0,"arguments":"{\\"a\\""}'),
+    (
+        "done",
+        Done("stop", None, Usage({"total_tokens": 3}), "m", 4, 9),
+        b'event: done\ndata: {"finish_reason":"stop","usage":{"total_tokens":3},"model":"m",'
+        b'"first_token_ms":4,"duration_ms":9}',
+    ),
+    (
+        "done-other",
+        Done("other", "SAFETY", Usage({"total_tokens": 3}, estimated=True), "m", None, 9),
+        b'event: done\ndata: {"finish_reason":"other","raw_finish_reason":"SAFETY",'
+        b'"usage":{"total_tokens":3,"estimated":true},"model":"m","first_token_ms":null,"duration_ms":9}',
+    ),
+    (
+        "error",
+        Failure("Broke.", "upstream_error", "upstream_truncated", True, 502, usage=Usage({"total_tokens": 1}, True)),
+        b'event: error\ndata: {"error":{"message":"Broke.","type":"upstream_error","code":"upstream_truncated",'
+        b'"retryable":true},"usage":{"total_tokens":1,"estimated":true}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "block"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_block(event: Event, block: bytes) -> None:
+    """Each event is one block: name, one line of data, id; retry rides on the first block of a response."""
+    encode = EventEncoder("S", 2000)
+    assert encode(Batch(1, [event])) == b"retry: 2000\n" + block + b"\nid: S-1\n\n"
+    assert encode(Batch(2, [event])) == block + b"\nid: S-2\n\n"
+
+
+def test_batch() -> None:
+    """A batch is its blocks, numbered on."""
+    encode = EventEncoder("S", 5)
+    assert encode(Batch(9, [Delta("a"), Delta("b")])) == (
+        b'retry: 5\nevent: delta\ndata: {"content":"a"}\nid: S-9\n\nevent: delta\ndata: {"content":"b"}\nid: S-10\n\n'
+    )
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_any_text_survives_any_line_reader(text: str) -> None:
+    """Whatever the text, a block has its four lines, even for readers that cut at every Unicode line end."""
+    block = EventEncoder("S", 1)(Batch(1, [Delta(text)])).decode()
+    lines = block.splitlines()
+    assert lines == block.split("\n")[:-1]
+    assert len(lines) == 5
+    assert json.loads(lines[2].removeprefix("data: "))["content"] == text
+
+
+def test_a_reader_that_lags() -> None:
+    """Far enough behind, neighbouring texts of a kind are one event with the last one's id; nothing else is touched."""
+    call = ToolCall(0, "c", "f", "{}")
+    batch = Batch(3, [Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), call, call, Delta("d")])
+    near, far = EventEncoder("S", 5, lag=9)(batch), EventEncoder("S", 5, lag=8)(batch)
+    assert near == EventEncoder("S", 5)(batch)
+    blocks = [block.split("\n") for block in far.decode().removeprefix("retry: 5\n").split("\n\n")[:-1]]
+    assert [block[2] for block in blocks] == ["id: S-4", "id: S-7", "id: S-8", "id: S-9", "id: S-10"]
+    contents = [json.loads(block[1].removeprefix("data: ")).get("content") for block in blocks]
+    assert contents == ["xy", "abc", None, None, "d"]
+
+
+def test_a_single_record_never_lags() -> None:
+    """One record is one event, whatever the lag."""
+    assert EventEncoder("S", 5, lag=1)(Batch(1, [Delta("a")])).count(b"event:") == 1
