@@ -137,8 +137,11 @@ class Hub:
         """
         stream_id, owner, allowed = new_stream_id(), principal.name, principal.allowance.streams
         journal = self._journal
-        if key is not None and (known := await journal.claim(owner, key.name, key.fingerprint, stream_id)) is not None:
-            return known
+        registry = journal.registry
+        if key is not None:
+            known = await registry.claim(owner, key.name, key.fingerprint, stream_id)
+            if known is not None:
+                return known
         self._opening += 1
         try:
             if refusal is not None:
@@ -147,16 +150,16 @@ class Hub:
                 raise Draining(retry_after=1)
             if self.live + self._opening > self._capacity.streams:
                 raise Overloaded(retry_after=1)
-            if allowed and not await journal.occupy(owner, stream_id, allowed):
+            if allowed and not await registry.occupy(owner, stream_id, allowed):
                 raise TooManyStreams
             try:
                 info = StreamInfo(request.chunk, owner, principal.allowance.readers, label)
                 writer = await journal.create(stream_id, info)
             except BaseException:
-                await journal.vacate(owner, stream_id)
+                await registry.vacate(owner, stream_id)
                 raise
         except BaseException:
-            await journal.release(stream_id)
+            await registry.release(stream_id)
             raise
         finally:
             self._opening -= 1
@@ -191,7 +194,7 @@ class Hub:
 
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
-        return await self._journal.labelled(principal.name, label)
+        return await self._journal.registry.labelled(principal.name, label)
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
@@ -294,10 +297,10 @@ class Hub:
             count_end(stream, self._meter)
             try:
                 if stream.limited:
-                    await self._journal.vacate(stream.owner, stream.id)
+                    await self._journal.registry.vacate(stream.owner, stream.id)
                 if stream.relay.first_token_ms is None:
                     # Nothing was answered, and nothing paid for: the same key may try again.
-                    await self._journal.release(stream.id)
+                    await self._journal.registry.release(stream.id)
                 for observer in self._observers:
                     await observer.ended(stream)
             finally:

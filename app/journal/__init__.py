@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from app.events import Batch, Event
+from app.journal.registry import Registry
 from app.request import StreamInfo
 
 # Takes what was appended, within `append`; may neither raise nor follow or unfollow.
@@ -90,7 +91,12 @@ class Log(Protocol):
 
 
 class Journal(Protocol):
-    """Every stream's log, and what else has to be known wherever a stream may be asked for."""
+    """Every stream's log, and the registry of what has to be known wherever a stream may be asked for."""
+
+    @property
+    def registry(self) -> Registry:
+        """The claims, labels and slots of all streams."""
+        ...
 
     @property
     def ready(self) -> bool:
@@ -107,33 +113,6 @@ class Journal(Protocol):
         A reader may have been given that record by another process, and come here before it has. Raises UnknownStream,
         also for a log that is no longer kept, or JournalDown.
         """
-        ...
-
-    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
-        """Claim an idempotency key for a stream that is about to be created.
-
-        Return None, or the id of the stream that has it already. Raises KeyReused if that came with another
-        *fingerprint*, or JournalDown. A claim ends with its stream's log.
-        """
-        ...
-
-    async def release(self, stream_id: str) -> None:
-        """Give up the claim that was made for a stream, if there was one. Raises nothing."""
-        ...
-
-    async def labelled(self, owner: str, label: str) -> str | None:
-        """Return the newest stream of *owner*'s that was created with *label*; it may be kept no longer.
-
-        None if there is none. Raises JournalDown.
-        """
-        ...
-
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        """Count a live stream of *owner*'s in, and return True; or False if there are *limit* already."""
-        ...
-
-    async def vacate(self, owner: str, stream_id: str) -> None:
-        """Count it out. Raises nothing."""
         ...
 
     def stop(self, stream_id: str) -> None:

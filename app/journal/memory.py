@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.errors import KeyReused, Overloaded, StreamTooLarge, UnknownStream
+from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.journal.memory_log import MemoryLog
+from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
 
 # What has to be free for one more stream to be taken: a usual answer.
@@ -44,11 +45,8 @@ class MemoryJournal:
         self._on_evict = on_evict
         self._logs: dict[str, MemoryLog] = {}
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
-        self._claims: dict[tuple[str, str], tuple[bytes, str]] = {}  # by owner and name: fingerprint and stream
-        self._claim_of: dict[str, tuple[str, str]] = {}
-        self._labelled: dict[tuple[str, str], str] = {}  # by owner and label: the newest stream
-        self._slots: dict[str, set[str]] = {}  # live streams, by owner
         self._sweep: asyncio.TimerHandle | None = None
+        self.registry = MemoryRegistry()
         self.ready = True
         self.size = 0
 
@@ -65,7 +63,7 @@ class MemoryJournal:
             raise Overloaded(retry_after=1)
         log = self._logs[stream_id] = MemoryLog(self, stream_id, info)
         if info.label:
-            self._labelled[info.owner, info.label] = stream_id
+            self.registry.label(info.owner, info.label, stream_id)
         return log
 
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
@@ -73,45 +71,6 @@ class MemoryJournal:
         if log is None:
             raise UnknownStream
         return log
-
-    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
-        known = self._claims.get((owner, name))
-        if known is None:
-            self._claims[owner, name] = fingerprint, stream_id
-            self._claim_of[stream_id] = owner, name
-            return None
-        if known[0] != fingerprint:
-            raise KeyReused
-        return known[1]
-
-    async def release(self, stream_id: str) -> None:
-        self._release(stream_id)
-
-    def _release(self, stream_id: str) -> None:
-        key = self._claim_of.pop(stream_id, None)
-        if key is not None:
-            del self._claims[key]
-
-    async def labelled(self, owner: str, label: str) -> str | None:
-        return self._labelled.get((owner, label))
-
-    def _unlabel(self, log: MemoryLog) -> None:
-        label = log.info.owner, log.info.label
-        if self._labelled.get(label) == log.id:
-            del self._labelled[label]
-
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        slots = self._slots.get(owner, set())
-        if len(slots) >= limit:
-            return False
-        self._slots.setdefault(owner, slots).add(stream_id)
-        return True
-
-    async def vacate(self, owner: str, stream_id: str) -> None:
-        slots = self._slots.get(owner, set())
-        slots.discard(stream_id)
-        if not slots:
-            self._slots.pop(owner, None)  # there is no end to names
 
     def stop(self, stream_id: str) -> None:
         """Do nothing: there is no other process."""
@@ -139,7 +98,7 @@ class MemoryJournal:
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)
-            self._unlabel(log)
+            self.registry.forget(log.info.owner, log.info.label, log.id)
             log.kept = False
             if not log.pinned:
                 self.let_go(log)
@@ -200,8 +159,7 @@ class MemoryJournal:
     def _evict(self, reason: str) -> None:
         stream_id, log = next(iter(self._ended.items()))
         del self._ended[stream_id], self._logs[stream_id]
-        self._release(stream_id)
-        self._unlabel(log)
+        self.registry.forget(log.info.owner, log.info.label, stream_id)
         log.kept = False
         if not log.pinned:
             self.let_go(log)

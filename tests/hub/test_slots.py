@@ -57,7 +57,7 @@ class House:
         async with asyncio.timeout(30):
             await asyncio.gather(*producers)
         assert (self.hub.live, self.hub.reading) == (0, 0)
-        assert (self.journal._slots, self.hub._readers_of) == ({}, {})
+        assert (self.journal.registry._slots, self.hub._readers_of) == ({}, {})
 
     async def full(self, who: Principal, error: type[StreamError] = TooManyStreams) -> bool:
         """Whether *who* may open no further stream. If it may, there is one more."""

@@ -204,10 +204,10 @@ async def test_labels_go_with_their_streams() -> None:
     for stream_id, label in (("a", "first"), ("b", "second"), ("c", "second"), ("d", "third")):
         writer = await journal.create(stream_id, StreamInfo("auto", "o", 0, label))
         writer.append((Done("stop"),))
-    assert [await journal.labelled("o", label) for label in ("first", "second", "third")] == [None, None, "d"]
+    assert [await journal.registry.labelled("o", label) for label in ("first", "second", "third")] == [None, None, "d"]
     writer = await journal.create("e", StreamInfo("auto", "o", 0, "third"))
     writer.append((Done("stop"),))
-    assert await journal.labelled("o", "third") == "e"
+    assert await journal.registry.labelled("o", "third") == "e"
     journal.close()
 
 

@@ -2,7 +2,7 @@
 
 Strategy: what a process produces, and what it reads of others, is in its memory as if there were no Redis; readers
 know no other log. Redis stands between a record's making and its being readable (`commit`), carries it to whoever
-reads the stream elsewhere (`peers`), and has what all have to agree on (`shared`). Nothing here is done once per
+reads the stream elsewhere (`peers`), and has what all have to agree on (`registry`). Nothing here is done once per
 reader, and nothing once per delta but an entry in a trip that many share.
 
 Commands touch one key each, so that a cluster will do (`cluster`).
@@ -31,8 +31,8 @@ from app.journal.redis.cluster import create_clients
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import Link, Wire
 from app.journal.redis.peers import Owner, Peers
+from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.replicas import Copies, Copy, header_of
-from app.journal.redis.shared import Shared
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
 
@@ -70,10 +70,10 @@ class RedisJournal:
         self._process = process
         self._local = MemoryJournal(replace(bounds, seconds=min(bounds.seconds, _NEAR)))
         self._link = Link(self._client, _TRIP, patience, log)
-        self._shared = Shared(self._link, _LIFE)
+        self.registry = RedisRegistry(self._link, _LIFE)
         self._committer = Committer(self._link, Wire(self._records, _TRIP), keep, _LIFE, log)
         self._copies = Copies(self._link, self._local, keep, log)
-        self._peers = Peers(self._ears, self._link, self._committer, self._shared, self._copies, process, log)
+        self._peers = Peers(self._ears, self._link, self._committer, self.registry, self._copies, process, log)
         self._loading: dict[str, asyncio.Task[Copy]] = {}
         self._link.on_failed = self._committer.doubt
         self._link.on_despair = self._give_up
@@ -146,7 +146,7 @@ class RedisJournal:
     async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
         log = await self._local.create(stream_id, info)
         header = header_of(info, self._process)
-        writer = RedisWriter(self._committer, log, header, self._shared.claim_of(stream_id))
+        writer = RedisWriter(self._committer, log, header, self.registry.claim_of(stream_id))
         try:
             await self._committer.create(writer)
         except BaseException:
@@ -154,7 +154,7 @@ class RedisJournal:
             raise
         if info.label:
             try:
-                writer.label = await self._shared.label(info.owner, info.label, stream_id)
+                writer.label = await self.registry.label(info.owner, info.label, stream_id)
             except JournalDown as error:
                 writer.append([Failure.of(error)])
                 raise
@@ -184,21 +184,6 @@ class RedisJournal:
         del self._loading[stream_id]
         if not task.cancelled():
             task.exception()  # whoever asked may have left
-
-    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
-        return await self._shared.claim(owner, name, fingerprint, stream_id)
-
-    async def release(self, stream_id: str) -> None:
-        await self._shared.release(stream_id)
-
-    async def labelled(self, owner: str, label: str) -> str | None:
-        return await self._shared.labelled(owner, label)
-
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        return await self._shared.occupy(owner, stream_id, limit)
-
-    async def vacate(self, owner: str, stream_id: str) -> None:
-        await self._shared.vacate(owner, stream_id)
 
     def stop(self, stream_id: str) -> None:
         self._peers.stop(stream_id)

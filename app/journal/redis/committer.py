@@ -26,7 +26,7 @@ from app.events import TERMINAL, Event, Failure
 from app.journal.redis import codec, keys
 from app.journal.redis.codec import encode, read_entry
 from app.journal.redis.connection import Command, Link, Reconnected, Wire
-from app.journal.redis.shared import REMOVE
+from app.journal.redis.registry import REMOVE
 from app.journal.redis.writer import RedisWriter
 
 # Seconds that a record waits for others to share a trip with it: for one turn of the loop. Two milliseconds (a timer of

@@ -29,8 +29,8 @@ from app.journal.redis.cluster import Cluster
 from app.journal.redis.codec import split
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import Command, Link
+from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.replicas import Copies, Copy
-from app.journal.redis.shared import Shared
 
 # Seconds between two beats, and for which a lease is good. A process counts as gone when its lease was not there twice
 # in a row; but not until everybody has had the time to renew, after Redis was away or has lost leases.
@@ -71,7 +71,7 @@ class Peers:
         ears: Redis | Cluster,
         link: Link,
         committer: Committer,
-        shared: Shared,
+        registry: RedisRegistry,
         copies: Copies,
         process: str,
         log: FilteringBoundLogger,
@@ -79,7 +79,7 @@ class Peers:
         self._ears = ears
         self._link = link
         self._committer = committer
-        self._shared = shared
+        self._registry = registry
         self._copies = copies
         self._process = process
         self._log = log
@@ -158,7 +158,7 @@ class Peers:
             ("PUBLISH", keys.inbox(self._process), b"p"),
         ]
         commands += [("EXISTS", keys.lease(process)) for process in others]
-        commands += [*self._shared.renewals(), *self._committer.renewals(now)]
+        commands += [*self._registry.renewals(), *self._committer.renewals(now)]
         renewed, _, *rest = await self._link.asked(*commands)
         if renewed is None:  # this process was asleep, or Redis has forgotten
             self._excuse()
@@ -255,7 +255,7 @@ class Peers:
 
     def _retired(self, stream_id: str) -> None:
         self._followers.pop(stream_id, None)
-        self._shared.retired(stream_id)
+        self._registry.retired(stream_id)
 
     def _tell(self, process: str, message: bytes) -> None:
         self._committer.tell(keys.inbox(process), message)

@@ -164,15 +164,15 @@ async def test_agreement(machine: Machine) -> None:
     a, b = [await machine.start() for _ in "ab"]
     for number in range(12):
         owner, stream_id = f"owner{number}", f"s{number}"
-        assert await a.journal.claim(owner, "k", b"1", stream_id) is None
+        assert await a.journal.registry.claim(owner, "k", b"1", stream_id) is None
         await a.journal.create(stream_id, INFO)
-        assert await b.journal.claim(owner, "k", b"1", "t") == stream_id
+        assert await b.journal.registry.claim(owner, "k", b"1", "t") == stream_id
         with pytest.raises(KeyReused):
-            await b.journal.claim(owner, "k", b"2", "t")
-        assert await a.journal.occupy(owner, stream_id, 1)
-        assert not await b.journal.occupy(owner, "t", 1)
-        await a.journal.vacate(owner, stream_id)
-        assert await b.journal.occupy(owner, "t", 1)
+            await b.journal.registry.claim(owner, "k", b"2", "t")
+        assert await a.journal.registry.occupy(owner, stream_id, 1)
+        assert not await b.journal.registry.occupy(owner, "t", 1)
+        await a.journal.registry.vacate(owner, stream_id)
+        assert await b.journal.registry.occupy(owner, "t", 1)
     readers = [asyncio.create_task(opened(b.journal, f"s{number}", timeout=20)) for number in range(12)]
     await until(lambda: sum(a.owner.readers.values()) == 12)
     for number in range(12):

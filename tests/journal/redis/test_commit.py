@@ -12,7 +12,7 @@ from redis import Redis
 from app.errors import JournalDown
 from app.events import Delta, Done, Failure, Usage
 from app.journal import redis as journals
-from app.journal.redis import RedisJournal, keys, peers, shared, writer
+from app.journal.redis import RedisJournal, keys, peers, registry, writer
 from app.journal.redis import committer as commit
 from app.journal.redis.codec import encode
 from app.journal.redis.writer import RedisWriter
@@ -199,7 +199,7 @@ async def test_drain(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_times(machine: Machine, redis: Redis) -> None:
     """A live log and its claim are kept for an hour; once it has ended, as long as the settings say."""
     a = await machine.start(seconds=20)
-    assert await a.journal.claim("ann", "k", b"1", "s") is None
+    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
     writer = await a.journal.create("s", INFO)
     both = keys.log("s"), keys.claim("ann", "k")
     assert [3590 < redis.ttl(key) <= 3600 for key in both] == [True, True]
@@ -223,7 +223,7 @@ async def test_live_logs_are_renewed(machine: Machine, redis: Redis, monkeypatch
     """A live log is kept as long as its producer lives, however long that is silent; and not much longer."""
     monkeypatch.setattr(journals, "_LIFE", 1)
     a = await machine.start()
-    assert await a.journal.claim("ann", "k", b"1", "s") is None
+    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
     writer = await a.journal.create("s", INFO)
     await asyncio.sleep(1.3)
     assert redis.exists(keys.log("s"), keys.claim("ann", "k")) == 2
@@ -234,12 +234,12 @@ async def test_live_logs_are_renewed(machine: Machine, redis: Redis, monkeypatch
 
 async def test_a_claim_without_a_stream(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key whose claimer died before it began the stream goes to one of those who wait for that."""
-    monkeypatch.setattr(shared, "_APPEARING", 0.1)
+    monkeypatch.setattr(registry, "_APPEARING", 0.1)
     a, b, c = [await machine.start() for _ in "abc"]
-    assert await a.journal.claim("ann", "k", b"1", "s") is None
+    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
 
     async def claim(journal: RedisJournal, stream_id: str) -> str | None:
-        known = await journal.claim("ann", "k", b"1", stream_id)
+        known = await journal.registry.claim("ann", "k", b"1", stream_id)
         if known is None:
             await journal.create(stream_id, INFO)
         return known
@@ -249,20 +249,20 @@ async def test_a_claim_without_a_stream(machine: Machine, monkeypatch: pytest.Mo
     assert sorted(map(str, answers)) == sorted(["None", *[winner] * 5])
     with pytest.raises(JournalDown):  # it was only slow: now it must not begin a second one
         await a.journal.create("s", INFO)
-    await a.journal.release("s")
-    assert await b.journal.claim("ann", "k", b"1", "d") == winner
+    await a.journal.registry.release("s")
+    assert await b.journal.registry.claim("ann", "k", b"1", "d") == winner
 
 
 async def test_slots_of_the_dead(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots count in every process as long as the one that took them lives, and are given back some time after."""
-    monkeypatch.setattr(shared, "_SLOT", 3)
+    monkeypatch.setattr(registry, "_SLOT", 3)
     a, b = [await machine.start() for _ in "ab"]
-    assert await a.journal.occupy("ann", "s", 1)
-    assert not await b.journal.occupy("ann", "t", 1)
+    assert await a.journal.registry.occupy("ann", "s", 1)
+    assert not await b.journal.registry.occupy("ann", "t", 1)
     await asyncio.sleep(4)
-    assert not await b.journal.occupy("ann", "t", 1)
+    assert not await b.journal.registry.occupy("ann", "t", 1)
     await a.pause()
-    while not await b.journal.occupy("ann", "t", 1):
+    while not await b.journal.registry.occupy("ann", "t", 1):
         await asyncio.sleep(0.05)
 
 
@@ -270,13 +270,13 @@ async def test_one_owner_with_many_streams(machine: Machine, redis: Redis) -> No
     """Slots of many streams and owners are renewed, and vacated, without a trace left behind."""
     a = await machine.start()
     for owner in "ab":
-        assert all(await asyncio.gather(*[a.journal.occupy(owner, f"{owner}{n}", 100) for n in range(100)]))
+        assert all(await asyncio.gather(*[a.journal.registry.occupy(owner, f"{owner}{n}", 100) for n in range(100)]))
     await a.journal._peers._beat()
     assert [redis.zcard(keys.slots(owner)) for owner in "ab"] == [100, 100]
     for owner in "ab":
-        await asyncio.gather(*[a.journal.vacate(owner, f"{owner}{n}") for n in range(100)])
+        await asyncio.gather(*[a.journal.registry.vacate(owner, f"{owner}{n}") for n in range(100)])
     assert not redis.exists(keys.slots("a"), keys.slots("b"))
-    assert a.journal._shared.renewals() == []
+    assert a.journal.registry.renewals() == []
 
 
 async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
@@ -308,8 +308,8 @@ async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
             redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await until(lambda: redis.cluster("info")["cluster_state"] == "ok")
         a, b = [await machine.start(server.url) for _ in "ab"]
-        assert await a.journal.claim("ann", "k", b"1", "s") is None
-        assert await a.journal.occupy("ann", "s", 1)
+        assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+        assert await a.journal.registry.occupy("ann", "s", 1)
         writer = await a.journal.create("s", INFO)
         reader = asyncio.create_task(opened(b.journal))
         await until(lambda: a.owner.readers.get("s") == 1)
@@ -318,9 +318,9 @@ async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
         a.journal._committer.doubt()
         writer.append([DONE])
         assert text(await reader) == "x"
-        assert await b.journal.claim("ann", "k", b"1", "t") == "s"
-        await a.journal.vacate("ann", "s")
-        await a.journal.release("s")
+        assert await b.journal.registry.claim("ann", "k", b"1", "t") == "s"
+        await a.journal.registry.vacate("ann", "s")
+        await a.journal.registry.release("s")
         assert a.journal.ready
         assert b.journal.ready
         for process in (b, a):

@@ -52,7 +52,7 @@ def persistent(tmp_path: Path) -> Iterator[RedisServer]:
 async def through(machine: Machine, server: RedisServer, number: signal.Signals) -> tuple[Process, Process]:
     """Write and read streams while Redis is restarted; return the two processes."""
     a, b = [await machine.start(server.url) for _ in "ab"]
-    assert await a.journal.claim("ann", "k", b"1", "s0") is None
+    assert await a.journal.registry.claim("ann", "k", b"1", "s0") is None
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(20)]
     readers = [await reading(each.journal, w.id, timeout=60) for w in writers for each in (a, b)]
     silent = await a.journal.create("silent", INFO)
@@ -84,7 +84,7 @@ async def through(machine: Machine, server: RedisServer, number: signal.Signals)
     assert answers == [whole] * 40 + ["before "] * 2
     fresh = await machine.start(server.url)
     assert text(await opened(fresh.journal, "s7")) == whole
-    assert await fresh.journal.claim("ann", "k", b"1", "t") == "s0"
+    assert await fresh.journal.registry.claim("ann", "k", b"1", "t") == "s0"
     assert (a.owner.stopped, b.owner.stopped) == ([], [])
     return a, b
 
@@ -197,7 +197,7 @@ async def test_refused(machine: Machine, logs: LogCapture, tmp_path: Path, reaso
             with pytest.raises(JournalDown):
                 await a.journal.create("t", INFO)
             with pytest.raises(JournalDown):
-                await b.journal.claim("ann", "k", b"1", "t")
+                await b.journal.registry.claim("ann", "k", b"1", "t")
             await asyncio.sleep(3 * peers.BEAT)
             assert (a.journal.ready, b.journal.ready) == (False, False)
             _mend(redis, reason, directory)
@@ -260,13 +260,13 @@ async def test_patience(machine: Machine, server: RedisServer, redis: Redis, log
         for question in (
             a.journal.create("t", INFO),
             a.journal.open("unheard of"),
-            a.journal.claim("ann", "k", b"1", "t"),
-            a.journal.occupy("ann", "t", 1),
+            a.journal.registry.claim("ann", "k", b"1", "t"),
+            a.journal.registry.occupy("ann", "t", 1),
         ):
             with pytest.raises(JournalDown):
                 await question
-        await a.journal.vacate("ann", "t")
-        await a.journal.release("t")
+        await a.journal.registry.vacate("ann", "t")
+        await a.journal.registry.release("t")
     finally:
         server.send(signal.SIGCONT)
     await until(lambda: not a.journal._committer._live and b.journal.ready)

@@ -379,11 +379,11 @@ async def test_labels_end_with_their_streams(machine: Machine, redis: Redis) -> 
     """Every process finds a live stream by its label; at its end that is taken away, unless it is another's by then."""
     a, b = await machine.start(), await machine.start()
     first = await a.journal.create("s", StreamInfo("auto", "o", 0, "l"))
-    assert await b.journal.labelled("o", "l") == "s"
+    assert await b.journal.registry.labelled("o", "l") == "s"
     second = await b.journal.create("t", StreamInfo("auto", "o", 0, "l"))
     first.append([DONE])
     await until(lambda: redis.ttl(b"chat-sse:{s}:log") < 3000)
-    assert await a.journal.labelled("o", "l") == "t"
+    assert await a.journal.registry.labelled("o", "l") == "t"
     second.append([DONE])
     await until(lambda: not redis.keys("chat-sse:label:*"))
-    assert await a.journal.labelled("o", "l") is None
+    assert await a.journal.registry.labelled("o", "l") is None

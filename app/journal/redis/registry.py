@@ -40,7 +40,7 @@ _RENEW = (
 )
 
 
-class Shared:
+class RedisRegistry:
     """The claims and slots of this process's streams. *life* is how many seconds a claim lasts without its stream."""
 
     def __init__(self, link: Link, life: int) -> None:
@@ -55,7 +55,7 @@ class Shared:
         return self._claims.get(stream_id)
 
     async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
-        """See `Journal.claim`."""
+        """See `Registry.claim`."""
         key, mark = keys.claim(owner, name), fingerprint.hex().encode()
         value = mark + b" " + stream_id.encode()
         while True:
@@ -91,7 +91,7 @@ class Shared:
             asyncio.get_running_loop().call_later(_FORGET, self._claims.pop, stream_id, None)
 
     async def release(self, stream_id: str) -> None:
-        """See `Journal.release`."""
+        """See `Registry.release`."""
         claim = self._claims.pop(stream_id, None)
         if claim is not None:
             try:
@@ -111,7 +111,7 @@ class Shared:
         return None if known is None else str(known.decode())
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        """See `Journal.occupy`. Raises JournalDown."""
+        """See `Registry.occupy`. Raises JournalDown."""
         key = keys.slots(owner)
         [taken] = await self._link.ask(("EVAL", _OCCUPY, 1, key, stream_id, limit, _SLOT))
         if taken:
@@ -119,7 +119,7 @@ class Shared:
         return bool(taken)
 
     async def vacate(self, owner: str, stream_id: str) -> None:
-        """See `Journal.vacate`."""
+        """See `Registry.vacate`."""
         key = self._slots.pop(stream_id, None)
         if key is not None:
             with suppress(JournalDown):
