@@ -10,7 +10,7 @@ from pathlib import Path
 from app import __version__
 from app.cli.ask import ask
 from app.cli.check import run_check
-from app.cli.process import complain, listen, say
+from app.cli.process import complain, flush_stderr, listen, say
 from app.cli.serve import serve
 from app.cli.simulate import simulate
 from app.composition.settings import CLIENT_KEY, PREFIX, SettingsError, environment, load
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        flush_stderr()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 import sys
@@ -30,6 +31,21 @@ def complain(message: str) -> int:
     """Say what went wrong, and return the exit status for it."""
     print(f"chat-sse: {message}", file=sys.stderr)
     return 1
+
+
+def flush_stderr() -> None:
+    """Write what stderr still holds; drop it if it cannot be written.
+
+    Python flushes stderr when it ends, and exits with status 120 if that fails. A log whose reader is gone is no reason
+    to report a failure. The redirection is the one that Python's documentation gives for a broken pipe
+    (library/signal, "Note on SIGPIPE").
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
