@@ -1,6 +1,7 @@
 """The load client: a process of its own that opens streams, and does with them what its task is.
 
-Run as `python -m tests.benchmarks.load`, with a `Plan` on its standard input; it writes a `Seen` to its output.
+Run as `python -m tests.benchmarks.load FILE`, with a `Plan` on its standard input; it writes a `Seen` to FILE, since a
+pipe has lost the end of a long one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import monotonic_ns
 from typing import Self
 
@@ -158,4 +160,5 @@ async def play(plan: Plan) -> Seen:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(play(Plan.parse(sys.stdin.read()))).dump())
+    seen = uvloop.run(play(Plan.parse(sys.stdin.read())))
+    Path(sys.argv[1]).write_text(seen.dump())

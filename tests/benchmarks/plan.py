@@ -1,4 +1,4 @@
-"""What one run asks of the load client, and what the load client saw. Both cross its pipe as JSON."""
+"""What one run asks of the load client, and what the load client saw. Both are handed over as JSON."""
 
 from __future__ import annotations
 

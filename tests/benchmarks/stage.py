@@ -33,6 +33,7 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self.simulator = launch_simulator(directory)
         self.missing: dict[str, str] = {}
+        self._directory = directory
         self._ground = Ground(directory, self.simulator)
         self._contenders: dict[str, Contender] = {}
         self._running: dict[str, Running] = {}
@@ -72,7 +73,7 @@ class Stage:
             task,
             running.origin.port if running.origin else 0,
         )
-        seen = _client(plan)
+        seen = _client(plan, self._directory / "seen.json")
         for complaint in dict.fromkeys(seen.complaints):
             print(f"  {name}: {complaint}", file=sys.stderr)
         return seen
@@ -125,10 +126,11 @@ class Stage:
         return True
 
 
-def _client(plan: Plan) -> Seen:
-    command = [sys.executable, "-m", "tests.benchmarks.load"]
+def _client(plan: Plan, result: Path) -> Seen:
+    """Run the load client, which writes what it saw to the file *result*."""
+    command = [sys.executable, "-m", "tests.benchmarks.load", str(result)]
     try:
-        client = subprocess.run(
+        subprocess.run(
             command,
             input=plan.dump(),
             capture_output=True,
@@ -141,7 +143,7 @@ def _client(plan: Plan) -> Seen:
         return Seen(lost=plan.scenario.streams, complaints=[f"the load client failed: {last_line(error.stderr)}"])
     except subprocess.TimeoutExpired:
         return Seen(lost=plan.scenario.streams, complaints=[f"not over after {_LONGEST:.0f} s"])
-    return Seen.parse(client.stdout)
+    return Seen.parse(result.read_text())
 
 
 @contextmanager
