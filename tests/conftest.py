@@ -20,6 +20,14 @@ settings.load_profile("any machine")
 _MEASURING = "COVERAGE_PROCESS_CONFIG"  # by which coverage's `patch = ["subprocess"]` reaches a child
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that open a browser, so that they can be left out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "browser" in item.fixturenames:
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def measuring() -> str | None:
     """What has a child process measure its coverage, taken out of the environment: tracing costs half as much again.
