@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from structlog.typing import FilteringBoundLogger
 
@@ -30,12 +30,13 @@ from app.errors import (
     TimedOut,
     TotalTimeout,
 )
-from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall, Trace, Usage
+from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall, Trace
 from app.journal import Writer
 from app.meter import Meter
 from app.rechunk import Rechunker
 from app.request import StreamRequest
 from app.upstream import Opener
+from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,8 @@ class Relay:
             self.ended = Failure.of(ending, usage)
         else:
             self._start()
-            self.ended = ending._replace(
+            self.ended = replace(
+                ending,
                 usage=usage,
                 model=ending.model or self.trace.model,
                 first_token_ms=self.first_token_ms,
@@ -274,25 +276,8 @@ class Relay:
             known = self.trace.usage
         if known is not None:
             return known
-        prompt_tokens = _prompt_tokens(self._request) if self.trace.status == 200 else 0
-        completion_tokens = self.estimated_tokens
-        return Usage(
-            {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": completion_tokens,
-                "total_tokens": prompt_tokens + completion_tokens,
-            },
-            estimated=True,
-        )
-
-    @property
-    def estimated_tokens(self) -> int:
-        """About how many tokens the output so far is.
-
-        Byte-pair tokenizers average four UTF-8 bytes a token, within a factor of two, across models and scripts; their
-        exact tables are not to be had without a download per model.
-        """
-        return (self.output_bytes + 3) // 4
+        prompt_tokens = estimate_prompt_tokens(self._request.messages) if self.trace.status == 200 else 0
+        return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes))
 
     @property
     def first_token_ms(self) -> int | None:
@@ -310,15 +295,6 @@ def _said(event: Content | Done) -> str:
     if isinstance(event, TEXT):
         return event.text
     return event.arguments if isinstance(event, ToolCall) else ""
-
-
-def _prompt_tokens(request: StreamRequest) -> int:
-    tokens = 0
-    for message in request.messages:
-        content = message.get("content")
-        parts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
-        tokens += 4 + sum(len(part.encode(errors="replace")) for part in parts if isinstance(part, str)) // 4
-    return tokens
 
 
 def _where(error: Exception) -> list[str]:

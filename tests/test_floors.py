@@ -28,6 +28,7 @@ FLOORS = {
     "events": 0,
     "request": 0,
     "errors": 0,
+    "usage": 0,
     "meter": 0,
 }
 # The composition root builds what it composes; a hub runs relays.
@@ -36,6 +37,7 @@ SAME_FLOOR = {
     ("composition", "simulator"),
     ("hub", "relay"),
     ("events", "errors"),
+    ("events", "usage"),
 }
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
@@ -51,6 +53,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "events": set(),
     "request": set(),
     "errors": set(),
+    "usage": set(),
     "meter": set(),
 }
 

@@ -11,12 +11,13 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, StreamError, Truncated
-from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall, Trace, Usage
+from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall, Trace
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.rechunk import create
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
+from app.usage import Usage
 from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio

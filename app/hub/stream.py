@@ -10,13 +10,13 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from app.events import Done, Failure, Usage
+from app.events import Done, Failure
 from app.meter import Meter
 from app.relay import Relay
 from app.request import Principal, StreamRequest
+from app.usage import Usage, estimate_tokens
 
 _CANCELLED = Done("cancelled")
-_MOST_TOKENS = 1 << 31
 _POLICY = re.compile(r"cancel|continue|grace:(\d{1,6}(?:\.\d{1,3})?)", re.ASCII)
 
 
@@ -166,11 +166,6 @@ def tokens(stream: Stream) -> tuple[int, int]:
     that has none, hidden reasoning may have taken many.
     """
     ended = stream.relay.ended
-    usage = _usage(None if ended is None else ended.usage)
-    output_tokens = _count(usage.get("completion_tokens")) or stream.relay.estimated_tokens
-    return _count(usage.get("prompt_tokens")), output_tokens
-
-
-def _count(tokens: object) -> int:
-    """Upstream's own usage is its own to get wrong; a number that no answer can have would spoil the sum for good."""
-    return tokens if type(tokens) is int and 0 < tokens < _MOST_TOKENS else 0
+    usage = None if ended is None else ended.usage
+    estimated = estimate_tokens(stream.relay.output_bytes)
+    return (usage.input_tokens, usage.output_tokens or estimated) if usage else (0, estimated)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from app.events import TERMINAL, Batch, Delta, Event, make_batch
+from app.events import TERMINAL, Batch, Delta, Event
 from app.journal import Sink
 from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
 from app.request import StreamInfo
@@ -80,7 +80,7 @@ class MemoryLog:
             if len(tail) == PAGE:
                 self._turn()
             if self._sinks:
-                batch = make_batch((self.last, events))
+                batch = Batch(self.last, events)
                 for sink in self._sinks:
                     sink(batch)
             return

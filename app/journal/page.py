@@ -10,20 +10,19 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate, pairwise
 from typing import cast
 
 import orjson
 
-from app.events import TEXT, Delta, Event, Logprobs, Text
+from app.events import TEXT, Delta, Event, Logprobs, Text, values
 
 PAGE = 64
 """How many records a page has."""
 
 # Characters beyond which a page is left as it is: there would be little to save, and it has to go out in one send.
 _MOST = 16 * 1024
-# What a record takes besides what is in it: its slot in the list; the tuple, and the garbage collector's header of it.
+# What a record takes besides what is in it: its slot in the list; the event, and the garbage collector's header of it.
 SLOT = 8
 _RECORD_OVERHEAD = SLOT + 72
 # Bytes that small objects take for each byte of their JSON.
@@ -53,10 +52,9 @@ class Page:
 
     def events(self, start: int, end: int) -> list[Event]:
         """Return the events from index *start* up to *end*."""
-        text, ends = self._text, self._ends
+        kind, text, ends = self._kind, self._text, self._ends
         begin = ends[start - 1] if start else 0
-        texts = [text[one:other] for one, other in pairwise((begin, *ends[start:end]))]
-        return list(map(partial(tuple.__new__, self._kind), zip(texts)))  # as `make_delta` does
+        return [kind(text[one:other]) for one, other in pairwise((begin, *ends[start:end]))]
 
 
 def pack(kept: Sequence[Kept]) -> Page | None:
@@ -88,5 +86,7 @@ def size_of(it: Kept) -> int:
     if isinstance(it, str):
         return SLOT + it.__sizeof__()
     if isinstance(it, Logprobs):  # small objects, many deep
-        return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(it[:]))
-    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, it))
+        return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(values(it)))
+    if isinstance(it, TEXT):
+        return _RECORD_OVERHEAD + it.text.__sizeof__()
+    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, values(it)))

@@ -35,8 +35,8 @@ from app.events import (
     Start,
     Text,
     ToolCall,
-    Usage,
 )
+from app.usage import Usage
 from app.wire.json import dumps, usage_object
 from app.wire.merging import joined
 

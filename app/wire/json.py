@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from app.events import Failure, Usage
+from app.events import Failure
+from app.usage import Usage
 
 
 def dumps(data: object) -> bytes:

@@ -8,11 +8,12 @@ from contextlib import aclosing
 import pytest
 
 from app.errors import KeyReused, StreamTooLarge, UnknownStream
-from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
 from app.journal import Journal
 from app.journal.memory import MemoryJournal
 from app.journal.redis import RedisJournal
 from app.request import StreamInfo
+from app.usage import Usage
 from tests.journal.processes import DONE, INFO, opened, read
 
 pytestmark = pytest.mark.anyio

@@ -432,7 +432,8 @@ def test_a_key_attaches(front: Server, counted: Callable[[], dict[str, int]]) ->
         content=json.dumps(dict(reversed(QUICK.items())), indent=2),
         headers={**headers, "Accept": "application/json"},
     )
-    assert (reordered.status_code, reordered.json()["stream_id"]) == (201, EventId.parse(transcripts[0][0].id)[0])
+    first_id = EventId.parse(transcripts[0][0].id)
+    assert (reordered.status_code, reordered.json()["stream_id"]) == (201, first_id.stream_id)
     other = httpx.post(f"{front.url}/v1/chat", json={**QUICK, "max_tokens": 5}, headers=headers)
     assert other.status_code == 422
     assert other.json()["error"]["code"] == "idempotency_key_reused"

@@ -92,7 +92,9 @@ def test_a_replay_from_every_position(service: Server, chunk: str) -> None:
         _, whole = read(client, "POST", f"{service.url}/v1/chat", json=body_of(chunk, 1000))
         check(whole, dense=not joins(chunk))
         assert text(whole) == SCRIPTS
-        stream_id, last = EventId.parse(whole[-1].id)
+        last_id = EventId.parse(whole[-1].id)
+        stream_id = last_id.stream_id
+        last = last_id.seq
         assert last > 3
         rests = []
         for after in range(last):
@@ -193,7 +195,8 @@ def test_positions_that_are_none(service: Server) -> None:
     """Unknown streams and positions are 404, malformed and mixed-up ones 400 that name the parameter, in every way."""
     with httpx.Client() as client:
         one, two = (read(client, "POST", f"{service.url}/v1/chat", json=body_of("none", 0))[1] for _ in range(2))
-        mine, count = EventId.parse(one[-1].id)
+        mine = EventId.parse(one[-1].id).stream_id
+        count = len(one)
         url = f"{service.url}/v1/streams/{mine}"
 
         def refusal(answer: httpx.Response) -> tuple[int, str | None]:

@@ -24,7 +24,7 @@ from app.edge.context import Guard
 from app.edge.error_responses import failed
 from app.edge.metrics import Metrics
 from app.errors import RateLimited, StreamError, Truncated
-from app.events import Delta, Done, Trace, Usage
+from app.events import Delta, Done, Trace
 from app.hub import Capacity, Hub
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
@@ -33,6 +33,7 @@ from app.request import StreamRequest
 from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
+from app.usage import Usage
 from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio

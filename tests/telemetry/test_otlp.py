@@ -24,7 +24,7 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Truncated
-from app.events import Delta, Done, Trace, Usage
+from app.events import Delta, Done, Trace
 from app.hub import Capacity, Hub
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
@@ -32,6 +32,7 @@ from app.relay import Limits
 from app.request import StreamRequest
 from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.otlp import Exporter, exporting
+from app.usage import Usage
 from tests.script import Script
 
 pytestmark = pytest.mark.anyio

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from app.errors import Disconnected, IdleTimeout, UpstreamError
-from app.events import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall, Usage
+from app.events import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall
 from app.upstream.reading.answer import BodyReader
 from app.upstream.reading.chat import ChatReader
+from app.usage import Usage
 from tests.upstream.reading.quirks_bytes import Case, merged
 
 MAX_EVENT = 32 * 1024
@@ -55,8 +57,8 @@ def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [raw[start:end] for start, end in pairwise(places)]
 
 
-def verdict(reader: BodyReader) -> tuple[object, ...]:
+def verdict(reader: BodyReader) -> object:
     try:
-        return tuple(reader.result()._replace(model=""))
+        return replace(reader.result(), model="")
     except UpstreamError as error:
         return type(error), error.text

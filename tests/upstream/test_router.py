@@ -20,11 +20,12 @@ from app.errors import (
     Unreachable,
     UpstreamError,
 )
-from app.events import Content, Delta, Done, Trace, Usage
+from app.events import Content, Delta, Done, Trace
 from app.request import StreamRequest
 from app.upstream import Batches
 from app.upstream.retry import Policy
 from app.upstream.router import Router, Target
+from app.usage import Usage
 from tests.script import Script, forever, played
 
 pytestmark = pytest.mark.anyio

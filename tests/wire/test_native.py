@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
+from app.usage import Usage
 from app.wire.native import EventEncoder
 
 CASES: list[tuple[str, Event, bytes]] = [

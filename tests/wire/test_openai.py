@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import Disconnected
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.usage import Usage
 from app.wire.openai import ChunkEncoder, completion, failure_of
 from tests.wire import strict
 
@@ -68,7 +70,7 @@ def test_usage_where_it_was_asked_for() -> None:
 
 def test_an_estimate_says_so() -> None:
     """Usage that was counted here is marked as that, in chunks and in a completion."""
-    done = STOP._replace(usage=COUNTS._replace(estimated=True))
+    done = replace(STOP, usage=replace(COUNTS, estimated=True))
     assert payloads(encoded(START, done, include_usage=True))[-2]["usage"]["estimated"] is True
     assert completion("S", [START, done])["usage"]["estimated"] is True
 
@@ -80,13 +82,13 @@ def test_an_estimate_says_so() -> None:
 )
 def test_finish_reasons(reason: str, shown: str) -> None:
     """OpenAI's reasons are shown as they are; those that it lacks are an ordinary stop."""
-    done = STOP._replace(finish_reason=reason)
+    done = replace(STOP, finish_reason=reason)
     assert payloads(encoded(START, done))[-2]["choices"][0]["finish_reason"] == shown
     assert completion("S", [START, done])["choices"][0]["finish_reason"] == shown
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [(BROKEN, "upstream_disconnected"), (STOP._replace(finish_reason="cancelled"), "cancelled")]
+    ("end", "code"), [(BROKEN, "upstream_disconnected"), (replace(STOP, finish_reason="cancelled"), "cancelled")]
 )
 def test_no_success(end: Done | Failure, code: str) -> None:
     """What broke, or was stopped, ends with an error that SDKs raise, and without `[DONE]`."""
@@ -188,7 +190,7 @@ def test_no_content(said: Sequence[Event], content: str | None) -> None:
 def test_a_completion_names_who_answered() -> None:
     """The model of a completion is upstream's own name for it, if it gave one."""
     assert completion("S", [START, STOP])["model"] == "gpt-2026"
-    assert completion("S", [START, STOP._replace(model="")])["model"] == "gpt"
+    assert completion("S", [START, replace(STOP, model="")])["model"] == "gpt"
 
 
 def test_a_reader_that_lags() -> None:
@@ -238,7 +240,7 @@ said = st.lists(
     max_size=6,
 )
 ends = st.builds(
-    lambda reason, usage: STOP._replace(finish_reason=reason, usage=usage),
+    lambda reason, usage: replace(STOP, finish_reason=reason, usage=usage),
     st.sampled_from(["stop", "length", "content_filter", "tool_calls", "unknown", "other"]),
     counted,
 )

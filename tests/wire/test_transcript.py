@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.events import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
+from app.usage import Usage
 from app.wire.transcript import Snapshot
 
 

@@ -7,12 +7,14 @@ of the price.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import TERMINAL, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall, values
 from app.journal.redis import keys
+from app.usage import Usage
 
 _TAGS: dict[type, str] = {
     Start: "s",
@@ -28,7 +30,7 @@ _KINDS: dict[str, Any] = {tag: kind for kind, tag in _TAGS.items()}
 
 def encode(events: Sequence[Event]) -> bytes:
     """Return *events* as bytes."""
-    return orjson.dumps([event.text if type(event) is Delta else event for event in events], default=_pack)
+    return orjson.dumps([event.text if type(event) is Delta else _pack(event) for event in events])
 
 
 def decode(data: bytes) -> list[Event]:
@@ -74,19 +76,15 @@ def split(message: bytes) -> list[bytes]:
     return message.split(b"\n")
 
 
-def _pack(value: Any) -> list[Any]:
-    # orjson does not take a NamedTuple for the array that it is.
-    if isinstance(value, Usage):
-        return [dict(value.fields), value.estimated]
-    return [_TAGS[type(value)], *value]
+def _pack(event: Event) -> list[Any]:
+    packed = [[dict(it.fields), it.estimated] if isinstance(it, Usage) else it for it in values(event)]
+    return [_TAGS[type(event)], *packed]
 
 
 def _unpack(item: list[Any]) -> Event:
-    tag, *values = item
-    kind = _KINDS[tag]
-    if "usage" in kind._fields:
-        place = kind._fields.index("usage")
-        if values[place] is not None:
-            values[place] = Usage(*values[place])
-    event: Event = kind(*values)
+    tag, *packed = item
+    event: Event = _KINDS[tag](*packed)
+    if isinstance(event, TERMINAL) and event.usage is not None:
+        usage: Any = event.usage  # still as `_pack` left it
+        return replace(event, usage=Usage(*usage))
     return event

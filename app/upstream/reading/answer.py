@@ -14,15 +14,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
 
 from app.errors import Empty, Malformed, Truncated, UpstreamError
-from app.events import Content, Delta, Done, Reasoning, Refusal, ToolCall, Usage, make_delta
+from app.events import Content, Delta, Done, Reasoning, Refusal, ToolCall
 from app.upstream.reading.errors import DONE, encodable, parse, payloads, presentable_json, read_error
 from app.upstream.reading.sse import MAX_EVENT, MAX_STRAY, Splitter, kind_of
 from app.upstream.reading.template import Template
+from app.usage import Usage
 
 MAX_TOOL_CALLS = 256
 # How many events may be learnt from in vain, and how many have to be known by one for it to have been worth it.
@@ -117,7 +119,7 @@ class BodyReader(ABC):
                 self._read_odd(name, payload, out)
             else:
                 if plain and name in names and (text := text_alone(event)):
-                    out.append(make_delta((text,)))
+                    out.append(Delta(text))
                     if self._lessons:
                         self._learn(payload, text)
                     continue
@@ -231,7 +233,7 @@ class BodyReader(ABC):
 
     def _say_call(self, piece: ToolCall, out: list[Content]) -> None:
         if self._loose:
-            piece = piece._replace(arguments=self._mended(piece.index, piece.arguments))
+            piece = replace(piece, arguments=self._mended(piece.index, piece.arguments))
         if piece.index >= MAX_TOOL_CALLS:
             self._break(Malformed(f"The upstream service sent more than {MAX_TOOL_CALLS} tool calls."))
         elif piece.id or piece.name or piece.arguments:

@@ -139,7 +139,7 @@ class ChatReader(BodyReader):
             self._say(Refusal, text_of(refusal), out)
         if logprobs and isinstance(logprobs, dict):
             weights = Logprobs(read_logprobs(logprobs.get("content")), read_logprobs(logprobs.get("refusal")))
-            if any(weights):
+            if weights.content or weights.refusal:
                 out.append(weights)
         calls = get("tool_calls")
         if calls and isinstance(calls, list):  # X8

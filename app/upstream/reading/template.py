@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from orjson import dumps, loads
 
-from app.events import Content, make_delta
+from app.events import Content, Delta
 
 _OTHER = "\u00e9 no text of anybody's"
 # OpenAI pads events to a like length, against those who watch the wire: a string of its own, at the end.
@@ -69,7 +69,7 @@ class Template:
             except ValueError:
                 pass  # it is not one event, as it nearly always is
             else:
-                return [make_delta((text,))] if text else []
+                return [Delta(text)] if text else []
         lines = data.split(b"\n")
         if any(lines[1::2]):
             return None
@@ -87,7 +87,7 @@ class Template:
             except ValueError:  # it does not end there, or is for the long way to judge
                 return None
             if text:
-                found.append(make_delta((text,)))
+                found.append(Delta(text))
         return found
 
 

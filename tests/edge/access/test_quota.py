@@ -16,12 +16,13 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.access import quota as quota_module
 from app.edge.access.quota import MemoryCounts, Quota
 from app.errors import BudgetSpent, RateExceeded, StreamError, Truncated
-from app.events import Delta, Done, Usage
+from app.events import Delta, Done
 from app.hub import Capacity, Hub
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
 from app.request import ANYONE, Allowance, Principal, StreamRequest
+from app.usage import Usage
 from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio

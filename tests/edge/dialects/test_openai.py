@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -26,12 +27,13 @@ from app.edge.error_responses import crashed, failed
 from app.edge.openapi.document import document
 from app.edge.streams import Options, Streams
 from app.errors import BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
-from app.events import Delta, Done, Logprobs, Reasoning, Refusal, ToolCall, Usage
+from app.events import Delta, Done, Logprobs, Reasoning, Refusal, ToolCall
 from app.hub import Capacity, Hub
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
 from app.request import Principal, StreamRequest
+from app.usage import Usage
 from tests.script import Script, forever
 from tests.wire import strict
 from tests.wire.test_openai import payloads
@@ -126,7 +128,7 @@ async def test_whole(log: FilteringBoundLogger) -> None:
 async def test_tool_calls(log: FilteringBoundLogger, stream: bool) -> None:
     """Calls come in pieces or whole, and nothing is said of a text that there is not."""
     pieces = [ToolCall(0, "c", "f", ""), ToolCall(0, "", "", "{}")]
-    async with serving(log, pieces, (DONE[0]._replace(finish_reason="tool_calls"),)) as (_, client):
+    async with serving(log, pieces, (replace(DONE[0], finish_reason="tool_calls"),)) as (_, client):
         answer = await client.post(PATH, json=body(stream=stream))
     if stream:
         choices = [choice for part in payloads(answer.content)[:-1] for choice in part["choices"]]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from redis.connection import Connection
 
-from app.events import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall, Usage
+from app.events import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
 from app.journal.redis import codec, keys
+from app.usage import Usage
 
 EVENTS: list[list[Event]] = [
     [Delta("Hello")],

@@ -10,12 +10,13 @@ import pytest
 from redis import Redis
 
 from app.errors import JournalDown
-from app.events import Delta, Done, Failure, Usage
+from app.events import Delta, Done, Failure
 from app.journal import redis as journals
 from app.journal.redis import RedisJournal, keys, peers, registry, writer
 from app.journal.redis import committer as commit
 from app.journal.redis.codec import encode
 from app.journal.redis.writer import RedisWriter
+from app.usage import Usage
 from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, text, until
 from tests.real.processes import free_port
 from tests.real.proxy import Proxy

@@ -16,13 +16,14 @@ import orjson
 from hypothesis import strategies as st
 
 from app.errors import Disconnected, Malformed, UpstreamError
-from app.events import Content, Done, ToolCall, Usage
+from app.events import Content, Done, ToolCall, values
 from app.upstream.http import client as transport
 from app.upstream.reading.answer import MAX_USAGE, BodyReader
 from app.upstream.reading.chat import ChatReader
 from app.upstream.reading.errors import MAX_MESSAGE
 from app.upstream.reading.sse import BOM, MAX_BLANK, MAX_STRAY, Splitter
 from app.upstream.responses.reader import ResponsesReader
+from app.usage import Usage
 from tests.upstream.reading.quirks import CASES
 from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, call, chunk, event, merged, text, tool
 from tests.upstream.responses.quirks import RESPONSES
@@ -172,11 +173,10 @@ def _check(make: type[BodyReader], raw: bytes, cuts: Sequence[int], ends: str) -
     assert read(cut_at(raw, cuts), ends, make) == whole
     if len(raw) < 1500:
         assert read((raw[at : at + 1] for at in range(len(raw))), ends, make) == whole
-    sent_on = [*map(list, whole.events), whole.model]
-    assert orjson.dumps(sent_on)
+    assert orjson.dumps([*whole.events, whole.model])
     assert whole.usage is None or len(orjson.dumps(whole.usage.fields)) <= 8 * MAX_USAGE
     merged([piece for piece in whole.events if isinstance(piece, ToolCall)])
-    assert all(any(piece[1:] if isinstance(piece, ToolCall) else piece) for piece in whole.events)
+    assert all(any(values(piece)[isinstance(piece, ToolCall) :]) for piece in whole.events)
 
 
 def standard(raw: bytes) -> list[tuple[str, str]]:

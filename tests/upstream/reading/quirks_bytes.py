@@ -74,11 +74,11 @@ OPEN: dict[str, Any] = {"ends": "open"}
 def merged(pieces: list[ToolCall]) -> tuple[tuple[str, str, str], ...]:
     """Put the pieces of calls together; their indexes must be dense and in order of appearance."""
     calls: list[tuple[str, str, str]] = []
-    for index, id, name, arguments in pieces:
-        if index == len(calls):
-            calls.append((id, name, arguments))
+    for piece in pieces:
+        if piece.index == len(calls):
+            calls.append((piece.id, piece.name, piece.arguments))
         else:
-            before = calls[index]
-            assert not (id and before[0]) and not (name and before[1]), "an id or a name is sent once"
-            calls[index] = (before[0] or id, before[1] or name, before[2] + arguments)
+            id, name, arguments = calls[piece.index]
+            assert not (piece.id and id) and not (piece.name and name), "an id or a name is sent once"
+            calls[piece.index] = (id or piece.id, name or piece.name, arguments + piece.arguments)
     return tuple(calls)

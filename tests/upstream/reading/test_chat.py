@@ -165,7 +165,7 @@ def outcome(pieces: Iterable[bytes], ends: str) -> tuple[str, str, str]:
     """Return text, calls and how it ended; everything must be encodable."""
     reader = ChatReader(4096)
     events = read(reader, pieces, ends)
-    assert orjson.dumps([*map(list, events)])
+    assert orjson.dumps(events)
     said_text = "".join(event.text for event in events if isinstance(event, Delta))
     said_calls = str(merged([event for event in events if isinstance(event, ToolCall)]))
     try:
@@ -173,7 +173,7 @@ def outcome(pieces: Iterable[bytes], ends: str) -> tuple[str, str, str]:
     except UpstreamError as error:
         assert len(error.text) <= 300
         return said_text, said_calls, type(error).__name__ + error.text
-    json.dumps(done.usage, allow_nan=False)
+    json.dumps(done.usage and done.usage.fields, allow_nan=False)
     return said_text, said_calls, str(done)
 
 

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from app.errors import Disconnected, Empty, Malformed, RateLimited, Rejected, Truncated, Unauthorized, UpstreamError
-from app.events import Delta, Done, Trace, Usage
+from app.events import Delta, Done, Trace
 from app.upstream.retry import Policy, Retrying
+from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, asked, hang_up, reply
 from tests.upstream.responses.bytes import AS_CHAT, END, HI, WHOLE, over, said
 from tests.upstream.responses.server import PARENT, cut, held, responses

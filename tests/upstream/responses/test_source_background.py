@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from app.errors import Disconnected, UpstreamError
-from app.events import Delta, Done, Logprobs, Trace, Usage
+from app.events import Delta, Done, Logprobs, Trace
 from app.upstream.responses import source as openai_responses
 from app.upstream.responses.source import OpenAIResponses
+from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, asked, hang_up, reply
 from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, over, said, sent
 from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses

@@ -1,0 +1,34 @@
+"""Token counts: the upstream's, and estimates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
+
+
+def test_an_estimate_has_openais_counts() -> None:
+    """An estimate has OpenAI's three counts and says that it is one."""
+    usage = Usage.estimate(3, 4)
+    assert usage.fields == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    assert (usage.estimated, usage.input_tokens, usage.output_tokens) == (True, 3, 4)
+
+
+@pytest.mark.parametrize("absurd", [None, "7", 7.0, True, -1, 1 << 31])
+def test_a_count_that_no_answer_can_have_is_none(absurd: object) -> None:
+    """An upstream's count that is no number of tokens is left out of all sums."""
+    assert Usage({"prompt_tokens": absurd, "completion_tokens": 5}).input_tokens == 0
+
+
+def test_four_bytes_are_a_token() -> None:
+    """A text of N bytes is estimated at N / 4 tokens, rounded up."""
+    assert [estimate_tokens(size) for size in (0, 1, 4, 5)] == [0, 1, 1, 2]
+
+
+def test_a_prompt_is_its_texts_and_four_tokens_a_message() -> None:
+    """All texts of a message count, in UTF-8; parts that have none do not."""
+    parts = [{"type": "text", "text": "é" * 4}, {"type": "image_url"}, {"type": "text", "text": "\ud800"}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "x" * 8}, {"content": parts}, {"content": None}]
+    assert estimate_prompt_tokens(messages) == (4 + 2) + (4 + 2) + 4
