@@ -1,27 +1,32 @@
-"""The journal of one process: a list per stream, the older part of it packed.
+"""The journal of one process: a list of records per stream, the older part of it packed.
 
-Strategy: the log *is* the buffer. A subscriber is a cursor, an integer into a list, so a slow one is merely behind and
-a gone one costs nothing. Readers that are at the end have each batch handed to them by the append that brought it, or
-wait on one future each, and an append wakes them all once, however many records it brought.
+Strategy: the log *is* the buffer. A reader is a cursor, an integer into a list, so a slow reader is merely behind and a
+reader that left costs nothing. Every append is handed to the readers that are at the end, by the call that brought it.
 
-What is kept is bounded four ways: bytes per stream, bytes of all, number of ended streams, and time after the end. The
-streams that ended first go first; a live one never goes.
+What is kept is bounded four ways: bytes per stream, bytes of all streams, number of ended streams, and time after a
+stream's end. The streams that ended first go first; a live stream is never dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
-from app.journal.memory_log import MemoryLog
+from app.events import TERMINAL, Batch, Delta, Event
+from app.journal import Sink
+from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
 
-# What has to be free for one more stream to be taken: a usual answer.
+# Bytes that have to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024
+# Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends and no send is huge.
+_BATCH_RECORDS = 1024
+_BATCH_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,197 @@ class Bounds:
     seconds: float
 
 
+class MemoryLog:
+    """One stream's log, and its writer. Its *journal* counts the bytes.
+
+    To write is to `reserve` memory for events, and then to `publish` them; `append` does both.
+    """
+
+    full: ClassVar[bool] = False  # memory is never behind
+
+    __slots__ = (
+        "_journal",
+        "_pages",
+        "_readers",
+        "_sinks",
+        "_tail",
+        "ended",
+        "ended_at",
+        "id",
+        "info",
+        "kept",
+        "last",
+        "size",
+    )
+
+    def __init__(self, journal: MemoryJournal, stream_id: str, info: StreamInfo) -> None:
+        self.id = stream_id
+        self.info = info
+        self.size = 0
+        self.kept = True
+        self.ended = False
+        self.ended_at = 0.0
+        self.last = 0
+        self._journal = journal
+        self._pages: list[Page | list[Kept]] = []  # of `PAGE` records each
+        self._tail: list[Kept] = []  # the records after the pages: fewer than `PAGE`
+        self._sinks: dict[Sink, None] = {}
+        self._readers = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading, {len(self._sinks)} following>"
+        )
+
+    @property
+    def reading(self) -> int:
+        """How many readers there are."""
+        return self._readers
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is in memory: it is kept, or a reader began before it was evicted."""
+        return self.kept or self._readers > 0
+
+    def append(self, events: Sequence[Event]) -> None:
+        if self.ended:
+            raise RuntimeError("a stream's log ends with its terminal record")
+        event = events[0]
+        if len(events) == 1 and type(event) is Delta:  # the usual case, by the shortest way
+            text = event.text
+            tail = self._tail
+            self._journal.grow(self, SLOT + text.__sizeof__())
+            tail.append(text)
+            self.last += 1
+            if len(tail) == PAGE:
+                self._turn_page()
+            if self._sinks:
+                batch = Batch(self.last, events)
+                for sink in self._sinks:
+                    sink(batch)
+            return
+        self.reserve(events)
+        self.publish(events)
+
+    def reserve(self, events: Sequence[Event], *, unbounded: bool = False) -> None:
+        """Count the memory of *events*, which `publish` will make readable.
+
+        Raises StreamTooLarge or Overloaded, unless *unbounded*, or unless the last event is terminal.
+        """
+        unbounded = unbounded or isinstance(events[-1], TERMINAL)
+        self._journal.grow(self, sum(map(size_of, keep(events))), unbounded=unbounded)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Make *events* readable, and hand them to the readers that follow."""
+        first = self.last + 1
+        self._tail += keep(events)
+        self.last += len(events)
+        while len(self._tail) >= PAGE:
+            self._turn_page()
+        if isinstance(events[-1], TERMINAL):
+            self.ended = True
+            self._journal.end(self)
+        batch = Batch(first, events)
+        for sink in self._sinks:
+            sink(batch)
+
+    async def drain(self) -> None:
+        """Return at once."""
+
+    def records(self, after: int, last: int) -> list[Event]:
+        """Return the records after number *after*, up to *last*."""
+        events: list[Event] = []
+        paged = len(self._pages) * PAGE
+        for number in range(after // PAGE, -(-min(last, paged) // PAGE)):
+            start = max(0, after - number * PAGE)
+            end = min(PAGE, last - number * PAGE)
+            page = self._pages[number]
+            events += page.events(start, end) if isinstance(page, Page) else unkept(page[start:end])
+        if last > paged:
+            events += unkept(self._tail[max(0, after - paged) : last - paged])
+        return events
+
+    def pending(self, after: int) -> Batch | None:
+        if after >= self.last:
+            return None
+        return Batch(after + 1, self.records(after, self._batch_end(after)))
+
+    def follow(self, sink: Sink) -> None:
+        self._sinks[sink] = None
+
+    def unfollow(self, sink: Sink) -> None:
+        del self._sinks[sink]
+
+    async def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
+        self.entered()
+        try:
+            while True:
+                batch = self.pending(after)
+                if batch is not None:
+                    yield batch
+                    after = batch.last
+                elif self.ended:
+                    return
+                else:
+                    await self._appended()
+        finally:
+            self.left()
+
+    async def _appended(self) -> None:
+        """Wait for the next append."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake(batch: Batch) -> None:
+            if not news.done():
+                news.set_result(None)
+
+        self.follow(wake)
+        try:
+            await news
+        finally:
+            self.unfollow(wake)
+
+    def entered(self) -> None:
+        """Count a reader in."""
+        if not self.pinned:
+            self._journal.hold(self)  # the reader opened the log before it was evicted, and begins only now
+        self._readers += 1
+
+    def left(self) -> None:
+        """Count a reader out."""
+        self._readers -= 1
+        if not self.pinned:
+            self._journal.let_go(self)
+
+    def _turn_page(self) -> None:
+        """Move the first `PAGE` records of the tail to a page, packed if they can be."""
+        kept = self._tail[:PAGE]
+        self._tail = self._tail[PAGE:]
+        page = pack(kept)
+        if page is not None:
+            self._journal.shrink(self, page.saved)
+        self._pages.append(page or kept)
+
+    def _batch_end(self, start: int) -> int:
+        """Return the last record of a batch that begins after record *start*. A packed page is not divided."""
+        end = start
+        size = 0
+        while end < self.last and end - start < _BATCH_RECORDS and size < _BATCH_SIZE:
+            number, index = divmod(end, PAGE)
+            page = self._pages[number] if number < len(self._pages) else self._tail
+            if isinstance(page, Page):
+                size += page.size
+                end += PAGE - index
+            else:
+                size += size_of(page[index])
+                end += 1
+        return end
+
+
 class MemoryJournal:
     """All streams of this process.
 
-    *on_evict* is told the id of each stream that goes, and why: `time`, `count` or `memory`.
+    *on_evict* is told the id of each stream that is dropped, and why: `time`, `count` or `memory`.
     """
 
     def __init__(self, bounds: Bounds, on_evict: Callable[[str, str], None] | None = None) -> None:
@@ -57,11 +249,24 @@ class MemoryJournal:
         """How many streams are kept, live ones included."""
         return len(self._logs)
 
+    @asynccontextmanager
+    async def serving(self, owner: object) -> AsyncIterator[None]:
+        """Forget everything at the end of the block. There is no other process to tell *owner* anything."""
+        try:
+            yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Forget everything, and tell `on_evict` nothing."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._logs.clear()
+        self._ended.clear()
+
     async def create(self, stream_id: str, info: StreamInfo) -> MemoryLog:
-        # Refused now, a stream costs nothing; once upstream has answered, it was paid for.
-        if not self._make_room(min(_ROOM, self._bounds.total // 8)):
-            raise Overloaded(retry_after=1)
-        log = self._logs[stream_id] = MemoryLog(self, stream_id, info)
+        log = MemoryLog(self, stream_id, info)
+        self.adopt(log)
         if info.label:
             self.registry.label(info.owner, info.label, stream_id)
         return log
@@ -80,7 +285,8 @@ class MemoryJournal:
         return self._logs.get(stream_id)
 
     def adopt(self, log: MemoryLog) -> None:
-        """Keep a log that was not created here. Raises Overloaded if there is no room for it."""
+        """Keep a new log. Raises Overloaded if there is no room for it."""
+        # A stream that is refused now costs nothing; after the upstream has answered, it has been paid for.
         if not self._make_room(min(_ROOM, self._bounds.total // 8)):
             raise Overloaded(retry_after=1)
         self._logs[log.id] = log
@@ -94,7 +300,7 @@ class MemoryJournal:
             self._logs[log.id] = log
 
     def drop(self, log: MemoryLog) -> None:
-        """Keep a log no longer."""
+        """Keep a log no longer. Whoever reads it reads on."""
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)
@@ -104,7 +310,7 @@ class MemoryJournal:
                 self.let_go(log)
 
     def grow(self, log: MemoryLog, size: int, *, unbounded: bool = False) -> None:
-        """Account for *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
+        """Count *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
         if not unbounded and log.size + size > self._bounds.stream:
             raise StreamTooLarge
         if self.size + size > self._bounds.total and not self._make_room(size) and not unbounded:
@@ -113,9 +319,17 @@ class MemoryJournal:
         self.size += size
 
     def shrink(self, log: MemoryLog, size: int) -> None:
-        """Account for *size* bytes fewer in *log*."""
+        """Count *size* bytes fewer in *log*."""
         log.size -= size
         self.size -= size
+
+    def hold(self, log: MemoryLog) -> None:
+        """Count an evicted log that is read once more."""
+        self.size += log.size
+
+    def let_go(self, log: MemoryLog) -> None:
+        """Count a log no longer, which is neither kept nor read."""
+        self.size -= log.size
 
     def end(self, log: MemoryLog) -> None:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""
@@ -125,55 +339,28 @@ class MemoryJournal:
         self._ended[log.id] = log
         while len(self._ended) > self._bounds.ended:
             self._evict("count")
-        self._arm()
-
-    def hold(self, log: MemoryLog) -> None:
-        """Account for an evicted log that is read once more."""
-        self.size += log.size
-
-    def let_go(self, log: MemoryLog) -> None:
-        """Account for a log that nobody holds any more."""
-        self.size -= log.size
-
-    @asynccontextmanager
-    async def serving(self, owner: object) -> AsyncIterator[None]:
-        """Forget everything at the end of the block. (There is nobody to serve but this process.)"""
-        try:
-            yield
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Forget everything, without a word."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self._logs.clear()
-        self._ended.clear()
+        self._schedule_sweep()
 
     def _make_room(self, size: int) -> bool:
-        """Evict what ended first until *size* more bytes fit; return whether they do."""
+        """Evict the streams that ended first until *size* more bytes fit; return whether they do."""
         while self._ended and self.size + size > self._bounds.total:
             self._evict("memory")
         return self.size + size <= self._bounds.total
 
     def _evict(self, reason: str) -> None:
-        stream_id, log = next(iter(self._ended.items()))
-        del self._ended[stream_id], self._logs[stream_id]
-        self.registry.forget(log.info.owner, log.info.label, stream_id)
-        log.kept = False
-        if not log.pinned:
-            self.let_go(log)
+        log = next(iter(self._ended.values()))
+        self.drop(log)
         if self._on_evict is not None:
-            self._on_evict(stream_id, reason)
+            self._on_evict(log.id, reason)
 
     def _expire(self) -> None:
         self._sweep = None
         now = asyncio.get_running_loop().time()
         while self._ended and next(iter(self._ended.values())).ended_at + self._bounds.seconds <= now:
             self._evict("time")
-        self._arm()
+        self._schedule_sweep()
 
-    def _arm(self) -> None:
+    def _schedule_sweep(self) -> None:
         if self._sweep is None and self._ended:
             oldest = next(iter(self._ended.values()))
             self._sweep = asyncio.get_running_loop().call_at(oldest.ended_at + self._bounds.seconds, self._expire)

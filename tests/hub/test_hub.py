@@ -14,8 +14,7 @@ from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, 
 from app.events import Delta, Done, Event, Failure, Start
 from app.hub import Capacity, Hub, Key, Subscription, parse_policy
 from app.hub import hub as hub_module
-from app.journal.memory import Bounds, MemoryJournal
-from app.journal.memory_log import MemoryLog
+from app.journal.memory import Bounds, MemoryJournal, MemoryLog
 from app.meter import Meter
 from app.relay import Limits
 from app.request import ANYONE, StreamInfo, StreamRequest

@@ -25,8 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown
 from app.events import Failure
-from app.journal.memory import Bounds, MemoryJournal
-from app.journal.memory_log import MemoryLog
+from app.journal.memory import Bounds, MemoryJournal, MemoryLog
 from app.journal.redis.cluster import create_clients
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import Link, Wire

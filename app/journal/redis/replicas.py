@@ -13,8 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, UnknownStream
 from app.events import TERMINAL, Event, Failure
-from app.journal.memory import MemoryJournal
-from app.journal.memory_log import MemoryLog
+from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import codec, keys
 from app.journal.redis.codec import decode, encode, read_entry
 from app.journal.redis.connection import Link
@@ -54,6 +53,11 @@ class Copy(MemoryLog):
         self.header = header
         self.producer = header[b"process"].decode()
         self._copies = copies
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Append *events*, whose number is bounded where they were made."""
+        self.reserve(events, unbounded=True)
+        self.publish(events)
 
     def entered(self) -> None:
         super().entered()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from app.events import TERMINAL, Event, Failure
-from app.journal.memory_log import MemoryLog
+from app.journal.memory import MemoryLog
 from app.journal.redis import keys
 
 # Records of one stream that may wait before its upstream has to.
