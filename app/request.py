@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 
 class Allowance(NamedTuple):
-    """How much a principal may have: 0 is no limit.
+    """The limits of one principal; 0 is no limit.
 
-    *requests* a minute, *streams* live at once, *tokens* of output a day, and *readers* attached at once.
+    *requests* a minute, *streams* live at once, output *tokens* a day, *readers* attached at once.
     """
 
     requests: int = 0
@@ -24,10 +24,10 @@ UNLIMITED = Allowance()
 
 
 class Principal(NamedTuple):
-    """Who asks. Streams belong to the principal of that *name*; "" is everybody, where no credentials are asked for.
+    """The caller. A stream belongs to the principal whose *name* opened it.
 
-    *stream_id* is set if all that it may do is read and stop that one stream, whoever's it is; *account* then says on
-    whose account its requests are.
+    Without credentials every caller is the principal "". A ticket's principal has a *stream_id*: it may only read and
+    stop that stream, whoever owns it. Its requests count for *account*.
     """
 
     name: str = ""
@@ -36,7 +36,7 @@ class Principal(NamedTuple):
     account: str = ""
 
     def counted_as(self) -> str:
-        """Return what its requests are counted under: 16 hex digits that do not tell the name."""
+        """Return the key that its requests are counted under: 16 hex digits that do not reveal the name."""
         return self.account or hashlib.sha256(self.name.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
@@ -45,10 +45,10 @@ ANYONE = Principal()
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What a client asked for, validated, defaults applied.
+    """What a client asked for, validated and with the defaults applied.
 
-    *messages* and *parameters* have OpenAI's shape and go upstream as they are; *chunk* names the cut
-    (`app.rechunk.create` reads it). *grace* is how many seconds the stream goes on without a reader: 0 for none,
+    *messages* and *parameters* have OpenAI's shape and are sent to the upstream unchanged. *chunk* names the cut, as
+    `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
     infinity for ever. *traceparent* is the W3C header of that name, or "".
     """
 
@@ -61,11 +61,11 @@ class StreamRequest:
 
 
 class StreamInfo(NamedTuple):
-    """What a journal keeps of a stream beside its records, for whoever attaches later.
+    """What a journal keeps of a stream beside its records, for readers that attach later.
 
-    *chunk* is how its text was cut; *owner* is the name of the principal that it belongs to, and *readers* how many
-    that one may have attached at once, to all of its streams; 0 is no limit. The owner's newest stream with a *label*
-    can be found by that.
+    *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
+    readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest
+    stream with a *label* by that label.
     """
 
     chunk: str

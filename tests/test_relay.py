@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import RateLimited, StreamError, Truncated
+from app.errors import RateLimited, Truncated
 from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall, Trace
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
@@ -306,21 +306,6 @@ async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limi
     events = await (await Run(log, Finished(), limits=limits).begin()).events()
     assert isinstance(events[-1], Done)
     assert events[-1].finish_reason == "length"
-
-
-async def test_error_types_are_complete() -> None:
-    """Every error of the tree has a code of its own, and the docstring of the module draws it."""
-    import app.errors
-
-    def tree(kind: type[StreamError]) -> list[type[StreamError]]:
-        return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
-
-    codes = [kind.code for kind in tree(StreamError) if kind.__name__ not in ("StreamError", "TimedOut")]
-    assert len(codes) == len(set(codes))
-    for kind in tree(StreamError):
-        assert kind.__name__ in (app.errors.__doc__ or "")
-        if kind.__name__ not in ("StreamError", "TimedOut"):
-            assert kind.code in (app.errors.__doc__ or "")
 
 
 async def test_time_has_upstream_read_once_a_window(log: FilteringBoundLogger) -> None:

@@ -1,0 +1,25 @@
+"""The tree of errors."""
+
+from __future__ import annotations
+
+import app.errors
+from app.errors import StreamError
+
+
+def tree(kind: type[StreamError]) -> list[type[StreamError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    """Every error that is raised has its own code; the classes that only group others have none."""
+    codes = [kind.code for kind in tree(StreamError) if "code" in vars(kind) or not kind.__subclasses__()]
+    assert codes.count(StreamError.code) == 2  # its own, and `InternalError`'s
+    assert len(codes) == len(set(codes)) + 1
+
+
+def test_the_docstring_draws_the_tree() -> None:
+    """Each class and each code stands in the module's docstring."""
+    drawn = (app.errors.__doc__ or "").split()
+    for kind in tree(StreamError):
+        assert kind.__name__ in drawn
+        assert kind.code in drawn
