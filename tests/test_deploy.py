@@ -24,7 +24,8 @@ import app.serving.workers
 import app.telemetry.otlp
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, load
-from tests.real.processes import Process, free_port, log_file
+from tests.ports import free_port
+from tests.real.processes import Process, log_file
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()

@@ -17,7 +17,8 @@ from tests.benchmarks.contenders import Contender, Ground, Missing, Running
 from tests.benchmarks.contenders.ground import openai_ask, stop
 from tests.benchmarks.contenders.packages import last_line
 from tests.benchmarks.plan import Plan, Scenario, Seen, Task
-from tests.real.processes import ROOT, launch_simulator, stats, wait_until
+from tests.real.processes import ROOT, launch_simulator, stats
+from tests.waiting import wait_until
 
 DIRECT = "direct"  # nothing in between
 

@@ -15,7 +15,8 @@ import pytest
 from app.cli import check
 from app.cli.check import run_check
 from app.composition.settings import Settings
-from tests.real.processes import Server, free_port, launch_simulator, stats
+from tests.ports import free_port
+from tests.real.processes import Server, launch_simulator, stats
 from tests.upstream.raw import CHUNK, FINISH
 
 SECRET = "hunter2-hunter2-hunter2"

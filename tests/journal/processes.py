@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +21,7 @@ from app.journal.redis import committer as commit
 from app.journal.redis import connection as link
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
+from tests.waiting import until
 
 INFO = StreamInfo("none", "ann", 3)
 ROOMY = Bounds(stream=1 << 20, total=1 << 28, ended=100, seconds=60)
@@ -112,14 +110,6 @@ async def acked(writer: RedisWriter, records: int) -> None:
     await until(lambda: writer.acked >= records)
 
 
-async def until(condition: Callable[[], object], timeout: float = 30) -> None:
-    """Wait for *condition* to hold; fail loudly if it does not in time."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.005)
-
-
 async def read(log: Log, after: int = 0, timeout: float = 30) -> list[Event]:
     """Read *log* to its end, and check that its records are numbered without a gap."""
     found: list[Event] = []
@@ -159,11 +149,3 @@ def entries(redis: Redis, stream_id: str = "s") -> list[Any]:
 
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2].partition("/")[0])
-
-
-def refused_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

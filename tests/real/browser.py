@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.real.processes import Server, stats, wait_until
+from tests.real.processes import Server, stats
 from tests.real.proxy import Proxy
+from tests.waiting import wait_until
 
 ARGUMENTS = [
     "--headless=new",

@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 # Seconds that what is promised within one may take on a machine that has a third of its speed.
 A_SECOND = 3.0
@@ -144,24 +146,9 @@ def log_file(directory: Path, name: str) -> Path:
     return directory / f"{name}-{secrets.token_hex(4)}.log"
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def _accepts(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:
-    """Wait for *condition* to hold; fail loudly if it does not in time."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def stats(simulator: Server) -> dict[str, int]:

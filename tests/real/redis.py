@@ -9,7 +9,9 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.real.processes import Server, free_port, log_file, wait_until
+from tests.ports import free_port
+from tests.real.processes import Server, log_file
+from tests.waiting import wait_until
 
 # What becomes of the data when the server is started again: all of it is there, or none.
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "everysec")

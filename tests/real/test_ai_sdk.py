@@ -21,8 +21,9 @@ from playwright.sync_api import Browser, Page, expect
 from app.edge.dialects.ui_messages import to_openai
 from tests.real.browser import Door
 from tests.real.node import CLIENTS, install
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -14,8 +14,9 @@ import pytest
 from itsdangerous import TimestampSigner
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, stats
 from tests.real.wire import CHAT, QUICK, ask, request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

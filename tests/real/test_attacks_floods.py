@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, wait_until
+from tests.real.processes import Server
 from tests.real.wire import CHAT, QUICK, ask, connect, received, request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -15,8 +15,9 @@ import pytest
 
 from tests.real.clients.sse import text
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, wait_until
+from tests.real.processes import Server, launch
 from tests.real.wire import CHAT, QUICK, Answer, ask, request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

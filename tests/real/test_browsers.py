@@ -18,7 +18,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.real.browser import Door, nothing_done
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

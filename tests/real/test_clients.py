@@ -23,8 +23,9 @@ from app.events import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
 from tests.real.node import install
-from tests.real.processes import A_SECOND, Server, launch, launch_nginx, stats, wait_until
+from tests.real.processes import A_SECOND, Server, launch, launch_nginx, stats
 from tests.real.proxy import Cut, Proxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -13,8 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.real.browser import Door
-from tests.real.processes import Server, launch, launch_nginx, stats, wait_until
+from tests.real.processes import Server, launch, launch_nginx, stats
 from tests.real.proxy import Cut
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

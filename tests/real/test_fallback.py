@@ -15,9 +15,11 @@ import httpx
 import httpx_sse
 import pytest
 
+from tests.ports import free_port
 from tests.real.conftest import Start
-from tests.real.processes import Server, free_port, launch_simulator, stats, wait_until
+from tests.real.processes import Server, launch_simulator, stats
 from tests.real.wire import CHAT, connect, request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, ROOT, Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, ROOT, Server, launch, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

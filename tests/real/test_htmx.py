@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, Route
 
 from tests.real.browser import Door
 from tests.real.node import install
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

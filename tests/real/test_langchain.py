@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.real.processes import Server, wait_until
+from tests.real.processes import Server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

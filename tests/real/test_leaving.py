@@ -16,8 +16,9 @@ import pytest
 from tests.real import node
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import Server, wait_until
+from tests.real.processes import Server
 from tests.real.redis import RedisServer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 

@@ -18,7 +18,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, stats, wait_until
+from tests.real.processes import Server, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -171,7 +172,7 @@ def post(body: dict[str, Any]) -> bytes:
     return b"POST /v1/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(content) + content
 
 
-async def until(reader: asyncio.StreamReader, pattern: bytes, times: int = 1) -> None:
+async def read_until(reader: asyncio.StreamReader, pattern: bytes, times: int = 1) -> None:
     """Read until *pattern* has come so often, on an answer that is 200."""
     received = b""
     while received.count(pattern) < times:
@@ -195,10 +196,10 @@ async def abort(service: Server, where: str, held: str, rng: random.Random) -> N
         writer.write(post(NEVER))
     elif where == "of a reader":
         writer.write(f"GET {held} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        await until(reader, b"\n\n", rng.randrange(1, 5))
+        await read_until(reader, b"\n\n", rng.randrange(1, 5))
     else:
         writer.write(post(NEVER))
-        await until(reader, b"\n\n", 1 if where == "after the first event" else rng.randrange(2, 10))
+        await read_until(reader, b"\n\n", 1 if where == "after the first event" else rng.randrange(2, 10))
     if rng.random() < 0.5:
         await writer.drain()
         # Let the server have some of it, without a word of when.

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.real.processes import Server, wait_until
+from tests.real.processes import Server
 from tests.servers.environments import environment
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

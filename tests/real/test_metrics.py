@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, wait_until
+from tests.real.processes import Server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, Server, free_port, stats, wait_until
+from tests.real.processes import A_SECOND, Server, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

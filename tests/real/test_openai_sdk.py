@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from tests.real.clients.sse import parse, text
 from tests.real.conftest import Start
 from tests.real.openai_sdk import CLIENTS, Client, Upstream, saying
-from tests.real.processes import Server, launch, stats, wait_until
+from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
+from tests.waiting import wait_until
 from tests.wire import strict
 
 pytestmark = pytest.mark.real

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.real.processes import A_SECOND, Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, Server, launch, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

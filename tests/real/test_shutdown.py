@@ -10,7 +10,8 @@ import httpx_sse
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import Server, stats, wait_until
+from tests.real.processes import Server, stats
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
 

@@ -21,7 +21,8 @@ import pytest
 from app.events import EventId
 from tests.real.clients.sse import Event, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, Server, stats, wait_until
+from tests.real.processes import A_SECOND, Server, stats
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -16,8 +16,9 @@ import pytest
 
 from app.events import EventId
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, ROOT, Server, launch, stats, wait_until
+from tests.real.processes import A_SECOND, ROOT, Server, launch, stats
 from tests.real.wire import CHAT, connect, request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.real.clients.sse import Event, check, parse, text
-from tests.real.processes import Server, launch, wait_until
+from tests.real.processes import Server, launch
 from tests.servers.launching import launch_litellm
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

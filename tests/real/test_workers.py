@@ -8,17 +8,18 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 
 from app.cli import listen, main
-from app.composition.settings import SettingsError
+from tests.ports import free_ports
 from tests.real.conftest import Start
-from tests.real.processes import Server, free_port, wait_until
+from tests.real.processes import Server
 from tests.real.redis import RedisServer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
 
@@ -130,16 +131,6 @@ def test_metrics(start_workers: StartWorkers) -> None:
         lines = [line for line in scrape.splitlines() if line.startswith("chat_sse_streams_total{")]
         assert sum(float(line.split()[-1]) for line in lines) == opened[number], scrape
         assert httpx.get(f"http://127.0.0.1:{first + number}/healthz").text == "ok\n"
-
-
-def free_ports(count: int) -> int:
-    """Return the first of *count* ports in a row that are free."""
-    while True:
-        first = free_port()
-        with suppress(SettingsError), ExitStack() as held:  # if one of them is taken, try others
-            for port in range(first, first + count):
-                held.enter_context(listen("127.0.0.1", port))
-            return first
 
 
 def test_a_dead_worker_is_replaced(start_workers: StartWorkers) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.real.processes import Process, Server, free_port, log_file
+from tests.ports import free_port
+from tests.real.processes import Process, Server, log_file
 from tests.servers.environments import environment
 
 # How long one may take to be ready, in seconds. vLLM imports for half a minute on two cores.

@@ -12,9 +12,10 @@ import pytest
 
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, wait_until
+from tests.real.processes import Server, launch
 from tests.servers.launching import LLAMA_CPP, TRANSFORMERS, VLLM, Kind, launch_server, processor_time
 from tests.servers.tiny_model import CHORUS, TEXT
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from app.edge.event_stream import WRITE
 from app.serving import server
 from app.serving.server import Config
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -74,12 +75,6 @@ class House:
     @property
     def idle(self) -> int:
         return len(self.config.idle)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

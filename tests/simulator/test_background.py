@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 
 from app.simulator import Simulator, background, serve
 from app.simulator.text import ANSWERS, choose
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -33,13 +34,6 @@ async def http(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 def asked(model: str, **fields: Any) -> dict[str, Any]:
     return {"model": model, "input": PROMPT, "stream": True, "background": True} | fields
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as *condition* holds; fail if that takes too long."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def read(

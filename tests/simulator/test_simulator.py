@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 
 from app.simulator import Simulator, serve
 from app.simulator.text import ANSWERS, choose, cut
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +43,6 @@ async def chunks_of(client: httpx.AsyncClient, body: dict[str, Any]) -> list[dic
 
 def text_of(chunks: list[dict[str, Any]]) -> str:
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as *condition* holds; fail if that takes too long."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def begin(simulator: Simulator, model: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import pytest
 
 from app.upstream.http.exchange import Exchange
 from app.upstream.http.pool import Http1Transport
+from tests.waiting import until
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 
@@ -59,14 +60,6 @@ class Counted:
     async def arrival(self, number: int) -> None:
         """Wait until *number* bytes have arrived."""
         await until(lambda: self.bytes == number)
-
-
-async def until(true: Callable[[], T | None]) -> T:
-    """Wait until *true* returns something true, and return it."""
-    async with asyncio.timeout(30):
-        while not (value := true()):
-            await asyncio.sleep(0)
-    return value
 
 
 async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

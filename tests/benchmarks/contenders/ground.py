@@ -14,7 +14,8 @@ from typing import Any
 from tests.benchmarks import accounts
 from tests.benchmarks.contenders.packages import Missing, last_line
 from tests.benchmarks.plan import MODEL, Ask
-from tests.real.processes import Process, Server, log_file, wait_until
+from tests.real.processes import Process, Server, log_file
+from tests.waiting import wait_until
 
 PROMPT = "What time is it?"
 SERVERS = Path(__file__).parent / "servers"

@@ -9,7 +9,7 @@ import shutil
 from tests.benchmarks.contenders.ground import PROMPT, SERVERS, Contender, Ground, Running, openai_ask
 from tests.benchmarks.contenders.packages import NODE, node_packages, python_with
 from tests.benchmarks.plan import MODEL, Ask
-from tests.real.processes import free_port
+from tests.ports import free_port
 
 OPENAI = "openai==3.51.0"
 HANDLERS = (

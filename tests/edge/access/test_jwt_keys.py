@@ -17,18 +17,13 @@ from app.edge.access.jwt_keys import KeySet, public_key, secret_key
 from app.edge.access.jwts import Jwts
 from app.errors import Overloaded, Unauthenticated
 from app.request import UNLIMITED, Principal
+from tests.clock import Clock
 from tests.edge.access.issuer import Issuer
 from tests.edge.access.tokens import AUDIENCE, SECRET, claims, forged, jwk, pem, private_key, private_pem, signed
 
 pytestmark = pytest.mark.anyio
 
 ADA = Principal("jwt:ada")
-
-
-class Clock:
-    """What the keys take for the time, in seconds."""
-
-    now = 1000.0
 
 
 @pytest.fixture
@@ -41,8 +36,8 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(jwt_keys, "monotonic", lambda: clock.now)
+    clock = Clock(1000)
+    monkeypatch.setattr(jwt_keys, "monotonic", clock)
     return clock
 
 

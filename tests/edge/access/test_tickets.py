@@ -16,6 +16,7 @@ from app.edge.access.tickets import Tickets
 from app.errors import Unauthenticated
 from app.events import new_stream_id
 from app.request import Allowance, Principal
+from tests.clock import Clock
 
 SECRET = "a secret of thirty-two bytes or so"
 STREAM, OTHER = new_stream_id(), new_stream_id()
@@ -23,16 +24,10 @@ NOW = 1_750_000_000
 OWNER = Principal("key:web", Allowance(requests=60, streams=2))
 
 
-class Clock:
-    """What the signer takes for the time."""
-
-    now: float = NOW
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("itsdangerous.timed.time", SimpleNamespace(time=lambda: clock.now))
+    clock = Clock(NOW)
+    monkeypatch.setattr("itsdangerous.timed.time", SimpleNamespace(time=clock))
     return clock
 
 

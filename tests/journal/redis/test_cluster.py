@@ -28,9 +28,9 @@ from app.journal.redis import keys, peers
 from app.journal.redis.cluster import Cluster
 from app.journal.redis.codec import append
 from app.request import Allowance, Principal
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, hurry, opened, read, reading, text, until
-from tests.real.processes import wait_until
+from tests.journal.processes import DONE, INFO, Machine, Process, acked, hurry, opened, read, reading, text
 from tests.real.redis import RedisServer
+from tests.waiting import until, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 

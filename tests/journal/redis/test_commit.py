@@ -17,10 +17,11 @@ from app.journal.redis import committer as commit
 from app.journal.redis.codec import encode
 from app.journal.redis.writer import RedisWriter
 from app.usage import Usage
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, text, until
-from tests.real.processes import free_port
+from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, text
+from tests.ports import free_port
 from tests.real.proxy import Proxy
 from tests.real.redis import launch_redis
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 

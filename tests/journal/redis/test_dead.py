@@ -13,7 +13,8 @@ from app.events import Delta, Failure
 from app.journal.redis import keys, peers
 from app.journal.redis.codec import encode
 from app.journal.redis.replicas import Copy
-from tests.journal.processes import DONE, INFO, Machine, acked, ending, entries, opened, text, until
+from tests.journal.processes import DONE, INFO, Machine, acked, ending, entries, opened, text
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 

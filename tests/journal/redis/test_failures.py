@@ -16,21 +16,10 @@ from app.errors import JournalDown
 from app.events import Delta, Failure
 from app.journal import redis as journals
 from app.journal.redis import keys, peers
-from tests.journal.processes import (
-    DONE,
-    INFO,
-    Machine,
-    Process,
-    acked,
-    entries,
-    opened,
-    read,
-    reading,
-    refused_port,
-    text,
-    until,
-)
+from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, read, reading, text
+from tests.ports import free_port
 from tests.real.redis import PERSISTENT, RedisServer, launch_redis
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -218,7 +207,7 @@ def _break(redis: Redis, reason: str, directory: Path) -> None:
     elif reason == "READONLY":
         redis.config_set("replica-read-only", "yes")
         redis.config_set("replica-serve-stale-data", "yes")
-        redis.replicaof("127.0.0.1", refused_port())
+        redis.replicaof("127.0.0.1", free_port())
     else:
         redis.config_set("save", "3600 1000000")
         shutil.rmtree(directory)

@@ -19,7 +19,8 @@ from app.journal.redis.codec import encode
 from app.journal.redis.connection import Command
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
-from tests.journal.processes import DONE, INFO, Machine, acked, ending, opened, read, text, until
+from tests.journal.processes import DONE, INFO, Machine, acked, ending, opened, read, text
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 

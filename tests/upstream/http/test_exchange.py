@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from app.upstream.http.pool import READ
-from tests.upstream.direct import LOOPS, Counted, direct, until
+from tests.upstream.direct import LOOPS, Counted, direct
 from tests.upstream.raw import Upstream, reply
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
 

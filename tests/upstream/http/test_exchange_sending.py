@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.upstream.direct import LOOPS, direct, until
+from tests.upstream.direct import LOOPS, direct
 from tests.upstream.raw import Handler, Upstream, reply
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
 

@@ -12,8 +12,9 @@ import pytest
 
 from app.upstream.http import pool as http1
 from app.upstream.http.pool import READ
-from tests.upstream.direct import LOOPS, deaf, direct, hang, sockets, until
+from tests.upstream.direct import LOOPS, deaf, direct, hang, sockets
 from tests.upstream.raw import Handler, Upstream, reply
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
 

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.upstream.http.pool import READ
-from tests.upstream.direct import LOOPS, Client, deaf, direct, drowned, hang, sockets, until
+from tests.upstream.direct import LOOPS, Client, deaf, direct, drowned, hang, sockets
 from tests.upstream.raw import Handler, Upstream, reply
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
 
