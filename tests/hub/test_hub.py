@@ -12,13 +12,12 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.events import Delta, Done, Event, Failure, Start
-from app.hub import Capacity, Hub, Key, Subscription, parse_policy
+from app.hub import Capacity, Key, Subscription, parse_policy
 from app.hub import hub as hub_module
-from app.journal.memory import Bounds, MemoryJournal, MemoryLog
-from app.meter import Meter
-from app.relay import Limits
+from app.journal.memory import MemoryLog
 from app.request import ANYONE, StreamInfo, StreamRequest
-from tests.script import Script, forever
+from tests.house import House
+from tests.script import forever
 
 pytestmark = pytest.mark.anyio
 
@@ -30,30 +29,9 @@ def asked(grace: float = 0) -> StreamRequest:
     return StreamRequest("m", ({"role": "user", "content": "hi"},), grace=grace)
 
 
-class House:
-    """A hub over a script, and its journal."""
-
-    def __init__(self, log: FilteringBoundLogger, *steps: Any, max_streams: int = 10, ended: int = 10) -> None:
-        self.source = Script(*steps)
-        self.journal = MemoryJournal(
-            Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
-        )
-        self.meter = Meter(["m"])
-        self.hub = Hub(self.journal, self.source, Limits(), Capacity(max_streams), self.meter, log)
-
-    async def open(self, grace: float = 0, key: Key | None = None) -> Subscription:
-        return await self.hub.attach(await self.hub.open(asked(grace), key=key))
-
-    async def settled(self) -> None:
-        """Wait for the producers to end, and check that nothing is left of them."""
-        async with asyncio.timeout(30):
-            await asyncio.gather(*producers())
-        assert not self.hub.live
-        assert self.source.closed.is_set() or not self.source.started
-
-
-def producers() -> list[asyncio.Task[Any]]:
-    return [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
+async def begun(house: House, grace: float = 0, key: Key | None = None) -> Subscription:
+    """Open a stream and attach to it."""
+    return await house.hub.attach(await house.hub.open(asked(grace), key=key))
 
 
 async def read(subscription: Subscription) -> list[Event]:
@@ -64,7 +42,7 @@ async def read(subscription: Subscription) -> list[Event]:
 async def test_whole(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """A stream is read to its end by its opener and leaves one canonical line."""
     house = House(log, (Delta("a"),), (Delta("é"),), DONE)
-    events = await read(await house.open())
+    events = await read(await begun(house))
     assert events[1:3] == [Delta("a"), Delta("é")]
     await house.settled()
     (line,) = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
@@ -106,7 +84,7 @@ async def test_many_readers(log: FilteringBoundLogger) -> None:
 async def test_cancel_policy(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """With `cancel`, upstream is let go when the last reader leaves, and not when the last but one does."""
     house = House(log, (Delta("a"),), forever)
-    subscription = await house.open(grace=0)
+    subscription = await begun(house, grace=0)
     async with subscription as batches:
         await anext(batches)
         async with await house.hub.attach(subscription.stream_id):
@@ -120,7 +98,7 @@ async def test_continue_policy(log: FilteringBoundLogger) -> None:
     """With `continue`, the answer is finished without a reader, and kept."""
     go = asyncio.Event()
     house = House(log, (Delta("a"),), go.wait, (Delta("b"),), DONE)
-    subscription = await house.open(grace=math.inf)
+    subscription = await begun(house, grace=math.inf)
     async with subscription as batches:
         await anext(batches)
     go.set()
@@ -132,7 +110,7 @@ async def test_continue_policy(log: FilteringBoundLogger) -> None:
 async def test_grace(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """With `grace`, a reader that is back in time finds the stream alive; else it is cancelled."""
     house = House(log, (Delta("a"),), forever)
-    subscription = await house.open(grace=0.05)
+    subscription = await begun(house, grace=0.05)
     async with subscription as batches:
         await anext(batches)
     async with await house.hub.attach(subscription.stream_id):
@@ -156,7 +134,7 @@ async def test_first_reader(log: FilteringBoundLogger, monkeypatch: pytest.Monke
 async def test_cancel(log: FilteringBoundLogger) -> None:
     """Cancelling ends the stream for all its readers; again, or after the end, it changes nothing."""
     house = House(log, (Delta("a"),), forever)
-    subscription = await house.open(grace=math.inf)
+    subscription = await begun(house, grace=math.inf)
     reader = asyncio.create_task(read(await house.hub.attach(subscription.stream_id)))
     await asyncio.sleep(0)
     for _ in range(3):
@@ -185,24 +163,24 @@ async def test_idempotency(log: FilteringBoundLogger) -> None:
 async def test_key_is_released(log: FilteringBoundLogger) -> None:
     """A key may be used again when its stream failed before it answered anything, or is no longer kept."""
     house = House(log, RateLimited())
-    first = await house.open(key=KEY)
+    first = await begun(house, key=KEY)
     await read(first)
     await house.settled()
-    assert (await house.open(key=KEY)).stream_id != first.stream_id
+    assert (await begun(house, key=KEY)).stream_id != first.stream_id
     house = House(log, (Delta("a"),), DONE, ended=0)
-    first = await house.open(key=KEY)
+    first = await begun(house, key=KEY)
     await read(first)
     await house.settled()
-    assert (await house.open(key=KEY)).stream_id != first.stream_id
+    assert (await begun(house, key=KEY)).stream_id != first.stream_id
     await house.settled()
 
 
 async def test_evictions_are_logged_and_counted(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """A stream that had to go for want of room leaves a warning and a count; one whose time was up is counted, too."""
     house = House(log, (Delta("a"),), DONE, ended=1)
-    first = await house.open()
+    first = await begun(house)
     await read(first)
-    await read(await house.open())
+    await read(await begun(house))
     await house.settled()
     house.hub.evicted("another", "time")
     lines = [entry for entry in logs.entries if entry["event"] == "journal.evicted"]
@@ -216,7 +194,7 @@ async def test_evictions_are_logged_and_counted(log: FilteringBoundLogger, logs:
 async def test_failure(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """A failed stream's canonical line is a warning with the error's code."""
     house = House(log, (Delta("a"),), Truncated())
-    await read(await house.open())
+    await read(await begun(house))
     await house.settled()
     assert (logs.entries[-1]["event"], logs.entries[-1]["reason"]) == ("stream.failed", "upstream_truncated")
     assert logs.entries[-1]["log_level"] == "warning"
@@ -224,12 +202,12 @@ async def test_failure(log: FilteringBoundLogger, logs: LogCapture) -> None:
 
 async def test_full(log: FilteringBoundLogger) -> None:
     """Over the bound, a new stream is refused; the place is free again when one ends."""
-    house = House(log, forever, max_streams=1)
-    async with await house.open():
+    house = House(log, forever, capacity=Capacity(1))
+    async with await begun(house):
         with pytest.raises(Overloaded):
             await house.hub.open(asked(), key=KEY)
     await house.settled()
-    async with await house.open(key=KEY):
+    async with await begun(house, key=KEY):
         pass
     await house.settled()
 
@@ -245,14 +223,14 @@ async def test_no_room(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatc
         patch.setattr(house.journal, "create", full)
         with pytest.raises(Overloaded):
             await house.hub.open(asked(), key=KEY)
-    assert isinstance((await read(await house.open(key=KEY)))[0], Start)
+    assert isinstance((await read(await begun(house, key=KEY)))[0], Start)
 
 
 async def test_drain_waits(log: FilteringBoundLogger) -> None:
     """A drain lets live streams finish, and takes no new ones."""
     go = asyncio.Event()
     house = House(log, (Delta("a"),), go.wait, DONE)
-    reader = asyncio.create_task(read(await house.open()))
+    reader = asyncio.create_task(read(await begun(house)))
     drain = asyncio.create_task(house.hub.drain(5))
     await asyncio.sleep(0)
     assert not house.hub.ready
@@ -268,7 +246,7 @@ async def test_drain_waits(log: FilteringBoundLogger) -> None:
 async def test_drain_ends(log: FilteringBoundLogger) -> None:
     """What outlives the grace ends with an error of its own that its readers see."""
     house = House(log, (Delta("a"),), forever)
-    reader = asyncio.create_task(read(await house.open()))
+    reader = asyncio.create_task(read(await begun(house)))
     await asyncio.sleep(0)
     await house.hub.drain(0.01)
     last = (await reader)[-1]
@@ -289,7 +267,7 @@ async def test_drain_sends_away(log: FilteringBoundLogger, logs: LogCapture) -> 
     house = House(log, (Delta("a"),), forever)
     theirs, ended = await elsewhere(house, "theirs"), await elsewhere(house, "ended")
     ended.append(DONE)
-    own = await house.open(math.inf)
+    own = await begun(house, math.inf)
     told: list[str] = []
     async with own, await house.hub.attach("theirs") as batches:
         for subscription in (own, *house.hub._readers):

@@ -21,11 +21,9 @@ from app.errors import (
 )
 from app.events import Delta, Done
 from app.hub import Capacity, Hub, Key
-from app.journal.memory import Bounds, MemoryJournal
-from app.meter import Meter
-from app.relay import Limits
 from app.request import ANYONE, Allowance, Principal, StreamRequest
-from tests.script import Script, forever
+from tests.house import House
+from tests.script import forever
 
 pytestmark = pytest.mark.anyio
 
@@ -38,24 +36,18 @@ def asked(grace: float = math.inf) -> StreamRequest:
     return StreamRequest("m", ({"role": "user", "content": "hi"},), grace=grace)
 
 
-class House:
-    """A hub over a script, and its journal. Its streams begin with one delta."""
+class Places(House):
+    """A hub whose streams begin with one delta, and whose places are counted."""
 
     def __init__(self, log: FilteringBoundLogger, *steps: Any, capacity: Capacity | None = None) -> None:
-        self.journal = MemoryJournal(
-            Bounds(1 << 20, 1 << 30, 10, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
-        )
-        source = Script((Delta("a"),), *steps)
-        self.hub = Hub(self.journal, source, Limits(), capacity or Capacity(), Meter(), log)
+        super().__init__(log, (Delta("a"),), *steps, capacity=capacity)
 
     async def open(self, who: Principal = ANN, grace: float = math.inf, key: Key | None = None) -> str:
         return await self.hub.open(asked(grace), who, key)
 
     async def settled(self) -> None:
         """Wait for the producers to end, and check that nothing is counted any more, not even under a name."""
-        producers = [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
-        async with asyncio.timeout(30):
-            await asyncio.gather(*producers)
+        await super().settled()
         assert (self.hub.live, self.hub.reading) == (0, 0)
         assert (self.journal.registry._slots, self.hub._readers_of) == ({}, {})
 
@@ -73,7 +65,7 @@ class House:
 
 async def test_streams_of_a_principal(log: FilteringBoundLogger) -> None:
     """So many may be live at once, for each principal apart; one more is 429, until one has ended."""
-    house = House(log, forever)
+    house = Places(log, forever)
     first, _ = await house.open(), await house.open()
     with pytest.raises(TooManyStreams) as refused:
         await house.open()
@@ -89,7 +81,7 @@ async def test_streams_of_a_principal(log: FilteringBoundLogger) -> None:
 
 async def test_without_a_limit(log: FilteringBoundLogger) -> None:
     """Where nothing else is said, the process's capacity is the only bound, for all principals together."""
-    house = House(log, forever, capacity=Capacity(streams=9))
+    house = Places(log, forever, capacity=Capacity(streams=9))
     for who in (Principal("ann"), Principal("bob"), ANYONE) * 3:
         await house.open(who)
     assert await house.full(ANN, Overloaded)
@@ -102,7 +94,7 @@ async def test_a_slot_is_given_back(log: FilteringBoundLogger, way: str) -> None
     """However a stream ends, its owner's slot is free again, and only that one."""
     go = asyncio.Event()
     ends = {"done": (Done("stop"),), "failed": Truncated(), "crashed": ZeroDivisionError()}
-    house = House(log, go.wait, ends.get(way, forever))
+    house = Places(log, go.wait, ends.get(way, forever))
     ids = [await house.open(grace=0 if way == "left" else math.inf) for _ in range(2)]
     assert await house.full(ANN)
     if way == "stopped at once":
@@ -129,7 +121,7 @@ async def test_no_slot_is_lost_to_the_journal(
     log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """A journal that takes no stream, or a client that leaves while it does, costs neither slot nor key."""
-    house = House(log, (Done("stop"),))
+    house = Places(log, (Done("stop"),))
 
     async def fail(*_: Any) -> Any:
         raise error
@@ -146,7 +138,7 @@ async def test_no_slot_is_lost_to_the_journal(
 
 async def test_a_slow_journal_lets_no_more_in(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot is taken before the journal is waited for: many requests at once get no more slots than there are."""
-    house = House(log, forever)
+    house = Places(log, forever)
     create = house.journal.create
 
     async def slow(*arguments: Any) -> Any:
@@ -162,7 +154,7 @@ async def test_a_slow_journal_lets_no_more_in(log: FilteringBoundLogger, monkeyp
 
 async def test_a_replay_takes_no_slot(log: FilteringBoundLogger) -> None:
     """A repeated idempotency key attaches to its stream where no other could be opened; but only for its principal."""
-    house = House(log, forever)
+    house = Places(log, forever)
     first = await house.open(key=KEY)
     await house.open()
     for _ in range(3):
@@ -192,7 +184,7 @@ USES: dict[str, Callable[[Hub, str, Principal], Any]] = {
 @pytest.mark.parametrize("use", USES)
 async def test_a_stream_is_its_owners(log: FilteringBoundLogger, use: str) -> None:
     """To anybody else it is as unknown as one that never was, live or ended; a ticket opens its own one alone."""
-    house = House(log, forever)
+    house = Places(log, forever)
     anns, other = await house.open(), await house.open()
     # A ticket for another stream is no way in, even if it bears the owner's name.
     strangers = [BOB, ANYONE, Principal("Ann"), Principal(TICKET, stream_id=other), Principal("ann", stream_id=other)]
@@ -210,7 +202,7 @@ async def test_a_stream_is_its_owners(log: FilteringBoundLogger, use: str) -> No
 
 async def test_a_ticket_stops_its_stream(log: FilteringBoundLogger) -> None:
     """Who has a live stream's ticket may stop it, and the owner's slot is free."""
-    house = House(log, forever)
+    house = Places(log, forever)
     stream_id = await house.open()
     assert (await house.hub.cancel(stream_id, Principal(TICKET, stream_id=stream_id))).ended
     await house.settled()
@@ -221,7 +213,7 @@ async def test_a_ticket_stops_its_stream(log: FilteringBoundLogger) -> None:
 
 async def test_readers_of_a_principal(log: FilteringBoundLogger) -> None:
     """So many may be attached at once, to whatever streams, for each principal apart; one more is 429."""
-    house = House(log, (Done("stop"),))
+    house = Places(log, (Done("stop"),))
     ids = [await house.open(), await house.open()]
     async with await house.hub.attach(ids[0], ANN) as first, await house.hub.attach(ids[1], ANN):
         with pytest.raises(TooManyReaders) as refused:
@@ -241,7 +233,7 @@ async def test_readers_of_a_principal(log: FilteringBoundLogger) -> None:
 
 async def test_readers_in_all(log: FilteringBoundLogger) -> None:
     """Over the process's capacity, readers are refused with 503, whoever's they are."""
-    house = House(log, (Done("stop"),), capacity=Capacity(readers=1))
+    house = Places(log, (Done("stop"),), capacity=Capacity(readers=1))
     anns, bobs = await house.open(), await house.open(BOB)
     async with await house.hub.attach(anns, ANN):
         with pytest.raises(Overloaded):
@@ -254,7 +246,7 @@ async def test_readers_in_all(log: FilteringBoundLogger) -> None:
 @pytest.mark.parametrize("way", ["ended", "left", "failed", "cancelled", "stream cancelled", "drained"])
 async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str) -> None:
     """However a reader goes, by itself, by an error, with its connection or with its stream, its place is free."""
-    house = House(log, (Done("stop"),) if way == "ended" else forever)
+    house = Places(log, (Done("stop"),) if way == "ended" else forever)
     stream_id = await house.open()
     reading = asyncio.Event()
 
@@ -286,7 +278,7 @@ async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str
 
 async def test_a_subscription_that_is_never_read(log: FilteringBoundLogger) -> None:
     """One that nobody enters, because its stream has nothing left or its client is gone, is not counted."""
-    house = House(log, (Done("stop"),))
+    house = Places(log, (Done("stop"),))
     stream_id = await house.open()
     await house.settled()
     last = (await house.hub.log_of(stream_id, ANN)).last

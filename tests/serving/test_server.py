@@ -26,7 +26,7 @@ LATER = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class House:
+class Echo:
     """A server around an application that echoes: `/late` when it is told to, `/early` begins before it has read."""
 
     def __init__(self, max_connections: int = 100, keep_alive: float = 75) -> None:
@@ -78,9 +78,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(*arguments: Any, **options: Any) -> AsyncIterator[House]:
+async def echoing(*arguments: Any, **options: Any) -> AsyncIterator[Echo]:
     """Run a server; in the end, when its connections are gone, it knows of none."""
-    opened = House(*arguments, **options)
+    opened = Echo(*arguments, **options)
     opened.config.load()
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(lambda: server.Protocol(opened.config, opened.state, {}, loop), "127.0.0.1", 0)
@@ -119,7 +119,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 async def test_slow_head(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
     """A head that is not there in time is given up with 408, however little of it came, and whenever."""
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.05)
-    async with house() as at:
+    async with echoing() as at:
         reader, _ = await at.connect(begun)
         assert (await rest(reader)).startswith(b"HTTP/1.1 408")
 
@@ -127,7 +127,7 @@ async def test_slow_head(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
 async def test_dripping_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then does not put the deadline off, neither in the first request nor in a later one."""
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
-    async with house() as at:
+    async with echoing() as at:
         for first in (b"", GET):
             reader, writer = await at.connect(first)
             if first:
@@ -145,7 +145,7 @@ async def test_dripping_head(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_dripping_beyond_an_answer(drip: bytes) -> None:
     """An answered connection ends when its time is up, also if blank lines, or what is left of a body, still come."""
     first = GET if drip == b"\r\n" else GET[:-2] + b"Content-Length: 10000000\r\n\r\n"
-    async with house(keep_alive=0.3) as at:
+    async with echoing(keep_alive=0.3) as at:
         reader, writer = await at.connect(first)
         assert await answer(reader)
         assert at.idle == 1
@@ -158,7 +158,7 @@ async def test_dripping_beyond_an_answer(drip: bytes) -> None:
 async def test_slow_body_is_the_application_s_to_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the head is there, its deadline is off; a connection is idle until all of the request has come."""
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.05)
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
         await until(lambda: at.scopes)
         await asyncio.sleep(0.1)
@@ -183,7 +183,7 @@ async def test_slow_body_is_the_application_s_to_bound(monkeypatch: pytest.Monke
 async def test_too_much_that_is_no_body(monkeypatch: pytest.MonkeyPatch, data: bytes, piece: int) -> None:
     """Head, chunk extensions and trailers together are bounded, in one read or in many."""
     monkeypatch.setattr(server, "_HEAD_BYTES", 4000)
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect()
         for start in range(0, len(data), piece):
             writer.write(data[start : start + piece])
@@ -196,7 +196,7 @@ async def test_too_much_that_is_no_body(monkeypatch: pytest.MonkeyPatch, data: b
 async def test_a_body_is_no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Honest bodies of any size and in chunks of any size pass, one after another on one connection."""
     monkeypatch.setattr(server, "_HEAD_BYTES", 200)
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect()
         for size in (1, 10, 3000):
             body = b"x" * 3000
@@ -213,7 +213,7 @@ async def test_a_body_is_no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_trailers_are_dropped() -> None:
     """Trailers are not among the headers, though they may be there before the application starts."""
-    async with house() as at:
+    async with echoing() as at:
         reader, _ = await at.connect(
             b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: forged\r\n\r\n"
         )
@@ -228,7 +228,7 @@ async def test_upgrades(offer: bytes, framing: bytes) -> None:
     body = GET.ljust(40)
     sent = body if b"Length" in framing else b"28\r\n%s\r\n0\r\n\r\n" % body
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s\r\n\r\n" % (offer, framing)
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect()
         for parts in ([head + sent], [head, sent], [head + sent[:3], sent[3:]]):
             for part in parts:
@@ -242,7 +242,7 @@ async def test_upgrades(offer: bytes, framing: bytes) -> None:
 
 async def test_upgrade_without_a_body() -> None:
     """Likewise without a body; and the connection goes on."""
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect(GET[:-2] + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n")
         assert (await answer(reader)).startswith(b"HTTP/1.1 200")
         writer.write(GET)
@@ -252,7 +252,7 @@ async def test_upgrade_without_a_body() -> None:
 @pytest.mark.parametrize("more", [LATER, GET, b"\x16\x03\x01", b"nonsense\r\n\r\n"])
 async def test_more_while_answering(more: bytes) -> None:
     """A second request, or noise, before the answer is done ends the connection, and the first request knows."""
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect(b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         await until(lambda: at.scopes)
         writer.write(more)
@@ -265,7 +265,7 @@ async def test_more_while_answering(more: bytes) -> None:
 @pytest.mark.parametrize("more", [b"zz\r\n", b"0\r\nX: " + b"y" * 50_000])
 async def test_bad_body_while_answering(more: bytes) -> None:
     """A body that goes wrong once the answer has begun breaks the answer off; no other one is put into it."""
-    async with house() as at:
+    async with echoing() as at:
         reader, writer = await at.connect(b"POST /early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         said = await reader.readuntil(b"begun")
         writer.write(more)
@@ -276,7 +276,7 @@ async def test_bad_body_while_answering(more: bytes) -> None:
 
 async def test_the_longest_idle_goes_first() -> None:
     """Over the bound, the connection that has been idle longest is closed, and an answered one counts from then."""
-    async with house(max_connections=3) as at:
+    async with echoing(max_connections=3) as at:
         first, second, third = [await at.connect() for _ in range(3)]
         first[1].write(GET)
         await answer(first[0])
@@ -293,7 +293,7 @@ async def test_the_longest_idle_goes_first() -> None:
 
 async def test_half_a_body_is_idle() -> None:
     """A request whose body is still to come makes room, too, and learns that its client is gone."""
-    async with house(max_connections=1) as at:
+    async with echoing(max_connections=1) as at:
         half, _ = await at.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
         await until(lambda: at.scopes)
         reader, _ = await at.connect(GET)
@@ -304,7 +304,7 @@ async def test_half_a_body_is_idle() -> None:
 
 async def test_nobody_is_idle() -> None:
     """Where everybody is being answered, it is the new one who is refused, with 503; nobody else is disturbed."""
-    async with house(max_connections=2) as at:
+    async with echoing(max_connections=2) as at:
         busy = [await at.connect(LATER) for _ in range(2)]
         await until(lambda: len(at.scopes) == 2)
         refused, _ = await at.connect(GET)
@@ -316,7 +316,7 @@ async def test_nobody_is_idle() -> None:
 
 async def test_half_closed() -> None:
     """A client that shuts down its sending side is gone: what it asked for is told so."""
-    async with house() as at:
+    async with echoing() as at:
         _, writer = await at.connect(b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         await until(lambda: at.scopes)
         writer.write_eof()
@@ -327,7 +327,7 @@ async def test_half_closed() -> None:
 
 async def test_claims_of_proxies() -> None:
     """Where a request came from is what the socket says, whatever its headers claim."""
-    async with house() as at:
+    async with echoing() as at:
         claims = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n\r\n"
         reader, _ = await at.connect(GET[:-2] + claims)
         assert await answer(reader)
@@ -346,7 +346,7 @@ async def test_frames_written_at_once() -> None:
             pass
         wrote.append(write(b"three"))
 
-    async with house() as at:
+    async with echoing() as at:
         at.config.loaded_app = app
         reader, writer = await at.connect(GET)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -371,6 +371,6 @@ async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as others:
         others.setblocking(False)
         inherited = socket.socket(fileno=os.dup(others.fileno()))  # which knows nothing of that
-        await server.Server(House(), hub, 0, lambda: None).run_on(inherited)
+        await server.Server(Echo(), hub, 0, lambda: None).run_on(inherited)
         assert blocking == [False] * server._LISTENERS
         assert not os.get_blocking(others.fileno())

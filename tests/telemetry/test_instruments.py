@@ -6,7 +6,6 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -25,16 +24,16 @@ from app.edge.error_responses import failed
 from app.edge.metrics import Metrics
 from app.errors import RateLimited, StreamError, Truncated
 from app.events import Delta, Done, Trace
-from app.hub import Capacity, Hub
-from app.journal.memory import Bounds, MemoryJournal
+from app.hub import Capacity
 from app.meter import Meter
-from app.relay import Limits
 from app.request import StreamRequest
 from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.usage import Usage
+from tests.house import House
 from tests.script import Script, forever
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -56,38 +55,22 @@ class Answered(Script):
         return super().stream(request, trace)
 
 
-class House:
-    """A hub over a script, and what is shown of it."""
+class Shown(House):
+    """A hub, and what is shown of it."""
 
     def __init__(self, log: FilteringBoundLogger, source: Script, *, max_streams: int = 10) -> None:
-        self.meter = Meter(["m", 'a "quoted"\\\nname'], ["a", "b"])
-        self.journal = MemoryJournal(
-            Bounds(1 << 20, 1 << 30, 1, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
-        )
-        self.hub = Hub(self.journal, source, Limits(), Capacity(max_streams), self.meter, log)
-        self.readings = Readings(self.meter, self.hub, self.journal, Ceilings(max_streams, 100, 1 << 30))
+        meter = Meter(["m", 'a "quoted"\\\nname'], ["a", "b"])
+        super().__init__(log, source=source, meter=meter, capacity=Capacity(max_streams), ended=1)
+        self.readings = Readings(meter, self.hub, self.journal, Ceilings(max_streams, 100, 1 << 30))
         self.exposition = Exposition(self.readings)
 
     async def whole(self, model: str = "m", after: int = 0) -> None:
-        """Open a stream and read it from *after* to its end."""
-        stream_id = await self.hub.open(StreamRequest(model, ()))
-        async with await self.hub.attach(stream_id) as batches:
-            async for _ in batches:
-                pass
-        if after:
-            async with await self.hub.attach(stream_id, after=after) as batches:
-                async for _ in batches:
-                    pass
-        await until(lambda: not self.hub.live)
+        """Open a stream and read it to its end, and again from *after* on if that is given."""
+        await self.read(StreamRequest(model, ()), after)
+        await self.settled()
 
     def scrape(self) -> Samples:
         return samples(self.exposition()[0].decode())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def samples(text: str) -> Samples:
@@ -119,7 +102,7 @@ async def test_names() -> None:
 
 async def test_every_instrument_is_read(log: FilteringBoundLogger) -> None:
     """A reading has each instrument once, with as many values for labels as it has labels."""
-    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop"),)))
     await house.whole()
     readings = house.readings()
     assert Counter(reading.instrument for reading in readings) == Counter(INSTRUMENTS)
@@ -129,7 +112,7 @@ async def test_every_instrument_is_read(log: FilteringBoundLogger) -> None:
 async def test_a_whole_stream(log: FilteringBoundLogger) -> None:
     """A stream that was answered is counted under its model, upstream and reason, with its tokens and its times."""
     usage = Usage({"prompt_tokens": 7, "completion_tokens": 11})
-    house = House(log, Answered((Delta("a"),), (Delta("b"),), (Delta("c"),), (Done("stop", usage=usage),)))
+    house = Shown(log, Answered((Delta("a"),), (Delta("b"),), (Delta("c"),), (Done("stop", usage=usage),)))
     await house.whole(after=1)
     found = house.scrape()
     assert found[key("chat_sse_streams_total", model="m", upstream="a", reason="stop")] == 1
@@ -160,7 +143,7 @@ async def test_a_whole_stream(log: FilteringBoundLogger) -> None:
 
 async def test_what_is_live(log: FilteringBoundLogger) -> None:
     """Live streams and readers are gauges, and so is how far behind the slowest reader is."""
-    house = House(log, Answered((Delta("a"),), (Delta("b"),), forever))
+    house = Shown(log, Answered((Delta("a"),), (Delta("b"),), forever))
     stream_id = await house.hub.open(StreamRequest("m", ()))
     async with await house.hub.attach(stream_id), await house.hub.attach(stream_id):
         log_of_it = await house.hub.log_of(stream_id)
@@ -179,7 +162,7 @@ async def test_what_is_live(log: FilteringBoundLogger) -> None:
 async def test_upstream_trouble(log: FilteringBoundLogger) -> None:
     """Each answer is counted by upstream; a second one of the same is a retry, another's is a fallback."""
     answers = (("a", "503"), ("a", "503"), ("a", "upstream_unreachable"), ("b", "200"))
-    house = House(log, Answered((Delta("a"),), Truncated(), answers=answers))
+    house = Shown(log, Answered((Delta("a"),), Truncated(), answers=answers))
     await house.whole()
     found = house.scrape()
     assert found[key("chat_sse_streams_total", model="m", upstream="b", reason="upstream_truncated")] == 1
@@ -193,7 +176,7 @@ async def test_upstream_trouble(log: FilteringBoundLogger) -> None:
 
 async def test_zeros(log: FilteringBoundLogger) -> None:
     """What alerts ask for is there before it has happened: refusals, evictions, and each upstream's bad answers."""
-    found = House(log, Answered()).scrape()
+    found = Shown(log, Answered()).scrape()
     for reason in ("unauthenticated", "rate_limited", "overloaded", "shutting_down", "not_found", "bad_request"):
         assert found[key("chat_sse_requests_refused_total", reason=reason)] == 0
     for upstream in ("a", "b"):
@@ -208,7 +191,7 @@ async def test_zeros(log: FilteringBoundLogger) -> None:
 
 async def test_evictions(log: FilteringBoundLogger) -> None:
     """A stream that had to go for want of room is counted with the reason."""
-    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop"),)))
     await house.whole()
     await house.whole()
     assert house.scrape()[key("chat_sse_evictions_total", reason="count")] == 1
@@ -216,7 +199,7 @@ async def test_evictions(log: FilteringBoundLogger) -> None:
 
 async def test_labels_are_bounded(log: FilteringBoundLogger) -> None:
     """A model that the settings do not name is `other`, however many of them are asked for."""
-    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop"),)))
     for model in ("m", 'x"} 1\nevil 1', "\x00", *map(str, range(1000))):
         await house.whole(model)
     found = house.scrape()
@@ -227,7 +210,7 @@ async def test_labels_are_bounded(log: FilteringBoundLogger) -> None:
 
 async def test_a_strange_label_is_escaped(log: FilteringBoundLogger) -> None:
     """A name from the settings comes back from the parser as it was, whatever is in it."""
-    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop"),)))
     name = 'a "quoted"\\\nname'
     await house.whole(name)
     assert house.scrape()[key("chat_sse_streams_total", model=name, upstream="a", reason="stop")] == 1
@@ -237,7 +220,7 @@ async def test_a_strange_label_is_escaped(log: FilteringBoundLogger) -> None:
 async def test_tokens_that_cannot_be(log: FilteringBoundLogger, tokens: object) -> None:
     """What upstream says of usage is not counted if it is no count of tokens; the sums stay good."""
     usage = Usage({"prompt_tokens": tokens, "completion_tokens": 3})
-    house = House(log, Answered((Delta("a"),), (Done("stop", usage=usage),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop", usage=usage),)))
     await house.whole()
     found = house.scrape()
     assert found[key("gen_ai_client_inference_usage_input_tokens_total", model="m")] == 0
@@ -246,7 +229,7 @@ async def test_tokens_that_cannot_be(log: FilteringBoundLogger, tokens: object) 
 
 async def test_buckets(log: FilteringBoundLogger) -> None:
     """A histogram's buckets are cumulative, a value at a bound is in it, and the last one holds all."""
-    house = House(log, Answered())
+    house = Shown(log, Answered())
     for value in (0.005, 0.01, 0.011, 3.0):
         house.meter.gap.observe(value)
     found = house.scrape()
@@ -270,7 +253,7 @@ async def test_buckets(log: FilteringBoundLogger) -> None:
 )
 async def test_content_negotiation(log: FilteringBoundLogger, accept: str, is_openmetrics: bool) -> None:
     """OpenMetrics goes to those who ask for it, text to all others, both with our names and the process's own."""
-    house = House(log, Answered((Delta("a"),), (Done("stop"),)))
+    house = Shown(log, Answered((Delta("a"),), (Done("stop"),)))
     await house.whole()
     body, content_type = house.exposition(accept)
     if is_openmetrics:
@@ -318,7 +301,7 @@ async def test_access(
     log: FilteringBoundLogger, token: str | None, is_open: bool, authorization: str, status: int
 ) -> None:
     """With a token only who has it reads them; without, everyone where they are open, and else nobody."""
-    exposition = House(log, Answered()).exposition
+    exposition = Shown(log, Answered()).exposition
     answer = await _ask(log, Metrics(exposition, token, open=is_open), authorization=authorization)
     assert answer.status_code == status
     assert answer.headers["cache-control"] == "no-store"
@@ -346,7 +329,7 @@ async def test_loop_lag() -> None:
 
 async def test_a_refused_stream_is_no_stream(log: FilteringBoundLogger) -> None:
     """A stream that failed before its first event counts as one that ended, with upstream's code."""
-    house = House(log, Answered(RateLimited(), answers=(("a", "429"),)))
+    house = Shown(log, Answered(RateLimited(), answers=(("a", "429"),)))
     await house.whole()
     found = house.scrape()
     assert found[key("chat_sse_streams_total", model="m", upstream="a", reason="upstream_rate_limited")] == 1
@@ -359,7 +342,7 @@ async def test_cost(log: FilteringBoundLogger) -> None:
 
     async def steps(streams: int) -> int:
         """Count the calls that a scrape makes beside so many live streams, each with its reader."""
-        house = House(log, Answered((Delta("a"),), forever), max_streams=1000)
+        house = Shown(log, Answered((Delta("a"),), forever), max_streams=1000)
         for _ in range(streams):
             subscription = await house.hub.attach(await house.hub.open(StreamRequest("m", ())))
             await subscription.__aenter__()

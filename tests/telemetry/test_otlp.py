@@ -25,14 +25,12 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Truncated
 from app.events import Delta, Done, Trace
-from app.hub import Capacity, Hub
-from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
-from app.relay import Limits
 from app.request import StreamRequest
 from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.otlp import Exporter, exporting
 from app.usage import Usage
+from tests.house import House
 from tests.script import Script
 
 pytestmark = pytest.mark.anyio
@@ -127,22 +125,20 @@ class Listening(Script):
         return super().stream(request, trace)
 
 
-class House:
-    """A hub that is observed, over a script."""
+class Observed(House):
+    """A hub whose streams are exported."""
+
+    source: Listening
 
     def __init__(self, log: FilteringBoundLogger, meter: Meter, exporter: Exporter, *steps: Any) -> None:
-        self.source = Listening(*steps)
-        self.journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60))
-        self.hub = Hub(self.journal, self.source, Limits(), Capacity(), meter, log, [exporter])
+        super().__init__(log, source=Listening(*steps), meter=meter, observers=[exporter])
         exporter.measure(Readings(meter, self.hub, self.journal, Ceilings(10, 10, 1 << 30)))
 
     async def whole(self, model: str = "m", traceparent: str = "") -> str:
         """Open a stream, read it to its end, and return its id."""
-        request = StreamRequest(model, ({"role": "user", "content": PROMPT},), traceparent=traceparent)
-        stream_id = await self.hub.open(request)
-        async with await self.hub.attach(stream_id) as batches:
-            async for _ in batches:
-                pass
+        stream_id = await self.read(
+            StreamRequest(model, ({"role": "user", "content": PROMPT},), traceparent=traceparent)
+        )
         await self.hub.drain(5)
         return stream_id
 
@@ -173,7 +169,7 @@ async def test_a_span_for_a_stream(collector: Collector, log: FilteringBoundLogg
     """A stream is one span below the caller's, upstream's is below it, and neither prompt nor answer is in it."""
     meter = Meter(["m"])
     async with exporting(meter, log) as exporter:
-        house = House(log, meter, exporter, *ANSWERED)
+        house = Observed(log, meter, exporter, *ANSWERED)
         stream_id = await house.whole(traceparent=PARENT)
     (span,) = collector.spans
     assert (span.name, span.kind) == ("chat m", Span.SpanKind.SPAN_KIND_CLIENT)
@@ -208,7 +204,7 @@ async def test_a_failed_stream(collector: Collector, log: FilteringBoundLogger) 
     """A failed stream's span has the error's code; a model that the settings do not name is not named here either."""
     meter = Meter(["m"])
     async with exporting(meter, log) as exporter:
-        await House(log, meter, exporter, (Delta("a"),), Truncated()).whole("somebody's own")
+        await Observed(log, meter, exporter, (Delta("a"),), Truncated()).whole("somebody's own")
     (span,) = collector.spans
     assert span.name == "chat other"
     assert not span.parent_span_id
@@ -225,7 +221,7 @@ async def test_an_unsampled_caller(collector: Collector, log: FilteringBoundLogg
     """If the caller does not sample, we do not, and upstream is told the same."""
     meter = Meter()
     async with exporting(meter, log) as exporter:
-        house = House(log, meter, exporter, *ANSWERED)
+        house = Observed(log, meter, exporter, *ANSWERED)
         await house.whole(traceparent=f"{PARENT[:-1]}0")
     assert not collector.spans
     (asked,) = house.source.asked
@@ -238,7 +234,7 @@ async def test_metrics(collector: Collector, log: FilteringBoundLogger, monkeypa
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
     meter = Meter(["m"], ["a"])
     async with exporting(meter, log) as exporter:
-        house = House(log, meter, exporter, *ANSWERED)
+        house = Observed(log, meter, exporter, *ANSWERED)
         async with asyncio.timeout(30):
             while len(collector.metrics) < 2:
                 await asyncio.sleep(0.01)
@@ -283,7 +279,7 @@ async def test_the_environment(
     """The standard variables say who we are, what is sent along, and which of the two signals is sent at all."""
     meter = Meter()
     async with exporting(meter, log) as exporter:
-        await House(log, meter, exporter, *ANSWERED).whole()
+        await Observed(log, meter, exporter, *ANSWERED).whole()
     assert {resource["service.name"] for resource in collector.resources} == {"chat-sse"}
     assert len({resource["service.instance.id"] for resource in collector.resources}) == 1
     collector.resources.clear()
@@ -292,7 +288,7 @@ async def test_the_environment(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     async with exporting(meter, log) as exporter:
-        await House(log, meter, exporter, *ANSWERED).whole()
+        await Observed(log, meter, exporter, *ANSWERED).whole()
     (resource,) = collector.resources
     assert resource["service.name"] == "mine"
     assert collector.headers[-1]["x-key"] == "k"
@@ -304,7 +300,7 @@ async def test_a_disabled_sdk(collector: Collector, log: FilteringBoundLogger, m
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     meter = Meter()
     async with exporting(meter, log) as exporter:
-        house = House(log, meter, exporter, *ANSWERED)
+        house = Observed(log, meter, exporter, *ANSWERED)
         await house.whole(traceparent=PARENT)
         assert [asked.traceparent for asked in house.source.asked] == [PARENT]
     assert not collector.raw
@@ -315,7 +311,7 @@ async def test_nothing_is_kept_of_an_ended_stream(collector: Collector, log: Fil
     meter = Meter()
     async with exporting(meter, log) as exporter:
         for _ in range(3):
-            await House(log, meter, exporter, *ANSWERED).whole()
+            await Observed(log, meter, exporter, *ANSWERED).whole()
         assert not exporter._spans
     assert len(collector.spans) == 3
 
@@ -329,7 +325,7 @@ async def test_a_silent_collector(
     collector.silent = True
     meter = Meter()
     async with exporting(meter, log) as exporter:
-        house = House(log, meter, exporter, *ANSWERED)
+        house = Observed(log, meter, exporter, *ANSWERED)
         assert await asyncio.to_thread(collector.asked.wait, 30)
         began = time.monotonic()
         await house.whole()
@@ -352,7 +348,7 @@ async def test_a_dead_collector(log: FilteringBoundLogger, logs: LogCapture, mon
     meter = Meter()
     async with exporting(meter, log) as exporter:
         for _ in range(5):
-            await House(log, meter, exporter, *ANSWERED).whole()
+            await Observed(log, meter, exporter, *ANSWERED).whole()
         async with asyncio.timeout(30):
             while not troubles(logs):
                 await asyncio.sleep(0.01)
@@ -374,7 +370,7 @@ async def test_a_refusing_collector(collector: Collector, log: FilteringBoundLog
     collector.status = 401
     meter = Meter()
     async with exporting(meter, log) as exporter:
-        await House(log, meter, exporter, *ANSWERED).whole()
+        await Observed(log, meter, exporter, *ANSWERED).whole()
     lines = troubles(logs)
     assert lines
     assert all("401" in line["because"] for line in lines)

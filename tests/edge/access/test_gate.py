@@ -65,7 +65,7 @@ class Noted(Quota):
         return self.standing
 
 
-class House:
+class OneEndpoint:
     """A service of one endpoint, which says who came, or raises *error*."""
 
     def __init__(
@@ -104,58 +104,58 @@ def quota(log: FilteringBoundLogger) -> Quota:
 
 async def test_credentials(log: FilteringBoundLogger, quota: Quota) -> None:
     """Who has none gets 401 and no further, also where there is nothing; that uses up nobody's quota."""
-    house = House(log, quota)
-    del house.client.headers["Authorization"]
+    service = OneEndpoint(log, quota)
+    del service.client.headers["Authorization"]
     for path in ("/v1/chat", "/nowhere", "/healthz/", "/HEALTHZ", "//healthz", "/healthz/../v1/chat"):
-        refused = await house.client.post(path)
+        refused = await service.client.post(path)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthenticated")
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert "RateLimit-Limit" not in refused.headers
-    assert house.reached == 0
-    assert house.meter.refused == {"unauthenticated": 6}
-    house.client.headers["Authorization"] = "ann"
-    assert (await house.client.post("/v1/chat")).json() == "ann"
+    assert service.reached == 0
+    assert service.meter.refused == {"unauthenticated": 6}
+    service.client.headers["Authorization"] = "ann"
+    assert (await service.client.post("/v1/chat")).json() == "ann"
 
 
 async def test_public_paths(log: FilteringBoundLogger, quota: Quota) -> None:
     """They are for everybody, as often as they like."""
-    house = House(log, quota)
-    del house.client.headers["Authorization"]
+    service = OneEndpoint(log, quota)
+    del service.client.headers["Authorization"]
     for _ in range(3):
-        answer = await house.client.get("/healthz")
+        answer = await service.client.get("/healthz")
         assert (answer.status_code, answer.json()) == (200, None)
         assert "RateLimit-Limit" not in answer.headers
 
 
 async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
     """What is left is on every answer, errors included; beyond it, 429 says when there is more, for that principal."""
-    house = House(log, quota)
+    service = OneEndpoint(log, quota)
     for name, error, status in (("ann", None, 200), ("bob", UnknownStream(), 404), ("cat", RuntimeError(), 500)):
-        house.error, house.client.headers["Authorization"] = error, name
-        answer = await house.client.get("/v1/any")
+        service.error, service.client.headers["Authorization"] = error, name
+        answer = await service.client.get("/v1/any")
         assert answer.status_code == status
         assert (answer.headers["RateLimit-Limit"], answer.headers["RateLimit-Remaining"]) == ("1", "0")
-    refused = await house.client.get("/v1/any")
+    refused = await service.client.get("/v1/any")
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
     assert refused.json()["error"]["retryable"] is True
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert refused.headers["RateLimit-Reset"] == refused.headers["Retry-After"]
     assert refused.headers["RateLimit-Policy"] == "1;w=60"
-    assert house.reached == 3
-    assert house.meter.refused == {"unknown_stream": 1, "internal_error": 1, "rate_limited": 1}
+    assert service.reached == 3
+    assert service.meter.refused == {"unknown_stream": 1, "internal_error": 1, "rate_limited": 1}
 
 
 async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:
     """The stop button works for whoever may press it, in both its forms; what only looks like it is counted."""
     quota = Noted(log, Standing(RateExceeded(), {}))
-    house = House(log, quota)
+    service = OneEndpoint(log, quota)
     for method, path in (("DELETE", STREAM), ("POST", f"{STREAM}/cancel")):
-        assert (await house.client.request(method, path)).json() == "ann"
+        assert (await service.client.request(method, path)).json() == "ann"
     assert quota.asked == []
     for method, path in (("GET", f"{STREAM}/cancel"), ("POST", f"{STREAM}/cancel/"), ("POST", STREAM)):
-        assert (await house.client.request(method, path)).status_code == 429
-    del house.client.headers["Authorization"]
-    assert (await house.client.delete(STREAM)).status_code == 401
+        assert (await service.client.request(method, path)).status_code == 429
+    del service.client.headers["Authorization"]
+    assert (await service.client.delete(STREAM)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_what_spends(
 ) -> None:
     """Whatever may start a stream asks for tokens; reading on in one, where a POST can do that, does not."""
     quota = Noted(log, Standing(None, {}))
-    await House(log, quota).client.request(method, path, headers=headers)
+    await OneEndpoint(log, quota).client.request(method, path, headers=headers)
     assert quota.asked == [("ann", spends)]
 
 
@@ -196,10 +196,10 @@ async def test_an_event_source_is_told_to_come_back(
 ) -> None:
     """Overload is 200 with a `retry:` and no event for an EventSource's GET, and a status for everybody else."""
     if where == "gate":
-        house = House(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
+        service = OneEndpoint(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
     else:
-        house = House(log, Noted(log, Standing(None, {"RateLimit-Remaining": "0"})), error)
-    answer = await house.client.get(STREAM, headers=EVENTS)
+        service = OneEndpoint(log, Noted(log, Standing(None, {"RateLimit-Remaining": "0"})), error)
+    answer = await service.client.get(STREAM, headers=EVENTS)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-store, no-transform"
@@ -208,26 +208,26 @@ async def test_an_event_source_is_told_to_come_back(
     assert answer.content == b"retry: %d\n" % (seconds * 1000)
     assert list(httpx_sse.EventSource(answer).iter_sse()) == []
     for method, accept in (("GET", "application/json"), ("GET", "*/*"), ("POST", "text/event-stream")):
-        refused = await house.client.request(method, STREAM, headers={"Accept": accept})
+        refused = await service.client.request(method, STREAM, headers={"Accept": accept})
         assert (refused.status_code, refused.json()["error"]["code"]) == (status, error.code)
         assert refused.headers["Retry-After"] == str(seconds)
-    assert house.meter.refused == {error.code: 4}
+    assert service.meter.refused == {error.code: 4}
     assert [entry["code"] for entry in logs.entries if entry["event"] == "request.refused"] == [error.code] * 4
 
 
 @pytest.mark.parametrize(("error", "status"), [(Forbidden(), 403), (UnknownStream(), 404), (RuntimeError(), 500)])
 async def test_what_is_final_stays_final(log: FilteringBoundLogger, error: Exception, status: int) -> None:
     """What will not be better in a moment is a status for an EventSource, too, which makes it stop."""
-    house = House(log, Noted(log, Standing(None, {})), error)
-    refused = await house.client.get(STREAM, headers=EVENTS)
+    service = OneEndpoint(log, Noted(log, Standing(None, {})), error)
+    refused = await service.client.get(STREAM, headers=EVENTS)
     assert refused.status_code == status
     assert refused.headers["Content-Type"] == "application/json"
 
 
 async def test_without_limits_nothing_is_said(log: FilteringBoundLogger, quota: Quota) -> None:
     """Where nothing is limited, answers carry no headers of limits."""
-    house = House(log, quota, credentials=Credentials())
+    service = OneEndpoint(log, quota, credentials=Credentials())
     for _ in range(3):
-        answer = await house.client.post("/v1/chat")
+        answer = await service.client.post("/v1/chat")
         assert (answer.status_code, answer.json()) == (200, "")
         assert not [name for name in answer.headers if name.startswith("ratelimit")]

@@ -17,13 +17,11 @@ from app.edge.access import quota as quota_module
 from app.edge.access.quota import MemoryCounts, Quota
 from app.errors import BudgetSpent, RateExceeded, StreamError, Truncated
 from app.events import Delta, Done
-from app.hub import Capacity, Hub
-from app.journal.memory import Bounds, MemoryJournal
-from app.meter import Meter
-from app.relay import Limits
 from app.request import ANYONE, Allowance, Principal, StreamRequest
 from app.usage import Usage
-from tests.script import Script, forever
+from tests.clock import Clock
+from tests.house import House
+from tests.script import forever
 
 pytestmark = pytest.mark.anyio
 
@@ -31,19 +29,9 @@ NOW = 60.0 * 29_000_000 + 10  # ten seconds after a window began
 DAY = 86_400.0
 
 
-class Clock:
-    """The wall clock, which is what limits goes by."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+    clock = Clock(NOW)
     monkeypatch.setattr(time, "time", clock)
     return clock
 
@@ -210,24 +198,17 @@ async def test_counts_that_others_write(clock: Clock, log: FilteringBoundLogger)
 # Output tokens a day.
 
 
-class House:
-    """A hub over a script, watched by a quota."""
+class Watched(House):
+    """A hub that is watched by a quota."""
 
     def __init__(self, quota: Quota, log: FilteringBoundLogger, *steps: Any) -> None:
-        journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60))
-        self.hub = Hub(journal, Script(*steps), Limits(), Capacity(), Meter(), log, [quota])
+        super().__init__(log, *steps, observers=[quota])
         self.quota = quota
 
     async def open(self, who: Principal, grace: float = math.inf) -> str:
         """Be let in, and open a stream."""
         assert await admitted(self.quota, who, spends=True) == 1
         return await self.hub.open(StreamRequest("m", ({"role": "user", "content": "hi"},), grace=grace), who)
-
-    async def settled(self) -> None:
-        """Wait until the hub's producers have ended."""
-        producers = [task for task in asyncio.all_tasks() if task.get_name().startswith("stream ")]
-        async with asyncio.timeout(30):
-            await asyncio.gather(*producers)
 
 
 async def used(counts: MemoryCounts, name: str = "ann") -> int:
@@ -241,7 +222,7 @@ def done(**usage: Any) -> tuple[Done]:
 async def test_a_budget(clock: Clock, counts: MemoryCounts, log: FilteringBoundLogger) -> None:
     """Tokens are charged when a stream has ended, beyond the budget, too; then the owner opens no other that day."""
     quota = Quota(counts, 0, log)
-    house, ann = House(quota, log, (Delta("a"),), done(completion_tokens=60)), principal(tokens=100)
+    house, ann = Watched(quota, log, (Delta("a"),), done(completion_tokens=60)), principal(tokens=100)
     headers = (await quota.admit(ann, spends=True)).headers
     assert (headers["RateLimit-Remaining"], headers["RateLimit-Reset"]) == ("100", "86400")
     for charged in (60, 120):
@@ -264,7 +245,7 @@ async def test_a_budget(clock: Clock, counts: MemoryCounts, log: FilteringBoundL
 async def test_charged_on_every_way_out(counts: MemoryCounts, log: FilteringBoundLogger, way: str) -> None:
     """However a stream ends, its owner is charged for what came until then, once."""
     ends = {"done": (Done("stop"),), "failed": Truncated(), "crashed": ZeroDivisionError()}
-    house = House(Quota(counts, 0, log), log, (Delta("x" * 40),), ends.get(way, forever))
+    house = Watched(Quota(counts, 0, log), log, (Delta("x" * 40),), ends.get(way, forever))
     stream_id = await house.open(principal(tokens=5), 0 if way == "left" else math.inf)
     async with await house.hub.attach(stream_id, principal()) as batches:
         while not any(isinstance(event, Delta) for event in (await anext(batches)).events):
@@ -296,7 +277,7 @@ async def test_nonsense_is_not_charged(
     counts: MemoryCounts, log: FilteringBoundLogger, usage: dict[str, Any], tokens: int
 ) -> None:
     """Upstream's count is charged if it can be true; else what came is estimated."""
-    house = House(Quota(counts, 0, log), log, (Delta("x" * 40),), done(**usage))
+    house = Watched(Quota(counts, 0, log), log, (Delta("x" * 40),), done(**usage))
     await house.open(principal(tokens=100))
     await house.settled()
     assert await used(counts) == tokens
@@ -304,10 +285,10 @@ async def test_nonsense_is_not_charged(
 
 async def test_nothing_to_charge(counts: MemoryCounts, log: FilteringBoundLogger) -> None:
     """A stream that failed before it said anything costs nothing; and where nobody has a budget, nothing is kept."""
-    house = House(Quota(counts, 0, log), log, Truncated())
+    house = Watched(Quota(counts, 0, log), log, Truncated())
     await house.open(principal(tokens=5))
     await house.settled()
-    house = House(Quota(counts, 0, log), log, (Delta("x"),), done(completion_tokens=7))
+    house = Watched(Quota(counts, 0, log), log, (Delta("x"),), done(completion_tokens=7))
     await house.open(principal())
     await house.settled()
     assert not counts.storage
@@ -357,7 +338,7 @@ async def test_fails_open(
     """While the storage fails or hangs everybody is let in, and a warning says so, every ten seconds and no oftener."""
     monkeypatch.setattr(quota_module, "_PATIENCE", 0.01)
     quota = Quota(Broken(what), 1, log)
-    house = House(quota, log, (Delta("x"),), done(completion_tokens=7))
+    house = Watched(quota, log, (Delta("x"),), done(completion_tokens=7))
     for _ in range(3):
         await house.open(principal(requests=1, tokens=1))
         await house.settled()

@@ -22,12 +22,9 @@ from app.edge.error_responses import failed
 from app.edge.streams import Options, Streams
 from app.errors import BadRequest, StreamError, Unreachable
 from app.events import Batch, Delta, Done, Start, new_stream_id
-from app.hub import Capacity, Hub
-from app.journal.memory import Bounds, MemoryJournal
-from app.meter import Meter
-from app.relay import Limits
 from app.request import Principal, StreamRequest
-from tests.script import Script, forever
+from tests.house import House
+from tests.script import forever
 from tests.wire.test_ai_sdk import parts
 
 pytestmark = pytest.mark.anyio
@@ -52,14 +49,11 @@ class Pause:
         await self.go.wait()
 
 
-class House:
-    """The dialect's endpoints over a hub over a script. `X-Who` says who asks."""
+class Service(House):
+    """The dialect's endpoints over a hub. `X-Who` says who asks."""
 
     def __init__(self, log: FilteringBoundLogger, *steps: Any) -> None:
-        self.source = Script(*steps)
-        meter = Meter(["m"])
-        journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60), on_evict=lambda stream_id, reason: None)
-        self.hub = Hub(journal, self.source, Limits(), Capacity(), meter, log)
+        super().__init__(log, *steps)
         options = Options(DEFAULTS, lambda asked: asked, None, 2, 1 << 20, 10, 15, 1000)
         endpoints = AiSdk(Streams(self.hub, options))
         routes = [
@@ -68,7 +62,7 @@ class House:
             Route("/v1/ai-sdk/chat/{chat_id}/cancel", endpoints.cancel, methods=["POST"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={StreamError: failed})
-        self.guarded = Guard(self._named, Visitors(), meter, log)
+        self.guarded = Guard(self._named, Visitors(), self.meter, log)
 
     async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = dict(scope["headers"]).get(b"x-who", b"").decode()
@@ -82,9 +76,9 @@ class House:
 
 
 @asynccontextmanager
-async def serving(log: FilteringBoundLogger, *steps: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+async def serving(log: FilteringBoundLogger, *steps: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
-    house = House(log, *steps)
+    house = Service(log, *steps)
     transport = httpx.ASGITransport(house.guarded)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
         yield house, client

@@ -28,13 +28,10 @@ from app.edge.openapi.document import document
 from app.edge.streams import Options, Streams
 from app.errors import BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
 from app.events import Delta, Done, Logprobs, Reasoning, Refusal, ToolCall
-from app.hub import Capacity, Hub
-from app.journal.memory import Bounds, MemoryJournal
-from app.meter import Meter
-from app.relay import Limits
 from app.request import Principal, StreamRequest
 from app.usage import Usage
-from tests.script import Script, forever
+from tests.house import House
+from tests.script import forever
 from tests.wire import strict
 from tests.wire.test_openai import payloads
 
@@ -45,17 +42,14 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 DONE = (Done("stop", usage=Usage({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}), model="gpt"),)
 
 
-class House:
-    """The dialect's endpoints, and the native ones, over a hub over a script."""
+class Service(House):
+    """The dialect's endpoints, and the native ones, over a hub."""
 
     def __init__(self, log: FilteringBoundLogger, *steps: Any, names: Sequence[str] = ("m",)) -> None:
-        self.source = Script(*steps)
+        super().__init__(log, *steps)
         self.asked: list[StreamRequest] = []
         self.refusal: StreamError | None = None
         self.upstreams: list[Mapping[str, Any]] = []
-        self.meter = Meter(["m"])
-        journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60), on_evict=lambda stream_id, reason: None)
-        self.hub = Hub(journal, self.source, Limits(), Capacity(), self.meter, log)
         defaults = Defaults(model="m", chunk="auto", grace=0, max_grace=60)
         streams = Streams(self.hub, Options(defaults, self._admit, None, 2, 1 << 20, 10, 15, 1000))
         openai, chat = OpenAI(streams, names, self._listed), Chat(streams, {"openai": chunks})
@@ -83,9 +77,9 @@ class House:
 @asynccontextmanager
 async def serving(
     log: FilteringBoundLogger, *steps: Any, **more: Any
-) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
-    house = House(log, *steps, **more)
+    house = Service(log, *steps, **more)
     transport = httpx.ASGITransport(house.guarded)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
         yield house, client
@@ -211,7 +205,7 @@ async def test_a_client_that_leaves(log: FilteringBoundLogger, logs: LogCapture)
         reached.set()
         await forever()
 
-    house = House(log, (Delta("a"),), wait)
+    house = Service(log, (Delta("a"),), wait)
     raw = json.dumps(body()).encode()
     left = asyncio.Event()
     messages = [{"type": "http.request", "body": raw, "more_body": False}]
