@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from app.errors import StreamError
@@ -184,28 +184,3 @@ class EventId:
 def new_stream_id() -> str:
     """Return 128 random bits as 22 characters that need no escaping in a URL, a header, JSON or CSS."""
     return secrets.token_urlsafe(16)
-
-
-@dataclass(slots=True)
-class Trace:
-    """What became known of a stream's upstream side. Written by the source, read by the relay when the stream ends.
-
-    *upstream* is the name of the one that was asked last, *fallback* whether it is not the first choice, and *settled*
-    whether no other one may yet be asked. *answers* are all that were asked, with the HTTP status or the error's code
-    each time. *status* is the last HTTP status upstream answered with; *usage* and *model* are what it said of them so
-    far, which an answer that breaks off keeps; *done* is how the stream will end, known as soon as a finish reason was
-    seen; *cut_after_finish* says that the connection broke after it.
-    """
-
-    attempts: int = 0
-    upstream: str = ""
-    fallback: bool = False
-    settled: bool = True
-    answers: list[tuple[str, str]] = field(default_factory=list)
-    status: int | None = None
-    request_id: str | None = None
-    usage: Usage | None = None
-    model: str = ""
-    done: Done | None = None
-    cut_after_finish: bool = False
-    replaced_bytes: int = 0

@@ -51,6 +51,7 @@ class Meter:
     def __init__(self, models: Iterable[str] = (), upstreams: Iterable[str] = ()) -> None:
         self._models = frozenset(models)
         self.upstreams = tuple(upstreams)
+        self.opened = 0  # streams
         self.ended: Counter[tuple[str, str, str]] = Counter()  # streams by model, upstream and reason
         self.answers: Counter[tuple[str, str]] = Counter()  # upstream's, by upstream and status, or code if none came
         self.retries: Counter[str] = Counter()  # attempts after a stream's first at the same upstream, by upstream

@@ -30,12 +30,12 @@ from app.errors import (
     TimedOut,
     TotalTimeout,
 )
-from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall, Trace
+from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall
 from app.journal import Writer
 from app.meter import Meter
 from app.rechunk import Rechunker
 from app.request import StreamRequest
-from app.upstream import Opener
+from app.upstream import Attempt, Opener
 from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
 
 
@@ -89,7 +89,7 @@ class Relay:
         self._due = 0.0  # when what is held has to leave
         self._started = False
         self.output_bytes = 0
-        self.trace = Trace()
+        self.attempts: list[Attempt] = []
         self.deltas = 0
         self.ended: Done | Failure | None = None
 
@@ -125,7 +125,7 @@ class Relay:
         """Relay batch after batch. The hot path proper: what is done here is done per network read."""
         rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
         take, observe_gap = self._take, self._meter.gap.observe
-        first, batches = await self._opener.begin(self._request, self.trace)
+        first, batches = await self._opener.begin(self._request, self.attempts)
         async with aclosing(batches):
             self._read_at = now = clock()
             if isinstance(first[0], Done):
@@ -177,13 +177,13 @@ class Relay:
 
     def _commit_start(self) -> None:
         """Start without content. But while another upstream may yet answer, it is not known what to say of that."""
-        if self.trace.settled:
+        if self._attempt.last:
             self._start()
 
     def _start(self) -> None:
         if not self._started and self.ended is None:
             self._started = True
-            fallback = self.trace.upstream if self.trace.fallback else ""
+            fallback = self._attempt.upstream if self._attempt.fallback else ""
             self._writer.append((Start(self._request.model, int(time.time()), fallback),))
 
     def _flush(self) -> None:
@@ -234,12 +234,17 @@ class Relay:
             if timer is not None:
                 timer.cancel()
 
+    @property
+    def _attempt(self) -> Attempt:
+        """The last attempt; a blank one before the first."""
+        return self.attempts[-1] if self.attempts else Attempt()
+
     def _end(self, ending: Done | StreamError) -> None:
         """Append the terminal record, once, after the text that was held back."""
         if self.ended is not None:
             return
-        if self.trace.done is not None and isinstance(ending, (TimedOut, Draining)):
-            ending = self.trace.done  # the answer was whole: only what may follow it had not come yet
+        if self._attempt.done is not None and isinstance(ending, (TimedOut, Draining)):
+            ending = self._attempt.done  # the answer was whole: only what may follow it had not come yet
         try:
             self._flush()
             usage = self._usage(ending)
@@ -256,7 +261,7 @@ class Relay:
             self.ended = replace(
                 ending,
                 usage=usage,
-                model=ending.model or self.trace.model,
+                model=ending.model or self._attempt.model,
                 first_token_ms=self.first_token_ms,
                 duration_ms=self.duration_ms,
             )
@@ -273,10 +278,10 @@ class Relay:
         """
         known = ending.usage if isinstance(ending, Done) else None
         if known is None:
-            known = self.trace.usage
+            known = self._attempt.usage
         if known is not None:
             return known
-        prompt_tokens = estimate_prompt_tokens(self._request.messages) if self.trace.status == 200 else 0
+        prompt_tokens = estimate_prompt_tokens(self._request.messages) if self._attempt.status == 200 else 0
         return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes))
 
     @property

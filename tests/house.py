@@ -11,6 +11,8 @@ from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
 from app.request import StreamRequest
+from app.telemetry.canonical_line import CanonicalLine
+from app.telemetry.stream_counts import StreamCounts
 from tests.script import Script
 
 
@@ -32,7 +34,8 @@ class House:
         self.journal = MemoryJournal(
             Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
         )
-        self.hub = Hub(self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, observers)
+        told = [CanonicalLine(), StreamCounts(self.meter), *observers]
+        self.hub = Hub(self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, told)
 
     async def read(self, request: StreamRequest, after: int = 0) -> str:
         """Open a stream, read it to its end, read it again after record *after* if that is given, and return its id."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from app.events import Content, Done, Trace
+from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Batches, Opener, first_content
+from app.upstream import Attempt, Batches, Opener, first_content
 
 
 class Script:
@@ -27,14 +27,15 @@ class Script:
         self.started = 0
         self.closed = asyncio.Event()
 
-    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
-        batches = self.stream(request, trace)
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
+        attempts.append(Attempt())
+        batches = self.stream(request, attempts[-1])
         return await first_content(batches), batches
 
-    async def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+    async def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         self.started += 1
-        trace.attempts += 1
-        trace.status = self.status
+        attempt.answers.append(str(self.status))
+        attempt.status = self.status
         try:
             for step in self.steps:
                 if isinstance(step, BaseException):
@@ -47,9 +48,9 @@ class Script:
             self.closed.set()
 
 
-async def played(opener: Opener, request: StreamRequest, trace: Trace) -> Batches:
+async def played(opener: Opener, request: StreamRequest, attempts: list[Attempt]) -> Batches:
     """Yield all batches of *opener*'s that have something in them."""
-    first, batches = await opener.begin(request, trace)
+    first, batches = await opener.begin(request, attempts)
     async with aclosing(batches):
         yield first
         async for batch in batches:

@@ -11,12 +11,13 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, Truncated
-from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall, Trace
+from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.rechunk import create
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
+from app.upstream import Attempt
 from app.usage import Usage
 from tests.script import Script, forever
 
@@ -115,10 +116,10 @@ async def test_usage_that_came_before_a_failure_is_kept(log: FilteringBoundLogge
     """Upstream's own running totals are used where the stream breaks off later."""
 
     class Telling(Script):
-        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
-            async for batch in super().stream(request, trace):
+        async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
+            async for batch in super().stream(request, attempt):
                 yield batch
-            trace.usage = Usage({"total_tokens": 5})
+            attempt.usage = Usage({"total_tokens": 5})
             raise Truncated
 
     events = await (await Run(log, Telling((Delta("a"),))).begin()).events()
@@ -294,10 +295,10 @@ async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limi
     """Once upstream gave its finish reason, running out of time while waiting for what may follow changes nothing."""
 
     class Finished(Script):
-        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
+        async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
             yield (Delta("a"),)
             self.started += 1
-            trace.done = Done("length")
+            attempt.done = Done("length")
             try:
                 await forever()
             finally:
@@ -314,7 +315,7 @@ async def test_time_has_upstream_read_once_a_window(log: FilteringBoundLogger) -
     pauses: list[float | None] = []
 
     class Heeding(Script):
-        async def stream(self, request: StreamRequest, trace: Trace) -> Any:
+        async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
             for text in "abcdef":
                 pauses.append((yield (Delta(text),)))
                 await asyncio.sleep(pauses[-1] or 0)

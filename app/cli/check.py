@@ -19,8 +19,8 @@ from app.composition.settings import PREFIX, Settings, SettingsError
 from app.composition.sources import client_for, create_source
 from app.edge.access.models import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
-from app.events import Trace
 from app.request import Allowance, StreamRequest
+from app.upstream import Attempt
 
 _PROMPT = ({"role": "user", "content": "Say hi."},)
 _BOUND = 30.0
@@ -183,7 +183,7 @@ async def _ask(question: _Question, settings: Settings, parameters: Mapping[str,
     """Ask, and stop at the first content, or at an end without any. Raises UpstreamError."""
     async with client_for(question.upstream, settings) as client:
         source = create_source(question.upstream, client, settings)
-        async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Trace())) as batches:
+        async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Attempt())) as batches:
             async for batch in batches:
                 if batch:
                     return

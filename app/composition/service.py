@@ -42,9 +42,11 @@ from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
+from app.telemetry.canonical_line import CanonicalLine
 from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
+from app.telemetry.stream_counts import StreamCounts
 
 if TYPE_CHECKING:
     from app.journal.redis import RedisJournal
@@ -95,7 +97,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
         quota = Quota(_counts(settings, held), settings.total_requests_per_minute, log)
-        observers: list[Observer] = [quota]
+        observers: list[Observer] = [CanonicalLine(), StreamCounts(meter), quota]
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
             observers.append(exporter)

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import new_stream_id
-from app.hub.stream import Stream, count_end, log_end
+from app.hub.outcome import Observer, Outcome
+from app.hub.stream import Stream
 from app.hub.subscription import Subscription
 from app.journal import Journal, Log
 from app.meter import Meter
@@ -32,18 +33,6 @@ FIRST_READER = 10.0
 _STOPPING = 1.0
 # How long a drain waits for stopped producers to let their upstream connections go.
 _LET_GO = 5.0
-
-
-class Observer(Protocol):
-    """Who is told of every stream that this process produces. Neither may raise."""
-
-    def opened(self, stream_id: str, request: StreamRequest) -> str:
-        """Take note of a new stream. Return the traceparent that goes upstream, or "" to leave the request's."""
-        ...
-
-    async def ended(self, stream: Stream) -> None:
-        """Take note of its end: its relay and the trace of that say how."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,16 +282,15 @@ class Hub:
         finally:
             stream.claim()
             del self._streams[stream.id]
-            log_end(stream)
-            count_end(stream, self._meter)
+            outcome = Outcome.of(stream)
             try:
+                for observer in self._observers:
+                    await observer.ended(outcome, stream.log)
                 if stream.limited:
                     await self._journal.registry.vacate(stream.owner, stream.id)
-                if stream.relay.first_token_ms is None:
+                if outcome.first_token_ms is None:
                     # Nothing was answered, and nothing paid for: the same key may try again.
                     await self._journal.registry.release(stream.id)
-                for observer in self._observers:
-                    await observer.ended(stream)
             finally:
                 self._note_idle()
 

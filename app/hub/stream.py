@@ -1,20 +1,16 @@
-"""One live stream: its producer, who reads it, and what is told of it when it has ended."""
+"""One live stream: its producer, and the count of those who read it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import re
-from itertools import pairwise
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from app.events import Done, Failure
-from app.meter import Meter
+from app.events import Done
 from app.relay import Relay
 from app.request import Principal, StreamRequest
-from app.usage import Usage, estimate_tokens
 
 _CANCELLED = Done("cancelled")
 _POLICY = re.compile(r"cancel|continue|grace:(\d{1,6}(?:\.\d{1,3})?)", re.ASCII)
@@ -102,70 +98,3 @@ class Stream:
         self.orphaned = None
         self.log.info("stream.orphaned", grace=self.grace)
         self.cancel()
-
-
-def log_end(stream: Stream) -> None:
-    """Write the canonical line of *stream*: all there is to know of it but its content."""
-    relay, trace = stream.relay, stream.relay.trace
-    facts: dict[str, Any] = {
-        "deltas": relay.deltas,
-        "output_bytes": relay.output_bytes,
-        "first_token_ms": relay.first_token_ms,
-        "duration_ms": relay.duration_ms,
-        "upstream": trace.upstream,
-        "upstream_fallback": trace.fallback,
-        "upstream_answers": [f"{upstream} {answer}" for upstream, answer in trace.answers],
-        "upstream_status": trace.status,
-        "upstream_attempts": trace.attempts,
-        "upstream_request_id": trace.request_id,
-        "upstream_model": trace.model,
-        "cut_after_finish": trace.cut_after_finish,
-        "replaced_bytes": trace.replaced_bytes,
-        "subscribers_peak": stream.peak,
-        "subscribers_total": stream.attached,
-    }
-    match relay.ended:
-        case Done(finish_reason=reason, usage=usage):
-            stream.log.info("stream.finished", reason=reason, **_usage(usage), **facts)
-        case Failure(code=code, usage=usage):
-            stream.log.warning("stream.failed", reason=code, **_usage(usage), **facts)
-
-
-def _usage(usage: Usage | None) -> dict[str, Any]:
-    if usage is None:
-        return {}
-    fields = usage.fields
-    return {
-        "prompt_tokens": fields.get("prompt_tokens"),
-        "completion_tokens": fields.get("completion_tokens"),
-        "usage_estimated": usage.estimated,
-    }
-
-
-def count_end(stream: Stream, meter: Meter) -> None:
-    """Count *stream* where dashboards look."""
-    relay, trace = stream.relay, stream.relay.trace
-    model = meter.model(stream.model)
-    ended = relay.ended
-    reason = ended.finish_reason if isinstance(ended, Done) else ended.code if ended is not None else "lost"
-    meter.ended[model, trace.upstream, reason] += 1
-    meter.answers.update(trace.answers)
-    meter.retries.update(again for (before, _), (again, _) in pairwise(trace.answers) if again == before)
-    if trace.fallback:
-        meter.fallbacks[trace.upstream] += 1
-    meter.duration.observe(relay.duration_ms / 1000)
-    input_tokens, output_tokens = tokens(stream)
-    meter.input_tokens[model] += input_tokens
-    meter.output_tokens[model] += output_tokens
-
-
-def tokens(stream: Stream) -> tuple[int, int]:
-    """Return how many tokens *stream* took in and gave out, as far as upstream's word for it can be believed.
-
-    Nought for an answer that has text is not to be believed: what came is estimated then, as the relay does. Of one
-    that has none, hidden reasoning may have taken many.
-    """
-    ended = stream.relay.ended
-    usage = None if ended is None else ended.usage
-    estimated = estimate_tokens(stream.relay.output_bytes)
-    return (usage.input_tokens, usage.output_tokens or estimated) if usage else (0, estimated)

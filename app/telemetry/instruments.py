@@ -230,7 +230,7 @@ class Readings:
             _by_name(INPUT_TOKENS, meter.input_tokens),
             _by_name(OUTPUT_TOKENS, meter.output_tokens),
             Reading(STREAMS, (dict.fromkeys(product((OTHER,), upstreams, _HOPELESS), 0) | meter.ended).items()),
-            _one(STREAMS_OPENED, meter.ended.total() + hub.live),
+            _one(STREAMS_OPENED, meter.opened),
             _one(STREAMS_LIVE, hub.live),
             _one(STREAMS_MAX, ceilings.streams),
             _one(SUBSCRIBERS, meter.attached),

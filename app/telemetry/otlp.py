@@ -17,8 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app import __version__
 from app.events import Done, Failure
-from app.hub import Stream
-from app.hub.stream import tokens
+from app.hub import Observer, Outcome
 from app.meter import Meter
 from app.request import StreamRequest
 from app.telemetry.instruments import Reading
@@ -46,7 +45,7 @@ _LAST_EXPORT = 5.0
 _LONGEST = 128
 
 
-class Exporter:
+class Exporter(Observer):
     """Observes the hub's streams, one span for each, and sends what `measure` was given to read."""
 
     def __init__(self, meter: Meter, resource: Resource) -> None:
@@ -79,15 +78,15 @@ class Exporter:
         context = span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
-    async def ended(self, stream: Stream) -> None:
+    async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """End the stream's span with what became known of it."""
-        span = self._spans.pop(stream.id, None)
+        span = self._spans.pop(outcome.stream_id, None)
         if span is None:
             return
         if span.is_recording():
-            span.set_attributes(_facts(stream))
-            if isinstance(stream.relay.ended, Failure):
-                span.set_status(Status(StatusCode.ERROR, stream.relay.ended.code))
+            span.set_attributes(_facts(outcome))
+            if isinstance(outcome.terminal, Failure):
+                span.set_status(Status(StatusCode.ERROR, outcome.terminal.code))
         span.end()
 
     def measure(self, read: Callable[[], Sequence[Reading]]) -> None:
@@ -155,24 +154,24 @@ def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> a
     return done
 
 
-def _facts(stream: Stream) -> Attributes:
+def _facts(outcome: Outcome) -> Attributes:
     """Return the attributes of an ended stream's span."""
-    relay, trace, ended = stream.relay, stream.relay.trace, stream.relay.ended
-    input_tokens, output_tokens = tokens(stream)
+    terminal, attempt = outcome.terminal, outcome.attempt
+    first_token = outcome.first_token_ms
     facts: dict[str, str | bool | int | float | Sequence[str] | None] = {
-        "gen_ai.usage.input_tokens": input_tokens,
-        "gen_ai.usage.output_tokens": output_tokens,
-        "gen_ai.response.model": _bounded(trace.model),
-        "gen_ai.response.time_to_first_chunk": None if relay.first_token_ms is None else relay.first_token_ms / 1000,
-        "gen_ai.response.finish_reasons": [ended.finish_reason] if isinstance(ended, Done) else None,
-        "error.type": ended.code if isinstance(ended, Failure) else None,
-        "http.response.status_code": trace.status,
-        "chat_sse.usage.estimated": ended is not None and ended.usage is not None and ended.usage.estimated,
-        "chat_sse.upstream": trace.upstream or None,
-        "chat_sse.upstream.attempts": trace.attempts,
-        "chat_sse.upstream.fallback": trace.fallback,
-        "chat_sse.upstream.request_id": _bounded(trace.request_id),
-        "chat_sse.subscribers": stream.attached,
+        "gen_ai.usage.input_tokens": outcome.input_tokens,
+        "gen_ai.usage.output_tokens": outcome.output_tokens,
+        "gen_ai.response.model": _bounded(attempt.model),
+        "gen_ai.response.time_to_first_chunk": None if first_token is None else first_token / 1000,
+        "gen_ai.response.finish_reasons": [outcome.reason] if isinstance(terminal, Done) else None,
+        "error.type": outcome.reason if isinstance(terminal, Failure) else None,
+        "http.response.status_code": attempt.status,
+        "chat_sse.usage.estimated": terminal.usage is not None and terminal.usage.estimated,
+        "chat_sse.upstream": attempt.upstream or None,
+        "chat_sse.upstream.attempts": outcome.requests,
+        "chat_sse.upstream.fallback": attempt.fallback,
+        "chat_sse.upstream.request_id": _bounded(attempt.request_id),
+        "chat_sse.subscribers": outcome.readers,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -7,20 +7,49 @@ what is below it touch a socket.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.errors import Empty
-from app.events import Content, Done, Trace
+from app.events import Content, Done
 from app.request import StreamRequest
+from app.usage import Usage
 
 Batches = AsyncGenerator[Sequence[Content | Done], float | None]
 """What a network read brought, each time. What is sent in is for how many seconds not to read before the next one."""
 
 
-class Source(Protocol):
-    """Somebody to get an answer from."""
+@dataclass(slots=True)
+class Attempt:
+    """What one attempt to get an answer from one upstream has brought so far. Written by its source.
 
-    def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+    *upstream* is the upstream's name, *fallback* says that it is not the first choice, and *last* that no other
+    upstream will be asked after it. *answers* has an item for each request that was sent: the HTTP status, or the
+    error's code if no response came, or "" as long as neither has. (`OpenAIChat` sends a second request if the upstream
+    refuses `stream_options`.) *status* is the HTTP status of the last request, or None.
+
+    *usage* and *model* are what the upstream has said of them. *done* is how the answer will end, known as soon as a
+    finish reason came. *cut_after_finish* says that the connection broke after that. *replaced_bytes* counts invalid
+    UTF-8.
+    """
+
+    upstream: str = ""
+    fallback: bool = False
+    last: bool = True
+    answers: list[str] = field(default_factory=list)
+    status: int | None = None
+    request_id: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    done: Done | None = None
+    cut_after_finish: bool = False
+    replaced_bytes: int = 0
+
+
+class Source(Protocol):
+    """An upstream that can be asked for an answer."""
+
+    def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """Ask, and yield one batch per network read.
 
         The first batch is empty and comes with the response headers. A batch may be empty: bytes came, content did not;
@@ -32,13 +61,13 @@ class Source(Protocol):
 
 
 class Opener(Protocol):
-    """A way to an answer, whoever is to be asked for it."""
+    """Chooses the upstream that answers a request."""
 
-    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
-        """Return the first batch with something in it, and the source's own generator, suspended after it.
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
+        """Return the first batch with something in it, and the source's own generator, suspended after that batch.
 
-        Not a generator around that one: each would cost every batch a microsecond. Raises what `Source.stream` does
-        before there is content.
+        A generator around the source's would cost every batch a microsecond. Appends an `Attempt` to *attempts* for
+        each time that an upstream is asked. Raises what `Source.stream` does before there is content.
         """
         ...
 

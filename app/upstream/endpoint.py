@@ -1,6 +1,6 @@
 """What the upstreams that speak one of OpenAI's dialects share: an endpoint to post to, and how its stream is read.
 
-What an answer says of itself goes into its `Trace`. All of it is per request, and only `relay` is gone through for each
+What an answer says of itself goes into its `Attempt`. All of it is per request; only `relay` is gone through for each
 network read.
 """
 
@@ -16,9 +16,8 @@ import httpx
 import orjson
 
 from app.errors import UpstreamError
-from app.events import Trace
 from app.request import StreamRequest
-from app.upstream import Batches
+from app.upstream import Attempt, Batches
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
 from app.upstream.reading import errors as envelope
@@ -72,19 +71,19 @@ class Endpoint:
         return [*_strings(request.messages), *_strings(request.parameters), *self._secrets]
 
     @asynccontextmanager
-    async def post(self, request: StreamRequest, content: bytes, trace: Trace) -> AsyncIterator[httpx.Response]:
+    async def post(self, request: StreamRequest, content: bytes, attempt: Attempt) -> AsyncIterator[httpx.Response]:
         """Send *content* for *request*, and give the response, whatever its status. Raises UpstreamError."""
-        trace.attempts += 1
-        trace.status = None
+        attempt.status = None
+        attempt.answers.append("")
         try:
             async with transport.post(self.client, self.url, self.headers(request), content) as response:
-                trace.status = response.status_code
-                trace.answers.append((trace.upstream, str(response.status_code)))
-                trace.request_id = _bounded(response.headers.get("x-request-id"))
+                attempt.status = response.status_code
+                attempt.answers[-1] = str(response.status_code)
+                attempt.request_id = _bounded(response.headers.get("x-request-id"))
                 yield response
         except UpstreamError as error:
-            if trace.status is None:
-                trace.answers.append((trace.upstream, error.code))
+            if attempt.status is None:
+                attempt.answers[-1] = error.code
             raise
 
 
@@ -94,11 +93,11 @@ async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[Ups
     return envelope.refusal(response.status_code, response.headers, body, secrets), body
 
 
-async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], trace: Trace) -> Batches:
+async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], attempt: Attempt) -> Batches:
     """Yield what *reader* finds in the body of what was *asked*, as `Source.stream` has it.
 
     This is the one generator that a batch passes between the socket and whoever relays it. The request is made, and
-    ended, in here, and *trace* completed, however it ends.
+    ended, in here, and *attempt* completed, however it ends.
     """
     async with asked as read:
         yield ()
@@ -112,7 +111,7 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], tr
                         if reader.over:
                             break
                 if not reader.ended:
-                    trace.done = reader.outlook
+                    attempt.done = reader.outlook
                 async with aclosing(_late(reader, read)) as late:
                     async for batch in late:
                         yield batch
@@ -126,9 +125,9 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], tr
                         while await read(None):
                             pass
         finally:
-            trace.usage, trace.model = reader.usage, reader.model
-            trace.replaced_bytes = reader.replaced_bytes
-            trace.cut_after_finish = reader.cut_after_finish
+            attempt.usage, attempt.model = reader.usage, reader.model
+            attempt.replaced_bytes = reader.replaced_bytes
+            attempt.cut_after_finish = reader.cut_after_finish
 
 
 async def _late(reader: BodyReader, read: Read) -> Batches:

@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 
 from app.errors import Rejected
-from app.events import Trace
 from app.request import StreamRequest
-from app.upstream import Batches
+from app.upstream import Attempt, Batches
 from app.upstream.endpoint import OWN_HEADERS, Endpoint, encoded, refusal, relay
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
@@ -45,17 +44,17 @@ class OpenAIChat:
         self._max_event = max_event
         self._reports_usage = True
 
-    def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+    def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
-        return relay(ChatReader(self._max_event, secrets), self._asked(request, secrets, trace), trace)
+        return relay(ChatReader(self._max_event, secrets), self._asked(request, secrets, attempt), attempt)
 
     @asynccontextmanager
-    async def _asked(self, request: StreamRequest, secrets: Sequence[str], trace: Trace) -> AsyncIterator[Read]:
+    async def _asked(self, request: StreamRequest, secrets: Sequence[str], attempt: Attempt) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         ask_usage = self._reports_usage
         while True:
-            async with self._endpoint.post(request, _body(request, self._extra_body, ask_usage), trace) as response:
+            async with self._endpoint.post(request, _body(request, self._extra_body, ask_usage), attempt) as response:
                 if response.status_code == 200:
                     # H11: without it, it worked. Remembered, so that it costs one request and not one each; and only
                     # now, since an upstream that quotes the request in every refusal names the field, too.

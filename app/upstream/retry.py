@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import stamina
 
 from app.errors import ConnectTimeout, Empty, RateLimited, Unreachable, UpstreamError
-from app.events import Content, Done, Trace
+from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Batches, Source, first_content
+from app.upstream import Attempt, Batches, Source, first_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,21 @@ class Policy:
 
 
 class Retrying:
-    """Asks *source* again on faults that time may heal, before the first content."""
+    """Asks *source* again on faults that time may heal, before the first content.
 
-    def __init__(self, source: Source, policy: Policy) -> None:
+    *upstream* and *fallback* are what its attempts say of it.
+    """
+
+    def __init__(self, source: Source, policy: Policy, upstream: str = "", *, fallback: bool = False) -> None:
         self._source = source
         self._policy = policy
+        self._upstream = upstream
+        self._fallback = fallback
 
-    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
         """See `Opener.begin`."""
         policy = self._policy
-        async for attempt in stamina.retry_context(
+        async for another in stamina.retry_context(
             on=self._wait,
             attempts=policy.attempts,
             timeout=None,  # the relay's limits hold
@@ -47,8 +52,10 @@ class Retrying:
             wait_max=policy.longest,
             wait_jitter=policy.initial,
         ):
-            with attempt:
-                batches = self._source.stream(request, trace)
+            with another:
+                attempt = Attempt(self._upstream, self._fallback)
+                attempts.append(attempt)
+                batches = self._source.stream(request, attempt)
                 return await first_content(batches), batches
         raise AssertionError("stamina raises what the last attempt raised")
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from app.errors import FirstTokenTimeout, ModelNotAllowed, Rejected, UpstreamError
-from app.events import Content, Done, Trace
+from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Batches, Source, first_content
+from app.upstream import Attempt, Batches, Source, first_content
 from app.upstream.retry import Policy, Retrying
 
 
@@ -48,7 +48,7 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
 
-    async def begin(self, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
         """See `Opener.begin`. Raises ModelNotAllowed for a model that nobody is to be asked for."""
         targets = self._routes.get(request.model, self._rest)
         if not targets:
@@ -56,48 +56,39 @@ class Router:
         errors: list[UpstreamError] = []
         for index, target in enumerate(targets):
             last = index == len(targets) - 1
-            _turn(trace, target.upstream, fallback=index > 0, settled=last)
             asked = _for(target, request)
             try:
-                if not last:
-                    return await _ask(target, asked, trace)
-                if self._retry is not None:
-                    return await Retrying(target.source, self._retry).begin(asked, trace)
-                batches = target.source.stream(asked, trace)
-                return await first_content(batches), batches
+                if last and self._retry is not None:
+                    retrying = Retrying(target.source, self._retry, target.upstream, fallback=index > 0)
+                    return await retrying.begin(asked, attempts)
+                attempt = Attempt(target.upstream, fallback=index > 0, last=last)
+                attempts.append(attempt)
+                return await _ask(target, asked, attempt)
             except UpstreamError as error:
                 errors.append(error)
                 if not error.retryable:
                     break
-        trace.settled = True
         try:
             raise _most_useful(errors)
         finally:
             del errors  # which would keep the error's own frames alive
 
 
-async def _ask(target: Target, request: StreamRequest, trace: Trace) -> tuple[Sequence[Content | Done], Batches]:
-    batches = target.source.stream(request, trace)
+async def _ask(target: Target, request: StreamRequest, attempt: Attempt) -> tuple[Sequence[Content | Done], Batches]:
+    batches = target.source.stream(request, attempt)
+    if attempt.last:
+        return await first_content(batches), batches
     try:
         async with asyncio.timeout(target.first_token or None):
             return await first_content(batches), batches
     except TimeoutError:
-        if trace.status is None:
-            trace.answers.append((target.upstream, FirstTokenTimeout.code))
+        if attempt.status is None:
+            attempt.answers[-1:] = [FirstTokenTimeout.code]
         raise FirstTokenTimeout from None
 
 
 def _for(target: Target, request: StreamRequest) -> StreamRequest:
     return request if target.model in (None, request.model) else replace(request, model=target.model)
-
-
-def _turn(trace: Trace, upstream: str, *, fallback: bool, settled: bool) -> None:
-    """Make *trace* that of another upstream: nothing that the one before said is true of this one's answer."""
-    trace.upstream, trace.fallback, trace.settled = upstream, fallback, settled
-    trace.status = trace.request_id = trace.usage = trace.done = None
-    trace.model = ""
-    trace.cut_after_finish = False
-    trace.replaced_bytes = 0
 
 
 def _most_useful(errors: Sequence[UpstreamError]) -> UpstreamError:

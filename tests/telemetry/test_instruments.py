@@ -23,13 +23,14 @@ from app.edge.context import Guard
 from app.edge.error_responses import failed
 from app.edge.metrics import Metrics
 from app.errors import RateLimited, StreamError, Truncated
-from app.events import Delta, Done, Trace
+from app.events import Delta, Done
 from app.hub import Capacity
 from app.meter import Meter
 from app.request import StreamRequest
 from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
+from app.upstream import Attempt, first_content
 from app.usage import Usage
 from tests.house import House
 from tests.script import Script, forever
@@ -48,11 +49,12 @@ class Answered(Script):
         self.answers = answers
         self.first = first
 
-    def stream(self, request: StreamRequest, trace: Trace) -> Any:
-        trace.answers += self.answers
-        trace.upstream = self.answers[-1][0]
-        trace.fallback = trace.upstream != self.first
-        return super().stream(request, trace)
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Any:
+        attempts += [
+            Attempt(upstream, fallback=upstream != self.first, answers=[answer]) for upstream, answer in self.answers
+        ]
+        batches = self.stream(request, Attempt())
+        return await first_content(batches), batches
 
 
 class Shown(House):

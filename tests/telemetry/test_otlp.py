@@ -24,11 +24,12 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Truncated
-from app.events import Delta, Done, Trace
+from app.events import Delta, Done
 from app.meter import Meter
 from app.request import StreamRequest
 from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.otlp import Exporter, exporting
+from app.upstream import Attempt
 from app.usage import Usage
 from tests.house import House
 from tests.script import Script
@@ -118,11 +119,10 @@ class Listening(Script):
         super().__init__(*steps)
         self.asked: list[StreamRequest] = []
 
-    def stream(self, request: StreamRequest, trace: Trace) -> Any:
+    def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
         self.asked.append(request)
-        trace.upstream, trace.model, trace.request_id = "a", "gpt-\ud800" + "x" * 500, "req_1"
-        trace.answers.append(("a", "200"))
-        return super().stream(request, trace)
+        attempt.upstream, attempt.model, attempt.request_id = "a", "gpt-\ud800" + "x" * 500, "req_1"
+        return super().stream(request, attempt)
 
 
 class Observed(House):

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from app.events import Content, Done, Trace
+from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Source
+from app.upstream import Attempt, Source
 from app.upstream.retry import Retrying
 from tests.script import played
 
@@ -21,11 +21,17 @@ def asked(model: str = "m", prompt: str = "hello") -> StreamRequest:
 
 
 async def answer(
-    source: Source | Retrying, request: StreamRequest | None = None, trace: Trace | None = None
+    source: Source | Retrying, request: StreamRequest | None = None, attempts: list[Attempt] | None = None
 ) -> tuple[list[Content], Done]:
+    """Return the whole answer, and append what became of each attempt to *attempts*."""
     content: list[Content] = []
-    request, trace = request or asked(), trace or Trace()
-    stream = played(source, request, trace) if isinstance(source, Retrying) else source.stream(request, trace)
+    request = request or asked()
+    attempts = [] if attempts is None else attempts
+    if isinstance(source, Retrying):
+        stream = played(source, request, attempts)
+    else:
+        attempts.append(Attempt())
+        stream = source.stream(request, attempts[-1])
     async with aclosing(stream) as batches:
         async for batch in batches:
             for event in batch:
@@ -33,6 +39,11 @@ async def answer(
                     return content, event
                 content.append(event)
     raise AssertionError("a source that does not raise ends with Done")
+
+
+def answers(attempts: list[Attempt]) -> list[str]:
+    """Return what each request was answered with, over all attempts."""
+    return [answer for attempt in attempts for answer in attempt.answers]
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -22,12 +22,12 @@ from app.errors import (
     Unreachable,
     UpstreamError,
 )
-from app.events import Delta, Done, Trace
-from app.upstream import Source
+from app.events import Delta, Done
+from app.upstream import Attempt, Source
 from app.upstream.http.client import create_client
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.retry import Policy, Retrying
-from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, hang_up, reply
+from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, hang_up, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,7 @@ async def test_batches() -> None:
         writer.write(body + FINISH)
 
     async with Upstream(slowly) as upstream, chat(upstream.url) as source:
-        batches = source.stream(asked(), Trace())
+        batches = source.stream(asked(), Attempt())
         assert list(await anext(batches)) == []
         gate.set()
         rest = [list(batch) async for batch in batches if batch]
@@ -95,7 +95,7 @@ async def test_connection_is_used_again() -> None:
 
 
 async def _exhaust(source: Source) -> None:
-    async for _ in source.stream(asked(), Trace()):
+    async for _ in source.stream(asked(), Attempt()):
         pass
 
 
@@ -108,7 +108,7 @@ async def test_abort(body: bytes) -> None:
         await reader.read()
 
     async with Upstream(hanging) as upstream, chat(upstream.url) as source:
-        async with aclosing(source.stream(asked(), Trace())) as batches:
+        async with aclosing(source.stream(asked(), Attempt())) as batches:
             await anext(batches)
             if body:
                 await anext(batches)
@@ -220,11 +220,11 @@ async def simulated() -> AsyncIterator[simulator.Simulator]:
 async def test_usage_refused(simulated: simulator.Simulator) -> None:
     """An upstream that refuses stream_options is asked again without, and that is remembered."""
     async with chat(simulated.url) as source:
-        trace = Trace()
-        content, done = await answer(source, asked("refuses-stream-options"), trace)
+        attempts: list[Attempt] = []
+        content, done = await answer(source, asked("refuses-stream-options"), attempts)
         assert content
         assert done.usage is None
-        assert (trace.attempts, simulated.stats.requests) == (2, 2)
+        assert (len(answers(attempts)), simulated.stats.requests) == (2, 2)
         await answer(source, asked("refuses-stream-options"))
         assert simulated.stats.requests == 3
 
@@ -257,41 +257,41 @@ async def test_a_stalled_error_keeps_its_status() -> None:
 async def test_retry(simulated: simulator.Simulator, status: int) -> None:
     """Statuses that time may heal are tried again, before the first content."""
     async with chat(simulated.url) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         request = asked(f"flaky-{status}?fail=2&retry_after=0.01", prompt=str(status))
-        content, _ = await answer(Retrying(source, QUICK), request, trace)
+        content, _ = await answer(Retrying(source, QUICK), request, attempts)
     assert content
-    assert trace.attempts == 3
+    assert len(answers(attempts)) == 3
 
 
 @pytest.mark.parametrize("model", ["error-first", "json-error-200", "empty-200"])
 async def test_retry_of_failures_with_status_200(simulated: simulator.Simulator, model: str) -> None:
     """An error that upstream puts into a 200, before any content, is tried again as its status would be."""
     async with chat(simulated.url) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, QUICK), asked(model), trace)
-    assert trace.attempts == 3
+            await answer(Retrying(source, QUICK), asked(model), attempts)
+    assert len(answers(attempts)) == 3
 
 
 @pytest.mark.parametrize("model", ["error-400", "error-401", "error-403", "error-404", "error-422", "html-200"])
 async def test_no_retry(simulated: simulator.Simulator, model: str) -> None:
     """What would fail again is not tried again."""
     async with chat(simulated.url) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, QUICK), asked(model), trace)
-    assert trace.attempts == 1
+            await answer(Retrying(source, QUICK), asked(model), attempts)
+    assert len(answers(attempts)) == 1
 
 
 async def test_no_retry_where_it_could_be_paid_twice(simulated: simulator.Simulator) -> None:
     """A connection that broke after the request was sent, or an error after content, is not tried again."""
     async with chat(simulated.url) as source:
         for model in ("close-before-headers", "cut-before-finish?after=2", "error-in-stream?after=2"):
-            trace = Trace()
+            attempts: list[Attempt] = []
             with pytest.raises(UpstreamError):
-                await answer(Retrying(source, QUICK), asked(model), trace)
-            assert trace.attempts == 1, model
+                await answer(Retrying(source, QUICK), asked(model), attempts)
+            assert len(answers(attempts)) == 1, model
 
 
 async def test_retry_after_is_honoured_within_its_cap(simulated: simulator.Simulator) -> None:
@@ -301,10 +301,10 @@ async def test_retry_after_is_honoured_within_its_cap(simulated: simulator.Simul
         begun = clock()
         await answer(Retrying(source, QUICK), asked("flaky-429?retry_after=0.15", prompt="a"))
         assert clock() - begun >= 0.15
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(RateLimited) as raised:
-            await answer(Retrying(source, QUICK), asked("error-429?retry_after=3"), trace)
-        assert (raised.value.retry_after, trace.attempts) == (3, 1)
+            await answer(Retrying(source, QUICK), asked("error-429?retry_after=3"), attempts)
+        assert (raised.value.retry_after, len(answers(attempts))) == (3, 1)
 
 
 async def test_connect_faults_are_retried() -> None:
@@ -312,10 +312,10 @@ async def test_connect_faults_are_retried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
     async with chat(url) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(Unreachable):
-            await answer(Retrying(source, QUICK), asked(), trace)
-    assert trace.attempts == 3
+            await answer(Retrying(source, QUICK), asked(), attempts)
+    assert len(answers(attempts)) == 3
 
 
 async def test_cancel_while_waiting_to_retry(simulated: simulator.Simulator) -> None:
@@ -337,7 +337,7 @@ async def test_the_end_is_not_waited_for_long(simulated: simulator.Simulator) ->
         async with asyncio.timeout(2):
             _, done = await answer(source, asked("slow-close"))
         assert done.finish_reason == "stop"
-        trace = Trace()
-        batches = [batch async for batch in source.stream(asked("cut-after-finish"), trace)]
+        attempt = Attempt()
+        batches = [batch async for batch in source.stream(asked("cut-after-finish"), attempt)]
         assert isinstance(batches[-1][0], Done)
-        assert trace.cut_after_finish
+        assert attempt.cut_after_finish

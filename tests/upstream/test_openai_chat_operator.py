@@ -13,12 +13,12 @@ import orjson
 import pytest
 
 from app.errors import Disconnected, UpstreamError
-from app.events import Trace
 from app.request import StreamRequest
+from app.upstream import Attempt
 from app.upstream.http.client import create_client
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.retry import Policy, Retrying
-from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, answer, asked, hang_up, reply
+from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, answer, answers, asked, hang_up, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -91,14 +91,14 @@ async def test_traceparent() -> None:
 
 async def test_every_attempt_is_counted() -> None:
     """The trace has each answer's status, or the error's code where no status came, with the upstream's name."""
-    trace = Trace(upstream="a")
+    attempts: list[Attempt] = []
     limited = reply(b"{}", status=b"429 Slow", headers=b"Retry-After-Ms: 1\r\n")
     unknown = reply(b'{"error":{"message":"stream_options"}}', status=b"400 Bad")
     async with Upstream(limited, unknown, reply(CHUNK % b"a")) as upstream, customized(upstream.url) as source:
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), trace=trace)
-    assert trace.answers == [("a", "429"), ("a", "400"), ("a", "200")]
+            await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
+    assert answers(attempts) == ["429", "400", "200"]
     async with Upstream(hang_up) as upstream, customized(upstream.url) as source:
         with pytest.raises(Disconnected):
-            await answer(source, trace=trace)
-    assert trace.answers[3:] == [("a", "upstream_disconnected")]
+            await answer(source, attempts=attempts)
+    assert answers(attempts)[3:] == ["upstream_disconnected"]

@@ -25,9 +25,8 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import BudgetSpent, RateExceeded, StreamError
-from app.hub import Stream
-from app.hub.stream import tokens
-from app.request import Principal, StreamRequest
+from app.hub import Observer, Outcome
+from app.request import Principal
 
 _DAY = 86_400
 # How many seconds a request waits for the storage, and how many pass between two warnings that it fails.
@@ -86,7 +85,7 @@ class _Mark(NamedTuple):
     policy: str
 
 
-class Quota:
+class Quota(Observer):
     """Counts requests before they are let in, and tokens once a stream has ended (it is one of the hub's observers).
 
     The counts are in *storage*: this process's, or one that several share. *total_requests* is how many requests a
@@ -126,18 +125,14 @@ class Quota:
             self._failed(error)
             return _UNLIMITED
 
-    def opened(self, stream_id: str, request: StreamRequest) -> str:
-        """Leave the request as it is."""
-        return ""
-
-    async def ended(self, stream: Stream) -> None:
+    async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Charge the stream's owner for what it was answered, however it ended."""
-        spent = tokens(stream)[1] if self._charges else 0
+        spent = outcome.output_tokens if self._charges else 0
         if not spent:
             return
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._storage.incr(_budget(stream.owner), _DAY, spent)
+                await self._storage.incr(_budget(outcome.owner), _DAY, spent)
         except Exception as error:
             self._failed(error)
 

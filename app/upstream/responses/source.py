@@ -12,9 +12,8 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from app.errors import Disconnected, UpstreamError
-from app.events import Trace
 from app.request import StreamRequest
-from app.upstream import Batches
+from app.upstream import Attempt, Batches
 from app.upstream.endpoint import Endpoint, encoded, refusal, relay
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
@@ -58,22 +57,22 @@ class OpenAIResponses:
         self._background = background
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    def stream(self, request: StreamRequest, trace: Trace) -> Batches:
+    def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
         reader = ResponsesReader(self._max_event, secrets)
-        return relay(reader, self._asked(reader, request, secrets, trace), trace)
+        return relay(reader, self._asked(reader, request, secrets, attempt), attempt)
 
     @asynccontextmanager
     async def _asked(
-        self, reader: ResponsesReader, request: StreamRequest, secrets: Sequence[str], trace: Trace
+        self, reader: ResponsesReader, request: StreamRequest, secrets: Sequence[str], attempt: Attempt
     ) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         fields = responses_fields(request, self._extra_body, self._background)
         content, include = encoded(fields), fields.get("include")
         del fields  # as large as the prompt, which is kept once already
         try:
-            async with self._endpoint.post(request, content, trace) as response:
+            async with self._endpoint.post(request, content, attempt) as response:
                 if response.status_code != 200:
                     error, _ = await refusal(response, secrets)
                     raise error

@@ -9,10 +9,11 @@ import orjson
 import pytest
 
 from app.errors import Disconnected, Empty, Malformed, RateLimited, Rejected, Truncated, Unauthorized, UpstreamError
-from app.events import Delta, Done, Trace
+from app.events import Delta, Done
+from app.upstream import Attempt
 from app.upstream.retry import Policy, Retrying
 from app.usage import Usage
-from tests.upstream.raw import Handler, Upstream, answer, asked, hang_up, reply
+from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
 from tests.upstream.responses.bytes import AS_CHAT, END, HI, WHOLE, over, said
 from tests.upstream.responses.server import PARENT, cut, held, responses
 
@@ -20,14 +21,14 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_request() -> None:
-    """What goes upstream: the translated body, streaming and not stored, the key, and the caller's trace."""
+    """What goes upstream: the translated body, streaming and not stored, the key, and the caller's attempts[-1]."""
     async with Upstream(reply(WHOLE)) as upstream, responses(upstream.url) as source:
-        trace = Trace(upstream="a")
-        content, done = await answer(source, replace(asked(), traceparent=PARENT), trace)
+        attempts: list[Attempt] = []
+        content, done = await answer(source, replace(asked(), traceparent=PARENT), attempts)
     assert content == [Delta("Hello"), Delta(" "), Delta("you")]
     assert done == Done("stop", None, Usage(AS_CHAT), "gpt-5")
-    assert (trace.answers, trace.attempts, trace.status) == ([("a", "200")], 1, 200)
-    assert (trace.usage, trace.model, trace.cut_after_finish) == (Usage(AS_CHAT), "gpt-5", False)
+    assert (answers(attempts), attempts[-1].status) == (["200"], 200)
+    assert (attempts[-1].usage, attempts[-1].model, attempts[-1].cut_after_finish) == (Usage(AS_CHAT), "gpt-5", False)
     head, _, body = upstream.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/responses HTTP/1.1\r\n")
     headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
@@ -61,11 +62,11 @@ async def test_operator() -> None:
 async def test_what_cannot_be_said_is_not_sent() -> None:
     """A parameter that Responses does not have is refused before anybody is asked."""
     async with Upstream() as upstream, responses(upstream.url) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(Rejected) as raised:
-            await answer(source, replace(asked(), parameters={"seed": 1}), trace)
+            await answer(source, replace(asked(), parameters={"seed": 1}), attempts)
     assert raised.value.param == "seed"
-    assert (upstream.connections, trace.attempts, trace.answers) == (0, 0, [])
+    assert (upstream.connections, answers(attempts)) == (0, [])
 
 
 async def test_batches() -> None:
@@ -79,7 +80,7 @@ async def test_batches() -> None:
         writer.write(body)
 
     async with Upstream(slowly) as upstream, responses(upstream.url) as source:
-        batches = source.stream(asked(), Trace())
+        batches = source.stream(asked(), Attempt())
         assert list(await anext(batches)) == []
         gate.set()
         rest = [list(batch) async for batch in batches if batch]
@@ -89,7 +90,7 @@ async def test_batches() -> None:
 async def test_the_end_is_not_waited_for() -> None:
     """A terminal event is the end, whether the body ends or not; a connection that ended is used again."""
     async with Upstream(reply(WHOLE), held(WHOLE)) as upstream, responses(upstream.url) as source:
-        async for _ in source.stream(asked(), Trace()):
+        async for _ in source.stream(asked(), Attempt()):
             pass
         async with asyncio.timeout(30):
             _, done = await answer(source)
@@ -131,6 +132,6 @@ async def test_failures_before_content_are_retried() -> None:
     """`response.failed` before any content is tried again as its status would be."""
     failed = reply(over("failed", error={"code": "server_error", "message": "no"}))
     async with Upstream(failed, reply(WHOLE)) as upstream, responses(upstream.url) as source:
-        trace = Trace()
-        await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), trace=trace)
-    assert trace.attempts == 2
+        attempts: list[Attempt] = []
+        await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
+    assert len(answers(attempts)) == 2

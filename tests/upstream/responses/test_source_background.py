@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from app.errors import Disconnected, UpstreamError
-from app.events import Delta, Done, Logprobs, Trace
+from app.events import Delta, Done, Logprobs
+from app.upstream import Attempt
 from app.upstream.responses import source as openai_responses
 from app.upstream.responses.source import OpenAIResponses
 from app.usage import Usage
-from tests.upstream.raw import Handler, Upstream, answer, asked, hang_up, reply
+from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
 from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, over, said, sent
 from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses
 
@@ -39,8 +40,8 @@ async def test_resume(place: int, how: str) -> None:
     # Upstreams that send more than was asked for are read, too.
     rest = reply(b"".join(BLOCKS[place - 1 :]))
     async with Upstream(begun, rest) as upstream, responses(upstream.url, background=True) as source:
-        trace = Trace(upstream="a")
-        content, done = await answer(source, replace(asked(), traceparent=PARENT), trace)
+        attempts: list[Attempt] = []
+        content, done = await answer(source, replace(asked(), traceparent=PARENT), attempts)
     assert content == [Delta("Hello"), Delta(" "), Delta("you")]
     assert done == Done("stop", None, Usage(AS_CHAT), "gpt-5")
     assert lines(upstream)[1:] == [b"GET /v1/responses/resp_1?stream=true&starting_after=%d" % (place - 1)]
@@ -50,7 +51,7 @@ async def test_resume(place: int, how: str) -> None:
     assert b'"background":true' in upstream.requests[0]
     assert b'"store":true' in upstream.requests[0]
     # The stream was asked for once, and answered.
-    assert (trace.answers, trace.attempts, trace.status, trace.cut_after_finish) == ([("a", "200")], 1, 200, False)
+    assert (answers(attempts), attempts[-1].status, attempts[-1].cut_after_finish) == (["200"], 200, False)
 
 
 async def test_resume_time_and_again() -> None:
@@ -90,14 +91,14 @@ async def test_resume_in_vain(refusals: list[Handler | bytes], tries: int) -> No
     """Where there is no getting at the rest, the end is that of the cut, soon, and upstream is told to stop."""
     handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), *refusals, reply(b"{}")]
     async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
-        trace = Trace()
+        attempts: list[Attempt] = []
         with pytest.raises(Disconnected):
-            await answer(source, trace=trace)
+            await answer(source, attempts=attempts)
         assert lines(upstream)[1:] == [
             *[b"GET /v1/responses/resp_1?stream=true&starting_after=7"] * tries,
             b"POST /v1/responses/resp_1/cancel",
         ]
-        assert (trace.status, trace.model) == (200, "gpt-5")
+        assert (attempts[-1].status, attempts[-1].model) == (200, "gpt-5")
 
 
 async def test_resume_of_an_answer_that_fails() -> None:
@@ -141,7 +142,7 @@ async def test_no_resumption_but_in_the_background() -> None:
     async with Upstream(cut(b"".join(BLOCKS[:8]))) as upstream, responses(upstream.url) as source:
         with pytest.raises(Disconnected):
             await answer(source)
-        async with aclosing(source.stream(asked(), Trace())) as batches:
+        async with aclosing(source.stream(asked(), Attempt())) as batches:
             upstream.handlers = [held(b"".join(BLOCKS[:8]))]
             while not await anext(batches):
                 pass
@@ -153,7 +154,7 @@ async def test_cancel() -> None:
     """Left before its end, an answer in the background is cancelled, for its connection's end does not stop it."""
     handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), reply(b"{}")]
     async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
-        async with aclosing(source.stream(replace(asked(), traceparent=PARENT), Trace())) as batches:
+        async with aclosing(source.stream(replace(asked(), traceparent=PARENT), Attempt())) as batches:
             while not await anext(batches):
                 pass
         assert lines(upstream)[1] == b"POST /v1/responses/resp_1/cancel"
@@ -162,7 +163,7 @@ async def test_cancel() -> None:
 
 
 async def followed(source: OpenAIResponses, seen: asyncio.Event) -> None:
-    async with aclosing(source.stream(asked(), Trace())) as batches:
+    async with aclosing(source.stream(asked(), Attempt())) as batches:
         async for batch in batches:
             if batch:
                 seen.set()
@@ -199,7 +200,7 @@ async def test_cancel_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) ->
     for unhelpful in (silent, hang_up, reply(b"{}", status=b"404 Gone")):
         handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), unhelpful]
         async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
-            async with asyncio.timeout(2), aclosing(source.stream(asked(), Trace())) as batches:
+            async with asyncio.timeout(2), aclosing(source.stream(asked(), Attempt())) as batches:
                 while not await anext(batches):
                     pass
             assert len(upstream.requests) == 2
@@ -233,7 +234,7 @@ async def test_no_cancel_of_what_is_over() -> None:
     """An answer that upstream ended is not cancelled, not even if nobody stays for the end."""
     async with Upstream(held(WHOLE), held(WHOLE)) as upstream, responses(upstream.url, background=True) as source:
         await answer(source)
-        async with aclosing(source.stream(asked(), Trace())) as batches:
+        async with aclosing(source.stream(asked(), Attempt())) as batches:
             while not await anext(batches):
                 pass
         await upstream.idle()

@@ -11,10 +11,10 @@ import pytest
 
 from app import simulator
 from app.errors import StreamError
-from app.events import Content, Logprobs, ToolCall, Trace
+from app.events import Content, Logprobs, ToolCall
 from app.request import StreamRequest
 from app.simulator.models import MODELS
-from app.upstream import Source
+from app.upstream import Attempt, Source
 from app.upstream.http.client import create_client
 from app.upstream.openai_chat import OpenAIChat
 from app.upstream.responses import source as openai_responses
@@ -99,7 +99,7 @@ async def test_cuts_in_the_background(
 async def test_cancel(simulated: simulator.Simulator, client: httpx.AsyncClient) -> None:
     """Left in the middle, an answer in the background is cancelled upstream before the source is done with it."""
     source = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
-    async with aclosing(source.stream(request("never-ends?rate=500"), Trace())) as batches:
+    async with aclosing(source.stream(request("never-ends?rate=500"), Attempt())) as batches:
         async for batch in batches:
             if batch:
                 break

@@ -1,0 +1,49 @@
+"""The canonical line: one line in the log for each stream, with all that is known of it but its content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from app.events import Done
+from app.hub import Observer, Outcome
+
+
+class CanonicalLine(Observer):
+    """Writes the line when a stream has ended."""
+
+    async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        """Write `stream.finished`, or `stream.failed` as a warning."""
+        facts = _facts(outcome)
+        if isinstance(outcome.terminal, Done):
+            log.info("stream.finished", **facts)
+        else:
+            log.warning("stream.failed", **facts)
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    attempt = outcome.attempt
+    usage = outcome.terminal.usage
+    facts: dict[str, Any] = {"reason": outcome.reason}
+    if usage is not None:
+        facts["prompt_tokens"] = usage.fields.get("prompt_tokens")
+        facts["completion_tokens"] = usage.fields.get("completion_tokens")
+        facts["usage_estimated"] = usage.estimated
+    return facts | {
+        "deltas": outcome.deltas,
+        "output_bytes": outcome.output_bytes,
+        "first_token_ms": outcome.first_token_ms,
+        "duration_ms": outcome.duration_ms,
+        "upstream": attempt.upstream,
+        "upstream_fallback": attempt.fallback,
+        "upstream_answers": [f"{upstream} {answer}" for upstream, answer in outcome.answers],
+        "upstream_status": attempt.status,
+        "upstream_attempts": outcome.requests,
+        "upstream_request_id": attempt.request_id,
+        "upstream_model": attempt.model,
+        "cut_after_finish": attempt.cut_after_finish,
+        "replaced_bytes": attempt.replaced_bytes,
+        "subscribers_peak": outcome.readers_peak,
+        "subscribers_total": outcome.readers,
+    }
