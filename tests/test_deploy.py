@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,81 @@ def test_redis(redis: Redis) -> None:
     assert redis.config_get("appendonly") == {"appendonly": "yes"}
     assert redis.config_get("appendfsync") == {"appendfsync": "everysec"}
     assert redis.config_get("maxmemory") == {"maxmemory": str(1 << 30)}
+    assert redis.config_get("bind") == {"bind": "127.0.0.1 -::1"}
+
+
+def test_redis_in_compose() -> None:
+    """Compose runs Redis with the same file, but reachable for the containers beside it."""
     command = COMPOSE["services"]["redis"]["command"]
     assert command[:2] == ["redis-server", "/mnt/redis.conf"]
+    assert command[-2:] == ["--bind", "0.0.0.0"]
+
+
+# `deploy/run`, with a Python that does what is asked of it by writing that down.
+
+
+VENV_PYTHON = """#!/bin/sh
+echo "pip: $*" >> "$LOG"
+printf '#!/bin/sh\\necho "serve: $*" >> "$LOG"\\n' > .venv/bin/chat-sse
+chmod +x .venv/bin/chat-sse
+"""
+PYTHON = f"""#!/bin/sh
+case "$*" in
+    *version_info*) [ "$VERSION" != 3.9 ] ;;
+    --version) echo "Python $VERSION" ;;
+    *ensurepip*) true ;;
+    "-m venv .venv") mkdir -p .venv/bin && cat > .venv/bin/python <<'END' && chmod +x .venv/bin/python
+{VENV_PYTHON}END
+    ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with `deploy/run`, and with a `python3` that plays its part."""
+    for folder in ("deploy", "bin"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(DEPLOY / "run", tmp_path / "deploy" / "run")
+    shutil.copy(DEPLOY.parent / "pyproject.toml", tmp_path)
+    python = tmp_path / "bin" / "python3"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    return tmp_path
+
+
+def deploy_run(checkout: Path, version: str, *arguments: str) -> tuple[int, str, str]:
+    """Run it; return its status, what it said, and what was done."""
+    done = checkout / "done"
+    done.write_text("")
+    environment = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "LOG": str(done), "VERSION": version}
+    command = [str(checkout / "deploy" / "run"), *arguments]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return ran.returncode, ran.stderr, done.read_text()
+
+
+def test_run_needs_a_python(checkout: Path) -> None:
+    """Where Python is too old, `deploy/run` says so at once, and makes and installs nothing."""
+    required = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["requires-python"]
+    status, said, done = deploy_run(checkout, "3.9")
+    assert (status, done) == (1, "")
+    assert f"needs Python {required.removeprefix('>=')} or newer, and python3 is Python 3.9" in said
+    assert not (checkout / ".venv").exists()
+
+
+def test_run_says_what_it_does(checkout: Path) -> None:
+    """The first time, `deploy/run` says each step, and serves; from then on it only serves."""
+    status, said, done = deploy_run(checkout, "3.11", "--port", "9000")
+    assert (status, [line.split()[1] for line in said.splitlines()]) == (0, ["making", "installing"])
+    assert re.fullmatch(r"pip: -m pip install .* -e \.\[redis\]\nserve: serve --port 9000\n", done)
+    assert deploy_run(checkout, "3.11") == (0, "", "serve: serve\n")
+
+
+def test_installing_leaves_the_checkout_in_charge() -> None:
+    """Where README installs from the checkout, it is editable: a copy would hide later changes."""
+    installs = re.findall(r"pip install [^`\n&]*", (DEPLOY.parent / "README.md").read_text())
+    assert installs
+    assert [line for line in installs if "'." in line and " -e " not in line] == []
 
 
 def test_names() -> None:

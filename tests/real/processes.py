@@ -120,6 +120,7 @@ def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10) -> 
         ("/var/log/nginx/error.log warn", "stderr info"),
         ("/var/log/nginx/access.log", str(directory / "access.log")),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("listen [::]:80;", ""),
         ("server 127.0.0.1:8000;", " ".join(addresses)),
         ("worker_processes auto;", "worker_processes 1;"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import time
@@ -14,10 +15,12 @@ import pytest
 
 from tests.ports import free_port
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, Server, stats
+from tests.real.processes import A_SECOND, ROOT, Server, stats
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
+
+CONFIG = (ROOT / "deploy" / "nginx.conf").read_text()
 
 
 @pytest.fixture
@@ -117,15 +120,34 @@ def test_connections_are_reused(nginx: Server, service: Server) -> None:
 
 
 def test_the_file_is_complete(tmp_path: Path) -> None:
-    """`nginx -t` accepts the file with its paths alone replaced."""
-    from tests.real.processes import ROOT
-
-    config = (ROOT / "deploy" / "nginx.conf").read_text()
-    for old, new in (("/run/nginx.pid", "pid"), ("/var/log/nginx/", ""), ("listen 80;", f"listen {free_port()};")):
-        config = config.replace(old, f"{tmp_path}/{new}" if "/" in old else new)
+    """`nginx -t` accepts the file with its paths and ports alone replaced."""
+    port = free_port()
+    replaced = (
+        ("/run/nginx.pid", f"{tmp_path}/pid"),
+        ("/var/log/nginx/", f"{tmp_path}/"),
+        ("listen 80;", f"listen {port};"),
+        ("listen [::]:80;", f"listen [::]:{port};"),
+    )
+    config = CONFIG
+    for old, new in replaced:
+        config = config.replace(old, new)
     (tmp_path / "nginx.conf").write_text(config)
     test = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False)
     assert test.returncode == 0, test.stderr
+
+
+def test_both_families() -> None:
+    """Whatever nginx listens on over IPv4, with TLS or without, it listens on over IPv6 as well."""
+    listens = re.findall(r"^ *(?:# +)?listen +(\S+?)(;| [^;]*;)$", CONFIG, re.MULTILINE)
+    four = [line for line in listens if not line[0].startswith("[::]:")]
+    assert [(f"[::]:{port}", rest) for port, rest in four] == [line for line in listens if line not in four]
+    assert len(four) == 3
+
+
+def test_the_redirect_to_tls() -> None:
+    """The server that sends plain http to https sends it to the operator's name, not to one that the request claims."""
+    (target,) = re.findall(r"^ *# *return 301 (\S+);$", CONFIG, re.MULTILINE)
+    assert target == "https://chat.example.com$request_uri"
 
 
 def test_metrics_are_for_this_machine(nginx: Server) -> None:
