@@ -1,9 +1,10 @@
-"""The house: imports go downwards only, and each third party has its floor."""
+"""The rules of the house: what may import what, who hands callbacks to whom, and how long a module may be."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,106 @@ def test_every_room_has_a_floor() -> None:
     """No module stands outside the house."""
     rooms = {file.relative_to(APP).with_suffix("").parts[0] for file in FILES} - {"__init__"}
     assert rooms <= set(FLOORS)
+
+
+def modules_imported(file: Path) -> set[Path]:
+    """Return the files of the app that *file* imports, be it a module or a name from one."""
+    found = set()
+    for name in imports(file):
+        parts = name.split(".")[1:] if name.startswith("app.") else []
+        for path in (APP.joinpath(*parts), APP.joinpath(*parts[:-1])):
+            candidates = [path.with_suffix(".py"), path / "__init__.py"]
+            existing = [candidate for candidate in candidates if candidate.exists() and path != APP]
+            if existing:
+                found.add(existing[0])
+                break
+    return found
+
+
+@pytest.mark.xfail(strict=False, reason="the simulator is being rebuilt")
+def test_imports_have_no_cycle() -> None:
+    """No module imports itself by way of others."""
+    graph = {file: modules_imported(file) - {file} for file in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(str(file.relative_to(APP)) for file in reversed(error.args[1])))
+
+
+def callbacks_assigned(tree: ast.Module) -> list[str]:
+    """Return the assignments of a callback to an attribute of another object than `self` or `cls`.
+
+    A callback is a lambda, a function or method of the module, or whatever an attribute named `on_…` is given.
+    """
+    methods = {
+        each.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for each in node.body
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    functions = {each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+    def is_callback(value: ast.expr | None) -> bool:
+        match value:
+            case ast.Lambda():
+                return True
+            case ast.Name(id=name):
+                return name in functions
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                return name in methods
+        return False
+
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            match target:
+                case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                    continue
+                case ast.Attribute(attr=name) if name.startswith("on_") or is_callback(node.value):
+                    found.append(ast.unparse(node))
+    return found
+
+
+BEING_REBUILT = {
+    *("edge/event_stream.py", "edge/streams.py"),
+    *("journal/redis/__init__.py", "journal/redis/connection.py", "journal/redis/peers.py"),
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(APP)) for file in FILES])
+def test_callbacks_are_constructor_arguments(file: Path) -> None:
+    """Nobody assigns a callback to another object: what an object calls is known when it is made."""
+    found = callbacks_assigned(ast.parse(file.read_text()))
+    if found and str(file.relative_to(APP)) in BEING_REBUILT:
+        pytest.xfail(f"being rebuilt: {found}")
+    assert found == []
+
+
+def test_the_callbacks_that_are_found() -> None:
+    """The rule above sees functions, methods, lambdas and `on_…`, and lets plain values and own attributes be."""
+    source = """
+class Owner:
+    def __init__(self, other, given):
+        self.on_change = given
+        self.method_of_mine = self.heard
+        self.total = other.total = 0
+        self.other.owner = self
+        other.on_change = given
+        self.other.changed = self.heard
+        self.other.told = lambda: None
+        other.run = callback
+    def heard(self): ...
+def callback(): ...
+"""
+    assert callbacks_assigned(ast.parse(source)) == [
+        "other.on_change = given",
+        "self.other.changed = self.heard",
+        "self.other.told = lambda: None",
+        "other.run = callback",
+    ]
 
 
 def test_size() -> None:
