@@ -42,7 +42,7 @@ SAME_FLOOR = {
 }
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
-        *("anyio", "starlette", "sse_starlette", "pydantic", "orjson", "structlog"),
+        *("anyio", "starlette", "sse_starlette", "pydantic", "orjson", "structlog", "yaml"),
         *("itsdangerous", "jwt", "cryptography", "limits"),
     },
     "hub": {"structlog"},

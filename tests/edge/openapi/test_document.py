@@ -6,16 +6,18 @@ import copy
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import Any
 
 import httpx
 import httpx_sse
 import pytest
 import schemathesis
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from starlette.applications import Starlette
 from structlog.typing import FilteringBoundLogger
 
@@ -23,9 +25,11 @@ from app import errors
 from app.composition.service import compose
 from app.composition.settings import load
 from app.edge.access.api_keys import digest
-from app.edge.bodies import Defaults, parse_chat, parse_json
-from app.edge.openapi.document import document
-from app.edge.openapi.schemas import EVENTS, IN_BAND, error_schema, family
+from app.edge.bodies import ChatBody, Defaults, Message, parse_chat, parse_json
+from app.edge.dialects.ai_sdk import UIChatBody
+from app.edge.dialects.openai_requests import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
+from app.edge.dialects.ui_messages import UIMessage, UIPart
+from app.edge.openapi.document import IN_BAND, document, error_schema, raised
 from app.errors import BadRequest, StreamError
 from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
 from app.rechunk import names
@@ -35,6 +39,16 @@ pytestmark = pytest.mark.anyio
 
 KEY = "csk_test"
 METHODS = ("get", "post", "delete")
+# The names of a stream's events, and of the schemas of their data.
+SCHEMAS = {
+    "start": "Start",
+    "delta": "Delta",
+    "reasoning": "Reasoning",
+    "refusal": "Refusal",
+    "tool_call": "ToolCall",
+    "done": "Done",
+    "error": "Failure",
+}
 DEFAULTS = Defaults(model="m", chunk="auto", grace=0, max_grace=float("inf"))
 
 
@@ -94,7 +108,7 @@ def check_events(description: dict[str, Any], text: str) -> list[str]:
     stream = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
     found = []
     for event in httpx_sse.EventSource(stream).iter_sse():
-        name = EVENTS[event.event]
+        name = SCHEMAS[event.event]
         block = {"event": event.event, "id": event.id, "data": event.data}
         retry = {} if event.retry is None else {"retry": event.retry}
         validator({"$ref": f"#/components/schemas/{name}Event"}, description).validate({**block, **retry})
@@ -118,6 +132,33 @@ def test_is_openapi(credentials: bool, playground: bool) -> None:
         at: Any = description
         for step in found.partition('"')[0].removeprefix("#/").split("/"):
             at = at[step]
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+def test_every_response_is_described(credentials: bool) -> None:
+    """Nothing of the file's own keys is left, and each response of each operation has the request's id."""
+    for path, _, operation in operations(document(credentials)):
+        assert not [key for key in operation if key.startswith("x-")], path
+        for response in operation["responses"].values():
+            assert "X-Request-Id" in response["headers"], path
+
+
+def test_the_file_names_errors_that_exist() -> None:
+    """A misspelt code in `openapi.yaml` would silently describe nothing."""
+    description = yaml.safe_load((resources.files("app.edge.openapi") / "openapi.yaml").read_text())
+    named = {
+        code
+        for _, _, operation in operations(description)
+        for code in (*operation.get("x-errors", ()), *operation.get("x-errors-except", ()))
+    }
+    assert named <= {kind.code for kind in raised(StreamError)}
+
+
+def test_needs_no_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyYAML was built without its C library, the document is the same."""
+    expected = document(credentials=True)
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    assert document(credentials=True) == expected
 
 
 @pytest.mark.parametrize("credentials", [False, True])
@@ -163,13 +204,13 @@ def test_every_error_is_described() -> None:
     leaves = {(kind.status, kind.code) for kind in kinds if not kind.__subclasses__()}
     undescribed = {(405, errors.MethodNotAllowed.code)}
     assert leaves - described == undescribed
-    assert described == {(kind.status, kind.code) for kind in family(StreamError)} - undescribed
+    assert described == {(kind.status, kind.code) for kind in raised(StreamError)} - undescribed
     in_band = {kind.code for kind in kinds if issubclass(kind, IN_BAND)}
-    failed = description["components"]["schemas"]["Failure"]["properties"]["error"]
+    failed = description["components"]["schemas"]["StreamFailure"]
     assert set(failed["properties"]["code"]["enum"]) == in_band
 
 
-@pytest.mark.parametrize("kind", family(*IN_BAND), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", raised(*IN_BAND), ids=lambda kind: kind.__name__)
 def test_error_in_band(kind: type[StreamError]) -> None:
     """The event that an error becomes is as described."""
     error = kind()
@@ -260,15 +301,67 @@ def matching(pattern: str) -> st.SearchStrategy[str]:
     return st.from_regex(pattern[:-1] + r"\Z")  # Python's $ is before a last line end, too
 
 
-CHAT = document(credentials=False)["components"]["schemas"]["ChatBody"]
-CHUNK = CHAT["properties"]["chunk"]["anyOf"][0]["pattern"]
-POLICY = CHAT["properties"]["on_disconnect"]["anyOf"][0]["pattern"]
+COMPONENTS = document(credentials=False)["components"]["schemas"]
+CHUNK = COMPONENTS["Chunk"]["pattern"]
+POLICY = COMPONENTS["OnDisconnect"]["pattern"]
 
 
 @given(st.fixed_dictionaries({"chunk": matching(CHUNK), "on_disconnect": matching(POLICY)}))
 def test_grammars_are_the_parsers(fields: dict[str, str]) -> None:
     """What the described grammars allow, the service takes."""
     parse_chat({"prompt": "x", **fields}, DEFAULTS)
+
+
+def from_pydantic(schema: Any) -> Any:
+    """Return pydantic's schema as `openapi.yaml` writes it: without titles, integers in 64 bits, and null as a type."""
+    if isinstance(schema, list):
+        return [from_pydantic(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: from_pydantic(item) for name, item in schema.items() if name not in ("title", "description")}
+    if schema.get("type") == "integer":
+        schema = {"minimum": -(2**63), "maximum": 2**63 - 1, **schema}
+    if "default" in schema and schema["default"] is None:
+        del schema["default"]
+    branches = schema.get("anyOf", [])
+    if len(branches) == 2 and "type" in branches[0] and branches[1] == {"type": "null"}:
+        schema = {**branches[0], "type": [branches[0]["type"], "null"]}
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+    return schema
+
+
+def undescribed(schema: Any) -> Any:
+    """Return a schema without what people read."""
+    if isinstance(schema, list):
+        return [undescribed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: undescribed(item) for name, item in schema.items() if name != "description" or not isinstance(item, str)
+    }
+
+
+@pytest.mark.parametrize("model", [ChatBody, Message, CompletionBody, StreamOptions, UIChatBody, UIMessage, UIPart])
+def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
+    """Each field of a request has the type and the bounds that its model has, and the service takes no other."""
+    read = from_pydantic(model.model_json_schema(ref_template="#/components/schemas/{model}"))
+    read.pop("$defs", None)
+    written = undescribed(COMPONENTS[model.__name__])
+    if model is ChatBody:  # one of the two has to be given, which `parse_chat` says in code
+        assert [given["required"] for given in written.pop("oneOf")] == [["prompt"], ["messages"]]
+    if model is CompletionBody:
+        assert written.pop("propertyNames") == {"pattern": f"^{FIELD}$"}
+        assert written.pop("maxProperties") == MOST_FIELDS
+        read["properties"] |= {name: {"type": "null"} for name in REFUSED}
+    # Both are a string of at most 512 characters to the model; the grammars are tested below.
+    for name, component in (("chunk", "Chunk"), ("on_disconnect", "OnDisconnect")):
+        if name in read["properties"]:
+            assert read["properties"].pop(name) == {"type": ["string", "null"], "maxLength": 512}
+            referred = {"$ref": f"#/components/schemas/{component}"}
+            assert written["properties"].pop(name) == {"anyOf": [referred, {"type": "null"}]}
+            assert COMPONENTS[component]["maxLength"] == 512
+    assert written == read
 
 
 @pytest.mark.parametrize(
@@ -303,7 +396,7 @@ def test_every_cut_is_described() -> None:
 def test_error_schema_names_its_codes() -> None:
     """A response's schema lets no error pass that is another status'."""
     described = document(credentials=False)
-    schema = validator(error_schema(family(errors.UnknownStream)), described)
+    schema = validator(error_schema(raised(errors.UnknownStream)), described)
     error = {"message": "", "type": "invalid_request_error", "param": None, "retryable": False, "request_id": "r"}
     assert schema.is_valid({"error": {**error, "code": "unknown_stream"}})
     assert not schema.is_valid({"error": {**error, "code": "bad_request"}})
