@@ -26,6 +26,7 @@ FLOORS = {
     "rechunk": 1,
     "journal": 1,
     "wire": 1,
+    "addresses": 0,
     "events": 0,
     "request": 0,
     "errors": 0,
@@ -42,7 +43,7 @@ SAME_FLOOR = {
 }
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
-        *("anyio", "starlette", "sse_starlette", "pydantic", "orjson", "structlog", "yaml"),
+        *("anyio", "starlette", "sse_starlette", "pydantic", "pydantic_core", "orjson", "structlog", "yaml"),
         *("itsdangerous", "jwt", "cryptography", "limits"),
     },
     "hub": {"structlog"},
@@ -51,6 +52,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "rechunk": {"regex"},
     "journal": {"redis", "orjson", "structlog"},
     "wire": {"orjson"},
+    "addresses": set(),
     "events": set(),
     "request": set(),
     "errors": set(),

@@ -1,4 +1,4 @@
-"""`chat-sse ask`: a client of a running service that prints the answer as it comes."""
+"""`chat-sse ask`: ask a running service, and print the answer as it comes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ import sys
 import httpx
 import httpx_sse
 
-from app.cli.process import complain
+from app.cli.process import Commands, complain
 from app.composition.settings import CLIENT_KEY
 
+_URL = "http://127.0.0.1:8000"
 
-def ask(arguments: argparse.Namespace) -> int:
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Say which arguments the command takes."""
+    parser = commands.add_parser("ask", help="ask a running service and print the answer as it comes")
+    parser.add_argument("prompt", help="the prompt; - reads it from standard input")
+    parser.add_argument("--url", default=_URL, help=f"the service (default: {_URL})")
+    parser.add_argument("--model", help="the model (default: the service's)")
+    parser.add_argument("--chunk", help="how the text is re-chunked, e.g. word or time:50 (default: the service's)")
+    parser.add_argument("--key", help=f"API key or JWT (default: ${CLIENT_KEY}, which no list of processes shows)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     prompt: str = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if not prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in prompt):

@@ -1,9 +1,9 @@
-"""`chat-sse check`: reads the configuration as the service would, says what it means, and asks for a token of each."""
+"""`chat-sse check`: say whether the settings are right and what they mean, and ask each upstream for one token."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
@@ -13,31 +13,55 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from app.composition.access import allowance, create_access, is_loopback
-from app.composition.config import Config, Hop, Upstream, choose_model, create_config, create_policy
-from app.composition.settings import PREFIX, Settings, SettingsError
-from app.composition.sources import client_for, create_source
+from app.addresses import is_loopback
+from app.cli.process import Commands, complain
+from app.composition.access import create_access, create_policy, default_model, usual_allowance, usual_caps
+from app.composition.config_file import Config, Hop, Upstream, create_config
+from app.composition.service import create_client, create_source
+from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
 from app.edge.access.models import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
 from app.request import Allowance, StreamRequest
 from app.upstream import Attempt
 
 _PROMPT = ({"role": "user", "content": "Say hi."},)
-_BOUND = 30.0
+_SIMULATOR = "http://localhost"  # stands for the built-in simulator, which is not started to be checked
 
 
-def run_check(settings: Settings, environ: Mapping[str, str], file: Path | None = None, *, ask: bool = False) -> int:
-    """Check *file*, or what the settings say; with *ask*, ask every upstream. Return the exit status: 0 or 1."""
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Say which arguments the command takes."""
+    parser = commands.add_parser("check", help="say whether the settings are right, and what they mean")
+    parser.add_argument("file", nargs="?", type=Path, help=f"TOML file (default: {PREFIX}CONFIG)")
+    parser.add_argument("--ask", action="store_true", help="ask each upstream for one token, too")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    return check(load(), environment(), arguments.file, ask=arguments.ask)
+
+
+def check(
+    settings: Settings,
+    environ: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    ask: bool = False,
+    seconds: float = 30.0,
+) -> int:
+    """Check *file*, or what the settings say, and return the exit status: 0 or 1.
+
+    *ask* every upstream for a token, and give each up after so many *seconds*.
+    """
     if file is not None:
         settings = settings.model_copy(update={"config": file})
     try:
-        config = create_config(settings, environ)
+        config = create_config(settings, environ, _SIMULATOR)
         policy = create_policy(config, settings)
-        default = choose_model(config, settings, policy)
-        access = create_access(settings, config.keys, structlog.get_logger())
+        default = default_model(config, settings, policy)
+        access = create_access(settings, config, structlog.get_logger())
     except SettingsError as error:
-        print(f"chat-sse: {error}", file=sys.stderr)
-        return 1
+        return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
     if settings.config is None and settings.simulated:
         print("upstream: the built-in simulator")
@@ -48,13 +72,13 @@ def run_check(settings: Settings, environ: Mapping[str, str], file: Path | None 
         print(f"warning: {warning}")
     if not ask:
         return 0
-    return asyncio.run(_ask_all(config, settings, default))
+    return asyncio.run(_ask_all(config, settings, default, seconds))
 
 
 def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
     """Yield a line for each upstream, model and key: names and limits, nothing secret."""
     for upstream in config.upstreams:
-        facts = [upstream.base_url, _key(upstream)]
+        facts = [str(upstream.base_url), _key(upstream)]
         facts.append(f"models: {', '.join(upstream.models) or 'any'}")
         if upstream.headers:
             facts.append(f"headers: {', '.join(upstream.headers)}")
@@ -63,7 +87,7 @@ def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
         if upstream.first_token_timeout:
             facts.append(f"first content within {upstream.first_token_timeout:g} s")
         yield f"upstream {upstream.name}: {'; '.join(facts)}"
-    caps = Rule(settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
+    caps = usual_caps(settings)
     rules = {model.name: model.rule(caps) for model in config.models}
     routes = config.routes
     for name in settings.models or config.offered:
@@ -74,7 +98,7 @@ def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
         route = ", then ".join(hop.upstream for hop in config.rest)
         yield f"any other model: {'; '.join([route, *_limits(caps)])}"
     for key in config.keys:
-        yield f"key {key.name}: {_quota(key.allowance(allowance(settings)))}"
+        yield f"key {key.name}: {_quota(key.api_key(usual_allowance(settings)).allowance)}"
 
 
 def warnings(config: Config, settings: Settings) -> Iterator[str]:
@@ -82,7 +106,7 @@ def warnings(config: Config, settings: Settings) -> Iterator[str]:
     used = {hop.upstream for route in (*config.routes.values(), config.rest) for hop in route}
     patience = settings.first_token_timeout
     for upstream in config.upstreams:
-        url = urlsplit(upstream.base_url)
+        url = urlsplit(str(upstream.base_url))
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
             yield f"upstream {upstream.name}: plain http to another host shows keys and prompts to the network."
         if upstream.name not in used:
@@ -93,8 +117,11 @@ def warnings(config: Config, settings: Settings) -> Iterator[str]:
                 f"which ends the stream after {patience:g} s before another upstream is asked."
             )
     for model in config.models:
-        for field in ("max_tokens", "max_completion_tokens"):
-            if 0 < (model.max_output_tokens or 0) < model.pinned.get(field, 0):
+        for field, pinned in (
+            ("max_tokens", model.pinned.max_tokens),
+            ("max_completion_tokens", model.pinned.max_completion_tokens),
+        ):
+            if 0 < (model.max_output_tokens or 0) < (pinned or 0):
                 yield f"model {model.name}: its pinned {field} is above its max_output_tokens, and holds."
 
 
@@ -103,7 +130,7 @@ def _key(upstream: Upstream) -> str:
         return f"key from {upstream.key_env}"
     if "authorization" in {name.lower() for name in upstream.headers}:
         return "key in the file"
-    return "no key" if upstream.key is None else "key from OPENAI_API_KEY"
+    return "no key"
 
 
 def _limits(rule: Rule) -> Iterator[str]:
@@ -140,9 +167,9 @@ class _Question(NamedTuple):
     field: str
 
 
-async def _ask_all(config: Config, settings: Settings, default: str) -> int:
+async def _ask_all(config: Config, settings: Settings, default: str, seconds: float) -> int:
     questions = [_question(upstream, config, default) for upstream in config.upstreams]
-    answers = await asyncio.gather(*(_answer(question, settings) for question in questions))
+    answers = await asyncio.gather(*(_answer(question, settings, seconds) for question in questions))
     for question, (_, said) in zip(questions, answers, strict=True):
         print(f"{question.upstream.name}/{question.model}: {said}")
     return 0 if all(good for good, _ in answers) else 1
@@ -151,7 +178,7 @@ async def _ask_all(config: Config, settings: Settings, default: str) -> int:
 def _question(upstream: Upstream, config: Config, default: str) -> _Question:
     """Ask for what clients would get there: the first model whose route leads to it, else the first that it has."""
     for model in config.models:
-        for hop in model.route:
+        for hop in config.routes[model.name]:
             if hop.upstream == upstream.name:
                 return _Question(upstream, _model_of(hop, model.name), model.output_tokens_field)
     return _Question(upstream, next(iter(upstream.models), default), Rule().output_tokens_field)
@@ -161,11 +188,11 @@ def _model_of(hop: Hop, name: str) -> str:
     return name if hop.model is None else hop.model
 
 
-async def _answer(question: _Question, settings: Settings) -> tuple[bool, str]:
+async def _answer(question: _Question, settings: Settings, seconds: float) -> tuple[bool, str]:
     """Return whether *question* was answered, and what to say of it."""
     begun = time.monotonic()
     try:
-        async with asyncio.timeout(_BOUND):
+        async with asyncio.timeout(seconds):
             try:
                 await _ask(question, settings, {question.field: 1})
             except Rejected:
@@ -173,7 +200,7 @@ async def _answer(question: _Question, settings: Settings) -> tuple[bool, str]:
                 # to pay stays small: nothing is read after the first content.
                 await _ask(question, settings, {})
     except TimeoutError:
-        return False, f"{FirstTokenTimeout.code}: no answer within {_BOUND:g} s"
+        return False, f"{FirstTokenTimeout.code}: no answer within {seconds:g} s"
     except UpstreamError as error:
         return False, f"{error.code}: {error.text}"
     return True, f"ok {(time.monotonic() - begun) * 1000:.0f} ms"
@@ -181,7 +208,7 @@ async def _answer(question: _Question, settings: Settings) -> tuple[bool, str]:
 
 async def _ask(question: _Question, settings: Settings, parameters: Mapping[str, int]) -> None:
     """Ask, and stop at the first content, or at an end without any. Raises UpstreamError."""
-    async with client_for(question.upstream, settings) as client:
+    async with create_client(question.upstream, settings) as client:
         source = create_source(question.upstream, client, settings)
         async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Attempt())) as batches:
             async for batch in batches:

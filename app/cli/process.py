@@ -1,22 +1,26 @@
-"""What the commands that serve have in common: sockets, descriptors, the loop, and the first line."""
+"""What commands have in common: sockets, descriptors, the event loop, and what they print for people."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import resource
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvloop
 
 from app.composition.settings import SettingsError
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `ArgumentParser.add_subparsers` returns, which has no public name."""
+
 
 def allow_many_sockets() -> int:
-    """Raise the soft limit on open files to the hard one, and return it: 1024, the usual, are soon used up."""
+    """Raise the soft limit on open files, which is often 1024, to the hard one, and return that."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
@@ -48,17 +52,17 @@ def flush_stderr() -> None:
         os.close(nowhere)
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run *main* in a loop of its own."""
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run *main* in an event loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
 
 
 def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
-    """Return a listening socket. Raises SettingsError if there is none to be had at that address.
+    """Return a listening socket. Raises SettingsError if the address cannot be listened on.
 
-    Its connections inherit that a peer which takes nothing for *reader_timeout* seconds, its window shut or its network
-    gone, is given up by the kernel: a timeout per send would cost more than the send.
+    The kernel drops a connection whose peer accepts no data for *reader_timeout* seconds, because it does not read or
+    because its network is gone. A timeout for each send would cost more than the send.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -71,11 +75,11 @@ def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 3))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(reader_timeout * 1000))
-        # What a reader that has stopped reading may pin in the kernel: else up to 4 MiB each.
+        # A reader that has stopped reading holds this much of the kernel's memory, instead of up to 4 MiB.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
     return listener
 
 
 def url(host: str, port: int) -> str:
-    """Return the url of what listens there."""
+    """Return the URL of a server that listens there."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""`chat-sse serve`: one process that serves, or one that supervises several which do."""
+"""`chat-sse serve`: run the service in one process, or supervise several processes that do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.cli.process import allow_many_sockets, listen, run, say, url
+from app.cli.process import Commands, allow_many_sockets, listen, run_loop, say, url
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, SettingsError, load
 from app.serving.server import Server
@@ -27,14 +27,25 @@ from app.telemetry import configure
 _HOME = Path(__file__).parent.parent.parent
 
 
-def serve(arguments: argparse.Namespace) -> int:
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Say which arguments the command takes."""
+    parser = commands.add_parser("serve", help="run the service", description="Run the service.")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: 8000); 0 picks a free one")
+    parser.add_argument("--workers", type=int, help="processes that share the port (default: 1)")
+    # The supervisor passes these to each worker: its number, and the descriptors that it inherits.
+    for name in ("--worker", "--control", "--listener", "--metrics-listener"):
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    names = ("host", "port", "workers")
-    settings = load(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
+    given = {"host": arguments.host, "port": arguments.port, "workers": arguments.workers}
+    settings = load(**{name: value for name, value in given.items() if value is not None})
     log = configure(settings.log_level, settings.log_format)
     number: int | None = arguments.worker
-    several = number is not None or settings.workers > 1
-    if several and settings.journal == "memory":
+    if (number is not None or settings.workers > 1) and settings.journal == "memory":
         raise SettingsError(
             f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
             "redis://HOST:PORT/DB, or run one process."
@@ -43,12 +54,12 @@ def serve(arguments: argparse.Namespace) -> int:
         inherited = [fd for fd in (arguments.listener, arguments.metrics_listener) if fd is not None]
         supervisor = Supervisor(arguments.control)
         listeners = [socket.socket(fileno=descriptor) for descriptor in inherited]
-        run(_serve(settings, log.bind(worker=number), lambda: listeners, supervisor))
+        run_loop(_serve(settings, log.bind(worker=number), lambda: listeners, supervisor))
         return 0
-    if several:
+    if settings.workers > 1:
         return _supervise(settings, log)
     _warn_of_tickets(settings, log)
-    run(_serve(settings, log, lambda: [_listen(settings), *_metrics_listeners(settings)]))
+    run_loop(_serve(settings, log, lambda: [_listen(settings), *_metrics_listeners(settings)]))
     return 0
 
 

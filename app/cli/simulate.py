@@ -1,4 +1,4 @@
-"""`chat-sse simulate`: the simulated upstream alone."""
+"""`chat-sse simulate`: run the simulated upstream alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ import asyncio
 import signal
 
 from app import simulator
-from app.cli.process import allow_many_sockets, run, say, url
+from app.cli.process import Commands, allow_many_sockets, run_loop, say, url
 from app.composition.settings import SettingsError
 
 
-def simulate(arguments: argparse.Namespace) -> int:
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Say which arguments the command takes."""
+    parser = commands.add_parser("simulate", help="run the simulated upstream alone")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8001, help="port to listen on (default: 8001); 0 picks a free one")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    run(_until_stopped(arguments.host, arguments.port))
+    run_loop(_until_stopped(arguments.host, arguments.port))
     return 0
 
 

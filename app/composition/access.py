@@ -1,28 +1,29 @@
-"""Who may come in, as the settings have it: credentials, tickets, host names and origins."""
+"""Who may use the service and which models they may ask for, as the settings and the configuration file say."""
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from app.composition.config import Key
+from app.addresses import is_loopback
+from app.composition.config_file import Config
 from app.composition.settings import PREFIX, Settings, SettingsError
-from app.edge.access import jwts
-from app.edge.access.api_keys import ApiKey, ApiKeys, parse
+from app.edge.access.api_keys import ApiKeys, parse
 from app.edge.access.authentication import Credentials, Scheme
+from app.edge.access.jwt_keys import JwtKey, KeySet, public_key, secret_key
+from app.edge.access.jwts import Jwts
+from app.edge.access.models import ModelPolicy, Rule
 from app.edge.access.origins import LOOPBACK, Visitors
 from app.edge.access.tickets import Tickets
 from app.request import Allowance
 
-_LEAST_SECRET = 32
+_MIN_SECRET = 32
 
 
 class Access(NamedTuple):
-    """*open* says that no credentials are asked for; there are *tickets* only where some are."""
+    """*open*: the service asks for no credentials. Only a service that asks for some issues *tickets*."""
 
     credentials: Credentials
     tickets: Tickets | None
@@ -30,8 +31,53 @@ class Access(NamedTuple):
     open: bool
 
 
-def allowance(settings: Settings) -> Allowance:
-    """Return how much a principal may have that nothing else is said of."""
+def create_access(settings: Settings, config: Config, log: FilteringBoundLogger) -> Access:
+    """Build it from the settings and the keys of the configuration file. Raises SettingsError."""
+    usual = usual_allowance(settings)
+    schemes = [*_api_keys(settings, config, usual), *_jwts(settings, usual, log)]
+    loopback = is_loopback(settings.host)
+    if not schemes and not loopback and not settings.allow_anonymous:
+        raise SettingsError(
+            f"Without credentials the service listens on loopback only, and {PREFIX}HOST is {settings.host}: "
+            f"set {PREFIX}API_KEYS (`chat-sse key NAME` makes one), or {PREFIX}ALLOW_ANONYMOUS=true if something in "
+            "front of it asks for them."
+        )
+    hosts = settings.allowed_hosts
+    if not hosts and not schemes and loopback:
+        hosts = (*LOOPBACK, settings.host)
+    tickets = Tickets(_ticket_secret(settings), settings.ticket_seconds) if schemes else None
+    credentials = Credentials(schemes, tickets, usual)
+    return Access(credentials, tickets, Visitors(settings.allowed_origins, hosts), open=not schemes)
+
+
+def create_policy(config: Config, settings: Settings) -> ModelPolicy:
+    """Return which models may be asked for. Raises SettingsError if the file and the settings contradict each other."""
+    caps = usual_caps(settings)
+    if config.models and settings.models:
+        raise SettingsError(
+            f"{PREFIX}MODELS and the [[models]] of {settings.config} both say what is offered: keep one."
+        )
+    if config.models:
+        return ModelPolicy({model.name: model.rule(caps) for model in config.models}, None)
+    if settings.models:
+        for name in settings.models:
+            if name not in config.offered and not config.rest:
+                raise SettingsError(f"{PREFIX}MODELS is not right: no upstream has {name[:64]!r}.")
+        return ModelPolicy(dict.fromkeys(settings.models, caps), None)
+    return ModelPolicy(dict.fromkeys(config.offered, caps), caps if config.rest else None)
+
+
+def default_model(config: Config, settings: Settings, policy: ModelPolicy) -> str:
+    """Return the model for requests that name none. Raises SettingsError if the setting's is not offered."""
+    if settings.model:
+        if not policy.offers(settings.model):
+            raise SettingsError(f"{PREFIX}MODEL is not right: it is not among the models that are offered.")
+        return settings.model
+    return next(iter(settings.models or config.offered), settings.default_model)
+
+
+def usual_allowance(settings: Settings) -> Allowance:
+    """Return the limits of a principal that has none of its own."""
     return Allowance(
         requests=settings.requests_per_minute,
         streams=settings.streams_per_principal,
@@ -40,37 +86,16 @@ def allowance(settings: Settings) -> Allowance:
     )
 
 
-def create_access(settings: Settings, keys: Sequence[Key], log: FilteringBoundLogger) -> Access:
-    """Build it; *keys* are those of the configuration file. Raises SettingsError."""
-    usual = allowance(settings)
-    schemes = [*_api_keys(settings, keys, usual), *_jwts(settings, usual, log)]
-    tickets = Tickets(_secret(settings), settings.ticket_seconds) if schemes else None
-    loopback = is_loopback(settings.host)
-    if not schemes and not loopback and not settings.allow_anonymous:
-        raise SettingsError(
-            f"Without credentials the service listens on loopback only, and {PREFIX}HOST is {settings.host}: "
-            f"set {PREFIX}API_KEYS (`chat-sse key NAME` makes one), or {PREFIX}ALLOW_ANONYMOUS=true if something in "
-            "front of it asks for them."
-        )
-    hosts = settings.allowed_hosts or ((*LOOPBACK, settings.host) if loopback and not schemes else ())
-    return Access(
-        Credentials(schemes, tickets, usual), tickets, Visitors(settings.allowed_origins, hosts), open=not schemes
-    )
+def usual_caps(settings: Settings) -> Rule:
+    """Return the rule of a model that has none of its own."""
+    return Rule(settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address, is this machine's own and nobody else's."""
+def _api_keys(settings: Settings, config: Config, usual: Allowance) -> list[Scheme]:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _api_keys(settings: Settings, keys: Sequence[Key], usual: Allowance) -> list[Scheme]:
-    try:
-        known = [ApiKey(key.name, key.sha256, key.allowance(usual)) for key in keys]
-        known += [parse(text, usual) for text in settings.api_keys]
-        return [ApiKeys(known)] if known else []
+        keys = [entry.api_key(usual) for entry in config.keys]
+        keys += [parse(text, usual) for text in settings.api_keys]
+        return [ApiKeys(keys)] if keys else []
     except ValueError as error:
         raise SettingsError(f"{PREFIX}API_KEYS is not right: {error}.") from None
 
@@ -85,22 +110,22 @@ def _jwts(settings: Settings, usual: Allowance, log: FilteringBoundLogger) -> li
         raise SettingsError(f"{' and '.join(given)} are set: JWTs have one kind of key.")
     try:
         if secret:
-            keys: jwts.Key | jwts.KeySet = jwts.secret_key(secret.get_secret_value())
+            keys: JwtKey | KeySet = secret_key(secret.get_secret_value())
         elif file:
-            keys = jwts.public_key(file.read_bytes())
+            keys = public_key(file.read_bytes())
         else:
-            keys = jwts.KeySet(str(url), log)
-        return [jwts.Jwts(keys, usual, audience=settings.jwt_audience, issuer=settings.jwt_issuer)]
+            keys = KeySet(str(url), log)
+        return [Jwts(keys, usual, audience=settings.jwt_audience, issuer=settings.jwt_issuer)]
     except OSError as error:
         raise SettingsError(f"{given[0]} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise SettingsError(f"{given[0]} is not right: {error}.") from None
 
 
-def _secret(settings: Settings) -> str:
+def _ticket_secret(settings: Settings) -> str:
     if settings.secret is None:
-        return secrets.token_urlsafe(_LEAST_SECRET)
+        return secrets.token_urlsafe(_MIN_SECRET)
     secret = settings.secret.get_secret_value()
-    if len(secret.encode()) < _LEAST_SECRET:
-        raise SettingsError(f"{PREFIX}SECRET is not right: it takes {_LEAST_SECRET} bytes at least.")
+    if len(secret.encode()) < _MIN_SECRET:
+        raise SettingsError(f"{PREFIX}SECRET is not right: it takes at least {_MIN_SECRET} bytes.")
     return secret

@@ -1,27 +1,44 @@
-"""The TOML file: several upstreams, what is offered of them and to whom. `deploy/upstreams.toml` explains it.
+"""The TOML file of several upstreams, models and keys. `deploy/upstreams.toml` explains it.
 
-A file is read once, at the start, and either all of it is right or the service does not start: each error is one
-sentence that names the file and the place in it, and never holds a value, which may be a key in the wrong place.
+The tables below are what a file may hold, and the configuration that the service is built from. A file is read once, at
+the start: unless all of it is right, the service does not start. Each error is one sentence that names the file and the
+place in it. It never quotes a value, because that may be a key in the wrong place.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from app.composition.parts import Config, Hop, Key, Model, Upstream, all_with
-from app.composition.settings import Count, Kind, Seconds, SettingsError
+from app.composition.settings import PREFIX, Count, Kind, Seconds, Settings, SettingsError, bare_url
+from app.edge.access.api_keys import ApiKey
+from app.edge.access.models import Rule
 from app.edge.bodies import Parameters
+from app.edge.field_path import field_path
+from app.request import Allowance
 from app.upstream import openai_chat
 from app.upstream.endpoint import OWN_HEADERS
 from app.upstream.responses import source as openai_responses
 
+_OPENAI = "https://api.openai.com/v1"
 _MAX_FILE = 1 << 20
 _OWN_FIELDS: Mapping[Kind, frozenset[str]] = {
     "openai-chat": openai_chat.OWN_FIELDS,
@@ -29,39 +46,18 @@ _OWN_FIELDS: Mapping[Kind, frozenset[str]] = {
 }
 
 
-def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
-    """Read a file; the keys that it names come from *environ*. Raises SettingsError."""
-    data = _read(path)
-    try:
-        file = _File.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _wrong(path, _place(first["loc"], data), first["msg"].removeprefix("Value error, ")) from None
-    upstreams = tuple(_upstream(path, index, given, environ) for index, given in enumerate(file.upstreams))
-    _distinct(path, "upstreams[{}].name", [upstream.name for upstream in upstreams])
-    models = tuple(_model(path, index, given, upstreams) for index, given in enumerate(file.models))
-    _distinct(path, "models[{}].name", [model.name for model in models])
-    keys = tuple(
-        Key(
-            key.name,
-            bytes.fromhex(key.sha256),
-            key.requests_per_minute,
-            key.streams,
-            key.readers,
-            key.tokens_per_day,
-        )
-        for key in file.keys
-    )
-    _distinct(path, "keys[{}].name", [key.name for key in keys])
-    _distinct(path, "keys[{}].sha256", [key.sha256 for key in keys])
-    return Config(upstreams, models, keys, str(path))
-
-
 # --- what a file may hold
 
 
-def _names_any(pattern: str, sentence: str) -> AfterValidator:
-    """Return a validator with a sentence of its own, since pydantic's would show people the pattern."""
+class Hop(NamedTuple):
+    """A place in a route. *model* is the upstream's own name for the model; None is the name that the client uses."""
+
+    upstream: str
+    model: str | None = None
+
+
+def _matches(pattern: str, sentence: str) -> AfterValidator:
+    """Return a validator with a sentence of its own, because pydantic's would show people the pattern."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -71,10 +67,11 @@ def _names_any(pattern: str, sentence: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _bare(url: HttpUrl) -> HttpUrl:
-    if url.username or url.password or url.query is not None or url.fragment is not None:
-        raise ValueError("it takes no user, password, query or fragment; a key goes into the variable of key_env")
-    return url
+def _hop(text: object) -> Hop:
+    name, _, model = text.partition("/") if isinstance(text, str) else ("", "", "")
+    if not re.fullmatch("[ -~]{1,256}", model):
+        raise ValueError("it is UPSTREAM/MODEL")
+    return Hop(name, model)
 
 
 def _sendable(headers: dict[str, str]) -> dict[str, str]:
@@ -84,7 +81,7 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", name):
             raise ValueError("one of the names is not a header's")
         if lower in OWN_HEADERS or lower.startswith("proxy-"):
-            raise ValueError(f"{name} is the service's own to send")
+            raise ValueError(f"the service itself sends {name}")
         if lower in seen:
             raise ValueError(f"{name} is there twice")
         if not value.strip() or not value.isascii() or not value.isprintable():
@@ -98,48 +95,114 @@ def _json(value: dict[str, Any]) -> dict[str, Any]:
         same = orjson.loads(orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)) == value
     except TypeError:
         same = False
-    if not same:  # a date, a number that is none, or one that is too large
-        raise ValueError("it holds something that JSON cannot say")
+    if not same:  # a date, an infinity, NaN, or a number that is too large
+        raise ValueError("it holds something that JSON cannot express")
     return value
 
 
-Name = Annotated[str, _names_any("[a-z0-9_-]{1,32}", "it is from 1 to 32 of a-z, 0-9, _ and -")]
-ModelName = Annotated[str, _names_any("[ -~]{1,256}", "it is from 1 to 256 printable ASCII characters")]
-KeyName = Annotated[str, _names_any("[A-Za-z0-9._-]{1,64}", "it is from 1 to 64 of A-Z, a-z, 0-9, ., _ and -")]
-# In capitals: a key that was put here by mistake is not, and must not be shown as a name.
-Variable = Annotated[str, _names_any("[A-Z_][A-Z0-9_]{0,127}", "it is an environment variable's name, in capitals")]
-Digest = Annotated[str, _names_any("[0-9a-fA-F]{64}", "it is 64 hexadecimal digits: `chat-sse key` makes one")]
+def _json_parameters(parameters: Parameters) -> Parameters:
+    _json(parameters.model_dump(exclude_unset=True))
+    return parameters
+
+
+Name = Annotated[str, _matches("[a-z0-9_-]{1,32}", "it is from 1 to 32 of a-z, 0-9, _ and -")]
+ModelName = Annotated[str, _matches("[ -~]{1,256}", "it is from 1 to 256 printable ASCII characters")]
+KeyName = Annotated[str, _matches("[A-Za-z0-9._-]{1,64}", "it is from 1 to 64 of A-Z, a-z, 0-9, ., _ and -")]
+# In capitals, because a key that was put here by mistake rarely is, and errors quote the name of a variable.
+Variable = Annotated[str, _matches("[A-Z_][A-Z0-9_]{0,127}", "it is an environment variable's name, in capitals")]
+Digest = Annotated[str, _matches("[0-9a-fA-F]{64}", "it is 64 hexadecimal digits: `chat-sse key` makes one")]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _Upstream(_Table):
+class Upstream(_Table):
+    """`[[upstreams]]`: a server that answers. *models* are those it may be asked for; none means any.
+
+    The context of its validation is the environment, in which its key is. `repr` shows neither that nor what else may
+    be secret. *connect_timeout* is None where the setting holds; 0 is no limit, for *first_token_timeout*, too.
+    """
+
     name: Name
-    base_url: Annotated[HttpUrl, AfterValidator(_bare)]
-    key_env: Variable | None = None
+    base_url: Annotated[HttpUrl, bare_url("the variable of key_env")]
+    upstream: Kind = "openai-chat"
     models: Annotated[list[ModelName], Field(max_length=1024)] = []
     connect_timeout: Seconds | None = None
     first_token_timeout: Seconds = 0.0
-    headers: Annotated[dict[str, str], AfterValidator(_sendable)] = {}
-    extra_body: Annotated[dict[str, Any], AfterValidator(_json)] = {}
-    upstream: Kind = "openai-chat"
+    headers: Annotated[dict[str, str], AfterValidator(_sendable)] = Field(default={}, repr=False)
+    key_env: Variable | None = None
+    extra_body: Annotated[dict[str, Any], AfterValidator(_json)] = Field(default={}, repr=False)
     background: bool = False
+    _key: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The key that `key_env` stands for."""
+        return self._key
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the key from the environment."""
+        self._key = context[self.key_env].strip() if self.key_env else None
+
+    # A field's validator finds the fields above it in `info.data`, if they are right.
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_set(cls, variable: str | None, info: ValidationInfo) -> str | None:
+        if variable is None:
+            return None
+        if any(name.lower() == "authorization" for name in info.data.get("headers", ())):
+            raise ValueError("there is an Authorization header, too: keep one")
+        key = (info.context or {}).get(variable, "").strip()
+        if not key:
+            raise ValueError(f"the environment variable {variable} is missing or empty")
+        if not key.isascii() or not key.isprintable():
+            raise ValueError(f"the environment variable {variable} is not printable ASCII")
+        return variable
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_own_fields(cls, extra_body: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        kind = info.data.get("upstream")
+        own = _OWN_FIELDS[kind] & extra_body.keys() if kind else None
+        if own:
+            raise ValueError(f"the service itself sends {min(own)}")
+        return extra_body
+
+    @field_validator("background")
+    @classmethod
+    def _has_background(cls, background: bool, info: ValidationInfo) -> bool:
+        if background and info.data.get("upstream") != "openai-responses":
+            raise ValueError("only an upstream of openai-responses has it")
+        return background
 
 
-class _Model(_Table):
+class Model(_Table):
+    """`[[models]]`: a model that is offered. The settings' cap holds where one is None; `Rule` explains the rest.
+
+    Without a *route*, every upstream that has a model of this *name* is asked for it.
+    """
+
     name: ModelName
-    route: Annotated[list[str], Field(min_length=1, max_length=32)] | None = None
+    route: Annotated[list[Annotated[Hop, PlainValidator(_hop)]], Field(min_length=1, max_length=32)] | None = None
     max_output_tokens: Count | None = None
     max_messages: Count | None = None
     max_prompt_chars: Count | None = None
     output_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
-    pinned: Parameters = Parameters()
-    system: Annotated[str, StringConstraints(max_length=1 << 18)] = ""
+    pinned: Annotated[Parameters, AfterValidator(_json_parameters)] = Parameters()
+    system: Annotated[str, StringConstraints(max_length=1 << 18)] = Field(default="", repr=False)
+
+    def rule(self, caps: Rule) -> Rule:
+        """Return the rule for this model; the caps that it does not give are those of *caps*."""
+        own = self.model_dump(include={"max_output_tokens", "max_messages", "max_prompt_chars"}, exclude_none=True)
+        pinned = self.pinned.model_dump(exclude_unset=True)
+        return replace(caps, **own, output_tokens_field=self.output_tokens_field, pinned=pinned, system=self.system)
 
 
-class _Key(_Table):
+class KeyEntry(_Table):
+    """`[[keys]]`: the hash of an API key, and its limits. The settings' limit holds where one is None."""
+
     name: KeyName
     sha256: Digest
     requests_per_minute: Count | None = None
@@ -147,14 +210,117 @@ class _Key(_Table):
     readers: Count | None = None
     tokens_per_day: Count | None = None
 
+    def api_key(self, usual: Allowance) -> ApiKey:
+        """Return the key; the limits that it does not give are those of *usual*."""
+        own = {
+            "requests": self.requests_per_minute,
+            "streams": self.streams,
+            "readers": self.readers,
+            "tokens": self.tokens_per_day,
+        }
+        allowance = usual._replace(**{name: limit for name, limit in own.items() if limit is not None})
+        return ApiKey(self.name, bytes.fromhex(self.sha256), allowance)
 
-class _File(_Table):
-    upstreams: Annotated[list[_Upstream], Field(min_length=1, max_length=64)]
-    models: Annotated[list[_Model], Field(max_length=1024)] = []
-    keys: Annotated[list[_Key], Field(max_length=10_000)] = []
+
+class Config(_Table):
+    """A whole file: which upstreams to ask for which models, and for whom."""
+
+    upstreams: Annotated[list[Upstream], Field(min_length=1, max_length=64)]
+    models: Annotated[list[Model], Field(max_length=1024)] = []
+    keys: Annotated[list[KeyEntry], Field(max_length=10_000)] = []
+
+    @property
+    def offered(self) -> list[str]:
+        """The models that are offered by name, each once."""
+        if self.models:
+            return [model.name for model in self.models]
+        return list(dict.fromkeys(model for upstream in self.upstreams for model in upstream.models))
+
+    @property
+    def routes(self) -> dict[str, Sequence[Hop]]:
+        """The upstreams to ask for each model that is offered by name, in order."""
+        if self.models:
+            return {model.name: model.route or self._all_with(model.name) for model in self.models}
+        return {name: self._all_with(name) for name in self.offered}
+
+    @property
+    def rest(self) -> list[Hop]:
+        """The upstreams to ask for any other model, in order. There are none if no other is offered."""
+        return [] if self.models else [Hop(upstream.name) for upstream in self.upstreams if not upstream.models]
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong between the tables: each time the place, and a clause that says what it is."""
+        for place, values in self._unique():
+            seen = set()
+            for index, value in enumerate(values):
+                if value in seen:
+                    yield place.format(index), "it is there twice"
+                seen.add(value)
+        models_of = {upstream.name: upstream.models for upstream in self.upstreams}
+        for index, model in enumerate(self.models):
+            if model.route is None and not self._all_with(model.name):
+                yield f"models[{index}].route", "no upstream has a model of this name, so it has to be given"
+            for at, hop in enumerate(model.route or ()):
+                place = f"models[{index}].route[{at}]"
+                if hop.upstream not in models_of:
+                    yield place, "there is no upstream of this name"
+                elif models_of[hop.upstream] and hop.model not in models_of[hop.upstream]:
+                    yield place, f"the models of upstream {hop.upstream} are listed, and this is none of them"
+
+    def _unique(self) -> Iterator[tuple[str, Sequence[object]]]:
+        """Yield the lists in which nothing may stand twice, after the place of their elements."""
+        yield "upstreams[{}].name", [upstream.name for upstream in self.upstreams]
+        yield "models[{}].name", [model.name for model in self.models]
+        yield "keys[{}].name", [key.name for key in self.keys]
+        yield "keys[{}].sha256", [key.sha256.lower() for key in self.keys]
+        for index, upstream in enumerate(self.upstreams):
+            yield f"upstreams[{index}].models[{{}}]", upstream.models
+        for index, model in enumerate(self.models):
+            yield f"models[{index}].route[{{}}]", model.route or ()
+
+    def _all_with(self, model: str) -> list[Hop]:
+        """Return the route over all upstreams that have *model*, or any, in their order."""
+        return [Hop(upstream.name) for upstream in self.upstreams if not upstream.models or model in upstream.models]
 
 
-# --- from there to here
+# --- reading it
+
+
+def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
+    """Read a file. The keys that it names come from *environ*. Raises SettingsError."""
+    data = _read(path)
+    try:
+        config = Config.model_validate(data, context=environ)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _wrong(path, field_path(first, data), first["msg"].removeprefix("Value error, ")) from None
+    for place, clause in config.contradictions():
+        raise _wrong(path, place, clause)
+    return config
+
+
+def create_config(settings: Settings, environ: Mapping[str, str], simulator: str = "") -> Config:
+    """Return the file's configuration, or else the one upstream that the settings name, called "default".
+
+    *environ* has the keys that the file names. *simulator* is the base URL of the built-in simulator, which is the
+    upstream where the settings name none. Raises SettingsError.
+    """
+    if settings.config is not None:
+        return load_config(settings.config, environ)
+    if settings.upstream_background and settings.upstream != "openai-responses":
+        raise SettingsError(f"{PREFIX}UPSTREAM_BACKGROUND takes {PREFIX}UPSTREAM=openai-responses.")
+    default = simulator if settings.simulated else _OPENAI
+    upstream: dict[str, Any] = {
+        "name": "default",
+        "base_url": str(settings.openai_base_url or default),
+        "upstream": settings.upstream,
+        "background": settings.upstream_background,
+    }
+    keys = {}
+    if settings.openai_api_key is not None:
+        upstream["key_env"] = "OPENAI_API_KEY"
+        keys["OPENAI_API_KEY"] = settings.openai_api_key.get_secret_value()
+    return Config.model_validate({"upstreams": [upstream]}, context=keys)
 
 
 def _read(path: str | Path) -> dict[str, Any]:
@@ -170,101 +336,11 @@ def _read(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not UTF-8.") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        # Only where: what is there may be a key.
+        # Only the position: the rest of the message may quote a key.
         where = re.search(r"\(at [a-z0-9, ]+\)$", str(error))
         raise SettingsError(f"{path} is not TOML{' ' + where[0] if where else ''}.") from None
 
 
-def _upstream(path: str | Path, index: int, given: _Upstream, environ: Mapping[str, str]) -> Upstream:
-    key = None
-    if given.key_env is not None:
-        place = f"upstreams[{index}].key_env"
-        if any(name.lower() == "authorization" for name in given.headers):
-            raise _wrong(path, place, "there is an Authorization header, too: keep one")
-        key = environ.get(given.key_env, "").strip()
-        if not key:
-            raise _wrong(path, place, f"the environment variable {given.key_env} is missing or empty")
-        if not key.isascii() or not key.isprintable():
-            raise _wrong(path, place, f"the environment variable {given.key_env} is not printable ASCII")
-    if taken := _OWN_FIELDS[given.upstream] & set(given.extra_body):
-        raise _wrong(path, f"upstreams[{index}].extra_body", f"{min(taken)} is the service's own to send")
-    if given.background and given.upstream != "openai-responses":
-        raise _wrong(path, f"upstreams[{index}].background", "only an upstream of openai-responses has it")
-    _distinct(path, f"upstreams[{index}].models[{{}}]", given.models)
-    return Upstream(
-        given.name,
-        str(given.base_url),
-        key,
-        given.key_env or "",
-        tuple(given.models),
-        given.headers,
-        given.extra_body,
-        given.connect_timeout,
-        given.first_token_timeout,
-        given.upstream,
-        given.background,
-    )
-
-
-def _model(path: str | Path, index: int, given: _Model, upstreams: Sequence[Upstream]) -> Model:
-    place = f"models[{index}].route"
-    if given.route is None:
-        route = all_with(given.name, upstreams)
-        if not route:
-            raise _wrong(path, place, "no upstream has a model of this name, so it has to be given")
-    else:
-        _distinct(path, f"{place}[{{}}]", given.route)
-        route = tuple(_hop(path, f"{place}[{at}]", hop, upstreams) for at, hop in enumerate(given.route))
-    return Model(
-        given.name,
-        route,
-        given.max_output_tokens,
-        given.max_messages,
-        given.max_prompt_chars,
-        given.output_tokens_field,
-        _pinned(path, f"models[{index}].pinned", given.pinned),
-        given.system,
-    )
-
-
-def _hop(path: str | Path, place: str, text: str, upstreams: Sequence[Upstream]) -> Hop:
-    name, _, model = text.partition("/")
-    if not re.fullmatch("[ -~]{1,256}", model):
-        raise _wrong(path, place, "it is UPSTREAM/MODEL")
-    upstream = next((upstream for upstream in upstreams if upstream.name == name), None)
-    if upstream is None:
-        raise _wrong(path, place, "there is no upstream of this name")
-    if upstream.models and model not in upstream.models:
-        raise _wrong(path, place, f"the models of upstream {name} are listed, and this is none of them")
-    return Hop(name, model)
-
-
-def _pinned(path: str | Path, place: str, given: Parameters) -> dict[str, Any]:
-    pinned = given.model_dump(exclude_unset=True)
-    try:
-        return _json(pinned)
-    except ValueError as error:
-        raise _wrong(path, place, str(error)) from None
-
-
-def _distinct(path: str | Path, place: str, values: Sequence[object]) -> None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise _wrong(path, place.format(index), "it is there twice")
-
-
-def _place(loc: tuple[int | str, ...], data: Any) -> str:
-    """Return where pydantic's *loc* is, as people write it: `upstreams[1].base_url`."""
-    place, value = "", data
-    for step in loc:
-        # A union's branch and a key's own mark are in it, too; only steps that exist are the file's, or one is missing.
-        if isinstance(step, int) and isinstance(value, list) and step < len(value):
-            place, value = f"{place}[{step}]", value[step]
-        elif isinstance(step, str) and isinstance(value, dict) and (step in value or step == loc[-1]):
-            name = step[:64] if step.isprintable() else "?"
-            place, value = f"{place}.{name}" if place else name, value.get(step)
-    return place
-
-
-def _wrong(path: str | Path, place: str, why: str) -> SettingsError:
-    return SettingsError(f"{path}: {place} is not right: {why}.")
+def _wrong(path: str | Path, place: str, clause: str) -> SettingsError:
+    printable = "".join(character if character.isprintable() else "?" for character in place)
+    return SettingsError(f"{path}: {printable} is not right: {clause}.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from limits.aio.storage import Storage
 from limits.storage import storage_from_string
 from starlette.applications import Starlette
@@ -18,12 +19,11 @@ from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
 from app import simulator
-from app.composition.access import Access, create_access
-from app.composition.config import Config, choose_model, create_config, create_policy
+from app.composition.access import Access, create_access, create_policy, default_model
+from app.composition.config_file import Config, Hop, Upstream, create_config
 from app.composition.settings import PREFIX, Settings, SettingsError, environment
-from app.composition.sources import create_asking
 from app.edge.access.gate import Gate
-from app.edge.access.models import Policy
+from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
 from app.edge.context import Guard
@@ -47,6 +47,12 @@ from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.telemetry.stream_counts import StreamCounts
+from app.upstream import Source, retry
+from app.upstream.http.client import create_client as create_http_client
+from app.upstream.models import Listing, Models
+from app.upstream.openai_chat import OpenAIChat
+from app.upstream.responses.source import OpenAIResponses
+from app.upstream.router import Router, Target
 
 if TYPE_CHECKING:
     from app.journal.redis import RedisJournal
@@ -89,9 +95,9 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
     """Build a service in the running loop; what it holds open is closed on the way out. Raises SettingsError."""
     async with AsyncExitStack() as held:
         config = await _config(settings, held)
-        access = create_access(settings, config.keys, log)
+        access = create_access(settings, config, log)
         policy = create_policy(config, settings)
-        model = choose_model(config, settings, policy)
+        model = default_model(config, settings, policy)
         meter = Meter({model, *config.offered, *settings.models}, [upstream.name for upstream in config.upstreams])
         held.enter_context(sampling(meter.loop_lag))
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
@@ -101,8 +107,10 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
             observers.append(exporter)
-        asking = await create_asking(settings, config, held)
-        hub = Hub(journal, asking.router, _limits(settings), capacity, meter, log, observers)
+        clients = {
+            each.name: await held.enter_async_context(create_client(each, settings)) for each in config.upstreams
+        }
+        hub = Hub(journal, _router(settings, config, clients), _limits(settings), capacity, meter, log, observers)
         await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
@@ -113,9 +121,9 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         metrics = Metrics(Exposition(readings), token, open=access.open)
         streams = Streams(hub, _options(settings, model, policy, access))
         names = dict.fromkeys((model, *(settings.models or config.offered)))
-        openai = OpenAI(streams, tuple(names), asking.models)
+        openai = OpenAI(streams, tuple(names), _models(settings, config, clients))
         app, public = _application(settings, streams, openai, hub, metrics, access)
-        yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(config))
+        yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(settings, config))
 
 
 async def _config(settings: Settings, held: AsyncExitStack) -> Config:
@@ -126,10 +134,50 @@ async def _config(settings: Settings, held: AsyncExitStack) -> Config:
     return create_config(settings, environment(), simulated.url)
 
 
-def _upstreams(config: Config) -> str:
-    if config.file:
-        return f"{', '.join(upstream.name for upstream in config.upstreams)} ({config.file})"
-    return config.upstreams[0].base_url
+def _upstreams(settings: Settings, config: Config) -> str:
+    if settings.config is not None:
+        return f"{', '.join(upstream.name for upstream in config.upstreams)} ({settings.config})"
+    return str(config.upstreams[0].base_url)
+
+
+def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
+    """Return a client for one upstream."""
+    timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
+    return create_http_client(str(upstream.base_url), timeout)
+
+
+def create_source(upstream: Upstream, client: httpx.AsyncClient, settings: Settings) -> Source:
+    """Return the source that asks one upstream in its own dialect."""
+    base_url, headers, extra = str(upstream.base_url), upstream.headers, upstream.extra_body
+    if upstream.upstream == "openai-responses":
+        return OpenAIResponses(client, base_url, upstream.key, settings.max_event, headers, extra, upstream.background)
+    return OpenAIChat(client, base_url, upstream.key, settings.max_event, headers, extra)
+
+
+def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Router:
+    upstreams = {each.name: each for each in config.upstreams}
+    sources = {name: create_source(each, clients[name], settings) for name, each in upstreams.items()}
+
+    def targets(route: Sequence[Hop]) -> list[Target]:
+        return [
+            Target(hop.upstream, hop.model, sources[hop.upstream], upstreams[hop.upstream].first_token_timeout)
+            for hop in route
+        ]
+
+    again = retry.Policy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max)
+    return Router({name: targets(route) for name, route in config.routes.items()}, targets(config.rest), again)
+
+
+def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Models:
+    """Return the models of the upstreams that may be asked for any; where the settings list models, of none."""
+    anything = set() if settings.models else {hop.upstream for hop in config.rest}
+    return Models(
+        [
+            Listing(clients[each.name], str(each.base_url), each.key, each.headers)
+            for each in config.upstreams
+            if each.name in anything
+        ]
+    )
 
 
 def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
@@ -185,7 +233,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _options(settings: Settings, model: str, policy: Policy, access: Access) -> Options:
+def _options(settings: Settings, model: str, policy: ModelPolicy, access: Access) -> Options:
     defaults = Defaults(
         model=model,
         chunk=settings.chunk,

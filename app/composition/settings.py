@@ -57,6 +57,17 @@ class SettingsError(Exception):
     """A setting is wrong; the message is a sentence that names it."""
 
 
+def bare_url(place: str) -> AfterValidator:
+    """Return a validator of base URLs, which hold no secrets and no query. *place* is where a key belongs."""
+
+    def check(url: HttpUrl) -> HttpUrl:
+        if url.username or url.password or url.query is not None or url.fragment is not None:
+            raise ValueError(f"it takes no user, password, query or fragment; a key goes into {place}")
+        return url
+
+    return AfterValidator(check)
+
+
 def _is_cut(spec: str) -> str:
     create_rechunker(spec)
     return spec
@@ -99,7 +110,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(f"{PREFIX}OPENAI_API_KEY", "OPENAI_API_KEY"),
         description="Upstream's key. With neither this nor a base URL, the built-in simulator is the upstream.",
     )
-    openai_base_url: HttpUrl | None = Field(
+    openai_base_url: Annotated[HttpUrl, bare_url("OPENAI_API_KEY")] | None = Field(
         None,
         validation_alias=AliasChoices(f"{PREFIX}OPENAI_BASE_URL", "OPENAI_BASE_URL"),
         description="Upstream's base URL, version included; with a key alone it is `https://api.openai.com/v1`.",
@@ -274,13 +285,6 @@ class Settings(BaseSettings):
             raise ValueError("must be printable ASCII")
         return SecretStr(bare)
 
-    @field_validator("openai_base_url")
-    @classmethod
-    def _bare(cls, url: HttpUrl | None) -> HttpUrl | None:
-        if url is not None and (url.username or url.password or url.query or url.fragment):
-            raise ValueError("takes no user, password, query or fragment; a key goes into OPENAI_API_KEY")
-        return url
-
     @field_validator("on_disconnect_max")
     @classmethod
     def _covers_the_default(cls, policy: str, info: ValidationInfo) -> str:
@@ -310,7 +314,7 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
         name = name if name.isupper() else f"{PREFIX}{name.upper()}"
-        raise SettingsError(f"{name} is not right: {first['msg']}.") from None
+        raise SettingsError(f"{name} is not right: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def environment(env_file: str | Path | None = ".env") -> dict[str, str]:

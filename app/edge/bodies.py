@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
+from app.edge.field_path import field_path
 from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from app.events import EventId
 from app.hub import parse_policy
@@ -235,19 +236,7 @@ def _deeper(data: Any, depth: int) -> bool:
 def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:
     """Name the first field that is wrong, as the client wrote it, and never its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path: list[str] = []
-    value: Any = data
-    for step in first["loc"]:
-        # pydantic puts a union's branch into the path ('list[...]', 'str'); only steps that exist are the client's.
-        if isinstance(value, dict) and step in value:
-            path.append(str(step)[:64])
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            path[-1] += f"[{step}]"
-            value = value[step]
-        elif step == first["loc"][-1] and first["type"] == "missing":
-            path.append(str(step))
-    field = ".".join(path)
+    field = field_path(first, data)
     if first["type"] == "extra_forbidden":
         return BadRequest(f"'{field}' is not a field of this request.", param=field)
     return BadRequest(f"'{field}': {first['msg']}.", param=field)

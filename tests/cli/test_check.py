@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.cli import check
-from app.cli.check import run_check
+from app.cli.check import check
 from app.composition.settings import Settings
 from tests.ports import free_port
 from tests.real.processes import Server, launch_simulator, stats
@@ -30,10 +29,10 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def run(tmp_path: Path, text: str, *, ask: bool = False, **settings: Any) -> int:
+def run(tmp_path: Path, text: str, *, ask: bool = False, seconds: float = 30, **settings: Any) -> int:
     path = tmp_path / "up.toml"
     path.write_text(text)
-    return run_check(Settings.model_construct(**settings), ENVIRON, path, ask=ask)
+    return check(Settings.model_construct(**settings), ENVIRON, path, ask=ask, seconds=seconds)
 
 
 def upstream(name: str, url: str, more: str = "") -> str:
@@ -110,7 +109,7 @@ def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest
 
 def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file and without a key there is only the simulator, and who may come in."""
-    assert run_check(Settings.model_construct(), {}) == 0
+    assert check(Settings.model_construct(), {}) == 0
     assert capsys.readouterr().out.splitlines() == [
         "credentials: none are asked for",
         "upstream: the built-in simulator",
@@ -119,9 +118,9 @@ def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_who_may_come_in(capsys: pytest.CaptureFixture[str]) -> None:
     """An address that would be refused at the start is refused here, too, and so are keys that are none."""
-    assert run_check(Settings.model_construct(host="0.0.0.0"), {}) == 1
+    assert check(Settings.model_construct(host="0.0.0.0"), {}) == 1
     assert "ALLOW_ANONYMOUS" in capsys.readouterr().err
-    assert run_check(Settings.model_construct(api_keys=("web:short",)), {}) == 1
+    assert check(Settings.model_construct(api_keys=("web:short",)), {}) == 1
     assert "CHAT_SSE_API_KEYS is not right" in capsys.readouterr().err
 
 
@@ -166,13 +165,11 @@ def test_asking_costs_a_token(simulator: Server, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.real
-def test_asking_does_not_wait_for_ever(
-    simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_asking_does_not_wait_for_ever(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An upstream that stays silent is given up, and the others are not held up by it."""
-    monkeypatch.setattr(check, "_BOUND", 0.5)
     text = upstream("slow", simulator.url, 'models = ["slow-headers?seconds=60"]')
-    assert run(tmp_path, text + upstream("a", simulator.url, 'models = ["sim-gpt?first=0"]'), ask=True) == 1
+    text += upstream("a", simulator.url, 'models = ["sim-gpt?first=0"]')
+    assert run(tmp_path, text, ask=True, seconds=0.5) == 1
     out = capsys.readouterr().out
     assert "first_token_timeout: no answer within 0.5 s" in out
     assert "a/sim-gpt?first=0: ok" in out

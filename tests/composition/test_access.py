@@ -1,4 +1,4 @@
-"""Who may come in, as the settings have it."""
+"""Who may use the service, and which models they may ask for, as the settings and the file say."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from pydantic import HttpUrl, SecretStr
 from starlette.datastructures import Headers
 from structlog.typing import FilteringBoundLogger
 
-from app.composition.access import create_access
-from app.composition.config import Key
+from app.composition.access import create_access, create_policy, default_model
+from app.composition.config_file import Config, KeyEntry, Upstream, load_config
 from app.composition.settings import Settings, SettingsError
 from app.edge.access.api_keys import digest
-from app.errors import ForeignHost
-from app.request import Allowance, Principal
+from app.errors import ForeignHost, ModelNotAllowed
+from app.request import Allowance, Principal, StreamRequest
 
 pytestmark = pytest.mark.anyio
 
 KEY = "csk_of-the-web"
+UPSTREAMS = [Upstream(name="a", base_url=HttpUrl("https://a.example/v1"))]
+CONFIG = Config(upstreams=UPSTREAMS)
 
 
 def scope(key: str) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def settings(**given: Any) -> Settings:
 
 async def test_everybody(log: FilteringBoundLogger) -> None:
     """Without credentials everybody is one principal, which has the settings' limits, and there are no tickets."""
-    access = create_access(settings(requests_per_minute=7), (), log)
+    access = create_access(settings(requests_per_minute=7), CONFIG, log)
     assert access.open
     assert access.tickets is None
     principal = await access.credentials.principal(scope("whatever"))
@@ -43,8 +45,8 @@ async def test_everybody(log: FilteringBoundLogger) -> None:
 
 async def test_keys(log: FilteringBoundLogger) -> None:
     """Keys of the settings and of the file are both good; a limit that a key does not give is the settings'."""
-    filed = Key("file", bytes.fromhex(digest("csk_filed")), streams=3)
-    access = create_access(settings(api_keys=(f"web:{digest(KEY)}",), streams_per_principal=9), (filed,), log)
+    config = Config(upstreams=UPSTREAMS, keys=[KeyEntry(name="file", sha256=digest("csk_filed"), streams=3)])
+    access = create_access(settings(api_keys=(f"web:{digest(KEY)}",), streams_per_principal=9), config, log)
     assert not access.open
     assert access.tickets is not None
     assert await access.credentials.principal(scope(KEY)) == Principal("key:web", Allowance(streams=9))
@@ -65,7 +67,7 @@ def test_jwts(log: FilteringBoundLogger, tmp_path: Path) -> None:
         {"jwt_key_file": public_key_file(tmp_path), "jwt_audience": "a"},
         {"jwt_jwks_url": HttpUrl("https://issuer.example/jwks"), "jwt_audience": "a"},
     ):
-        assert not create_access(settings(**given, host="0.0.0.0"), (), log).open
+        assert not create_access(settings(**given, host="0.0.0.0"), CONFIG, log).open
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_jwts(log: FilteringBoundLogger, tmp_path: Path) -> None:
 def test_what_is_refused(given: dict[str, Any], sentence: str, log: FilteringBoundLogger) -> None:
     """What would leave the service open, or shut, by mistake stops the start with a sentence."""
     with pytest.raises(SettingsError, match=sentence) as raised:
-        create_access(settings(**given), (), log)
+        create_access(settings(**given), CONFIG, log)
     assert "short" not in str(raised.value)
 
 
@@ -95,11 +97,77 @@ def test_hosts(log: FilteringBoundLogger) -> None:
     """On loopback without credentials only loopback's own names are good; elsewhere those that are set, or any."""
     rebound, named = Headers({"host": "evil.example"}), Headers({"host": "chat.example"})
     with pytest.raises(ForeignHost):
-        create_access(settings(), (), log).visitors.check(rebound)
-    create_access(settings(), (), log).visitors.check(Headers({"host": "localhost:8000"}))
-    chosen = create_access(settings(allowed_hosts=("chat.example",)), (), log).visitors
+        create_access(settings(), CONFIG, log).visitors.check(rebound)
+    create_access(settings(), CONFIG, log).visitors.check(Headers({"host": "localhost:8000"}))
+    chosen = create_access(settings(allowed_hosts=("chat.example",)), CONFIG, log).visitors
     chosen.check(named)
     with pytest.raises(ForeignHost):
         chosen.check(rebound)
-    create_access(settings(api_keys=(f"a:{digest(KEY)}",)), (), log).visitors.check(rebound)
-    create_access(settings(host="0.0.0.0", allow_anonymous=True), (), log).visitors.check(rebound)
+    create_access(settings(api_keys=(f"a:{digest(KEY)}",)), CONFIG, log).visitors.check(rebound)
+    create_access(settings(host="0.0.0.0", allow_anonymous=True), CONFIG, log).visitors.check(rebound)
+
+
+A = '[[upstreams]]\nname = "a"\nbase_url = "https://a.example/v1"\n'
+B = '[[upstreams]]\nname = "b"\nbase_url = "https://b.example/v1"\nmodels = ["m", "n"]\n'
+
+
+def read(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "up.toml"
+    path.write_text(text)
+    return load_config(path, {})
+
+
+def offered(config: Config, configured: Settings, *models: str) -> list[str]:
+    policy = create_policy(config, configured)
+
+    def taken(model: str) -> bool:
+        try:
+            policy.admit(StreamRequest(model, ({"role": "user", "content": "x"},)))
+        except ModelNotAllowed:
+            return False
+        return True
+
+    return [model for model in models if taken(model)]
+
+
+def test_what_is_offered(tmp_path: Path) -> None:
+    """The models of the file, else those of the setting, else those that the upstreams have."""
+    fast = '[[models]]\nname = "fast"\nroute = ["a/x"]\n'
+    assert offered(read(tmp_path, A), settings(), "m", "x") == ["m", "x"]
+    assert offered(read(tmp_path, B), settings(), "m", "n", "x") == ["m", "n"]
+    assert offered(read(tmp_path, A + fast), settings(), "fast", "x", "m") == ["fast"]
+    assert offered(read(tmp_path, A), settings(models=("m",)), "m", "x") == ["m"]
+    assert offered(read(tmp_path, B), settings(models=("n",)), "m", "n") == ["n"]
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
+        create_policy(read(tmp_path, A + fast), settings(models=("fast",)))
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
+        create_policy(read(tmp_path, B), settings(models=("x",)))
+
+
+def test_the_settings_caps_hold(tmp_path: Path) -> None:
+    """The caps of the settings go for every model that has none of its own."""
+    one = settings(max_messages=1)
+    text = B + '[[models]]\nname = "m"\n[[models]]\nname = "n"\nmax_messages = 2\n'
+    policies = [create_policy(read(tmp_path, file), one) for file in (A, B, text)]
+    two = ({"role": "user", "content": "x"},) * 2
+    for policy in policies:
+        with pytest.raises(Exception, match="at most 1 "):
+            policy.admit(StreamRequest("m", two))
+    assert policies[2].admit(StreamRequest("n", two)).messages == two
+
+
+def test_the_model_for_requests_that_name_none(tmp_path: Path) -> None:
+    """It is the one that is set, else the first that is known; one that is not offered is refused at the start."""
+
+    def chosen(text: str, **changes: Any) -> str:
+        config = read(tmp_path, text)
+        chosen = settings(**changes)
+        return default_model(config, chosen, create_policy(config, chosen))
+
+    assert chosen(B) == "m"
+    assert chosen(A + '[[models]]\nname = "z"') == "z"
+    assert chosen(B, model="n") == "n"
+    assert chosen(A, models=("q", "r")) == "q"
+    assert chosen(A, model="anything") == "anything"
+    with pytest.raises(SettingsError, match="CHAT_SSE_MODEL is not right"):
+        chosen(B, model="x")

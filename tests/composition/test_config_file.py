@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import HttpUrl, SecretStr
 
-from app.composition.config import Config, Hop, Upstream, choose_model, create_config, create_policy, load_config
+from app.composition.config_file import Config, Hop, KeyEntry, Model, Upstream, create_config, load_config
 from app.composition.settings import Settings, SettingsError
+from app.edge.access.api_keys import ApiKey
 from app.edge.access.models import Rule
-from app.errors import ModelNotAllowed
-from app.request import Allowance, StreamRequest
+from app.request import Allowance
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "hunter2-hunter2-hunter2"
@@ -37,14 +38,12 @@ def test_the_example() -> None:
     path = ROOT / "deploy" / "upstreams.toml"
     config = load_config(path, {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "l"})
     assert [upstream.name for upstream in config.upstreams] == ["openai", "azure", "local"]
-    assert config.offered == ("fast", "gpt-4.1-mini", "support")
-    assert config.routes["fast"] == (Hop("openai", "gpt-4o-mini"), Hop("azure", "prod-mini"))
-    assert config.routes["gpt-4.1-mini"] == (Hop("openai"), Hop("local"))
-    assert config.rest == ()
+    assert config.offered == ["fast", "gpt-4.1-mini", "support"]
+    assert config.routes["fast"] == [Hop("openai", "gpt-4o-mini"), Hop("azure", "prod-mini")]
+    assert config.routes["gpt-4.1-mini"] == [Hop("openai"), Hop("local")]
+    assert config.rest == []
     text = path.read_text()
-    from app.composition import config_file as file
-
-    for table in (file._Upstream, file._Model, file._Key):
+    for table in (Upstream, Model, KeyEntry):
         for name in table.model_fields:
             assert f"{name} =" in text or f".{name}]" in text, name
 
@@ -63,26 +62,22 @@ def test_an_upstream(tmp_path: Path) -> None:
         extra_body = { provider = { order = ["x"] }, top_k = 3 }
     """
     [upstream] = read(tmp_path, text).upstreams
-    assert upstream == Upstream(
-        "a-1_x",
-        "http://127.0.0.1:8001/v1",
-        SECRET,
-        "A_KEY",
-        ("m",),
-        {"X-Team": "web, hunter2-team"},
-        {"provider": {"order": ["x"]}, "top_k": 3},
-        1.0,
-        2.5,
-    )
+    assert (upstream.name, str(upstream.base_url)) == ("a-1_x", "http://127.0.0.1:8001/v1")
+    assert (upstream.key, upstream.key_env) == (SECRET, "A_KEY")
+    assert upstream.models == ["m"]
+    assert (upstream.connect_timeout, upstream.first_token_timeout) == (1, 2.5)
+    assert upstream.headers == {"X-Team": "web, hunter2-team"}
+    assert upstream.extra_body == {"provider": {"order": ["x"]}, "top_k": 3}
+    assert (upstream.upstream, upstream.background) == ("openai-chat", False)
     assert "hunter2" not in repr(upstream)
 
 
 def test_routes_without_models(tmp_path: Path) -> None:
     """Where no models are offered by name, each goes to whoever has it, in file order; the rest to who has any."""
     config = read(tmp_path, A + B)
-    assert config.routes == {"m": (Hop("a"), Hop("b")), "n": (Hop("a"), Hop("b"))}
-    assert config.rest == (Hop("a"),)
-    assert read(tmp_path, B).rest == ()
+    assert config.routes == {"m": [Hop("a"), Hop("b")], "n": [Hop("a"), Hop("b")]}
+    assert config.rest == [Hop("a")]
+    assert read(tmp_path, B).rest == []
 
 
 def test_a_model(tmp_path: Path) -> None:
@@ -98,17 +93,16 @@ def test_a_model(tmp_path: Path) -> None:
         system = "Be brief."
     """
     [model] = read(tmp_path, A + B + text).models
-    assert model.route == (Hop("a", "org/model:free"), Hop("b", "m"))
-    assert model.pinned == {"temperature": 1, "stop": ["x"], "logit_bias": {"50256": -100}}
-    assert model.rule(Rule(5, 6, 7)) == Rule(0, 9, 7, "max_tokens", model.pinned, "Be brief.")
+    assert model.route == [Hop("a", "org/model:free"), Hop("b", "m")]
+    pinned = {"temperature": 1, "stop": ["x"], "logit_bias": {"50256": -100}}
+    assert model.rule(Rule(5, 6, 7)) == Rule(0, 9, 7, "max_tokens", pinned, "Be brief.")
 
 
 def test_keys(tmp_path: Path) -> None:
     """A key's limits are its own where it gives them, none included, and the settings' where not."""
     text = f'{A}[[keys]]\nname = "web"\nsha256 = "{HASH}"\nrequests_per_minute = 0\nstreams = 5\n'
     [key] = read(tmp_path, text).keys
-    assert (key.name, key.sha256) == ("web", bytes.fromhex(HASH))
-    assert key.allowance(Allowance(1, 2, 3, 4)) == Allowance(0, 5, 3, 4)
+    assert key.api_key(Allowance(1, 2, 3, 4)) == ApiKey("web", bytes.fromhex(HASH), Allowance(0, 5, 3, 4))
 
 
 WRONG = [
@@ -219,68 +213,27 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_without_a_file() -> None:
     """The settings alone make one upstream for any model: OpenAI's own, another one, or the simulator."""
-    from pydantic import HttpUrl, SecretStr
 
-    assert create_config(given(openai_api_key=SecretStr("k")), {}).upstreams == (
-        Upstream("default", "https://api.openai.com/v1", "k"),
+    def only(config: Config) -> tuple[str, str, str | None]:
+        assert (config.routes, config.rest) == ({}, [Hop("default")])
+        [upstream] = config.upstreams
+        return upstream.name, str(upstream.base_url), upstream.key
+
+    assert only(create_config(given(openai_api_key=SecretStr("k")), {})) == (
+        "default",
+        "https://api.openai.com/v1",
+        "k",
     )
     there = given(openai_base_url=HttpUrl("http://127.0.0.1:1/v1"))
-    assert create_config(there, {}).upstreams == (Upstream("default", "http://127.0.0.1:1/v1"),)
+    assert only(create_config(there, {})) == ("default", "http://127.0.0.1:1/v1", None)
     config = create_config(given(), {}, "http://127.0.0.1:2/v1")
-    assert config.upstreams == (Upstream("default", "http://127.0.0.1:2/v1"),)
-    assert (config.routes, config.rest) == ({}, (Hop("default"),))
+    assert only(config) == ("default", "http://127.0.0.1:2/v1", None)
 
 
-def offered(config: Config, settings: Settings, *models: str) -> list[str]:
-    policy = create_policy(config, settings)
-
-    def taken(model: str) -> bool:
-        try:
-            policy.admit(StreamRequest(model, ({"role": "user", "content": "x"},)))
-        except ModelNotAllowed:
-            return False
-        return True
-
-    return [model for model in models if taken(model)]
-
-
-def test_what_is_offered(tmp_path: Path) -> None:
-    """The models of the file, else those of the setting, else those that the upstreams have."""
-    fast = '[[models]]\nname = "fast"\nroute = ["a/x"]\n'
-    assert offered(read(tmp_path, A), given(), "m", "x") == ["m", "x"]
-    assert offered(read(tmp_path, B), given(), "m", "n", "x") == ["m", "n"]
-    assert offered(read(tmp_path, A + fast), given(), "fast", "x", "m") == ["fast"]
-    assert offered(read(tmp_path, A), given(models=("m",)), "m", "x") == ["m"]
-    assert offered(read(tmp_path, B), given(models=("n",)), "m", "n") == ["n"]
-    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
-        create_policy(read(tmp_path, A + fast), given(models=("fast",)))
-    with pytest.raises(SettingsError, match="CHAT_SSE_MODELS"):
-        create_policy(read(tmp_path, B), given(models=("x",)))
-
-
-def test_the_settings_caps_hold(tmp_path: Path) -> None:
-    """The caps of the settings go for every model that has none of its own."""
-    settings = given(max_messages=1)
-    text = B + '[[models]]\nname = "m"\n[[models]]\nname = "n"\nmax_messages = 2\n'
-    policies = [create_policy(read(tmp_path, file), settings) for file in (A, B, text)]
-    two = ({"role": "user", "content": "x"},) * 2
-    for policy in policies:
-        with pytest.raises(Exception, match="at most 1 "):
-            policy.admit(StreamRequest("m", two))
-    assert policies[2].admit(StreamRequest("n", two)).messages == two
-
-
-def test_the_model_for_requests_that_name_none(tmp_path: Path) -> None:
-    """It is the one that is set, else the first that is known; one that is not offered is refused at the start."""
-
-    def chosen(text: str, **changes: Any) -> str:
-        config, settings = read(tmp_path, text), given(**changes)
-        return choose_model(config, settings, create_policy(config, settings))
-
-    assert chosen(B) == "m"
-    assert chosen(A + '[[models]]\nname = "z"') == "z"
-    assert chosen(B, model="n") == "n"
-    assert chosen(A, models=("q", "r")) == "q"
-    assert chosen(A, model="anything") == "anything"
-    with pytest.raises(SettingsError, match="CHAT_SSE_MODEL is not right"):
-        chosen(B, model="x")
+def test_background_takes_responses() -> None:
+    """Only an upstream of Responses can answer in the background, in the settings as in a file."""
+    url = HttpUrl("http://127.0.0.1:1/v1")
+    asked = {"openai_base_url": url, "upstream_background": True}
+    assert create_config(given(**asked, upstream="openai-responses"), {}).upstreams[0].background
+    with pytest.raises(SettingsError, match="CHAT_SSE_UPSTREAM_BACKGROUND"):
+        create_config(given(**asked), {})

@@ -85,24 +85,6 @@ def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.Mon
     assert "\n" not in str(raised.value)
 
 
-def test_a_wrong_setting_stops_the_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`chat-sse serve` exits with 2 and says what is wrong, without a traceback."""
-    from app.cli import main
-
-    monkeypatch.setenv("CHAT_SSE_LOG_LEVEL", "loud")
-    assert main(["serve"]) == 2
-    assert capsys.readouterr().err.startswith("chat-sse: CHAT_SSE_LOG_LEVEL is not right")
-
-
-def test_an_address_in_use_stops_the_start(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that is taken is said in a sentence, too."""
-    from app.cli import listen, main
-
-    with listen("127.0.0.1", 0) as taken:
-        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
-    assert "cannot listen on http://127.0.0.1:" in capsys.readouterr().err
-
-
 def test_every_setting_is_documented() -> None:
     """README's table and deploy/env.example have each setting, with its default and its description, and no other."""
     readme = (ROOT / "README.md").read_text()

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli import listen, main
+from app.cli import main
+from app.cli.process import listen
 from tests.ports import free_ports
 from tests.real.conftest import Start
 from tests.real.processes import Server

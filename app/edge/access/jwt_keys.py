@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.edge.access.origins import LOOPBACK
+from app.addresses import is_loopback
 from app.errors import Overloaded
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -46,14 +46,14 @@ _CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class JwtKey:
     """What a signature is checked with, and the one algorithm that it is good for."""
 
     algorithm: str
     material: bytes | RSAPublicKey | EllipticCurvePublicKey = field(repr=False)
 
 
-def secret_key(secret: str) -> Key:
+def secret_key(secret: str) -> JwtKey:
     """Return the key of an HS256 secret. Raises ValueError if it is too short to be one, or a key of another kind."""
     material = secret.encode()
     if len(material) < _LEAST_SECRET:
@@ -62,10 +62,10 @@ def secret_key(secret: str) -> Key:
         jwt.get_algorithm_by_name("HS256").prepare_key(material)
     except jwt.InvalidKeyError:
         raise ValueError("the JWT secret is a public or private key: give the public key as a key file") from None
-    return Key("HS256", material)
+    return JwtKey("HS256", material)
 
 
-def public_key(pem: bytes) -> Key:
+def public_key(pem: bytes) -> JwtKey:
     """Return the key in a PEM file: RSA is for RS256, EC P-256 for ES256. Raises ValueError for any other contents."""
     labels = _PEM.findall(pem)
     if any(b"PRIVATE KEY" in label for label in labels):
@@ -83,12 +83,12 @@ def public_key(pem: bytes) -> Key:
     return key
 
 
-def _public(material: object) -> Key | None:
-    """Return the Key of a public key that is of a kind and size we take, else None."""
+def _public(material: object) -> JwtKey | None:
+    """Return the JwtKey of a public key that is of a kind and size we take, else None."""
     if isinstance(material, RSAPublicKey) and material.key_size >= _LEAST_RSA:
-        return Key("RS256", material)
+        return JwtKey("RS256", material)
     if isinstance(material, EllipticCurvePublicKey) and isinstance(material.curve, SECP256R1):
-        return Key("ES256", material)
+        return JwtKey("ES256", material)
     return None
 
 
@@ -104,15 +104,15 @@ class KeySet:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("the JWKS url takes the form https://HOST/PATH")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("the JWKS url has to be https: who can change the keys on their way can be anyone")
         self._client = _Client(url, cache_jwk_set=False, timeout=_TIMEOUT)
         self._log = log
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, JwtKey] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str) -> Key | None:
+    async def find(self, key_id: str) -> JwtKey | None:
         """Return the key of that id, or None. Raises Overloaded if there are no keys to look among."""
         if key_id not in self._keys or monotonic() - self._fetched_at > _FRESH:
             await self._refresh()
@@ -144,9 +144,9 @@ class KeySet:
 class _Client(jwt.PyJWKClient):
     """PyJWT's own follows no redirect either, but takes any number of bytes, however slowly they come."""
 
-    def fetch_keys(self) -> dict[str, Key]:
+    def fetch_keys(self) -> dict[str, JwtKey]:
         """Return the keys by id, those that are fit to check what we take. Raises what urllib and PyJWT raise."""
-        keys: dict[str, Key] = {}
+        keys: dict[str, JwtKey] = {}
         for published in self.get_signing_keys():
             key = _public(published.key)
             # Its own `alg`, if it names one, has the last word: RSA keys are published for RS512 and PS256, too.

@@ -15,12 +15,9 @@ from typing import Any
 
 import jwt
 
-from app.edge.access.jwt_keys import Key, KeySet, public_key, secret_key
+from app.edge.access.jwt_keys import JwtKey, KeySet
 from app.errors import Unauthenticated
 from app.request import Allowance, Principal
-
-# The whole of what a service is composed with.
-__all__ = ["Jwts", "Key", "KeySet", "public_key", "secret_key"]
 
 _SHAPE = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*", re.ASCII)
 _MAX_SUBJECT = 256
@@ -36,14 +33,14 @@ class Jwts:
     of an issuer's, who signs tokens for others than us.
     """
 
-    def __init__(self, keys: Key | KeySet, allowance: Allowance, *, audience: str = "", issuer: str = "") -> None:
-        secret = isinstance(keys, Key) and keys.algorithm == "HS256"
+    def __init__(self, keys: JwtKey | KeySet, allowance: Allowance, *, audience: str = "", issuer: str = "") -> None:
+        secret = isinstance(keys, JwtKey) and keys.algorithm == "HS256"
         if not secret and not audience:
             raise ValueError(
                 "JWTs of an issuer's need an audience: else the tokens of its other services are good here"
             )
         self._keys = keys
-        self._algorithms = frozenset((keys.algorithm,)) if isinstance(keys, Key) else keys.algorithms
+        self._algorithms = frozenset((keys.algorithm,)) if isinstance(keys, JwtKey) else keys.algorithms
         self._allowance = allowance
         self._audience = audience or None
         self._issuer = issuer or None
@@ -58,8 +55,8 @@ class Jwts:
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms or "crit" in header:
             raise _invalid()
-        key: Key | None
-        if isinstance(self._keys, Key):
+        key: JwtKey | None
+        if isinstance(self._keys, JwtKey):
             key = self._keys
         else:
             key_id = header.get("kid")
@@ -68,7 +65,7 @@ class Jwts:
             raise _invalid()
         return Principal(f"jwt:{self._subject(token, key)}", self._allowance)
 
-    def _subject(self, token: str, key: Key) -> str:
+    def _subject(self, token: str, key: JwtKey) -> str:
         """Check the signature and the claims, and return who it is. Raises Unauthenticated."""
         try:
             claims = jwt.decode(

@@ -79,7 +79,7 @@ class Rule:
         return ({"role": "system", "content": self.system}, *asked)
 
 
-class Policy:
+class ModelPolicy:
     """The rules of all models. *rest* holds for those that have none of their own; None: they are not offered."""
 
     def __init__(self, rules: Mapping[str, Rule], rest: Rule | None) -> None:
@@ -87,7 +87,7 @@ class Policy:
         self._rest = rest
 
     def __repr__(self) -> str:
-        return f"<Policy {len(self._rules)} rules, the rest {'refused' if self._rest is None else 'taken'}>"
+        return f"<ModelPolicy {len(self._rules)} rules, the rest {'refused' if self._rest is None else 'taken'}>"
 
     def offers(self, model: str) -> bool:
         """Whether *model* may be asked for."""

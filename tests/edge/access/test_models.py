@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.edge.access.models import Policy, Rule
+from app.edge.access.models import ModelPolicy, Rule
 from app.errors import BadRequest, ModelNotAllowed
 from app.request import StreamRequest
 
@@ -18,7 +18,7 @@ def asked(*messages: Any, model: Any = "m", **parameters: Any) -> StreamRequest:
 
 
 def admit(rule: Rule, request: StreamRequest) -> StreamRequest:
-    return Policy({"m": rule}, None).admit(request)
+    return ModelPolicy({"m": rule}, None).admit(request)
 
 
 def refused(rule: Rule, request: StreamRequest) -> str | None:
@@ -30,18 +30,18 @@ def refused(rule: Rule, request: StreamRequest) -> str | None:
 
 def test_models() -> None:
     """A model without a rule is refused, or has the rest's; the error names the field and not the model."""
-    assert Policy({"m": Rule()}, None).offers("m")
+    assert ModelPolicy({"m": Rule()}, None).offers("m")
     with pytest.raises(ModelNotAllowed) as raised:
-        Policy({"m": Rule()}, None).admit(asked(model="other"))
+        ModelPolicy({"m": Rule()}, None).admit(asked(model="other"))
     assert (raised.value.param, "other" in raised.value.text) == ("model", False)
     with pytest.raises(BadRequest):
-        Policy({"m": Rule()}, Rule(max_messages=1)).admit(asked(USER, USER, model="other"))
+        ModelPolicy({"m": Rule()}, Rule(max_messages=1)).admit(asked(USER, USER, model="other"))
 
 
 def test_no_rule_no_copy() -> None:
     """A request that nothing holds for passes as it is."""
     request = asked(temperature=1)
-    assert Policy({}, Rule()).admit(request) is request
+    assert ModelPolicy({}, Rule()).admit(request) is request
     assert admit(Rule(max_messages=1, max_prompt_chars=5), request) is request
 
 
