@@ -90,7 +90,7 @@ class Endpoint:
 async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[UpstreamError, bytes]:
     """Return what a response means whose status is an error, and the beginning of its body."""
     body = await transport.read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
-    return envelope.refusal(response.status_code, response.headers, body, secrets), body
+    return envelope.read_refusal(response.status_code, response.headers, body, secrets), body
 
 
 async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], attempt: Attempt) -> Batches:

@@ -21,9 +21,11 @@ import orjson
 
 from app.errors import Empty, Malformed, Truncated, UpstreamError
 from app.events import Content, Delta, Done, Reasoning, Refusal, ToolCall
-from app.upstream.reading.errors import DONE, encodable, parse, payloads, presentable_json, read_error
+from app.upstream.reading.errors import read_error
+from app.upstream.reading.json import DONE, parse, payloads
 from app.upstream.reading.sse import MAX_EVENT, MAX_STRAY, Splitter, kind_of
 from app.upstream.reading.template import Template
+from app.upstream.reading.values import bounded_json, encodable
 from app.usage import Usage
 
 MAX_TOOL_CALLS = 256
@@ -84,9 +86,9 @@ class BodyReader(ABC):
 
     @property
     def usage(self) -> Usage | None:
-        fields = presentable_json(self._usage, depth=3)
+        fields = bounded_json(self._usage, depth=3)
         if len(orjson.dumps(fields)) > MAX_USAGE:
-            fields = presentable_json(self._usage, depth=1)
+            fields = bounded_json(self._usage, depth=1)
         return Usage(fields) if fields else None
 
     @property
@@ -319,10 +321,3 @@ class BodyReader(ABC):
         out += [ToolCall(key, "", "", "\ufffd") if isinstance(key, int) else key("\ufffd") for key in self._held]
         self._held = {}
         self._anything = self._anything or bool(out)
-
-
-def text_of(value: object, *names: str) -> str:
-    """Return *value* if it is text, or the texts under *names* in the objects that it lists."""
-    if isinstance(value, list):
-        return "".join(text_of(part.get(name)) for part in value if isinstance(part, dict) for name in names)
-    return value if isinstance(value, str) else ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from app.upstream.reading.errors import encodable
+from app.upstream.reading.values import encodable
 
 MAX_TOP = 20  # what OpenAI gives at most
 MAX_TOKEN = 1024  # characters; a token of OpenAI's has 128 at most

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from app.events import ToolCall
-from app.upstream.reading.answer import text_of
-from app.upstream.reading.errors import encodable
+from app.upstream.reading.values import encodable, text_of
 
 ARGUMENTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 """The items that are calls of the client's own tools, and where their arguments are."""

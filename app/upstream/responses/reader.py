@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from app.errors import Malformed, UpstreamError
 from app.events import Content, Delta, Logprobs, Reasoning, Refusal
-from app.upstream.reading.answer import BodyReader, text_of
-from app.upstream.reading.errors import encodable
+from app.upstream.reading.answer import BodyReader
 from app.upstream.reading.logprobs import read_logprobs
 from app.upstream.reading.sse import MAX_EVENT
+from app.upstream.reading.values import encodable, text_of
 from app.upstream.responses.calls import ARGUMENTS, ResponseCalls
 
 MAX_PARTS = 1024

@@ -20,7 +20,7 @@ from app.events import Content, Done, ToolCall, values
 from app.upstream.http import client as transport
 from app.upstream.reading.answer import MAX_USAGE, BodyReader
 from app.upstream.reading.chat import ChatReader
-from app.upstream.reading.errors import MAX_MESSAGE
+from app.upstream.reading.redaction import MAX_MESSAGE
 from app.upstream.reading.sse import BOM, MAX_BLANK, MAX_STRAY, Splitter
 from app.upstream.responses.reader import ResponsesReader
 from app.usage import Usage

@@ -1,0 +1,83 @@
+"""An upstream's words as a client may see them: bounded, on one line, without markup, keys or the caller's secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final
+
+MAX_MESSAGE: Final = 300  # characters
+REDACTED: Final = "[redacted]"
+
+# A longer text is no message but an echo.
+_MAX_TEXT = 16 * 1024
+# Secrets that are shorter than this are words.
+_MIN_SECRET = 8
+# So many characters of a secret betray it.
+_TELLING = 24
+
+_PAGE = re.compile(r"<\s*(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
+_KEY = re.compile(
+    r"""
+      (?i:\b(?:bearer|basic)\s+)[^\s"',;]{8,}
+    | \b(?i:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|r8|fw|ghp|org|proj)[-_][^\s"',;]{6,}
+    | \bAIza[\w-]{20,}
+    | \beyJ[\w-]{8,}[.\w-]*                                                      # a JSON Web Token
+    | \b(?=[A-Za-z]*[0-9])[A-Za-z0-9+/]{24,}={0,2}                               # hexadecimal, base64
+    | (?<![\w-])(?P<url>[A-Za-z0-9_-]{40,})={0,2}                               # base64 as in URLs: see `_redacted`
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+def presentable(said: object, secrets: Iterable[str]) -> str | None:
+    """Return *said* as a client may see it, or None if nothing of it is fit to be seen."""
+    if isinstance(said, list):
+        said = _validation_errors(said)
+    # Row H3: a page is for people before a browser.
+    if not isinstance(said, str) or len(said) > _MAX_TEXT or _PAGE.search(said):
+        return None
+    text = _UNPRINTABLE.sub(" ", _TAG.sub("", scrub(said, secrets)))
+    text = " ".join(_KEY.sub(_redacted, text).split())
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """Return *text* without any secret of at least 8 characters, plain or escaped as in JSON.
+
+    Echoes are often cut short, so the first 24 characters of a secret are taken out as well.
+    """
+    for secret in sorted(secrets, key=len, reverse=True):  # or a short one would hide the rest of a longer one
+        if len(secret) < _MIN_SECRET:
+            continue
+        for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
+            text = text.replace(form, REDACTED)
+            while len(form) > _TELLING and (start := text.find(form[:_TELLING])) >= 0:
+                end = start + _common_length(text[start:], form)
+                text = text[:start] + REDACTED + text[end:]
+    return text
+
+
+def _common_length(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
+
+
+def _validation_errors(listed: list[object]) -> str:
+    """Return FastAPI's list of errors as a sentence. Its `input` is a piece of the prompt, and is left out."""
+    items = [item for item in listed[:8] if isinstance(item, dict)]
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+        for item in items
+        if isinstance(item.get("loc"), list) and isinstance(item.get("msg"), str)
+    )
+
+
+def _redacted(match: re.Match[str]) -> str:
+    text = match["url"]
+    # A text with digits and letters of both cases is no word. Lookaheads in the pattern would be quadratic.
+    random = text is None or (re.search("[0-9]", text) and re.search("[a-z]", text) and re.search("[A-Z]", text))
+    return REDACTED if random else match[0]

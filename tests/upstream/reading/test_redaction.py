@@ -1,0 +1,63 @@
+"""An upstream's words as a client may see them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.upstream.reading.redaction import MAX_MESSAGE, presentable, scrub
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a\x00b\x1b[31m\r\n  c\u202e", "a b [31m c"),
+        ("plain <b>bold</b> 1 < 2 > 0", "plain bold 1 < 2 > 0"),
+        ("key sk-proj-abc***def.", "key [redacted]"),
+        ("header Bearer abcdefgh12345678, ok", "header [redacted], ok"),
+        ("k AIzaSyA1234567890abcdefghijklmnop", "k [redacted]"),
+        ("d41d8cd98f00b204e9800998ecf8427e is it", "[redacted] is it"),
+        ("in org-AbCdEf123456 on tokens", "in [redacted] on tokens"),
+        ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "jwt [redacted]"),
+        (
+            "model Llama-4-Maverick-17B-128E-Instruct-FP8 is unknown",
+            "model Llama-4-Maverick-17B-128E-Instruct-FP8 is unknown",
+        ),
+        ("max_tokens_to_sample_exceeded_for_this_model", "max_tokens_to_sample_exceeded_for_this_model"),
+        ("x" * 400, "x" * (MAX_MESSAGE - 1) + "…"),
+        ("<!doctype html><p>Hi", None),
+        ("y" * 20_000, None),
+        ("\ud800 half", "half"),
+    ],
+)
+def test_message_is_fit_to_be_seen(said: str, told: str | None) -> None:
+    """One bounded line without control characters, markup or keys; a page or an echo is not quoted at all."""
+    assert presentable(said, []) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "clean"),
+    [
+        ("you said: tell me a joke!", ["tell me a joke"], "you said: [redacted]!"),
+        ("you said: hi", ["hi"], "you said: hi"),
+        ('input "a\\nb c d e f" is bad', ["a\nb c d e f"], 'input "[redacted]" is bad'),
+        ("long and longer words", ["and longer", "long and longer"], "[redacted] words"),
+        ("cut: the quick brown fox jumps ov...", ["the quick brown fox jumps over the lazy dog"], "cut: [redacted]..."),
+        ("[redacted]", ["redacted"], "[[redacted]]"),
+        ("abc" * 30, ["abc" * 20], "[redacted][redacted]"),
+        ("nothing", [], "nothing"),
+    ],
+)
+def test_scrub(text: str, secrets: list[str], clean: str) -> None:
+    """Secrets of eight characters or more go, whole, escaped or cut short."""
+    assert scrub(text, secrets) == clean
+
+
+@given(
+    st.text(alphabet="ab[]redct\n", max_size=60),
+    st.lists(st.text(alphabet="ab[]redct\n", min_size=8, max_size=40), max_size=3),
+)
+def test_scrub_always_ends(text: str, secrets: list[str]) -> None:
+    """Even where the secrets look like what takes their place."""
+    scrub(text, secrets)
