@@ -21,7 +21,8 @@ from app.upstream import Attempt, Batches
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
 from app.upstream.reading import errors as envelope
-from app.upstream.reading.answer import BodyReader
+from app.upstream.reading.answer import ENDED, OPEN
+from app.upstream.reading.reader import AnswerReader
 
 # How long to wait, in seconds, for what may follow a finish reason: usage, late content, [DONE] (C19, section 5).
 _AFTER_FINISH = 3.0
@@ -93,7 +94,7 @@ async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[Ups
     return envelope.read_refusal(response.status_code, response.headers, body, secrets), body
 
 
-async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], attempt: Attempt) -> Batches:
+async def relay(reader: AnswerReader, asked: AbstractAsyncContextManager[Read], attempt: Attempt) -> Batches:
     """Yield what *reader* finds in the body of what was *asked*, as `Source.stream` has it.
 
     This is the one generator that a batch passes between the socket and whoever relays it. The request is made, and
@@ -108,10 +109,10 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], at
                 with transport.faults(answered=True):
                     while data := await read(pause):
                         pause = yield feed(data)
-                        if reader.over:
+                        if reader.answer.state is not OPEN:
                             break
-                if not reader.ended:
-                    attempt.done = reader.outlook
+                if reader.answer.state is not ENDED:
+                    attempt.done = reader.answer.done
                 async with aclosing(_late(reader, read)) as late:
                     async for batch in late:
                         yield batch
@@ -125,16 +126,16 @@ async def relay(reader: BodyReader, asked: AbstractAsyncContextManager[Read], at
                         while await read(None):
                             pass
         finally:
-            attempt.usage, attempt.model = reader.usage, reader.model
+            attempt.usage, attempt.model = reader.answer.usage, reader.answer.model
             attempt.replaced_bytes = reader.replaced_bytes
-            attempt.cut_after_finish = reader.cut_after_finish
+            attempt.cut_after_finish = reader.answer.cut_after_finish
 
 
-async def _late(reader: BodyReader, read: Read) -> Batches:
+async def _late(reader: AnswerReader, read: Read) -> Batches:
     """Yield what follows a finish reason, if that comes soon. Raises UpstreamError."""
     until = asyncio.get_running_loop().time() + _AFTER_FINISH
     with suppress(TimeoutError):
-        while not reader.ended:
+        while reader.answer.state is not ENDED:
             async with asyncio.timeout_at(until):
                 with transport.faults(answered=True):
                     data = await read(None)

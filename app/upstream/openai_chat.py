@@ -15,7 +15,7 @@ from app.upstream import Attempt, Batches
 from app.upstream.endpoint import OWN_HEADERS, Endpoint, encoded, refusal, relay
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
-from app.upstream.reading.chat import ChatReader
+from app.upstream.reading.chat import chat_reader
 
 __all__ = ["OWN_FIELDS", "OWN_HEADERS", "OpenAIChat"]
 
@@ -47,7 +47,7 @@ class OpenAIChat:
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
-        return relay(ChatReader(self._max_event, secrets), self._asked(request, secrets, attempt), attempt)
+        return relay(chat_reader(self._max_event, secrets), self._asked(request, secrets, attempt), attempt)
 
     @asynccontextmanager
     async def _asked(self, request: StreamRequest, secrets: Sequence[str], attempt: Attempt) -> AsyncIterator[Read]:

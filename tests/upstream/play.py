@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,15 +10,15 @@ import pytest
 
 from app.errors import Disconnected, IdleTimeout, UpstreamError
 from app.events import Content, Delta, Logprobs, Reasoning, Refusal, ToolCall
-from app.upstream.reading.answer import BodyReader
-from app.upstream.reading.chat import ChatReader
+from app.upstream.reading.chat import chat_reader
+from app.upstream.reading.reader import AnswerReader
 from app.usage import Usage
 from tests.upstream.reading.quirks_bytes import Case, merged
 
 MAX_EVENT = 32 * 1024
 
 
-def read(reader: BodyReader, pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
+def read(reader: AnswerReader, pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
     events = [event for piece in pieces for event in reader.feed(piece)]
     if ends == "eof":
         events += reader.eof()
@@ -27,7 +27,7 @@ def read(reader: BodyReader, pieces: Iterable[bytes], ends: str = "eof") -> list
     return events
 
 
-def play(case: Case, pieces: Iterable[bytes], make: type[BodyReader] = ChatReader) -> None:
+def play(case: Case, pieces: Iterable[bytes], make: Callable[[int], AnswerReader] = chat_reader) -> None:
     reader = make(MAX_EVENT)
     events = read(reader, pieces, case.ends)
 
@@ -40,16 +40,16 @@ def play(case: Case, pieces: Iterable[bytes], make: type[BodyReader] = ChatReade
         done = reader.result()
         end = done.finish_reason if done.raw_reason is None else f"{done.finish_reason}:{done.raw_reason}"
         assert (end, done.model) == (case.end, case.model)
-        assert done.usage == reader.usage
+        assert done.usage == reader.answer.usage
     else:
         with pytest.raises(UpstreamError) as raised:
             reader.result()
         assert type(raised.value) is case.end
         if case.message is not None:
             assert raised.value.text == case.message
-    assert reader.usage == (Usage(case.usage) if case.usage else None)
+    assert reader.answer.usage == (Usage(case.usage) if case.usage else None)
     assert reader.replaced_bytes == case.replaced_bytes
-    assert reader.cut_after_finish is case.cut_after_finish
+    assert reader.answer.cut_after_finish is case.cut_after_finish
 
 
 def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
@@ -57,8 +57,14 @@ def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [raw[start:end] for start, end in pairwise(places)]
 
 
-def verdict(reader: BodyReader) -> object:
+def verdict(reader: AnswerReader) -> object:
     try:
         return replace(reader.result(), model="")
     except UpstreamError as error:
         return type(error), error.text
+
+
+def facts(reader: AnswerReader) -> tuple[object, ...]:
+    """Return what is known of an answer beside its content and its verdict."""
+    answer = reader.answer
+    return answer.state, answer.usage, answer.done is None, answer.cut_after_finish, reader.replaced_bytes

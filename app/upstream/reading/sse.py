@@ -12,13 +12,10 @@ what is new is searched.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from app.errors import Malformed
 
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT = 8 * 1024 * 1024  # F26: a tool call or an image in one event; the SDKs' own tests go to 64 MiB
-MAX_BLANK = 4 * 1024  # before a body's first byte
 MAX_STRAY = 8 * 1024  # of a whole stream's lines that are no field
 
 SSEEvent = tuple[bytes | None, bytes]
@@ -30,20 +27,8 @@ F17), and it is in its place among the events because only there it can be judge
 """
 
 
-def kind_of(beginning: bytes) -> Literal["stream", "json", "page"] | None:
-    """Return what a body is, judged by its first byte that is not blank; None if more is needed to tell (H4–H7)."""
-    start = beginning.removeprefix(BOM).lstrip()
-    if len(beginning) - len(start) > MAX_BLANK:
-        return "stream"
-    if not start or BOM.startswith(beginning):
-        return None
-    return "json" if start[:1] in (b"{", b"[") else "page" if start[:1] == b"<" else "stream"
-
-
 class Splitter:
     """The WHATWG event stream parser, without ids and retry times, for which a relay has no use.
-
-    *between* is true where the last event has ended, and nothing of another has come.
 
     *error* is set when a line or an event outgrew *max_event* bytes; the events before it are still returned, and
     everything after it is ignored.
@@ -54,83 +39,80 @@ class Splitter:
         self._max_event = max_event
         self._opening: bytes | None = b""  # what may yet become a byte-order mark; None once that is settled
         self._after_cr = False
-        self.between = False
         self._tail = bytearray()  # the line that is not ended yet
         self._name = b""
         self._data: list[bytes] = []
         self._room = max_event  # for what more may join self._data
         self._stray_room = MAX_STRAY
 
+    @property
+    def between(self) -> bool:
+        """Whether the last event has ended and nothing of another one has come."""
+        begun = self._tail or self._data or self._name or self._after_cr
+        return not begun and self._opening is None and self.error is None
+
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Take one network read and return the events that it completes."""
+        events: list[SSEEvent] = []
+        if self.error is not None:
+            return events
         if self._opening is not None:
             data = self._without_bom(data)
         if self._after_cr and data:
             self._after_cr = False
-            data = data.removeprefix(b"\n")  # F2: the second half of a CRLF whose CR has ended the line already
+            data = data.removeprefix(b"\n")  # row F2: the second half of a CRLF whose CR has ended the line already
         if b"\r" in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
         lines = data.split(b"\n")
         rest = lines.pop()
-        events: list[SSEEvent] = []
-        if lines:
-            if self._tail:
-                lines[0] = bytes(self._tail + lines[0])
-                self._tail.clear()
-            events = self._take(lines)
-        if rest:
-            self._tail += rest
-            if len(self._tail) > self._max_event:
-                self._overflow()
-        begun = self._tail or self._data or self._name or self._after_cr
-        self.between = not begun and self._opening is None and self.error is None
-        return events
-
-    def eof(self) -> list[SSEEvent]:
-        """Return what the end of the body left unfinished: a line without its end, an event without its blank line.
-
-        A browser drops both. Real servers end like that after a whole answer (F20, F23), so whoever knows what the
-        data should look like decides.
-        """
-        events = self._take([bytes(self._opening or self._tail), b""])
-        self._opening = None
-        self._tail.clear()
-        return events
-
-    def _take(self, lines: list[bytes]) -> list[SSEEvent]:
-        events: list[SSEEvent] = []
-        if self.error is not None:
-            return events
-        data, name, room = self._data, self._name, self._room
+        if lines and self._tail:
+            lines[0] = bytes(self._tail + lines[0])
+            self._tail.clear()
+        fields = self._data
+        name = self._name
+        room = self._room
         for line in lines:
             if not line:
-                if data:
-                    events.append((name, data[0] if len(data) == 1 else b"\n".join(data)))
-                    data.clear()
+                if fields:
+                    events.append((name, fields[0] if len(fields) == 1 else b"\n".join(fields)))
+                    fields.clear()
                     room = self._max_event
                 if name:
                     name = b""
                 continue
             if len(line) > room:
                 self._overflow()
-                break
-            if line[:6] == b"data: ":  # what nearly every line is
-                data.append(line[6:])
+                return events
+            if line[:6] == b"data: ":  # what nearly every line begins with
+                fields.append(line[6:])
                 room -= len(line)
                 continue
             field, _, value = line.partition(b":")
-            if field == b"data":  # F1: a space is not a must; F12: nor is the colon
-                data.append(value)
+            if field == b"data":  # rows F1, F12: neither the space nor the colon is a must
+                fields.append(value)
                 room -= len(line)
             elif field == b"event":
                 name = value.removeprefix(b" ")
             elif field not in (b"", b"id", b"retry") and self._stray_room > 0:
                 events.append((None, line[: self._stray_room]))
                 self._stray_room -= len(line) + 1
-        self._name, self._room = name, room
+        self._name = name
+        self._room = room
+        if rest:
+            self._tail += rest
+            if len(self._tail) > self._max_event:
+                self._overflow()
         return events
+
+    def eof(self) -> list[SSEEvent]:
+        """Return what the end of the body left unfinished: a line without its end, an event without its blank line.
+
+        A browser drops both. Real servers end like that after a whole answer (rows F20, F23), so the caller decides by
+        what the data looks like.
+        """
+        return self.feed(b"\n\n")
 
     def _without_bom(self, data: bytes) -> bytes:
         # F3: exactly one, and perhaps a byte at a time.

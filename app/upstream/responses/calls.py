@@ -1,71 +1,79 @@
-"""Which tool call a piece belongs to, in a Responses stream: the one that is open at the index of its item.
-
-The rows cited are those of `reference/upstream.md`.
-"""
+"""Which tool call a piece belongs to in a Responses stream: the one that is open at the index of its item."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from app.events import ToolCall
+from app.upstream.reading.answer import Answer
 from app.upstream.reading.values import encodable, text_of
 
 ARGUMENTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
-"""The items that are calls of the client's own tools, and where their arguments are."""
+"""The items that are calls of the client's own tools, and the field that holds their arguments."""
 
 
 class _Call:
     __slots__ = ("has_arguments", "id", "index", "name")
 
     def __init__(self, index: int) -> None:
-        self.index, self.id, self.name, self.has_arguments = index, "", "", False
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.has_arguments = False
 
 
 class ResponseCalls:
-    """The calls of one response: gives each our own index, dense and in order of appearance."""
+    """The calls of one response, numbered by us: densely, in order of appearance. They go into *answer*."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._count = 0
-        self._open: dict[int, _Call] = {}
+        self._open: dict[int, _Call] = {}  # by the index of the item
 
     def __len__(self) -> int:
         return self._count
 
-    def added(self, at: int, item: dict[str, Any]) -> ToolCall:
-        """Take a call's beginning. Its arguments are not in it yet, or come again."""
-        call, id = self._open.get(at), _id(item)
-        if call is not None and call.id and call.id != id:
-            del self._open[at]  # X2: a new call at a used index
-        return self.piece(at, id, text_of(item.get("name")))
+    def begin(self, at: int, item: dict[str, Any]) -> None:
+        """Take the beginning of a call. Its arguments are not there yet, or come again."""
+        call = self._open.get(at)
+        if call is not None and call.id and call.id != _id(item):
+            del self._open[at]  # row X2: a new call at a used index
+        self.add(at, id=_id(item), name=_name(item))
 
-    def whole(self, at: int, item: dict[str, Any]) -> ToolCall:
-        """Take a call's end, with everything in it: what of that did not come before is news."""
+    def complete(self, at: int, item: dict[str, Any]) -> None:
+        """Take a whole call, of which only what did not come before is news."""
         arguments = text_of(item.get(ARGUMENTS[item["type"]]))
-        return self.end(at, arguments, _id(item), text_of(item.get("name")))
+        self.end(at, arguments, id=_id(item), name=_name(item))
 
     def lacks(self, at: int, item: dict[str, Any]) -> bool:
-        """Whether *item* is the call at that index, of which no arguments came."""
+        """Return whether *item* is the call at that index, and no arguments of it came."""
         call = self._open.get(at)
-        return call is not None and call.id == encodable(_id(item)) and not call.has_arguments
+        return call is not None and call.id == _id(item) and not call.has_arguments
 
-    def end(self, at: int, arguments: str, id: str = "", name: str = "") -> ToolCall:
-        """Take all arguments of a call, which are news only if no piece of them came (R7)."""
+    def end(self, at: int, arguments: str, id: str = "", name: str = "") -> None:
+        """Take all arguments of a call, which are news only if no piece of them came (row R7)."""
         call = self._open.get(at)
-        return self.piece(at, id, name, "" if call is not None and call.has_arguments else arguments)
+        has_arguments = call is not None and call.has_arguments
+        self.add(at, "" if has_arguments else arguments, id, name)
 
-    def piece(self, at: int, id: str = "", name: str = "", arguments: str = "") -> ToolCall:
-        """Return the piece under our own index, id and name only where they are news."""
+    def add(self, at: int, arguments: str = "", id: str = "", name: str = "") -> None:
+        """Take a piece of a call."""
         call = self._open.get(at)
         if call is None:
             if not (id or name or arguments):
-                return ToolCall(0, "", "", "")
+                return
             call = self._open[at] = _Call(self._count)
             self._count += 1
-        new_id, new_name = ("" if call.id else encodable(id)), ("" if call.name else encodable(name))
-        call.id, call.name = call.id or new_id, call.name or new_name
+        new_id = "" if call.id else id
+        new_name = "" if call.name else name
+        call.id = call.id or id
+        call.name = call.name or name
         call.has_arguments = call.has_arguments or bool(arguments)
-        return ToolCall(call.index, new_id, new_name, arguments)
+        self._answer.add_call(call.index, new_id, new_name, arguments)
 
 
 def _id(item: dict[str, Any]) -> str:
-    return text_of(item.get("call_id")) or text_of(item.get("id"))
+    return encodable(text_of(item.get("call_id")) or text_of(item.get("id")))
+
+
+def _name(item: dict[str, Any]) -> str:
+    return encodable(text_of(item.get("name")))

@@ -17,7 +17,9 @@ from app.upstream import Attempt, Batches
 from app.upstream.endpoint import Endpoint, encoded, refusal, relay
 from app.upstream.http import client as transport
 from app.upstream.http.client import Read
-from app.upstream.responses.reader import ResponsesReader
+from app.upstream.reading.answer import ENDED, Answer
+from app.upstream.reading.reader import AnswerReader
+from app.upstream.responses.reader import ResponsesDialect
 from app.upstream.responses.request import responses_fields
 
 # What no operator's field may replace: they are what is asked, and how it is answered.
@@ -60,12 +62,18 @@ class OpenAIResponses:
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
-        reader = ResponsesReader(self._max_event, secrets)
-        return relay(reader, self._asked(reader, request, secrets, attempt), attempt)
+        dialect = ResponsesDialect(Answer(secrets))
+        reader = AnswerReader(dialect, self._max_event)
+        return relay(reader, self._asked(dialect, reader, request, secrets, attempt), attempt)
 
     @asynccontextmanager
     async def _asked(
-        self, reader: ResponsesReader, request: StreamRequest, secrets: Sequence[str], attempt: Attempt
+        self,
+        dialect: ResponsesDialect,
+        reader: AnswerReader,
+        request: StreamRequest,
+        secrets: Sequence[str],
+        attempt: Attempt,
     ) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         fields = responses_fields(request, self._extra_body, self._background)
@@ -79,18 +87,25 @@ class OpenAIResponses:
                 if not self._background:
                     yield transport.reading(response)
                     return
-                async with aclosing(self._lasting(transport.body(response), reader, request, include)) as chunks:
+                async with aclosing(
+                    self._lasting(transport.body(response), dialect, reader, request, include)
+                ) as chunks:
 
                     async def read() -> bytes:
                         return await anext(chunks, b"")
 
                     yield transport.pausing(read)
         finally:
-            if self._background and reader.response_id and not reader.settled:
-                await self._cancel(reader.response_id, request)
+            if self._background and dialect.response_id and not reader.answer.ended_by_upstream:
+                await self._cancel(dialect.response_id, request)
 
     async def _lasting(
-        self, body: AsyncGenerator[bytes, None], reader: ResponsesReader, request: StreamRequest, include: object
+        self,
+        body: AsyncGenerator[bytes, None],
+        dialect: ResponsesDialect,
+        reader: AnswerReader,
+        request: StreamRequest,
+        include: object,
     ) -> AsyncGenerator[bytes, None]:
         """Yield *body*, and where it is cut before the response is over, the rest over other connections (R9).
 
@@ -105,33 +120,34 @@ class OpenAIResponses:
             fault = error
         now = asyncio.get_running_loop().time
         tries, deadline = 0, now() + _RESUME_WITHIN
-        while reader.resumable and tries < len(_RESUME_WAITS) and now() < deadline:
-            before = reader.sequence
+        while dialect.resumable and tries < len(_RESUME_WAITS) and now() < deadline:
+            before = dialect.sequence
             await asyncio.sleep(_RESUME_WAITS[tries])
             tries += 1
             with suppress(UpstreamError):
-                async with self._rest(reader, request, include, deadline) as response:
+                async with self._rest(dialect, request, include, deadline) as response:
                     if response.status_code in _HOPELESS:
                         break
                     if response.status_code == 200:
+                        dialect.resume()
                         reader.resume()
                         async with aclosing(transport.body(response)) as chunks:
                             async for data in chunks:
                                 yield data
-            if reader.sequence > before:  # it went on: what cuts it now is another cut
+            if dialect.sequence > before:  # it went on: what cuts it now is another cut
                 tries, deadline = 0, now() + _RESUME_WITHIN
-        if fault is not None and not reader.ended:
+        if fault is not None and reader.answer.state is not ENDED:
             raise fault
 
     @asynccontextmanager
     async def _rest(
-        self, reader: ResponsesReader, request: StreamRequest, include: object, deadline: float
+        self, dialect: ResponsesDialect, request: StreamRequest, include: object, deadline: float
     ) -> AsyncIterator[httpx.Response]:
         """Ask for the events after the last one that was read. Raises UpstreamError, also if none comes in time."""
-        query: list[tuple[str, object]] = [("stream", "true"), ("starting_after", reader.sequence)]
+        query: list[tuple[str, object]] = [("stream", "true"), ("starting_after", dialect.sequence)]
         if isinstance(include, list):
             query += [("include[]", item) for item in include if isinstance(item, str)]
-        url = f"{self._response(reader.response_id)}?{urlencode(query)}"
+        url = f"{self._response(dialect.response_id)}?{urlencode(query)}"
         async with AsyncExitStack() as stack:
             asked = transport.get(self._endpoint.client, url, self._endpoint.headers(request))
             try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from app.errors import Disconnected, Malformed, UpstreamError
 from app.events import Content, Done, ToolCall, values
 from app.upstream.http import client as transport
-from app.upstream.reading.answer import MAX_USAGE, BodyReader
-from app.upstream.reading.chat import ChatReader
+from app.upstream.reading.answer import MAX_USAGE
+from app.upstream.reading.body import MAX_BLANK
+from app.upstream.reading.chat import chat_reader
+from app.upstream.reading.reader import AnswerReader
 from app.upstream.reading.redaction import MAX_MESSAGE
-from app.upstream.reading.sse import BOM, MAX_BLANK, MAX_STRAY, Splitter
-from app.upstream.responses.reader import ResponsesReader
+from app.upstream.reading.sse import BOM, MAX_STRAY, Splitter
+from app.upstream.responses.reader import responses_reader
 from app.usage import Usage
 from tests.upstream.reading.quirks import CASES
 from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, call, chunk, event, merged, text, tool
@@ -137,7 +139,7 @@ class Outcome(NamedTuple):
     cut_after_finish: bool
 
 
-def read(pieces: Iterable[bytes], ends: str, make: type[BodyReader]) -> Outcome:
+def read(pieces: Iterable[bytes], ends: str, make: Callable[[int], AnswerReader]) -> Outcome:
     """Read one body to its end. What is said and held on the way has to be bounded."""
     reader = make(MAX_EVENT)
     events: list[Content] = []
@@ -154,20 +156,21 @@ def read(pieces: Iterable[bytes], ends: str, make: type[BodyReader]) -> Outcome:
     except UpstreamError as error:
         assert len(error.text) <= MAX_MESSAGE and error.text.isprintable()
         verdict = type(error), error.text, error.param
-    return Outcome(events, verdict, reader.usage, reader.model, reader.replaced_bytes, reader.cut_after_finish)
+    answer = reader.answer
+    return Outcome(events, verdict, answer.usage, answer.model, reader.replaced_bytes, answer.cut_after_finish)
 
 
 def check_reader(raw: bytes, cuts: Sequence[int], ends: str) -> None:
     """What holds for any reader holds for the chat's."""
-    _check(ChatReader, raw, cuts, ends)
+    _check(chat_reader, raw, cuts, ends)
 
 
 def check_responses_reader(raw: bytes, cuts: Sequence[int], ends: str) -> None:
     """So it does for that of Responses."""
-    _check(ResponsesReader, raw, cuts, ends)
+    _check(responses_reader, raw, cuts, ends)
 
 
-def _check(make: type[BodyReader], raw: bytes, cuts: Sequence[int], ends: str) -> None:
+def _check(make: Callable[[int], AnswerReader], raw: bytes, cuts: Sequence[int], ends: str) -> None:
     """No exception, nothing that cannot be sent on, and the same whatever the reads."""
     whole = read([raw], ends, make)
     assert read(cut_at(raw, cuts), ends, make) == whole

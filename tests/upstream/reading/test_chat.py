@@ -1,4 +1,4 @@
-"""ChatReader against everything that upstreams have been seen to send."""
+"""The chat reader against everything that upstreams have been seen to send."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from app.errors import Empty, Malformed, UpstreamError
 from app.events import Delta, Done, Reasoning, ToolCall
-from app.upstream.reading.chat import ChatReader
-from tests.upstream.play import MAX_EVENT, cut_at, play, read, verdict
+from app.upstream.reading.answer import ENDED, FINISHED, OPEN, State
+from app.upstream.reading.chat import chat_reader
+from tests.upstream.play import MAX_EVENT, cut_at, facts, play, read, verdict
 from tests.upstream.reading.quirks import CASES
 from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, Case, chunk, event, merged, text
 
@@ -59,46 +60,41 @@ def test_row_at_drawn_cuts(case: Case, cuts: list[int]) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_short_cut_changes_nothing(case: Case) -> None:
     """In mid-stream, plain chunks read by the short cut as they do without it (no model, no short cut)."""
-    plain, careful = ChatReader(MAX_EVENT), ChatReader(MAX_EVENT)
+    plain, careful = chat_reader(MAX_EVENT), chat_reader(MAX_EVENT)
     raw = b"".join(case.raw.partition(b"\xef\xbb\xbf")[::2])
     assert read(plain, [chunk({"content": "hi"}, model="m"), raw], case.ends) == read(careful, [HI, raw], case.ends)
     assert verdict(plain) == verdict(careful)
-    assert (plain.usage, plain.finished, plain.cut_after_finish, plain.replaced_bytes) == (
-        careful.usage,
-        careful.finished,
-        careful.cut_after_finish,
-        careful.replaced_bytes,
-    )
+    assert facts(plain) == facts(careful)
 
 
 @pytest.mark.parametrize(
     "steps",
     [
-        [(HI, False, False), (STOP, True, False), (DONE, True, True), (HI, True, True)],
-        [(HI, False, False), (event({"error": "no"}), False, True)],
-        [(HI, False, False), (b"data: oops\n\n", False, True)],
-        [(b"<", False, True)],
-        [(b"{", False, False)],
+        [(HI, OPEN), (STOP, FINISHED), (HI, FINISHED), (DONE, ENDED), (HI, ENDED)],
+        [(HI, OPEN), (event({"error": "no"}), ENDED)],
+        [(HI, OPEN), (b"data: oops\n\n", ENDED)],
+        [(b"<", ENDED)],
+        [(b"{", OPEN)],
     ],
 )
-def test_what_to_wait_for(steps: list[tuple[bytes, bool, bool]]) -> None:
-    """*finished* is set by a finish reason, *ended* by `[DONE]`, errors and nonsense."""
-    reader = ChatReader()
-    for raw, finished, ended in steps:
+def test_what_to_wait_for(steps: list[tuple[bytes, State]]) -> None:
+    """An answer is finished by a finish reason, and ended by `[DONE]`, errors and nonsense."""
+    reader = chat_reader()
+    for raw, state in steps:
         reader.feed(raw)
-        assert (reader.finished, reader.ended) == (finished, ended)
+        assert reader.answer.state is state
 
 
 def test_one_event_per_delta_in_order() -> None:
     """Deltas are neither merged nor moved; reasoning goes before text, and text before calls, in one chunk."""
     both = {"content": "b", "reasoning": "hm", "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}
-    events = ChatReader().feed(text("a") + chunk(both) + text("c"))
+    events = chat_reader().feed(text("a") + chunk(both) + text("c"))
     assert events == [Delta("a"), Reasoning("hm"), Delta("b"), ToolCall(0, "c", "f", ""), Delta("c")]
 
 
 def test_error_is_told_without_secrets() -> None:
     """An upstream that quotes the prompt in its error does not reach the client with it."""
-    reader = ChatReader(secrets=["my dark secret"])
+    reader = chat_reader(secrets=["my dark secret"])
     reader.feed(event({"error": {"message": "cannot answer 'my dark secret'"}}))
     with pytest.raises(UpstreamError, match=r"^cannot answer '\[redacted\]'$"):
         reader.result()
@@ -107,16 +103,16 @@ def test_error_is_told_without_secrets() -> None:
 def test_usage_is_bounded_and_plain() -> None:
     """Whatever upstream calls usage can be encoded, and is not a way to make us send megabytes."""
     wild = {f"k{n}": {"a": {"b": {"c": 1}}, "s": "x" * 999} for n in range(999)} | {"n": 10**30, "t": "\ud800"}
-    reader = ChatReader()
+    reader = chat_reader()
     reader.feed(
         b"data: "
         + json.dumps({"choices": [], "usage": {"n": 10**30, "s": "\ud800", "u": wild, "v": wild}}).encode()
         + b"\n\n"
     )
-    assert reader.usage is not None
-    assert reader.usage.fields["s"] == "\ufffd"
-    assert "n" not in reader.usage.fields
-    assert len(json.dumps(reader.usage.fields).encode()) < 16 * 1024
+    assert reader.answer.usage is not None
+    assert reader.answer.usage.fields["s"] == "\ufffd"
+    assert "n" not in reader.answer.usage.fields
+    assert len(json.dumps(reader.answer.usage.fields).encode()) < 16 * 1024
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -139,7 +135,7 @@ def test_any_text_comes_out_as_it_went_in(
     ]
     blocks = [b"data: " + json.dumps(chunk, ensure_ascii=ensure_ascii).encode() + b"\n\n" for chunk in chunks]
     raw = (b"".join(blocks) + END).replace(b"\n", line_end)
-    reader = ChatReader()
+    reader = chat_reader()
     events = read(reader, cut_at(raw, cuts))
     assert events == [Delta(piece) for piece in pieces if piece]
     assert reader.result().finish_reason == "stop"
@@ -153,7 +149,7 @@ def test_text_cut_between_surrogates_is_mended(whole: str, cuts: list[int]) -> N
         piece.decode("utf-16-le", "surrogatepass")
         for piece in cut_at(units, [cut % (len(units) // 2 + 1) * 2 for cut in cuts])
     ]
-    reader = ChatReader()
+    reader = chat_reader()
     raw = b"".join(
         b"data: " + json.dumps({"choices": [{"delta": {"content": piece}}]}).encode() + b"\n\n" for piece in pieces
     )
@@ -163,7 +159,7 @@ def test_text_cut_between_surrogates_is_mended(whole: str, cuts: list[int]) -> N
 
 def outcome(pieces: Iterable[bytes], ends: str) -> tuple[str, str, str]:
     """Return text, calls and how it ended; everything must be encodable."""
-    reader = ChatReader(4096)
+    reader = chat_reader(4096)
     events = read(reader, pieces, ends)
     assert orjson.dumps(events)
     said_text = "".join(event.text for event in events if isinstance(event, Delta))
@@ -276,7 +272,7 @@ def test_fields_of_any_type_end_in_a_verdict(values: list[object], ends: str) ->
 )
 def test_endless_input_is_not_kept(endless: Callable[[], bytes], end: type[UpstreamError]) -> None:
     """Two megabytes of anything leave less than a tenth of that behind."""
-    reader, piece = ChatReader(MAX_EVENT), endless()
+    reader, piece = chat_reader(MAX_EVENT), endless()
     tracemalloc.start()
     for _ in range(2000):
         reader.feed(piece)

@@ -23,8 +23,11 @@ from hypothesis import strategies as st
 
 from app.errors import Malformed
 from app.events import Delta
-from app.upstream.reading.chat import ChatReader
-from app.upstream.reading.sse import MAX_BLANK, MAX_STRAY, Splitter
+from app.upstream.reading.answer import ENDED
+from app.upstream.reading.body import MAX_BLANK
+from app.upstream.reading.chat import chat_reader
+from app.upstream.reading.reader import AnswerReader
+from app.upstream.reading.sse import MAX_STRAY, Splitter
 from tests.upstream.reading.fuzz import (
     CUTS,
     ENDS,
@@ -139,10 +142,10 @@ def test_text_is_upstreams(
     found = [json.loads(data) for _, data in standard(raw) if data != "[DONE]"]
     assert [chunk["choices"][0]["delta"]["content"] for chunk in found] == pieces
 
-    reader = ChatReader()
+    reader = chat_reader()
     events = [event for piece in cut_at(raw, cuts) for event in reader.feed(piece)]
     assert [event.text for event in events if isinstance(event, Delta)] == [piece for piece in pieces if piece]
-    assert reader.ended
+    assert reader.answer.state is ENDED
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_text_is_upstreams(
 @pytest.mark.parametrize("beginning", [b"", b"data: ", b"{", b" ", HI + b": ", b"event: ", HI + b'data: {"a":"'])
 def test_endless_input_is_not_kept(beginning: bytes, again: bytes) -> None:
     """Of megabytes without an event no more is kept than the bound; if they are one, that is an error."""
-    reader, splitter = ChatReader(MAX_EVENT), Splitter(MAX_EVENT)
+    reader, splitter = chat_reader(MAX_EVENT), Splitter(MAX_EVENT)
     reader.feed(beginning)
     splitter.feed(beginning)
     for _ in range(1000):
@@ -162,15 +165,15 @@ def test_endless_input_is_not_kept(beginning: bytes, again: bytes) -> None:
         assert held(splitter) <= 2 * MAX_EVENT + 2000
     if again[:1] == b"x" or again[:5] == b"data:":
         assert splitter.error is not None
-        assert reader.ended
+        assert reader.answer.state is ENDED
         with pytest.raises(Malformed):
             reader.result()
 
 
 def effort(pieces: Iterable[bytes]) -> int:
     """Return what reading costs: calls made, and bytes put into buffers that are made anew instead of growing."""
-    reader = ChatReader(1 << 30)
-    buffers = ("_stray", "_head", "_body"), ("_tail", "_opening", "_data")
+    reader = chat_reader(1 << 30)
+    buffers = ("stray", "_blank", "_json"), ("_tail", "_opening", "_data")
     cost = 0
 
     def count(*_: object) -> None:
@@ -191,8 +194,9 @@ def effort(pieces: Iterable[bytes]) -> int:
     return cost
 
 
-def _buffers(reader: ChatReader, names: tuple[tuple[str, ...], tuple[str, ...]]) -> list[Any]:
-    return [getattr(reader, name) for name in names[0]] + [getattr(reader._splitter, name) for name in names[1]]
+def _buffers(reader: AnswerReader, names: tuple[tuple[str, ...], tuple[str, ...]]) -> list[Any]:
+    body = reader._body
+    return [getattr(body, name) for name in names[0]] + [getattr(body._splitter, name) for name in names[1]]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from app.events import Content, Delta, Logprobs, Refusal, ToolCall
-from app.upstream.reading.chat import ChatReader
-from app.upstream.responses.reader import ResponsesReader
+from app.upstream.reading.chat import chat_reader
+from app.upstream.responses.reader import responses_reader
 from tests.upstream.reading.quirks_bytes import event
 from tests.upstream.responses.bytes import sent
 
@@ -23,12 +23,12 @@ def weighed(token: str = "hi", **more: object) -> dict[str, object]:
 def chat(logprobs: object) -> list[Content]:
     """Return what comes of a chunk, in ASCII, since half a character has no other form."""
     raw = json.dumps({"choices": [{"delta": {"content": "hi"}, "logprobs": {"content": logprobs}}]})
-    return ChatReader().feed(event(raw.encode()))
+    return chat_reader().feed(event(raw.encode()))
 
 
 def responses(logprobs: object) -> list[Content]:
     raw = json.dumps({"type": "response.output_text.delta", "delta": "hi", "logprobs": logprobs})
-    return ResponsesReader().feed(event(raw.encode()))
+    return responses_reader().feed(event(raw.encode()))
 
 
 DIALECTS = pytest.mark.parametrize("read", [chat, responses])
@@ -100,7 +100,7 @@ def test_chat_in_order() -> None:
         + said({"content": "ho"}, {"content": [], "refusal": 3})
         + said({"content": "ho"}, "none")
     )
-    assert ChatReader().feed(raw) == [
+    assert chat_reader().feed(raw) == [
         *(Delta("hi"), Logprobs([hi])),
         *(Delta("hi"), Logprobs([hi, hi])),
         Delta("ho"),
@@ -121,7 +121,7 @@ def test_responses_in_order() -> None:
         + sent("output_text.done", sequence_number=5, output_index=1, content_index=0, text="hi", logprobs=[hi])
     )
     weights = Logprobs([hi])
-    assert ResponsesReader().feed(raw) == [
+    assert responses_reader().feed(raw) == [
         *(Delta("hi"), weights, Delta("hi"), weights, Delta("ho")),
         *(Delta("hi"), weights),
     ]

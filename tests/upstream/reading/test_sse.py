@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Malformed
-from app.upstream.reading.sse import BOM, MAX_BLANK, MAX_STRAY, Splitter, SSEEvent, kind_of
+from app.upstream.reading.sse import BOM, MAX_STRAY, Splitter, SSEEvent
 
 Pair = tuple[str, str]
 LONG = b"x" * 2048
@@ -158,22 +158,3 @@ def test_a_dripping_line_costs_linear_work() -> None:
     """Twice the line is twice the work: the buffer grows in place and is never made anew."""
     assert work(200_000, 100) == 2 * work(100_000, 100)
     assert work(100_000, 1) == 100_000
-
-
-@pytest.mark.parametrize(
-    ("beginning", "kind"),
-    [
-        (b"", None),
-        (b"\xef\xbb", None),
-        (b"\xef\xbb\xbf \r\n", None),
-        (b"\xef\xbb\xbf\n{", "json"),
-        (b" [", "json"),
-        (b"<html>", "page"),
-        (b"data: {", "stream"),
-        (b": hi", "stream"),
-        (b"\n" * (MAX_BLANK + 1) + b"{", "stream"),
-    ],
-)
-def test_kind_of_body(beginning: bytes, kind: str | None) -> None:
-    """The first byte that is not blank tells a stream from JSON and from a page."""
-    assert kind_of(beginning) == kind

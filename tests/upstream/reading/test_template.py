@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import Content, Delta
-from app.upstream.reading.chat import ChatReader
+from app.upstream.reading.answer import ENDED
+from app.upstream.reading.chat import ChatDialect, chat_reader
 from app.upstream.reading.template import Template
 
 PADDED = {"obfuscation": "aB3"}
@@ -28,13 +29,15 @@ def event(data: object, *, ascii: bool = False, spaces: bool = False) -> bytes:
 
 
 def learn(data: dict[str, Any], text: str) -> Template | None:
-    return Template.learn(event(data)[6:-2], text, ChatReader._text_alone)
+    template = Template(ChatDialect.plain_text)
+    template.learn(event(data)[6:-2], text)
+    return template if template.known else None
 
 
 def long_way(data: bytes) -> list[Content]:
     """Return what a reader finds in *data* that has learnt nothing, and will not."""
-    reader = ChatReader()
-    reader._lessons = 0
+    reader = chat_reader()
+    reader._template.lessons = 0
     reader.feed(event(chunk("first")))
     return reader.feed(data)
 
@@ -102,9 +105,14 @@ def test_learnt_in_the_right_place(data: dict[str, Any], text: str) -> None:
 
 def test_nothing_to_learn() -> None:
     """An event whose text is not where it seems, or on several lines, teaches nothing."""
-    assert Template.learn(b'{"choices":[]}', "x", ChatReader._text_alone) is None
-    assert Template.learn(b'{"x":"y"}', "y", ChatReader._text_alone) is None
-    assert Template.learn(event(chunk("x"))[6:-2].replace(b",", b",\n"), "x", ChatReader._text_alone) is None
+    template = Template(ChatDialect.plain_text)
+    for payload, text in (
+        (b'{"choices":[]}', "x"),
+        (b'{"x":"y"}', "y"),
+        (event(chunk("x"))[6:-2].replace(b",", b",\n"), "x"),
+    ):
+        template.learn(payload, text)
+        assert not template.known
 
 
 def test_an_empty_text_is_none() -> None:
@@ -133,8 +141,8 @@ PIECES = st.one_of(
 def test_it_makes_no_difference(pieces: list[bytes], cuts: list[int]) -> None:
     """A reader that learns finds what one that does not finds, however the bytes are cut."""
     data = b"".join(pieces)
-    learning, plain = ChatReader(), ChatReader()
-    plain._lessons = 0
+    learning, plain = chat_reader(), chat_reader()
+    plain._template.lessons = 0
     found: list[Content] = []
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(places):
@@ -158,21 +166,21 @@ def joined(content: list[Content]) -> list[tuple[type, str]]:
 
 def test_an_event_that_is_too_large_is_still_refused() -> None:
     """The bound on an event holds for those that are known by their surroundings."""
-    reader = ChatReader(max_event=400)
+    reader = chat_reader(max_event=400)
     for _ in range(3):
         assert reader.feed(event(chunk("x"))) == [Delta("x")]
     assert reader.feed(event(chunk("y" * 500))) == []
-    assert reader.ended
+    assert reader.answer.state is ENDED
 
 
 def test_lessons_end() -> None:
     """Where every event is another, learning is given up; where one lesson was worth it, there are more."""
-    reader = ChatReader()
+    reader = chat_reader()
     for number in range(10):
         reader.feed(event(chunk("x", {"created": number})))
-    assert reader._lessons == 0
-    patient = ChatReader()
+    assert reader._template.lessons == 0
+    patient = chat_reader()
     for number in range(10):
         for _ in range(12):
             assert patient.feed(event(chunk("x", {"created": number}))) == [Delta("x")]
-    assert patient._lessons > 0
+    assert patient._template.lessons > 0

@@ -1,4 +1,4 @@
-"""ResponsesReader against everything that section 8 says, and what streams of any dialect have been seen to do."""
+"""The Responses reader against everything that section 8 says, and what streams of any dialect have been seen to do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from app.errors import Disconnected, Malformed, UpstreamError
 from app.events import Delta, Reasoning, ToolCall
-from app.upstream.responses.reader import ResponsesReader
-from tests.upstream.play import MAX_EVENT, cut_at, play, read, verdict
+from app.upstream.reading.answer import Answer
+from app.upstream.reading.reader import AnswerReader
+from app.upstream.responses.reader import ResponsesDialect, responses_reader
+from tests.upstream.play import MAX_EVENT, cut_at, facts, play, read, verdict
 from tests.upstream.reading.quirks_bytes import Case, event
 from tests.upstream.responses.bytes import (
     END,
@@ -45,11 +47,11 @@ def test_every_row_has_a_case() -> None:
 @pytest.mark.parametrize("case", RESPONSES, ids=lambda case: case.name)
 def test_row(case: Case) -> None:
     """The row comes out as the table says, in one read, byte by byte and at random cuts."""
-    play(case, [case.raw], ResponsesReader)
-    play(case, (case.raw[at : at + 1] for at in range(len(case.raw))), ResponsesReader)
+    play(case, [case.raw], responses_reader)
+    play(case, (case.raw[at : at + 1] for at in range(len(case.raw))), responses_reader)
     dice = random.Random(case.name)
     for _ in range(10):
-        play(case, cut_at(case.raw, [dice.randrange(1 << 30) for _ in range(dice.randrange(1, 9))]), ResponsesReader)
+        play(case, cut_at(case.raw, [dice.randrange(1 << 30) for _ in range(dice.randrange(1, 9))]), responses_reader)
 
 
 @pytest.mark.parametrize("case", RESPONSES, ids=lambda case: case.name)
@@ -61,10 +63,10 @@ def test_short_cut_changes_nothing(case: Case) -> None:
         numbered = numbered.replace(
             b'"content_index": 0,', b'"content_index":0,"sequence_number":%d,' % (number + 9), 1
         )
-    one, other = ResponsesReader(MAX_EVENT), ResponsesReader(MAX_EVENT)
+    one, other = responses_reader(MAX_EVENT), responses_reader(MAX_EVENT)
     assert read(one, [HI, numbered], case.ends) == read(other, [HI, careful], case.ends)
     assert verdict(one) == verdict(other)
-    assert (one.usage, one.finished, one.settled) == (other.usage, other.finished, other.settled)
+    assert facts(one) == facts(other)
 
 
 def test_all_types_are_known() -> None:
@@ -92,7 +94,7 @@ JUNK = {
 @pytest.mark.parametrize("kind", sorted(set(TYPES) - READ))
 def test_types_that_a_chat_has_not(kind: str) -> None:
     """Whatever they hold, they are neither content nor an end; the text around them is untouched."""
-    reader = ResponsesReader()
+    reader = responses_reader()
     assert reader.feed(sent(kind, sequence_number=3, **JUNK)) == []
     assert reader.feed(HI + sent(kind, **JUNK) + said(" you") + END) == [Delta("hi"), Delta(" you")]
     assert reader.result().finish_reason == "stop"
@@ -105,7 +107,7 @@ def test_types_with_anything_in_them(kind: str, value: object) -> None:
     fields = dict.fromkeys([*JUNK, "sequence_number", "logprobs", "summary_index", "refusal", "input"], value)
     name = kind if kind in ("error", "keepalive") else f"response.{kind}"
     for raw in (event({"type": name}), event(fields | {"type": name})):
-        reader = ResponsesReader()
+        reader = responses_reader()
         assert orjson.dumps([*reader.feed(HI + raw + HI), *reader.eof()])
         verdict(reader)
 
@@ -114,21 +116,21 @@ def test_one_event_per_delta_in_order() -> None:
     """Deltas are neither merged nor moved."""
     raw = said("a") + thought("hm", 1) + item("added", 2, function()) + said("b") + arguments("{}", 2) + said("c")
     first = ToolCall(0, "call_1", "f", "")
-    assert ResponsesReader().feed(raw) == [
+    assert responses_reader().feed(raw) == [
         *(Delta("a"), Reasoning("hm"), first, Delta("b"), ToolCall(0, "", "", "{}"), Delta("c"))
     ]
 
 
 def test_error_is_told_without_secrets() -> None:
     """An upstream that quotes the prompt in its error does not reach the client with it."""
-    reader = ResponsesReader(secrets=["my dark secret"])
+    reader = responses_reader(secrets=["my dark secret"])
     reader.feed(over("failed", error={"code": "invalid_prompt", "message": "cannot answer 'my dark secret'"}))
     with pytest.raises(UpstreamError, match=r"^cannot answer '\[redacted\]'$"):
         reader.result()
 
 
 @pytest.mark.parametrize(
-    ("raw", "settled"),
+    ("raw", "by_upstream"),
     [
         (HI, False),
         (HI + END, True),
@@ -139,11 +141,16 @@ def test_error_is_told_without_secrets() -> None:
     ],
     ids=range(6),
 )
-def test_who_says_that_it_is_over(raw: bytes, settled: bool) -> None:
-    """Upstream does with a terminal event or an error; that we cannot read on is not its end."""
-    reader = ResponsesReader(MAX_EVENT)
+def test_who_ends_an_answer(raw: bytes, by_upstream: bool) -> None:
+    """The upstream ends one by a terminal event or an error; that we cannot read on is not the upstream's end."""
+    reader = responses_reader(MAX_EVENT)
     reader.feed(raw)
-    assert reader.settled is settled
+    assert reader.answer.ended_by_upstream is by_upstream
+
+
+def resumable() -> tuple[ResponsesDialect, AnswerReader]:
+    dialect = ResponsesDialect(Answer())
+    return dialect, AnswerReader(dialect)
 
 
 def numbered(raw: bytes) -> list[bytes]:
@@ -155,13 +162,14 @@ def numbered(raw: bytes) -> list[bytes]:
 def test_resume(cut: int, again: int) -> None:
     """Read on in another body, with events *again* that were read before, all is as if it had been one."""
     blocks = numbered(WHOLE)
-    whole = ResponsesReader()
+    whole = responses_reader()
     events = whole.feed(WHOLE)
-    reader = ResponsesReader()
+    dialect, reader = resumable()
     got = reader.feed(b"".join(blocks[:cut]) + (blocks[cut][:-20] if cut < len(blocks) else b""))
-    assert (reader.response_id, reader.sequence) == ("resp_1", cut - 1)
-    assert reader.resumable is (cut < len(blocks))
-    if reader.resumable:
+    assert (dialect.response_id, dialect.sequence) == ("resp_1", cut - 1)
+    assert dialect.resumable is (cut < len(blocks))
+    if dialect.resumable:
+        dialect.resume()
         reader.resume()
         rest = b"".join(blocks[max(0, cut - again) :])
         for at in range(len(rest)):
@@ -172,11 +180,11 @@ def test_resume(cut: int, again: int) -> None:
 
 def test_what_cannot_be_resumed() -> None:
     """Without an id and a number there is nothing to ask for; an id that is no path segment is none."""
-    reader = ResponsesReader()
+    dialect, reader = resumable()
 
     def resumable_after(raw: bytes) -> bool:
         reader.feed(raw)
-        return reader.resumable
+        return dialect.resumable
 
     assert not resumable_after(HI)
     assert not resumable_after(said("x", sequence_number=1))
@@ -188,17 +196,18 @@ def test_what_cannot_be_resumed() -> None:
 
 def test_heartbeats_have_no_place_in_the_count() -> None:
     """A keepalive's number may not be one of an event that upstream kept: it is not asked for what follows it (R1)."""
-    reader = ResponsesReader()
+    dialect, reader = resumable()
     reader.feed(said("a", sequence_number=4) + event({"type": "keepalive", "sequence_number": 7}))
-    assert reader.sequence == 4
+    assert dialect.sequence == 4
     reader.feed(said("b", sequence_number=5) + sent("unheard_of", sequence_number=6))
-    assert reader.sequence == 6
+    assert dialect.sequence == 6
 
 
 def test_a_whole_answer_in_place_of_the_rest() -> None:
     """Where the rest was asked for and the whole came, as JSON, it is not read: part of it was sent on already."""
-    reader = ResponsesReader()
+    dialect, reader = resumable()
     reader.feed(b"".join(numbered(WHOLE)[:8]))
+    dialect.resume()
     reader.resume()
     body = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": []}]}
     assert reader.feed(json.dumps(body).encode()) == []
@@ -231,7 +240,7 @@ def test_any_text_comes_out_as_it_went_in(
         raw += event(json.dumps(fields, ensure_ascii=ensure_ascii).encode())
     for (at, index), whole in wholes.items():
         raw += sent("output_text.done", output_index=at, content_index=index, text=whole)
-    reader = ResponsesReader()
+    reader = responses_reader()
     events = read(reader, cut_at((raw + END).replace(b"\n", line_end), cuts))
     assert events == [Delta(piece) for piece, _, _ in pieces if piece]
     assert reader.result().finish_reason == "stop"
@@ -256,7 +265,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 def outcome(pieces: Iterable[bytes], ends: str) -> tuple[bytes, object]:
-    reader = ResponsesReader(4096)
+    reader = responses_reader(4096)
     events = read(reader, pieces, ends)
     return orjson.dumps(events), verdict(reader)
 
@@ -289,7 +298,7 @@ def test_fields_of_any_type_end_in_a_verdict(values: list[object], ends: str, cu
 )
 def test_endless_input_is_not_kept(piece: bytes) -> None:
     """Thousands of anything leave little behind, whatever the answer's length."""
-    reader = ResponsesReader(MAX_EVENT)
+    reader = responses_reader(MAX_EVENT)
     tracemalloc.start()
     for _ in range(max(2000, 2_000_000 // len(piece)) if len(piece) < 5000 else 30):
         reader.feed(piece)

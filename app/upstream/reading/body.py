@@ -1,0 +1,158 @@
+"""One response body: from bytes to events, which are a name and a JSON value.
+
+Most bodies are event streams. Some are one JSON object in place of a stream, or a page of HTML; the first byte tells,
+not the `Content-Type` (rows H4–H7).
+
+Invariant: the events do not depend on how the network cut the bytes, and what is kept is bounded.
+
+Strategy: orjson parses nearly every event. What it refuses (`[DONE]`, heartbeats, NaN, lone surrogates, broken UTF-8,
+two values in one event) goes through `payloads`, which is slower and more patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any, Literal
+
+import orjson
+
+from app.errors import Malformed
+from app.upstream.reading.json import DONE, parse, payloads
+from app.upstream.reading.sse import BOM, MAX_EVENT, MAX_STRAY, Splitter
+
+MAX_BLANK = 4 * 1024  # bytes before the first one that is not blank
+
+
+class Mark(Enum):
+    """What stands in the place of an event's name when there is no event."""
+
+    DONE = auto()
+    """`[DONE]`; the value is None."""
+    STRAY = auto()
+    """JSON on lines that are not fields. Some upstreams put their errors there (rows F16, F17)."""
+    WHOLE = auto()
+    """The body is this JSON value, not a stream (rows H4, H5)."""
+
+
+Event = tuple[bytes | Mark, Any, bytes]
+"""The name, b"" if the upstream gave none; the JSON value; and the bytes that orjson took, b"" if it refused them."""
+
+
+class Body:
+    """Finds the events in one body.
+
+    *stray* are the lines that are not fields. *replaced_bytes* counts the U+FFFD that took the place of broken UTF-8
+    (row F25).
+    """
+
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self.stray = b""
+        self.replaced_bytes = 0
+        self._max_event = max_event
+        self._splitter = Splitter(max_event)
+        self._kind: Literal["stream", "json", "page"] | None = None
+        self._blank = b""  # the beginning of the body, while its kind is unknown
+        self._json = bytearray()
+
+    @property
+    def between(self) -> bool:
+        """Whether the last event is complete and nothing of another one has come."""
+        return self._splitter.between
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Yield the events that one network read completes. Raises Malformed, after which nothing more can be read."""
+        if self._kind != "stream":
+            data = self._sniff(data)
+        for name, payload in self._splitter.feed(data):
+            if name is None:
+                yield from self._read_stray(payload)
+                continue
+            try:
+                value = orjson.loads(payload)
+            except ValueError:
+                yield from self._read_odd(name, payload, complete=True)
+            else:
+                yield name, value, payload
+        if self._splitter.error is not None:
+            raise self._splitter.error
+
+    def end(self) -> Iterator[Event]:
+        """Yield what the end of the body leaves behind. Raises Malformed after a body that was not a stream."""
+        if self._kind == "json":
+            yield from self._read_json()
+            raise Malformed
+        for name, payload in self._splitter.eof():
+            if name is None:
+                yield from self._read_stray(payload)
+            else:
+                yield from self._read_odd(name, payload, complete=False)
+        yield from _parsed(Mark.STRAY, self.stray)  # row F17: one error, pretty-printed over many lines
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Return the part of *data* that belongs to an event stream."""
+        if self._kind is None:
+            data = self._blank + data
+            self._kind = kind_of(data)
+            self._blank = data if self._kind is None else b""
+        if self._kind == "stream":
+            return data
+        if self._kind == "page":
+            raise Malformed("The upstream service sent a page, not a stream.")
+        if self._kind == "json":
+            self._json += data
+            if len(self._json) > self._max_event:
+                raise Malformed(f"The upstream service sent an answer of more than {self._max_event} bytes.")
+        return b""
+
+    def _read_json(self) -> Iterator[Event]:
+        body = bytes(self._json)
+        try:
+            value = parse(body)
+        except ValueError:
+            for line in body[:MAX_STRAY].splitlines():  # row F17: an error, and then something else
+                yield from _parsed(Mark.STRAY, line)
+        else:
+            yield Mark.WHOLE, value, b""
+
+    def _read_odd(self, name: bytes, payload: bytes, complete: bool) -> Iterator[Event]:
+        """Yield the events in a payload that orjson refused, or that may not be *complete*."""
+        try:
+            values = payloads(payload)
+        except ValueError:
+            if name == b"error":
+                yield name, None, b""
+            elif complete:
+                raise Malformed from None  # rows F18, F28: the message quotes nothing of the payload
+            return
+        self.replaced_bytes += payload.decode("utf-8", "replace").count("\ufffd") - payload.count("\ufffd".encode())
+        for value in values:
+            if value is DONE and name != b"error":
+                yield from _parsed(Mark.STRAY, self.stray)
+                yield Mark.DONE, None, b""
+            else:
+                yield name, value, b""
+
+    def _read_stray(self, line: bytes) -> Iterator[Event]:
+        self.stray += line + b"\n"  # the splitter bounds the sum
+        yield from _parsed(Mark.STRAY, line.removeprefix(b"error:"))
+
+
+def kind_of(beginning: bytes) -> Literal["stream", "json", "page"] | None:
+    """Return what a body is by its first byte that is not blank; None if that has not come yet (rows H4–H7)."""
+    start = beginning.removeprefix(BOM).lstrip()
+    if len(beginning) - len(start) > MAX_BLANK:
+        return "stream"
+    if not start or BOM.startswith(beginning):
+        return None
+    if start[:1] in (b"{", b"["):
+        return "json"
+    return "page" if start[:1] == b"<" else "stream"
+
+
+def _parsed(mark: Mark, text: bytes) -> Iterator[Event]:
+    try:
+        value = parse(text)
+    except ValueError:
+        return
+    yield mark, value, b""

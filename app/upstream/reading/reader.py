@@ -1,0 +1,132 @@
+"""Reads one answer: bytes in, content out, and at the end one verdict.
+
+Invariant: the content does not depend on how the network cut the bytes; all content that came before a fault is
+returned before `result` raises the fault; nothing here raises but `result`, which raises `UpstreamError` only; text is
+always encodable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol
+
+from app.errors import Malformed, UpstreamError
+from app.events import Content, Delta, Done
+from app.upstream.reading.answer import ENDED, Answer
+from app.upstream.reading.body import Body, Event, Mark
+from app.upstream.reading.sse import MAX_EVENT
+from app.upstream.reading.template import LESSONS, Template
+
+
+class Dialect(Protocol):
+    """What the events of one kind of upstream mean, and the *answer* that they make."""
+
+    answer: Answer
+    ready: bool
+    """Whether `plain_text` may be asked in place of `read`."""
+    uniform: ClassVar[bool]
+    """Whether the text events of a stream differ in their text alone, so that a template may fit."""
+    text_events: ClassVar[frozenset[bytes]]
+    """The names of events that `plain_text` knows."""
+
+    def plain_text(self, event: Any) -> str | None:
+        """Return the text of an event that holds nothing else of interest, as most do; None for any other."""
+        ...
+
+    def read(self, name: bytes, event: Any) -> None:
+        """Read one event, which may be any JSON, into the answer."""
+        ...
+
+    def read_whole(self, body: dict[str, Any]) -> None:
+        """Read a body that came in place of a stream, if it is an answer, and end the answer then (row H5)."""
+        ...
+
+
+class AnswerReader:
+    """Reads the body of one response into the answer of *dialect*; after `resume`, that of another response."""
+
+    def __init__(self, dialect: Dialect, max_event: int = MAX_EVENT) -> None:
+        self.answer = dialect.answer
+        self._dialect = dialect
+        self._plain_text = dialect.plain_text
+        self._text_events = dialect.text_events
+        self._max_event = max_event
+        self._body = Body(max_event)
+        self._template = Template(dialect.plain_text, LESSONS if dialect.uniform else 0)
+        self._by_template = False  # whether the next events may be recognised by the template
+
+    @property
+    def replaced_bytes(self) -> int:
+        """How many U+FFFD took the place of broken UTF-8 (row F25)."""
+        return self._body.replaced_bytes
+
+    def feed(self, data: bytes) -> list[Content]:
+        """Take one network read, and return the content in it."""
+        if self._by_template and len(data) <= self._max_event:
+            found = self._template.texts(data)
+            if found is not None:
+                return found
+        answer = self.answer
+        if answer.state is ENDED:
+            return []
+        try:
+            self._read(self._body.feed(data))
+        except Malformed as fault:
+            answer.break_off(fault)
+        self._by_template = self._template.known and self._body.between
+        return answer.take()
+
+    def eof(self) -> list[Content]:
+        """Take the clean end of the body, and return the content that was pending."""
+        return self.cut(None)
+
+    def cut(self, fault: UpstreamError | None) -> list[Content]:
+        """Take the end of a body that was reset, truncated or timed out, as *fault* says; else like `eof`."""
+        answer = self.answer
+        if answer.state is not ENDED:
+            try:
+                self._read(self._body.end())
+            except Malformed as malformed:
+                fault = fault or malformed
+            if fault is not None:
+                answer.break_off(fault)
+            answer.end()
+            self._by_template = False
+        return answer.take()
+
+    def resume(self) -> None:
+        """Read on in the body of another response. What the last body left unfinished is dropped."""
+        replaced_bytes = self._body.replaced_bytes
+        self._body = Body(self._max_event)
+        self._body.replaced_bytes = replaced_bytes
+        self._by_template = False
+
+    def result(self) -> Done:
+        """Return how the answer ended, or raise the reason why it did not."""
+        return self.answer.result(without_content=Malformed() if self._body.stray else None)  # row H7
+
+    def _read(self, events: Iterator[Event]) -> None:
+        """Read *events* into the answer, until it has ended. Raises Malformed."""
+        answer = self.answer
+        dialect = self._dialect
+        template = self._template
+        plain_text = self._plain_text
+        text_events = self._text_events
+        # The short cut would overtake half a character that is held back.
+        plain = dialect.ready and not answer.halves
+        for name, value, payload in events:
+            if plain and payload and name in text_events and (text := plain_text(value)):
+                answer.content.append(Delta(text))
+                if template.lessons:
+                    template.learn(payload, text)
+                continue
+            template.known = False  # what it was learnt from no longer holds
+            if isinstance(name, bytes):
+                dialect.read(name, value)
+            elif name is Mark.DONE:
+                answer.end(complete=True)
+            elif not answer.judge(value) and name is Mark.WHOLE and isinstance(value, dict):
+                dialect.read_whole(value)
+            if answer.state is ENDED:
+                return
+            plain = dialect.ready and not answer.halves
