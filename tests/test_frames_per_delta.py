@@ -23,9 +23,9 @@ from app.serving.server import Config, Protocol
 
 pytestmark = pytest.mark.anyio
 
-# The functions of `app` that one delta goes through, from the read of the upstream's socket to the write to the client's,
-# with one live stream and one reader that keeps up; and how often they are entered, resumptions included: a coroutine
-# that waits for the delta is resumed, and called again for the next one.
+# The functions of `app` that one delta goes through, from the read of the upstream's socket to the write to the
+# client's, with one live stream and one reader that keeps up; and how often they are entered. A coroutine that waits
+# for the delta is resumed, and called again for the next one.
 MOST_FUNCTIONS = 17
 MOST_FRAMES = 19
 
