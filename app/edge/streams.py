@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.edge.access.tickets import Tickets
 from app.edge.bodies import Defaults, parse_json, read_body
 from app.edge.event_stream import StreamResponse, unless_gone
-from app.errors import BadRequest, Draining
+from app.errors import BadRequest, Draining, StreamError
 from app.events import TERMINAL, Batch, Event
 from app.hub import Hub, Key, Subscription
 from app.journal import Log
@@ -68,9 +68,14 @@ class Streams:
         wanted = replace(self.options.admit(asked), traceparent=request.state.traceparent)
         if not elsewhere:
             self._hub.admit(principal)  # before anything is paid for that it could not read
-        return await self._hub.open(
-            wanted, principal, _key(request, data), request.state.log, refusal=request.state.refusal, label=label
-        )
+        key = _key(request, data)
+        refusal: StreamError | None = request.state.refusal
+        if refusal is not None:  # nothing may be spent; a repeated key spends nothing
+            known = None if key is None else await self._hub.opened_with(key, principal)
+            if known is None:
+                raise refusal
+            return known
+        return await self._hub.open(wanted, principal, key, request.state.log, label)
 
     async def read(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from app.events import new_stream_id
 from app.hub.outcome import Observer, Outcome
 from app.hub.stream import Stream
 from app.hub.subscription import Subscription
-from app.journal import Journal, Log
+from app.journal import Journal, Log, Writer
 from app.meter import Meter
 from app.rechunk import create as create_rechunker
 from app.relay import Limits, Relay
@@ -105,9 +105,9 @@ class Hub:
         return len(self._readers)
 
     @property
-    def lag(self) -> int:
+    def records_behind(self) -> int:
         """How many records the slowest reader is behind."""
-        return max((reader.lag for reader in self._readers), default=0)
+        return max((reader.records_behind for reader in self._readers), default=0)
 
     async def open(
         self,
@@ -115,54 +115,80 @@ class Hub:
         principal: Principal = ANYONE,
         key: Key | None = None,
         log: FilteringBoundLogger | None = None,
-        refusal: StreamError | None = None,
         label: str = "",
     ) -> str:
-        """Start a stream and return its id; or the id of the one that was started with the same *key*.
+        """Start a stream and return its id; or return the id of the stream that *key* was used for before.
 
-        Raises *refusal*, if there is one, rather than start anything. Raises Overloaded, Draining, TooManyStreams,
-        KeyReused or JournalDown. Upstream's troubles are no exceptions here: they become the terminal record. A stream
-        that nobody attaches to within its grace is cancelled. `labelled` finds the newest one with a *label*.
+        Raises Overloaded, Draining, TooManyStreams, KeyReused or JournalDown. An upstream that fails raises nothing
+        here: its error becomes the stream's terminal record. A stream that no reader attaches to within its grace is
+        cancelled. `labelled` finds the principal's newest stream with a *label*.
         """
-        stream_id, owner, allowed = new_stream_id(), principal.name, principal.allowance.streams
-        journal = self._journal
-        registry = journal.registry
-        if key is not None:
-            known = await registry.claim(owner, key.name, key.fingerprint, stream_id)
-            if known is not None:
-                return known
+        stream_id = new_stream_id()
+        async with AsyncExitStack() as undo:
+            if key is not None:
+                registry = self._journal.registry
+                known = await registry.claim(principal.name, key.name, key.fingerprint, stream_id)
+                if known is not None:
+                    return known
+                undo.push_async_callback(registry.release, stream_id)
+            writer = await self._create(stream_id, request, principal, label, undo)
+            undo.pop_all()
+        self._start(stream_id, request, principal, writer, log or self._log)
+        return stream_id
+
+    async def opened_with(self, key: Key, principal: Principal = ANYONE) -> str | None:
+        """Return the id of the stream that *key* was used for before, or None. Starts nothing.
+
+        Raises KeyReused or JournalDown.
+        """
+        registry = self._journal.registry
+        stream_id = new_stream_id()
+        known = await registry.claim(principal.name, key.name, key.fingerprint, stream_id)
+        if known is None:
+            await registry.release(stream_id)
+        return known
+
+    async def _create(
+        self, stream_id: str, request: StreamRequest, principal: Principal, label: str, undo: AsyncExitStack
+    ) -> Writer:
+        """Begin the log of a new stream, if there is room for the stream. Raises what `open` does."""
+        allowed = principal.allowance
         self._opening += 1
         try:
-            if refusal is not None:
-                raise refusal
             if self._draining:
-                raise Draining(retry_after=1)
+                raise Draining
             if self.live + self._opening > self._capacity.streams:
-                raise Overloaded(retry_after=1)
-            if allowed and not await registry.occupy(owner, stream_id, allowed):
-                raise TooManyStreams
-            try:
-                info = StreamInfo(request.chunk, owner, principal.allowance.readers, label)
-                writer = await journal.create(stream_id, info)
-            except BaseException:
-                await registry.vacate(owner, stream_id)
-                raise
-        except BaseException:
-            await registry.release(stream_id)
-            raise
+                raise Overloaded
+            if allowed.streams:
+                registry = self._journal.registry
+                if not await registry.occupy(principal.name, stream_id, allowed.streams):
+                    raise TooManyStreams
+                undo.push_async_callback(registry.vacate, principal.name, stream_id)
+            info = StreamInfo(request.chunk, principal.name, allowed.readers, label)
+            return await self._journal.create(stream_id, info)
         finally:
             self._opening -= 1
+
+    def _start(
+        self,
+        stream_id: str,
+        request: StreamRequest,
+        principal: Principal,
+        writer: Writer,
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Start the producer of a new stream."""
         for observer in self._observers:
             request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
-        log = (log or self._log).bind(stream_id=stream_id)
+        log = log.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
         relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, log)
-        stream = self._streams[stream_id] = Stream(stream_id, principal, request, relay, log)
+        stream = Stream(stream_id, principal, request, relay, log)
+        self._streams[stream_id] = stream
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
         stream.abandon(max(FIRST_READER, request.grace))
         log.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
-        return stream_id
 
     async def attach(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Subscription:
         """Return a subscription to the records after number *after*.
@@ -178,7 +204,7 @@ class Hub:
         self.admit(principal)
         subscription = Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
         if self._draining and subscription.elsewhere:
-            raise Draining(retry_after=1)
+            raise Draining
         return subscription
 
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
@@ -188,7 +214,7 @@ class Hub:
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
         if len(self._readers) >= self._capacity.readers:
-            raise Overloaded(retry_after=1)
+            raise Overloaded
         if 0 < principal.allowance.readers <= self._readers_of[principal.name]:
             raise TooManyReaders
 

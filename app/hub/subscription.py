@@ -75,7 +75,7 @@ class Subscription:
             self.on_dismiss()
 
     @property
-    def lag(self) -> int:
+    def records_behind(self) -> int:
         """How many records are in the log that were not sent yet."""
         return self.log.last - self.sent.last
 

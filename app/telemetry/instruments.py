@@ -237,7 +237,7 @@ class Readings:
             _one(SUBSCRIBERS_LIVE, hub.reading),
             _one(SUBSCRIBERS_MAX, ceilings.readers),
             _one(RESUMES, meter.resumed),
-            _one(LAG, hub.lag),
+            _one(LAG, hub.records_behind),
             _one(JOURNAL_BYTES, journal.size),
             _one(JOURNAL_MAX, ceilings.journal),
             _one(JOURNAL_STREAMS, len(journal)),
