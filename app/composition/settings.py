@@ -90,181 +90,241 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 picks a free one.")
     workers: int = Field(
         1,
         ge=1,
         le=256,
-        description="Processes that share the port; more than one takes a journal in Redis, and a CPU core each.",
+        description="The number of processes that share the port. More than one needs a journal in Redis, and a "
+        "CPU core each.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="Least level that is logged."
+        "info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`console` for people, `json` for machines; `auto` looks whether stderr is a terminal."
+        "auto", description="`console` for people, `json` for machines; `auto` picks `console` if stderr is a terminal."
     )
 
     openai_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices(f"{PREFIX}OPENAI_API_KEY", "OPENAI_API_KEY"),
-        description="Upstream's key. With neither this nor a base URL, the built-in simulator is the upstream.",
+        description="The upstream's API key. Without this and without a base URL, the built-in simulator is the "
+        "upstream.",
     )
     openai_base_url: Annotated[HttpUrl, bare_url("OPENAI_API_KEY")] | None = Field(
         None,
         validation_alias=AliasChoices(f"{PREFIX}OPENAI_BASE_URL", "OPENAI_BASE_URL"),
-        description="Upstream's base URL, version included; with a key alone it is `https://api.openai.com/v1`.",
+        description="The upstream's base URL, with the version. If only a key is set, it is "
+        "`https://api.openai.com/v1`.",
     )
     upstream: Kind = Field(
         "openai-chat",
-        description="What upstream speaks: `openai-chat` for chat completions, `openai-responses` for Responses.",
+        description="The API that the upstream speaks: `openai-chat` for chat completions, `openai-responses` for "
+        "Responses.",
     )
     upstream_background: bool = Field(
         False,
-        description="With `openai-responses`: have upstream answer in the background and keep the answer, so that a "
-        "connection to it that breaks loses nothing.",
+        description="With `openai-responses`: let the upstream answer in the background and keep the answer, so "
+        "that nothing is lost when the connection to it breaks.",
     )
     model: str = Field(
-        "", max_length=256, description="Model for requests that name none; empty: `gpt-4o-mini`, or `sim-gpt`."
+        "",
+        max_length=256,
+        description="The model for requests that name none. If empty, it is `gpt-4o-mini`, or `sim-gpt` with the "
+        "simulator.",
     )
 
     config: Path | None = Field(
         None,
-        description="TOML file with several upstreams, models, caps and keys; then the upstream settings above are not "
-        "used. `deploy/upstreams.toml` explains it.",
+        description="A TOML file with several upstreams, models, caps and keys; the upstream settings above do not "
+        "apply then. `deploy/upstreams.toml` explains it.",
     )
-    models: Words = Field((), description="Models that may be asked for, with commas; empty: any.")
+    models: Words = Field(
+        (), description="The models that clients may ask for, separated by commas. If empty, they may ask for any."
+    )
     extra_parameters: Words = Field(
         ("*",),
-        description="Parameters beyond OpenAI's that `/v1/chat/completions` passes on, with commas; `*`: any. Some "
-        "upstreams have such as get round the caps here.",
+        description="The parameters beyond OpenAI's that `/v1/chat/completions` passes on, separated by commas; "
+        "`*` is any. Some upstreams know parameters that evade the caps below.",
     )
     max_output_tokens: Count = Field(
-        0, description="Most output tokens that a request may ask for, and gets if it does not say; 0: no cap."
+        0,
+        description="The most output tokens that a request may ask for. A request that does not say gets as many. "
+        "0 is no cap.",
     )
-    max_messages: Count = Field(0, description="Most messages in a request; 0: no cap.")
+    max_messages: Count = Field(0, description="The most messages in a request. 0 is no cap.")
     max_prompt_chars: Count = Field(
-        0, description="Most characters of text that the model reads, tools and response format included; 0: no cap."
+        0,
+        description="The most characters that the model reads as text, including tools and the response format. 0 "
+        "is no cap.",
     )
 
     allow_anonymous: bool = Field(
         False,
-        description="`true`: listen on other addresses than loopback without asking for credentials, because something "
-        "in front does.",
+        description="`true` lets the service listen on addresses other than loopback without asking for "
+        "credentials, because a proxy in front of it does.",
     )
     api_keys: Words = Field(
-        (), description="API keys that are good, as `NAME:SHA256`, with commas; `chat-sse key NAME` makes one."
+        (),
+        description="The API keys that are accepted, as `NAME:SHA256`, separated by commas. `chat-sse key NAME` "
+        "makes one.",
     )
-    jwt_secret: SecretStr | None = Field(None, description="Secret of JWTs signed with HS256; 32 bytes at least.")
-    jwt_key_file: Path | None = Field(None, description="PEM file with the public key of JWTs: RS256 or ES256.")
-    jwt_jwks_url: HttpUrl | None = Field(None, description="Where the issuer of JWTs publishes its keys (JWKS).")
+    jwt_secret: SecretStr | None = Field(
+        None, description="The secret of JWTs that are signed with HS256, at least 32 bytes."
+    )
+    jwt_key_file: Path | None = Field(
+        None, description="A PEM file with the public key of JWTs that are signed with RS256 or ES256."
+    )
+    jwt_jwks_url: HttpUrl | None = Field(
+        None, description="The URL at which the issuer of JWTs publishes its keys (JWKS)."
+    )
     jwt_audience: str = Field(
         "",
-        description="Audience that a JWT must name; has to be set with a key file or a JWKS url. Empty: it must name "
-        "none.",
+        description="The audience that a JWT must name. It is required with a key file or a JWKS URL. If empty, a "
+        "JWT must name none.",
     )
-    jwt_issuer: str = Field("", description="Issuer that a JWT must name; empty: not looked at.")
+    jwt_issuer: str = Field("", description="The issuer that a JWT must name. If empty, the issuer is not checked.")
     secret: SecretStr | None = Field(
         None,
-        description="Signs the tickets in the urls of streams, 32 bytes at least; empty: made anew at each start.",
+        description="The secret that signs the tickets in the URLs of streams, at least 32 bytes. If empty, each "
+        "start makes a new one.",
     )
     ticket_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         2100,
-        description="Seconds for which such a url opens its stream; longer than an answer takes, because an "
-        "`EventSource` reconnects with it.",
+        description="How many seconds such a URL is valid. An `EventSource` reconnects with it, so this is longer "
+        "than an answer takes.",
     )
     metrics_token: SecretStr | None = Field(
-        None, description="Bearer token for `/metrics`, which is closed without it if credentials are asked for."
+        None,
+        description="The bearer token for `/metrics`. Without one, `/metrics` is closed if the service asks for "
+        "credentials.",
     )
     metrics_port: int = Field(
         0,
         ge=0,
         le=65_535,
-        description="Another port, for `/metrics` of one process: with several workers this is the first one's, and "
-        "each of the others has the next. 0: off.",
+        description="Another port, which serves the `/metrics` of one process. With several workers it is the port "
+        "of the first one, and each of the others has the next. 0 is off.",
     )
     allowed_origins: Origins = Field(
-        (), description="Origins of other sites whose pages may use the service, with commas; `*`: any."
+        (), description="The origins of other sites whose pages may use the service, separated by commas; `*` is any."
     )
     allowed_hosts: Hosts = Field(
         (),
-        description="Host names that the service answers to, with commas; empty: any, but on loopback without "
-        "credentials only loopback's own.",
+        description="The host names that the service answers to, separated by commas. If empty, it answers to any; "
+        "on loopback and without credentials, to the names of loopback only.",
     )
-    playground: bool = Field(True, description="Whether `/` is the playground.")
+    playground: bool = Field(True, description="Whether `/` serves the playground.")
 
-    requests_per_minute: Count = Field(0, description="Requests a minute for each principal; 0, as below: no limit.")
-    streams_per_principal: Count = Field(0, description="Streams live at once for each principal.")
-    readers_per_principal: Count = Field(0, description="Readers attached at once for each principal.")
-    tokens_per_day: Count = Field(0, description="Output tokens a day for each principal.")
-    total_requests_per_minute: Count = Field(0, description="Requests a minute for all together.")
+    requests_per_minute: Count = Field(
+        0, description="Requests per minute for each principal. 0, here and in the next four, is no limit."
+    )
+    streams_per_principal: Count = Field(0, description="Streams that a principal may have live at once.")
+    readers_per_principal: Count = Field(0, description="Readers that a principal may have attached at once.")
+    tokens_per_day: Count = Field(0, description="Output tokens per day for each principal.")
+    total_requests_per_minute: Count = Field(0, description="Requests per minute for all principals together.")
 
     journal: Annotated[str, AfterValidator(_is_journal)] = Field(
         "memory",
-        description="Where streams are kept: `memory`, or `redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT`, any "
-        "node of a cluster (`rediss` for TLS), which any number of processes may share.",
+        description="Where streams are kept: `memory`; or, shared by any number of processes, "
+        "`redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` with any node of a cluster. `rediss` "
+        "is for TLS.",
     )
     journal_timeout: Annotated[float, Field(ge=1, le=3600)] = Field(
-        30, description="Seconds that live streams wait for Redis while it is away; then they end with an error."
+        30, description="How many seconds live streams wait while Redis is away, before they end with an error."
     )
 
     connect_timeout: Seconds = Field(
-        5, description="Seconds to connect to upstream; 0, as for the next four, is no limit."
+        5,
+        description="The time limit for connecting to the upstream, in seconds. 0, here and in the next four, is "
+        "no limit.",
     )
-    first_token_timeout: Seconds = Field(300, description="Seconds to upstream's first content, retries included.")
-    idle_timeout: Seconds = Field(120, description="Seconds without a byte from upstream, once the answer has begun.")
-    progress_timeout: Seconds = Field(300, description="Seconds of heartbeats without content, likewise.")
-    total_timeout: Seconds = Field(1800, description="Seconds a whole stream may take.")
+    first_token_timeout: Seconds = Field(
+        300, description="The time limit for the upstream's first content, including retries, in seconds."
+    )
+    idle_timeout: Seconds = Field(
+        120, description="The longest silence from the upstream once the answer has begun, in seconds."
+    )
+    progress_timeout: Seconds = Field(
+        300,
+        description="The longest time in which the upstream sends heartbeats but no content, once the answer has "
+        "begun, in seconds.",
+    )
+    total_timeout: Seconds = Field(1800, description="The time limit for a whole stream, in seconds.")
     commit_after: Seconds = Field(
-        2, description="Seconds for which an answer's HTTP status waits for upstream's first content; 0: not at all."
+        2,
+        description="How many seconds the HTTP status of an answer waits for the upstream's first content. 0 is no "
+        "wait.",
     )
-    retry_attempts: int = Field(3, ge=1, le=10, description="Tries in all, before the first content.")
-    retry_wait: Seconds = Field(0.5, description="Seconds before the second try; doubles from there, with jitter.")
+    retry_attempts: int = Field(
+        3, ge=1, le=10, description="The number of attempts before the first content, including the first attempt."
+    )
+    retry_wait: Seconds = Field(
+        0.5,
+        description="How many seconds to wait before the second attempt. The wait doubles with each further "
+        "attempt, with jitter.",
+    )
     retry_wait_max: Seconds = Field(
-        8, description="Longest wait; an upstream that asks for more is not tried again, what it asks is passed on."
+        8,
+        description="The longest wait, in seconds. An upstream that asks for a longer one is not tried again, and "
+        "the client is told to wait as long.",
     )
 
     chunk: Annotated[str, AfterValidator(_is_cut)] = Field(
-        "auto", description="How deltas are cut anew where a request does not say."
+        "auto", description="How the text is re-chunked if a request does not say."
     )
     on_disconnect: Annotated[str, AfterValidator(_is_policy)] = Field(
         "grace:10",
-        description="What happens to a stream whose last reader left: `cancel`, `continue`, or `grace:SECONDS`.",
+        description="What happens to a stream when its last reader has left: `cancel`, `continue`, or `grace:SECONDS`.",
     )
     on_disconnect_max: Annotated[str, AfterValidator(_is_policy)] = Field(
-        "continue", description="The most that a request may ask of that."
+        "continue", description="The most that a request may ask for in its `on_disconnect`."
     )
     keep_alive: Annotated[float, Field(ge=0.05, le=3600)] = Field(
-        15, description="Longest silence on a stream, in seconds, before a comment line is sent."
+        15, description="The longest silence on a stream, in seconds, before a comment line is sent."
     )
     reconnect_ms: int = Field(
-        2000, ge=0, le=3_600_000, description="`retry:` told to clients, in milliseconds; each is told up to 25 % off."
+        2000,
+        ge=0,
+        le=3_600_000,
+        description="How many milliseconds clients wait before they reconnect (`retry:`). Each client is told up "
+        "to 25 % more or less.",
     )
     reader_timeout: Seconds = Field(
-        60, description="Seconds after which a reader that takes nothing, or whose network is gone, is dropped."
+        60, description="How many seconds a reader may accept no data, or be without a network, before it is dropped."
     )
 
-    max_body: Bytes = Field(1 << 20, description="Largest request body, in bytes.")
-    body_timeout: Seconds = Field(30, description="Seconds for a request's body to arrive; 0: no limit.")
-    max_event: Bytes = Field(8 << 20, description="Largest single event from upstream, in bytes.")
-    max_stream: Bytes = Field(16 << 20, description="Most memory one stream's log may take, in bytes.")
-    max_streams: int = Field(2000, ge=1, description="Most streams live at once.")
-    max_readers: int = Field(10_000, ge=1, description="Most readers attached at once.")
+    max_body: Bytes = Field(1 << 20, description="The largest request body, in bytes.")
+    body_timeout: Seconds = Field(
+        30, description="The time limit for a request's body to arrive, in seconds. 0 is no limit."
+    )
+    max_event: Bytes = Field(8 << 20, description="The largest event from the upstream, in bytes.")
+    max_stream: Bytes = Field(16 << 20, description="The most memory that the log of one stream may take, in bytes.")
+    max_streams: int = Field(2000, ge=1, description="The most streams live at once.")
+    max_readers: int = Field(10_000, ge=1, description="The most readers attached at once.")
     max_connections: int = Field(
-        16_384, ge=16, description="Most connections open at once; those that wait for a request longest go first."
+        16_384,
+        ge=16,
+        description="The most connections open at once. Above that, those that have waited longest for a request "
+        "are closed.",
     )
     max_total: Bytes = Field(
-        1 << 30, description="Most memory all logs together may take, in bytes; the streams that ended first go first."
+        1 << 30,
+        description="The most memory that all logs together may take, in bytes. Above that, the streams that ended "
+        "first are dropped.",
     )
-    max_kept: int = Field(10_000, ge=0, description="Most ended streams that are kept to be read again.")
-    keep: Seconds = Field(3600, description="Seconds for which an ended stream is kept; 0: not at all.")
+    max_kept: int = Field(10_000, ge=0, description="The most ended streams that are kept for reading.")
+    keep: Seconds = Field(3600, description="How many seconds an ended stream is kept. 0 is not at all.")
     shutdown_grace: Seconds = Field(
-        20, description="Seconds that live streams get to finish after SIGTERM; then what is left ends with an error."
+        20,
+        description="How many seconds live streams get to finish after SIGTERM. Those that are left then end with "
+        "an error.",
     )
     otlp: bool = Field(
         False,
-        description="Export traces and metrics over OTLP, to where the standard `OTEL_` variables say; needs the extra "
-        "`otlp`.",
+        description="Export traces and metrics over OTLP to the address in the standard `OTEL_` variables. Needs "
+        "the extra `otlp`.",
     )
 
     @field_validator("model")
