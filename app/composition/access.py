@@ -15,7 +15,7 @@ from app.edge.access.authentication import Credentials, Scheme
 from app.edge.access.jwt_keys import JwtKey, KeySet, public_key, secret_key
 from app.edge.access.jwts import Jwts
 from app.edge.access.models import ModelPolicy, Rule
-from app.edge.access.origins import LOOPBACK, Visitors
+from app.edge.access.origins import LOOPBACK, Origins
 from app.edge.access.tickets import Tickets
 from app.request import Allowance
 
@@ -27,7 +27,7 @@ class Access(NamedTuple):
 
     credentials: Credentials
     tickets: Tickets | None
-    visitors: Visitors
+    origins: Origins
     open: bool
 
 
@@ -47,7 +47,7 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
         hosts = (*LOOPBACK, settings.host)
     tickets = Tickets(_ticket_secret(settings), settings.ticket_seconds) if schemes else None
     credentials = Credentials(schemes, tickets, usual)
-    return Access(credentials, tickets, Visitors(settings.allowed_origins, hosts), open=not schemes)
+    return Access(credentials, tickets, Origins(settings.allowed_origins, hosts), open=not schemes)
 
 
 def create_policy(config: Config, settings: Settings) -> ModelPolicy:

@@ -305,4 +305,4 @@ def _guarded(
         allow_headers=_REQUEST_HEADERS,
         expose_headers=_ANSWER_HEADERS,
     )
-    return Guard(cross_origin, access.visitors, meter, log)
+    return Guard(cross_origin, access.origins, meter, log)

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.origins import Visitors
+from app.edge.access.origins import Origins
 from app.edge.error_responses import refuse
 from app.errors import StreamError, UnknownPath
 from app.meter import Meter
@@ -31,9 +31,9 @@ _PROBES = ("/healthz", "/readyz")
 class Guard:
     """Wraps *app*. Puts the request's id, logger, meter and trace into `scope["state"]`, and the id on the answer."""
 
-    def __init__(self, app: ASGIApp, visitors: Visitors, meter: Meter, log: FilteringBoundLogger) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins, meter: Meter, log: FilteringBoundLogger) -> None:
         self._app = app
-        self._visitors = visitors
+        self._origins = origins
         self._meter = meter
         self._log = log
 
@@ -65,7 +65,7 @@ class Guard:
                 # Starlette takes "/metrics\n" for "/metrics", and a proxy that guards a path does not.
                 raise UnknownPath
             if scope["path"] not in _PROBES:
-                self._visitors.check(headers)
+                self._origins.check(headers)
             await self._app(scope, receive, send_named)
         except StreamError as error:
             await refuse(error, scope, receive, send_named)

@@ -97,14 +97,14 @@ def test_hosts(log: FilteringBoundLogger) -> None:
     """On loopback without credentials only loopback's own names are good; elsewhere those that are set, or any."""
     rebound, named = Headers({"host": "evil.example"}), Headers({"host": "chat.example"})
     with pytest.raises(ForeignHost):
-        create_access(settings(), CONFIG, log).visitors.check(rebound)
-    create_access(settings(), CONFIG, log).visitors.check(Headers({"host": "localhost:8000"}))
-    chosen = create_access(settings(allowed_hosts=("chat.example",)), CONFIG, log).visitors
+        create_access(settings(), CONFIG, log).origins.check(rebound)
+    create_access(settings(), CONFIG, log).origins.check(Headers({"host": "localhost:8000"}))
+    chosen = create_access(settings(allowed_hosts=("chat.example",)), CONFIG, log).origins
     chosen.check(named)
     with pytest.raises(ForeignHost):
         chosen.check(rebound)
-    create_access(settings(api_keys=(f"a:{digest(KEY)}",)), CONFIG, log).visitors.check(rebound)
-    create_access(settings(host="0.0.0.0", allow_anonymous=True), CONFIG, log).visitors.check(rebound)
+    create_access(settings(api_keys=(f"a:{digest(KEY)}",)), CONFIG, log).origins.check(rebound)
+    create_access(settings(host="0.0.0.0", allow_anonymous=True), CONFIG, log).origins.check(rebound)
 
 
 A = '[[upstreams]]\nname = "a"\nbase_url = "https://a.example/v1"\n'

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.edge.access.origins import Visitors
+from app.edge.access.origins import Origins
 from app.edge.context import Guard
 from app.edge.error_responses import failed
 from app.edge.metrics import Metrics
@@ -276,7 +276,7 @@ def _shown(instrument: Instrument) -> str:
 
 async def _ask(log: FilteringBoundLogger, metrics: Metrics, **headers: str) -> httpx.Response:
     app = Starlette(routes=[Route("/metrics", metrics.scrape)], exception_handlers={StreamError: failed})
-    guard = Guard(app, Visitors(), Meter(), log)
+    guard = Guard(app, Origins(), Meter(), log)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://service") as client:
         return await client.get("/metrics", headers=headers)
 

@@ -1,6 +1,6 @@
-"""API keys: long random words, each with a name and an allowance. What is kept of a key is its SHA-256.
+"""API keys: long random words, each with a name and an allowance. The service keeps only the SHA-256 of a key.
 
-A plain hash is enough, because a key that `new_key` made has 256 random bits: there is no list of likely ones to try.
+A plain hash is enough: a key that `new_key` made has 256 random bits, so an attacker has no list of likely keys to try.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEXT = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})", re.ASCII)
 
 
 class ApiKey(NamedTuple):
-    """What is known of a key: whose it is, its SHA-256 (32 bytes), and how much its owner may have."""
+    """A key's *name*, its SHA-256 (32 bytes), and the *allowance* of the principal that sends it."""
 
     name: str
     sha256: bytes
@@ -26,17 +26,17 @@ class ApiKey(NamedTuple):
 
 
 def new_key() -> str:
-    """Return a new key: 256 random bits, behind a prefix that scanners for leaked secrets can look for."""
+    """Return a new key: 256 random bits after a prefix, by which scanners for leaked secrets can find it."""
     return "csk_" + secrets.token_urlsafe(32)
 
 
 def digest(key: str) -> str:
-    """Return the hex SHA-256 of *key*, which is all that the service needs of it."""
+    """Return the hex SHA-256 of *key*, which is all that the service keeps."""
     return _sha256(key).hex()
 
 
 def parse(text: str, allowance: Allowance) -> ApiKey:
-    """Read `NAME:SHA256`. Raises ValueError, which quotes nothing: what was given by mistake may be the key itself."""
+    """Parse `NAME:SHA256`. Raises ValueError, which never quotes *text*: somebody may have given the key itself."""
     match = _TEXT.fullmatch(text.strip())
     if match is None:
         raise ValueError(
@@ -47,7 +47,7 @@ def parse(text: str, allowance: Allowance) -> ApiKey:
 
 
 class ApiKeys:
-    """The scheme of API keys. Raises ValueError if two of *keys* have one name or one hash."""
+    """Bearer tokens that are API keys. Raises ValueError if two of *keys* have the same name or the same hash."""
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         names: set[str] = set()
@@ -64,10 +64,11 @@ class ApiKeys:
         self._principals = [(key.sha256, Principal(f"key:{key.name}", key.allowance)) for key in keys]
 
     async def principal(self, token: str) -> Principal | None:
-        """Return whose *token* is, or None."""
-        given, found = _sha256(token), None
+        """Return the principal of *token*, or None if it is not one of the keys."""
+        given = _sha256(token)
+        found = None
         for known, principal in self._principals:
-            # All of them, always: neither where nor whether one was found is to be read off the time that it takes.
+            # Every key is compared every time, so that the time it takes does not tell whether or where one matched.
             if hmac.compare_digest(known, given):
                 found = principal
         return found

@@ -1,8 +1,8 @@
-"""JWTs: tokens that an issuer signed, checked by PyJWT.
+"""JWTs: tokens that an issuer signed. PyJWT checks them.
 
-The algorithm comes from the key and never from the token, which only chooses between refused and looked at
+The algorithm comes from the key and never from the token; a token that names another one is refused
 (https://www.rfc-editor.org/rfc/rfc8725#section-3.1). Headers that bring or point to a key (`jwk`, `jku`, `x5u`) are
-nothing to us. No error tells more than a fixed sentence: not the token, nor what is in it, nor what PyJWT said.
+ignored. Every error is a fixed sentence, which quotes neither the token nor PyJWT.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from app.request import Allowance, Principal
 
 _SHAPE = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*", re.ASCII)
 _MAX_SUBJECT = 256
-# Seconds by which the issuer's clock may be off.
+# By how many seconds the issuer's clock may differ.
 _LEEWAY = 10
 
 
 class Jwts:
-    """The scheme of JWTs. Principals are the tokens' subjects, and each may have *allowance*.
+    """Bearer tokens that are JWTs. The principals are the tokens' subjects, and each has the *allowance*.
 
-    Tokens must name *audience* and *issuer*, where these are given; without *audience*, a token that names one is for
-    somebody else (https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3). Raises ValueError without an audience for keys
-    of an issuer's, who signs tokens for others than us.
+    Tokens must name the *audience* and the *issuer*, if these are given. Without an *audience*, a token that names one
+    is meant for another service (https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3) and is refused. Raises
+    ValueError for public keys without an audience, because their issuer signs tokens for other services, too.
     """
 
     def __init__(self, keys: JwtKey | KeySet, allowance: Allowance, *, audience: str = "", issuer: str = "") -> None:
@@ -46,11 +46,14 @@ class Jwts:
         self._issuer = issuer or None
 
     async def principal(self, token: str) -> Principal | None:
-        """Return whose *token* is, or None if it is no JWT. Raises Unauthenticated, or Overloaded without keys."""
+        """Return the principal of *token*, or None if it is no JWT.
+
+        Raises Unauthenticated for a token that is not valid, and Overloaded if there are no keys to check it with.
+        """
         match = _SHAPE.fullmatch(token)
         if match is None:
             return None
-        # What costs little comes first: who sends nonsense is not worth a signature, let alone a fetch.
+        # The cheap checks come first: nonsense costs no check of a signature and no fetch of keys.
         header = _header(match[1])
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms or "crit" in header:
@@ -66,7 +69,7 @@ class Jwts:
         return Principal(f"jwt:{self._subject(token, key)}", self._allowance)
 
     def _subject(self, token: str, key: JwtKey) -> str:
-        """Check the signature and the claims, and return who it is. Raises Unauthenticated."""
+        """Check the signature and the claims, and return the subject. Raises Unauthenticated."""
         try:
             claims = jwt.decode(
                 token,
@@ -96,7 +99,7 @@ def _invalid() -> Unauthenticated:
 
 
 def _header(part: str) -> Mapping[str, Any]:
-    """Return the JOSE header, unverified; {} for anything that is none. Raises nothing."""
+    """Return the JOSE header, unverified, or {} if *part* is not one."""
     try:
         header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, RecursionError):

@@ -1,11 +1,11 @@
-"""Whose pages may ask: the `Host` and the `Origin` of a request.
+"""Which web pages may use the service: the checks of a request's `Origin` and `Host`.
 
-A browser sends its user's requests for any page that asks it to. Without credentials in the way, two checks are all
-that keeps a stranger's page from spending the owner's money: its `Origin` is not ours, and a name that it had rebound
-to our address (DNS rebinding) is not one of ours.
+A browser sends requests for any page that its user visits. Where the service asks for no credentials, two checks keep
+the page of another site from spending the owner's money: that page has another `Origin`; and if it has made its own
+name resolve to the service's address (DNS rebinding), the request has that name as its `Host`.
 
-Nothing here takes a stranger's `Origin` apart: it is compared whole with those that may ask, as RFC 6454 has it. Both
-headers are a browser's own; whoever is no browser can send what it likes, and is none the better for it.
+An `Origin` is never parsed: it is compared as a whole with the allowed ones, as RFC 6454 section 5 says. Pages cannot
+forge either header. A client that is no browser can, but gains nothing that it could not do without them.
 """
 
 from __future__ import annotations
@@ -21,35 +21,37 @@ from app.errors import ForeignHost, ForeignOrigin
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-# https://www.rfc-editor.org/rfc/rfc9110#section-7.2, but for names that no browser sends: those are in punycode, so
-# letters, digits, hyphens, dots, and the underscore of container networks.
+# https://www.rfc-editor.org/rfc/rfc9110#section-7.2, without names that no browser sends: browsers send punycode, so
+# letters, digits, hyphens and dots. The underscore is for names in container networks.
 _HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE)
-_LONGEST_NAME = 254  # with the final dot
-_PORTS = {"http": 80, "https": 443}
+_MAX_NAME = 254  # with the final dot
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class _Host(NamedTuple):
-    """A host, lower-cased, as it stands in an origin: an IPv6 address in brackets. *port* is None if none was given."""
+    """A host as an origin has it: in lower case, an IPv6 address in brackets. *port* is None if none was given."""
 
     name: str
     port: int | None
 
     def origin(self, scheme: str) -> str:
-        """Return the origin of the pages that *scheme* has here, as a browser sends it: without the usual port."""
-        usual = self.port is None or self.port == _PORTS.get(scheme)
-        return f"{scheme}://{self.name}" if usual else f"{scheme}://{self.name}:{self.port}"
+        """Return the origin of this host's pages, as a browser sends it: without the default port of the *scheme*."""
+        if self.port is None or self.port == _DEFAULT_PORTS.get(scheme):
+            return f"{scheme}://{self.name}"
+        return f"{scheme}://{self.name}:{self.port}"
 
     @property
     def bare(self) -> str:
-        """The name or address alone, without brackets and final dot."""
+        """The name or address alone, without brackets and the final dot."""
         return self.name.strip("[]").removesuffix(".")
 
 
-class Visitors:
-    """*origins* are those of other sites whose pages may ask; "*" is any. *hosts* are our names; none is any.
+class Origins:
+    """Knows the origins and the hosts that are allowed.
 
-    Both are as `parse_origin` and `parse_host` return them.
+    *origins* are those of other sites whose pages may use the service; "*" is any. *hosts* are the service's own names;
+    with none, it answers to any name. Both are as `parse_origin` and `parse_host` return them.
     """
 
     def __init__(self, origins: Collection[str] = (), hosts: Collection[str] = ()) -> None:
@@ -57,25 +59,29 @@ class Visitors:
         self._hosts = frozenset(hosts)
 
     def check(self, headers: Headers) -> None:
-        """Raise ForeignHost or ForeignOrigin."""
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        if len(hosts) > 1:  # a proxy in front may have looked at the other one
+        """Raise ForeignHost or ForeignOrigin unless a request with these *headers* is allowed."""
+        hosts = headers.getlist("host")
+        if len(hosts) > 1:  # a proxy in front may have checked the other one
             raise ForeignHost
-        host = _read(hosts[0]) if hosts else None
+        host = _parse(hosts[0]) if hosts else None
         if self._hosts and (host is None or host.bare not in self._hosts):
             raise ForeignHost
-        if origins and "*" not in self._origins and not (len(origins) == 1 and self._known(origins[0], host)):
+        origins = headers.getlist("origin")
+        if origins and "*" not in self._origins and (len(origins) > 1 or not self._allows(origins[0], host)):
             raise ForeignOrigin
 
-    def _known(self, origin: str, host: _Host | None) -> bool:
-        """Whether *origin* is on the list, or the service's own. TLS may end in front of us: either scheme is ours."""
-        return origin in self._origins or (host is not None and origin in map(host.origin, _PORTS))
+    def _allows(self, origin: str, host: _Host | None) -> bool:
+        """Return whether *origin* is listed, or the service's own.
+
+        The service's own origin has either scheme, because TLS may end in a proxy.
+        """
+        return origin in self._origins or (host is not None and origin in map(host.origin, _DEFAULT_PORTS))
 
 
 def parse_origin(text: str) -> str:
-    """Return *text*, an origin that may ask, as browsers send it; or "*". Raises ValueError."""
+    """Return the origin *text* as browsers send it, or "*". Raises ValueError."""
     parts = _ORIGIN.fullmatch(text)
-    host = parts and _read(parts[2])
+    host = parts and _parse(parts[2])
     if parts and host:
         return host.origin(parts[1].lower())
     if text == "*":
@@ -87,8 +93,8 @@ def parse_origin(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Return *text*, a host name or address without a port, as `Visitors` compares it. Raises ValueError."""
-    host = _read(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
+    """Return *text*, a host name or address without a port, as `Origins` compares it. Raises ValueError."""
+    host = _parse(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
     if host is None or host.port is not None or text.endswith(":"):
         raise ValueError(
             "must be host names or addresses, without scheme, port or path and with international names in punycode "
@@ -97,17 +103,18 @@ def parse_host(text: str) -> str:
     return host.bare
 
 
-def _read(text: str) -> _Host | None:
-    """Read a host with or without a port, as it stands in a `Host` header; None if it is none."""
+def _parse(text: str) -> _Host | None:
+    """Parse the value of a `Host` header: a host with or without a port. Return None if it is not one."""
     parts = _HOST.fullmatch(text)
     if parts is None:
         return None
-    name, port = parts[1].lower(), int(parts[2]) if parts[2] else None
-    if len(name) > _LONGEST_NAME or port == 0 or (port or 0) > 65_535:
+    name = parts[1].lower()
+    port = int(parts[2]) if parts[2] else None
+    if len(name) > _MAX_NAME or port == 0 or (port or 0) > 65_535:
         return None
     if name.startswith("["):
         try:
-            name = f"[{IPv6Address(name[1:-1])}]"  # it may be written in many ways
+            name = f"[{IPv6Address(name[1:-1])}]"  # one address can be written in several ways
         except ValueError:
             return None
     return _Host(name, port)

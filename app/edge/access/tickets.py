@@ -1,7 +1,7 @@
-"""Signed tickets: a url that opens one stream to who cannot send credentials, such as a native EventSource.
+"""Signed tickets: a URL that opens one stream to a client that cannot send headers, such as a native EventSource.
 
-A ticket says when it was issued and on whose account requests with it are, and is signed together with the stream's id;
-it is good for reading and stopping that stream, and for nothing else.
+A ticket says when it was issued and to which account requests with it count. It is signed together with the stream's
+id, and allows reading and stopping that stream only.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from itsdangerous import BadSignature, TimestampSigner
 from app.errors import Unauthenticated
 from app.request import Allowance, Principal
 
-# The account and its requests a minute; a time of at most 64 bits and a SHA-256. The signer itself would skip
-# characters that are not base64.
+# The account and its requests per minute; a time of at most 64 bits, and a SHA-256. The signer alone would accept
+# other characters and skip them.
 _TICKET = re.compile(r"([0-9a-f]{16})\.([0-9]{1,16})\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", re.ASCII)
-# How many seconds the clocks of two processes that share a secret may be apart.
+# By how many seconds the clocks of two processes that share a secret may differ.
 _SKEW = 10
 
 
 class Tickets:
-    """Issues tickets that are good for *seconds*, and checks them. Whoever knows *secret* can make them."""
+    """Issues tickets that are valid for *seconds*, and checks them. Processes that share *secret* know each other's."""
 
     def __init__(self, secret: str, seconds: float) -> None:
         self._signer = TimestampSigner(
@@ -31,14 +31,14 @@ class Tickets:
         self._seconds = seconds
 
     def issue(self, stream_id: str, principal: Principal) -> str:
-        """Return a ticket of *principal*'s for one stream, in characters that need no escaping in a url."""
+        """Return a ticket of *principal* for one stream, in characters that a URL does not escape."""
         account = f"{principal.counted_as()}.{principal.allowance.requests}"
         return self._signer.sign(f"{stream_id}.{account}").decode().removeprefix(f"{stream_id}.")
 
     def check(self, ticket: str, stream_id: str) -> Principal:
-        """Return who may do nothing but read and stop this stream.
+        """Return a principal that may read and stop this stream, and nothing else.
 
-        Raises Unauthenticated unless *ticket* was issued for it, and not too long ago.
+        Raises Unauthenticated unless *ticket* was issued for this stream, and not too long ago.
         """
         wrong = Unauthenticated("The ticket in this url is not one for this stream.")
         match = _TICKET.fullmatch(ticket)
@@ -48,7 +48,7 @@ class Tickets:
             _, issued = self._signer.unsign(f"{stream_id}.{ticket}", return_timestamp=True)
         except BadSignature:
             raise wrong from None
-        # Not by the signer's own max_age: to that, a ticket from a process whose clock is ahead has expired.
+        # The signer's own max_age would refuse a ticket from a process whose clock is ahead.
         age = self._signer.get_timestamp() - issued.timestamp()
         if not -_SKEW <= age <= self._seconds:
             raise Unauthenticated("The ticket in this url has expired.")

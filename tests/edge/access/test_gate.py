@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.authentication import Credentials
 from app.edge.access.gate import Gate
-from app.edge.access.origins import Visitors
+from app.edge.access.origins import Origins
 from app.edge.access.quota import MemoryCounts, Quota, Standing
 from app.edge.context import Guard
 from app.edge.error_responses import crashed, failed, unrouted
@@ -84,7 +84,7 @@ class OneEndpoint:
             exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
         )
         gate = Gate(app, credentials or Names(), quota, ["/healthz"])
-        transport = httpx.ASGITransport(Guard(gate, Visitors(), self.meter, log))
+        transport = httpx.ASGITransport(Guard(gate, Origins(), self.meter, log))
         self.client = httpx.AsyncClient(
             transport=transport, base_url="http://service", headers={"Authorization": "ann"}
         )

@@ -35,15 +35,13 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(1000)
-    monkeypatch.setattr(jwt_keys, "monotonic", clock)
-    return clock
+def clock() -> Clock:
+    return Clock(1000)
 
 
 @pytest.fixture
 def jwts(issuer: Issuer, clock: Clock, log: FilteringBoundLogger) -> Jwts:
-    return Jwts(KeySet(issuer.url, log), UNLIMITED, audience=AUDIENCE)
+    return Jwts(KeySet(issuer.url, log, now=clock), UNLIMITED, audience=AUDIENCE)
 
 
 def fetches() -> list[asyncio.Task[Any]]:
@@ -145,15 +143,17 @@ async def test_one_fetch_at_a_time(jwts: Jwts, issuer: Issuer, log: FilteringBou
     assert len(issuer.requests) == 1
 
 
-async def test_issuer_that_hangs(jwts: Jwts, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An issuer that does not get to an end is waited for so long and not again, nor is it asked again meanwhile."""
-    monkeypatch.setattr(jwt_keys, "_PATIENCE", 0.05)
+async def test_issuer_that_hangs(issuer: Issuer, clock: Clock, log: FilteringBoundLogger) -> None:
+    """A request waits for a fetch until that has taken so long, and no other fetch starts meanwhile."""
+    jwts = Jwts(KeySet(issuer.url, log, patience=60, now=clock), UNLIMITED, audience=AUDIENCE)
     issuer.open.clear()
-    await unchecked(jwts, ONE)
-    clock.now += 5
-    monkeypatch.setattr(jwt_keys, "_PATIENCE", 5)  # which the fetch has had
-    async with asyncio.timeout(3):
+    first = asyncio.create_task(jwts.principal(ONE))
+    assert await asyncio.to_thread(issuer.asked.wait, 5)
+    clock.now += 60
+    async with asyncio.timeout(30):
         await unchecked(jwts, ONE)
+    clock.now -= 60  # so that the fetch itself is in time
+    first.cancel()
     (task,) = fetches()
     issuer.open.set()
     await asyncio.wait_for(task, 30)
@@ -186,7 +186,7 @@ async def test_issuer_that_comes_up(clock: Clock, log: FilteringBoundLogger, log
     """With no keys yet, nobody is let in, the issuer is asked every five seconds, and all is well once it answers."""
     issuer = Issuer()
     issuer.close()
-    jwts = Jwts(KeySet(issuer.url, log), UNLIMITED, audience=AUDIENCE)
+    jwts = Jwts(KeySet(issuer.url, log, now=clock), UNLIMITED, audience=AUDIENCE)
     for _ in range(5):
         await unchecked(jwts, ONE)
     assert len(logs.entries) == 1
@@ -230,14 +230,11 @@ async def test_nonsense(body: bytes, jwts: Jwts, issuer: Issuer, clock: Clock, l
     assert await jwts.principal(ONE) == ADA
 
 
-async def test_slow_answers(
-    jwts: Jwts, issuer: Issuer, clock: Clock, logs: LogCapture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_answers(issuer: Issuer, clock: Clock, log: FilteringBoundLogger, logs: LogCapture) -> None:
     """An answer that is still coming when its time is over is no answer, so that no fetch goes on for ever."""
+    jwts = Jwts(KeySet(issuer.url, log, patience=0.05, now=clock), UNLIMITED, audience=AUDIENCE)
     issuer.open.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(jwt_keys, "_PATIENCE", 0.05)
-        await unchecked(jwts, ONE)
+    await unchecked(jwts, ONE)
     assert await asyncio.to_thread(issuer.asked.wait, 5)
     clock.now += 5.1
     (task,) = fetches()
@@ -345,7 +342,7 @@ async def test_key_of_the_token(header: dict[str, Any], issuer: Issuer, log: Fil
 async def test_secrets_that_are_none() -> None:
     """A secret is long enough, and not a public key that was put in the wrong place; neither is quoted."""
     for secret in ("", "x" * 31):
-        with pytest.raises(ValueError, match="32 bytes at least"):
+        with pytest.raises(ValueError, match="at least 32 bytes"):
             secret_key(secret)
     with pytest.raises(ValueError, match="as a key file"):
         secret_key(pem("rsa").decode())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from app.edge.access.origins import LOOPBACK, Visitors, parse_host, parse_origin
+from app.edge.access.origins import LOOPBACK, Origins, parse_host, parse_origin
 from app.errors import ForeignHost, ForeignOrigin
 
 APP = "https://app.example.com"
@@ -19,9 +19,9 @@ def headers(*pairs: tuple[str, str]) -> Headers:
     return Headers(raw=[(name.encode(), value.encode("latin-1")) for name, value in pairs])
 
 
-def check(host: str | None, origin: str | None = None, **visitors: tuple[str, ...]) -> None:
+def check(host: str | None, origin: str | None = None, **origins: tuple[str, ...]) -> None:
     pairs = (("host", host), ("origin", origin))
-    Visitors(**visitors).check(headers(*((name, value) for name, value in pairs if value is not None)))
+    Origins(**origins).check(headers(*((name, value) for name, value in pairs if value is not None)))
 
 
 # Hosts.
@@ -90,9 +90,9 @@ def test_no_host() -> None:
 def test_several_hosts() -> None:
     """Two hosts are refused, whatever they are and whether our names are given or not."""
     both = headers(("host", "localhost"), ("host", "localhost"))
-    for visitors in (Visitors(), Visitors(hosts=LOOPBACK), Visitors(origins=("*",))):
+    for origins in (Origins(), Origins(hosts=LOOPBACK), Origins(origins=("*",))):
         with pytest.raises(ForeignHost):
-            visitors.check(both)
+            origins.check(both)
 
 
 def test_any_host() -> None:
@@ -201,7 +201,7 @@ def test_several_origins() -> None:
     """No browser sends two: they are refused, even if each might ask."""
     for pair in ((APP, "https://evil.com"), ("https://evil.com", APP), (APP, APP)):
         with pytest.raises(ForeignOrigin):
-            Visitors((APP,)).check(headers(("host", "x"), *(("origin", origin) for origin in pair)))
+            Origins((APP,)).check(headers(("host", "x"), *(("origin", origin) for origin in pair)))
 
 
 def test_an_origin_without_a_host() -> None:
@@ -215,11 +215,11 @@ def test_an_origin_without_a_host() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["host", "origin"]), st.text(st.characters(max_codepoint=255)))))
 def test_any_headers(pairs: list[tuple[str, str]]) -> None:
     """Whatever the two headers hold, they pass or are refused; and a stranger's pass nowhere."""
-    for visitors in (Visitors(), Visitors((APP,), LOOPBACK)):
+    for origins in (Origins(), Origins((APP,), LOOPBACK)):
         with suppress(ForeignHost, ForeignOrigin):
-            visitors.check(headers(*pairs))
+            origins.check(headers(*pairs))
     with pytest.raises((ForeignHost, ForeignOrigin)):
-        Visitors((APP,), LOOPBACK).check(headers(("origin", "https://evil.com"), *pairs))
+        Origins((APP,), LOOPBACK).check(headers(("origin", "https://evil.com"), *pairs))
 
 
 # Settings.
@@ -240,7 +240,7 @@ def test_any_headers(pairs: list[tuple[str, str]]) -> None:
     ],
 )
 def test_an_origin_is_parsed(text: str, origin: str) -> None:
-    """An origin becomes what browsers send, and is what `Visitors` then knows."""
+    """An origin becomes what browsers send, and is what `Origins` then knows."""
     assert parse_origin(text) == origin == parse_origin(origin)
     check("chat.example.net", origin, origins=(parse_origin(text),))
 
@@ -286,7 +286,7 @@ def test_what_is_no_origin(text: str) -> None:
     ],
 )
 def test_a_host_is_parsed(text: str, host: str) -> None:
-    """A host becomes what `Visitors` compares with, an IPv6 address with or without brackets."""
+    """A host becomes what `Origins` compares with, an IPv6 address with or without brackets."""
     assert parse_host(text) == host == parse_host(host)
     check(f"[{host}]:8000" if ":" in host else f"{host}:8000", hosts=(parse_host(text),))
 

@@ -6,14 +6,12 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access import quota as quota_module
 from app.edge.access.quota import MemoryCounts, Quota
 from app.errors import BudgetSpent, RateExceeded, StreamError, Truncated
 from app.events import Delta, Done
@@ -332,20 +330,17 @@ async def hung() -> None:
 
 
 @pytest.mark.parametrize(("what", "error"), [(down, "ConnectionError"), (hung, "TimeoutError")])
-async def test_fails_open(
-    log: FilteringBoundLogger, logs: LogCapture, monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any], error: str
-) -> None:
+async def test_fails_open(log: FilteringBoundLogger, logs: LogCapture, what: Callable[[], Any], error: str) -> None:
     """While the storage fails or hangs everybody is let in, and a warning says so, every ten seconds and no oftener."""
-    monkeypatch.setattr(quota_module, "_PATIENCE", 0.01)
-    quota = Quota(Broken(what), 1, log)
+    clock = Clock(1000)
+    quota = Quota(Broken(what), 1, log, patience=0.01, now=clock)
     house = Watched(quota, log, (Delta("x"),), done(completion_tokens=7))
     for _ in range(3):
         await house.open(principal(requests=1, tokens=1))
         await house.settled()
     warnings = [entry for entry in logs.entries if entry["log_level"] == "warning"]
     assert warnings == [{"event": "quota.unavailable", "error": error, "log_level": "warning"}]
-    later = time.monotonic() + 10
-    monkeypatch.setattr(quota_module, "time", SimpleNamespace(time=time.time, monotonic=lambda: later))
+    clock.now += 10
     assert (await quota.admit(principal(requests=1), spends=False)) == (None, {})
     assert len([entry for entry in logs.entries if entry["event"] == "quota.unavailable"]) == 2
     assert "secret" not in repr(logs.entries)

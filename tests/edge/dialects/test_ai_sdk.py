@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.origins import Visitors
+from app.edge.access.origins import Origins
 from app.edge.bodies import Defaults
 from app.edge.context import Guard
 from app.edge.dialects.ai_sdk import AiSdk, encoder, parse_ui_chat
@@ -62,7 +62,7 @@ class Service(House):
             Route("/v1/ai-sdk/chat/{chat_id}/cancel", endpoints.cancel, methods=["POST"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={StreamError: failed})
-        self.guarded = Guard(self._named, Visitors(), self.meter, log)
+        self.guarded = Guard(self._named, Origins(), self.meter, log)
 
     async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = dict(scope["headers"]).get(b"x-who", b"").decode()

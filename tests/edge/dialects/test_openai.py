@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.origins import Visitors
+from app.edge.access.origins import Origins
 from app.edge.bodies import Defaults
 from app.edge.context import Guard
 from app.edge.dialects.native import Chat
@@ -60,7 +60,7 @@ class Service(House):
             Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={StreamError: failed, Exception: crashed})
-        self.guarded = Guard(self._anyone, Visitors(("https://page",)), self.meter, log)
+        self.guarded = Guard(self._anyone, Origins(("https://page",)), self.meter, log)
 
     async def _anyone(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"].update(principal=Principal(), refusal=self.refusal)

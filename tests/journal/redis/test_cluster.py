@@ -19,7 +19,6 @@ from structlog.typing import FilteringBoundLogger
 
 from app.composition.service import _counts
 from app.composition.settings import Settings
-from app.edge.access import quota
 from app.edge.access.quota import Quota
 from app.errors import JournalDown, KeyReused
 from app.events import Delta, Failure
@@ -275,14 +274,11 @@ async def test_part_of_a_trip(machine: Machine, nodes: list[Node]) -> None:
     await asyncio.to_thread(wait_until, lambda: _whole(nodes), timeout=_BACK)
 
 
-async def test_counts(
-    machine: Machine, nodes: list[Node], log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_counts(machine: Machine, nodes: list[Node], log: FilteringBoundLogger) -> None:
     """Requests are counted on the cluster, for all processes together."""
-    monkeypatch.setattr(quota, "_PATIENCE", 5.0)  # uncounted requests are let through
     settings = Settings.model_validate({"journal": machine.url})
     async with AsyncExitStack() as held:
-        here, there = [Quota(_counts(settings, held), 0, log) for _ in "ab"]
+        here, there = [Quota(_counts(settings, held), 0, log, patience=5.0) for _ in "ab"]
         for number in range(9):
             ann = Principal(f"ann{number}", Allowance(requests=2))
             answers = [await each.admit(ann, spends=False) for each in (here, there, here, there)]
