@@ -245,7 +245,7 @@ def test_run_says_what_it_does(checkout: Path) -> None:
 
 def test_installing_leaves_the_checkout_in_charge() -> None:
     """Where README installs from the checkout, it is editable: a copy would hide later changes."""
-    installs = re.findall(r"pip install [^`\n&]*", (DEPLOY.parent / "README.md").read_text())
+    installs = re.findall(r"pip install [^`\n&]*", (DEPLOY / "README.md").read_text())
     assert installs
     assert [line for line in installs if "'." in line and " -e " not in line] == []
 

@@ -86,8 +86,8 @@ def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.Mon
 
 
 def test_every_setting_is_documented() -> None:
-    """README's table and deploy/env.example have each setting, with its default and its description, and no other."""
-    readme = (ROOT / "README.md").read_text()
+    """deploy/README.md and deploy/env.example have each setting, with its default and description, and no other."""
+    readme = (ROOT / "deploy" / "README.md").read_text()
     example = (ROOT / "deploy" / "env.example").read_text()
     for name, field in Settings.model_fields.items():
         variable = name.upper() if name.startswith("openai_") else f"{PREFIX}{name.upper()}"

