@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 import app.hub
 import app.journal.redis
-import app.serving.server
+import app.serving.protocol
 import app.serving.workers
 import app.telemetry.otlp
 from app.composition.service import compose
@@ -40,7 +40,9 @@ POD = DEPLOYMENT["template"]["spec"]
 # What the manifest's head says to put into the Secret.
 SECRET = {name: value.strip("'\"") for name, value in re.findall(r"--from-literal=(\w+)=('.*?'|\".*?\"|\S+)", MANIFEST)}
 # Seconds that a process takes at most after its grace: for upstream's sockets, the last events, Redis and OTLP.
-LAST = app.hub.hub._LET_GO + app.serving.server._LAST_WORDS + app.journal.redis._LAST + app.telemetry.otlp._LAST_EXPORT
+LAST = (
+    app.hub.hub._LET_GO + app.serving.protocol.LAST_ANSWERS + app.journal.redis._LAST + app.telemetry.otlp._LAST_EXPORT
+)
 
 
 def default(name: str) -> Any:

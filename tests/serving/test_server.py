@@ -1,360 +1,146 @@
-"""The server's bounds, on real sockets: how long a connection may wait, how much may be no body, who goes first."""
+"""The server of one process: how it accepts, drains, retires and ends."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from structlog.typing import FilteringBoundLogger
 
-from app.edge.event_stream import WRITE
-from app.serving import server
-from app.serving.server import Config
+from app.hub import Hub
+from app.request import StreamRequest
+from app.serving.server import LISTENERS, Server
+from tests.house import House
+from tests.script import forever
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-GET = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
-LATER = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
-Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+async def answer(request: Request) -> Response:
+    return PlainTextResponse("here")
 
 
-class Echo:
-    """A server around an application that echoes: `/late` when it is told to, `/early` begins before it has read."""
+class Running:
+    """A server that runs, and a client with one connection to it that is kept."""
 
-    def __init__(self, max_connections: int = 100, keep_alive: float = 75) -> None:
-        self.config = Config(self, max_connections)
-        self.config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # uvicorn's are whole seconds
-        self.state = ServerState()
-        self.go = asyncio.Event()
-        self.scopes: list[Scope] = []
-        self.gone = 0
-        self.writers: list[asyncio.StreamWriter] = []
-        self.port = 0
+    def __init__(self, server: Server, client: httpx.AsyncClient, serving: asyncio.Task[None]) -> None:
+        self.server = server
+        self.client = client
+        self.serving = serving
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scopes.append(scope)
-        body = b""
-        if scope["path"] == "/early":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
-            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
-        if scope["path"] == "/late":
-            await self.go.wait()
-        more = scope["path"] != "/quick"
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.gone += 1
-                return
-            body += message["body"]
-            more = message["more_body"]
-        headers = [(b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def connect(self, sent: bytes = b"") -> Opened:
-        """Open a connection that the server has noticed, and send *sent* on it."""
-        known = len(self.state.connections)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self.writers.append(writer)
-        await until(lambda: len(self.state.connections) > known or reader.at_eof() or self.full)
-        writer.write(sent)
-        return reader, writer
-
-    @property
-    def full(self) -> bool:
-        return len(self.state.connections) >= self.config.max_connections
-
-    @property
-    def idle(self) -> int:
-        return len(self.config.idle)
+    async def ended(self) -> None:
+        async with asyncio.timeout(30):
+            await self.serving
 
 
 @asynccontextmanager
-async def echoing(*arguments: Any, **options: Any) -> AsyncIterator[Echo]:
-    """Run a server; in the end, when its connections are gone, it knows of none."""
-    opened = Echo(*arguments, **options)
-    opened.config.load()
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: server.Protocol(opened.config, opened.state, {}, loop), "127.0.0.1", 0)
-    opened.port = listening.sockets[0].getsockname()[1]
-    try:
-        async with asyncio.timeout(30):
-            yield opened
-    finally:
-        opened.go.set()
-        for writer in opened.writers:
-            writer.transport.abort()
-        listening.close()
-        await until(lambda: not (opened.state.connections or opened.config.idle or opened.state.tasks))
+async def running(hub: Hub, grace: float = 30) -> AsyncIterator[Running]:
+    """Run a server on a free port until its test ends it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    ready = asyncio.Event()
+    server = Server(Starlette(routes=[Route("/", answer)]), hub, grace, ready.set)
+    serving = asyncio.create_task(server.run_on(listener))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client, asyncio.timeout(30):
+        await ready.wait()
+        try:
+            yield Running(server, client, serving)
+        finally:
+            server.should_exit = True
+            await serving
 
 
-async def answer(reader: asyncio.StreamReader) -> bytes:
-    """Read one answer; "" if the connection was closed, or broken off, without one."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return b""
-    length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
-    return head + await reader.readexactly(length)
+async def test_a_signal_drains(log: FilteringBoundLogger) -> None:
+    """After SIGTERM, new connections are accepted while a stream is live; the server ends when the stream has."""
+    go = asyncio.Event()
+    house = House(log, go.wait)
+    async with running(house.hub) as at:
+        stream_id = await house.hub.open(StreamRequest("m", ()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: house.hub.draining)
+        response = await at.client.get("/", headers={"Connection": "close"})
+        assert (response.status_code, response.headers.get_list("connection")) == (200, ["close"])
+        assert not at.serving.done()
+        await house.hub.cancel(stream_id)
+        await at.ended()
 
 
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """Read until the server closes or breaks off; what came before a break counts."""
-    said = b""
-    with suppress(ConnectionError):
-        while data := await reader.read(1 << 16):
-            said += data
-    return said
+async def test_the_grace_is_a_bound(log: FilteringBoundLogger) -> None:
+    """A stream that does not end is ended after the grace, and the server with it."""
+    house = House(log, forever)
+    async with running(house.hub, grace=0.05) as at:
+        await house.hub.open(StreamRequest("m", ()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await at.ended()
+    await house.settled()
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nX: y\r\n"])
-async def test_slow_head(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    """A head that is not there in time is given up with 408, however little of it came, and whenever."""
-    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.05)
-    async with echoing() as at:
-        reader, _ = await at.connect(begun)
-        assert (await rest(reader)).startswith(b"HTTP/1.1 408")
+async def test_a_second_interrupt(log: FilteringBoundLogger) -> None:
+    """A second SIGINT does not wait for the streams."""
+    house = House(log, forever)
+    async with running(house.hub) as at:
+        await house.hub.open(StreamRequest("m", ()))
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(lambda: house.hub.draining)
+        os.kill(os.getpid(), signal.SIGINT)
+        await at.ended()
+    await house.hub.drain(0)
 
 
-async def test_dripping_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then does not put the deadline off, neither in the first request nor in a later one."""
-    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
-    async with echoing() as at:
-        for first in (b"", GET):
-            reader, writer = await at.connect(first)
-            if first:
-                await answer(reader)
-            writer.write(b"GET /")
-            said = asyncio.create_task(rest(reader))
-            while not said.done():
-                writer.write(b"x")
-                await asyncio.sleep(0.02)
-            assert said.result().startswith(b"HTTP/1.1 408")
-            assert not at.idle
+async def test_retiring(log: FilteringBoundLogger) -> None:
+    """A retiring server accepts nothing; an open connection may bring one more request, whose answer closes it."""
+    house = House(log, forever)
+    async with running(house.hub) as at:
+        assert (await at.client.get("/")).headers.get("connection") is None
+        at.server.retire()
+        last = await at.client.get("/")
+        assert (last.text, last.headers.get_list("connection")) == ("here", ["close"])
+        with pytest.raises(httpx.ConnectError):
+            await at.client.get("/")
+        assert not house.hub.draining
+        await at.ended()
+    assert house.hub.draining
 
 
-@pytest.mark.parametrize("drip", [b"\r\n", b"b"])
-async def test_dripping_beyond_an_answer(drip: bytes) -> None:
-    """An answered connection ends when its time is up, also if blank lines, or what is left of a body, still come."""
-    first = GET if drip == b"\r\n" else GET[:-2] + b"Content-Length: 10000000\r\n\r\n"
-    async with echoing(keep_alive=0.3) as at:
-        reader, writer = await at.connect(first)
-        assert await answer(reader)
-        assert at.idle == 1
-        while not reader.at_eof():
-            writer.write(drip)
-            await asyncio.sleep(0.02)
-        assert not at.idle
+async def test_a_retiring_server_closes_idle_connections(log: FilteringBoundLogger) -> None:
+    """When it drains, it closes the connections that brought nothing more, and lets live streams go on."""
+    go = asyncio.Event()
+    house = House(log, go.wait)
+    async with running(house.hub) as at:
+        stream_id = await house.hub.open(StreamRequest("m", ()))
+        await at.client.get("/")
+        assert at.server.server_state.connections
+        at.server.retire()
+        await until(lambda: not at.server.server_state.connections)
+        assert not at.serving.done()
+        await house.hub.cancel(stream_id)
+        await at.ended()
 
 
-async def test_slow_body_is_the_application_s_to_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the head is there, its deadline is off; a connection is idle until all of the request has come."""
-    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.05)
-    async with echoing() as at:
-        reader, writer = await at.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
-        await until(lambda: at.scopes)
-        await asyncio.sleep(0.1)
-        assert at.idle == 1
-        writer.write(b"cd")
-        assert (await answer(reader)).endswith(b"\r\n\r\nabcd")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET /" + b"x" * 5000,
-        b"GET / HTTP/1.1\r\nX: " + b"y" * 5000,
-        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000,
-        b"GET / HTTP/1.1\r\nX: " + b"y" * 5000 + b"\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 5000,
-        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"X: y\r\n" * 1000,
-        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX: " + b"y" * 5000,
-    ],
-)
-@pytest.mark.parametrize("piece", [1 << 20, 500])
-async def test_too_much_that_is_no_body(monkeypatch: pytest.MonkeyPatch, data: bytes, piece: int) -> None:
-    """Head, chunk extensions and trailers together are bounded, in one read or in many."""
-    monkeypatch.setattr(server, "_HEAD_BYTES", 4000)
-    async with echoing() as at:
-        reader, writer = await at.connect()
-        for start in range(0, len(data), piece):
-            writer.write(data[start : start + piece])
-            await asyncio.sleep(0)
-        said = await rest(reader)  # nothing, if the rest was still being sent when the server hung up
-        assert said.startswith(b"HTTP/1.1 431") or (not said and piece < len(data))
-        await until(lambda: at.gone == len(at.scopes))
-
-
-async def test_a_body_is_no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Honest bodies of any size and in chunks of any size pass, one after another on one connection."""
-    monkeypatch.setattr(server, "_HEAD_BYTES", 200)
-    async with echoing() as at:
-        reader, writer = await at.connect()
-        for size in (1, 10, 3000):
-            body = b"x" * 3000
-            pieces = [body[start : start + size] for start in range(0, len(body), size)]
-            framed = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*pieces, b""))
-            writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + framed)
-            assert (await answer(reader)).endswith(body)
-            writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + body)
-            assert (await answer(reader)).endswith(body)
-        for _ in range(20):
-            writer.write(GET)
-            assert await answer(reader)
-
-
-async def test_trailers_are_dropped() -> None:
-    """Trailers are not among the headers, though they may be there before the application starts."""
-    async with echoing() as at:
-        reader, _ = await at.connect(
-            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: forged\r\n\r\n"
-        )
-        await answer(reader)
-        assert [name for name, _ in at.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
-
-
-@pytest.mark.parametrize("offer", [b"h2c", b"websocket", b"anything"])
-@pytest.mark.parametrize("framing", [b"Content-Length: 40", b"Transfer-Encoding: chunked"])
-async def test_upgrades(offer: bytes, framing: bytes) -> None:
-    """An offered protocol is ignored, and the body is the request's: none of it is read as the next one."""
-    body = GET.ljust(40)
-    sent = body if b"Length" in framing else b"28\r\n%s\r\n0\r\n\r\n" % body
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s\r\n\r\n" % (offer, framing)
-    async with echoing() as at:
-        reader, writer = await at.connect()
-        for parts in ([head + sent], [head, sent], [head + sent[:3], sent[3:]]):
-            for part in parts:
-                before = len(at.scopes)
-                writer.write(part)
-                if part.startswith(head):
-                    await until(lambda before=before: len(at.scopes) > before)  # type: ignore[misc]  # mypy infers no default of a lambda
-            assert (await answer(reader)).endswith(body)
-        assert [scope["path"] for scope in at.scopes] == ["/echo"] * 3
-
-
-async def test_upgrade_without_a_body() -> None:
-    """Likewise without a body; and the connection goes on."""
-    async with echoing() as at:
-        reader, writer = await at.connect(GET[:-2] + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n")
-        assert (await answer(reader)).startswith(b"HTTP/1.1 200")
-        writer.write(GET)
-        assert (await answer(reader)).startswith(b"HTTP/1.1 200")
-
-
-@pytest.mark.parametrize("more", [LATER, GET, b"\x16\x03\x01", b"nonsense\r\n\r\n"])
-async def test_more_while_answering(more: bytes) -> None:
-    """A second request, or noise, before the answer is done ends the connection, and the first request knows."""
-    async with echoing() as at:
-        reader, writer = await at.connect(b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-        await until(lambda: at.scopes)
-        writer.write(more)
-        assert await rest(reader) == b""
-        at.go.set()
-        await until(lambda: at.gone)
-        assert len(at.scopes) == 1
-
-
-@pytest.mark.parametrize("more", [b"zz\r\n", b"0\r\nX: " + b"y" * 50_000])
-async def test_bad_body_while_answering(more: bytes) -> None:
-    """A body that goes wrong once the answer has begun breaks the answer off; no other one is put into it."""
-    async with echoing() as at:
-        reader, writer = await at.connect(b"POST /early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-        said = await reader.readuntil(b"begun")
-        writer.write(more)
-        said += await rest(reader)
-        assert said.count(b"HTTP/1.1") == 1
-        await until(lambda: at.gone == 1)
-
-
-async def test_the_longest_idle_goes_first() -> None:
-    """Over the bound, the connection that has been idle longest is closed, and an answered one counts from then."""
-    async with echoing(max_connections=3) as at:
-        first, second, third = [await at.connect() for _ in range(3)]
-        first[1].write(GET)
-        await answer(first[0])
-        fourth = await at.connect(GET)
-        assert await answer(fourth[0])
-        assert await rest(second[0]) == b""
-        fifth = await at.connect(GET)
-        assert await answer(fifth[0])
-        assert await rest(third[0]) == b""
-        first[1].write(GET)
-        assert await answer(first[0])
-        assert len(at.state.connections) == at.idle == 3
-
-
-async def test_half_a_body_is_idle() -> None:
-    """A request whose body is still to come makes room, too, and learns that its client is gone."""
-    async with echoing(max_connections=1) as at:
-        half, _ = await at.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
-        await until(lambda: at.scopes)
-        reader, _ = await at.connect(GET)
-        assert await answer(reader)
-        assert await rest(half) == b""
-        await until(lambda: at.gone)
-
-
-async def test_nobody_is_idle() -> None:
-    """Where everybody is being answered, it is the new one who is refused, with 503; nobody else is disturbed."""
-    async with echoing(max_connections=2) as at:
-        busy = [await at.connect(LATER) for _ in range(2)]
-        await until(lambda: len(at.scopes) == 2)
-        refused, _ = await at.connect(GET)
-        assert (await rest(refused)).startswith(b"HTTP/1.1 503")
-        at.go.set()
-        for reader, _ in busy:
-            assert (await answer(reader)).startswith(b"HTTP/1.1 200")
-
-
-async def test_half_closed() -> None:
-    """A client that shuts down its sending side is gone: what it asked for is told so."""
-    async with echoing() as at:
-        _, writer = await at.connect(b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-        await until(lambda: at.scopes)
-        writer.write_eof()
-        await until(lambda: not at.state.connections)
-        at.go.set()
-        await until(lambda: at.gone)
-
-
-async def test_claims_of_proxies() -> None:
-    """Where a request came from is what the socket says, whatever its headers claim."""
-    async with echoing() as at:
-        claims = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n\r\n"
-        reader, _ = await at.connect(GET[:-2] + claims)
-        assert await answer(reader)
-        assert (at.scopes[0]["client"][0], at.scopes[0]["scheme"]) == ("127.0.0.1", "http")
-
-
-async def test_frames_written_at_once() -> None:
-    """A frame goes out as one chunk; an empty one is none, for it would end the body; a client that left takes none."""
-    wrote: list[bool] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        write = scope["extensions"][WRITE]
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        wrote.extend([write(b"one"), write(b""), write(b"two")])
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        wrote.append(write(b"three"))
-
-    async with echoing() as at:
-        at.config.loaded_app = app
-        reader, writer = await at.connect(GET)
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"transfer-encoding: chunked" in head
-        assert await reader.readexactly(16) == b"3\r\none\r\n3\r\ntwo\r\n"
-        writer.close()
-        await until(lambda: len(wrote) == 4)
-        assert wrote == [True, True, True, False]
+async def test_abandoned(log: FilteringBoundLogger) -> None:
+    """A server without a supervisor frees its address at once, and drains."""
+    house = House(log, forever)
+    async with running(house.hub) as at:
+        await house.hub.open(StreamRequest("m", ()))
+        at.server.abandon()
+        with pytest.raises(httpx.ConnectError):
+            await at.client.get("/")
+        await until(lambda: house.hub.draining)
+        assert not at.serving.done()
+        await house.hub.drain(0)
 
 
 async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +157,6 @@ async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as others:
         others.setblocking(False)
         inherited = socket.socket(fileno=os.dup(others.fileno()))  # which knows nothing of that
-        await server.Server(Echo(), hub, 0, lambda: None).run_on(inherited)
-        assert blocking == [False] * server._LISTENERS
+        await Server(Starlette(), hub, 0, lambda: None).run_on(inherited)
+        assert blocking == [False] * LISTENERS
         assert not os.get_blocking(others.fileno())
