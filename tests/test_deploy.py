@@ -105,7 +105,7 @@ def test_image(pod: dict[str, str]) -> None:
 def test_the_unit_has_time_to_end() -> None:
     """systemd kills the service after a supervisor has killed its workers, and that after they should have ended."""
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE)
-    assert int(seconds) > default("shutdown_grace") + app.serving.workers._ENDING > default("shutdown_grace") + LAST
+    assert int(seconds) > default("shutdown_grace") + app.serving.workers.END_TIMEOUT > default("shutdown_grace") + LAST
 
 
 def test_compose() -> None:

@@ -20,7 +20,7 @@ from app.cli.process import Commands, allow_many_sockets, listen, run_loop, say,
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, SettingsError, load
 from app.serving.server import Server
-from app.serving.workers import Supervisor, Workers
+from app.serving.workers import Supervisor, SupervisorSocket
 from app.telemetry import configure
 
 # Where the package lies: the working directory, if it is run from its source.
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if number is not None:
         inherited = [fd for fd in (arguments.listener, arguments.metrics_listener) if fd is not None]
-        supervisor = Supervisor(arguments.control)
+        supervisor = SupervisorSocket(arguments.control)
         listeners = [socket.socket(fileno=descriptor) for descriptor in inherited]
         run_loop(_serve(settings, log.bind(worker=number), lambda: listeners, supervisor))
         return 0
@@ -67,7 +67,7 @@ async def _serve(
     settings: Settings,
     log: FilteringBoundLogger,
     listeners: Callable[[], Sequence[socket.socket]],
-    supervisor: Supervisor | None = None,
+    supervisor: SupervisorSocket | None = None,
 ) -> None:
     # Half of them for readers: the other half is upstream's.
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
@@ -119,8 +119,10 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
             )
 
         where = url(host, port)
-        workers = Workers(settings.workers, spawn, settings.shutdown_grace, log)
-        return workers.run(lambda: say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers"))
+        supervisor = Supervisor(settings.workers, spawn, settings.shutdown_grace, log)
+        return supervisor.run(
+            lambda: say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers")
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:

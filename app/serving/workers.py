@@ -1,8 +1,8 @@
-"""Several processes behind one address: started, looked after, replaced, and ended together.
+"""Several processes behind one address: a supervisor that starts workers, restarts those that die, and replaces them.
 
-The supervisor holds the listening sockets and answers nobody. Between it and each worker is a pair of sockets: there a
-worker says that it accepts connections, is told to retire, and by the end of it knows that the supervisor is gone,
-however that came about.
+The supervisor holds the listening sockets and accepts no connection itself. A worker inherits the listeners and one
+end of a socket pair. Over that pair the worker says that it accepts connections, and the supervisor tells it to retire.
+When either process ends, for whatever cause, the other one reads the end of the pair.
 """
 
 from __future__ import annotations
@@ -21,229 +21,286 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-# What is said between the two.
-_ACCEPTING, _RETIRE = b"+", b"-"
-# Seconds before a worker that died is replaced: doubled each time, until one has lived for a while.
-_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.1, 10.0, 30.0
-# Seconds that a worker may take to accept connections, and to end beyond the grace that its streams have: 5 each for
-# upstream's sockets, the last events, Redis and OTLP, and some to spare.
-_STARTING, _ENDING = 60.0, 25.0
+# The messages over the pair: the first from the worker, the second from the supervisor.
+_ACCEPTING = b"+"
+_RETIRE = b"-"
+# Seconds until a dead worker is restarted. The delay doubles each time, until a worker has lived for a while.
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 10.0
+_LONG_LIFE = 30.0
+# Seconds that a worker may take to accept connections.
+_START_TIMEOUT = 60.0
+# Seconds that a worker may take to end, beyond the grace of its streams: 5 each for the upstream's sockets, the last
+# events, Redis and OTLP, and some to spare.
+END_TIMEOUT = 25.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _WRONG_SETTINGS = 2
 
 
-class Supervisor:
-    """The supervisor, as one of its workers sees it, on the socket that came with *descriptor*."""
+class SupervisorSocket:
+    """A worker's end of the pair, which it inherited as *descriptor*."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
 
-    def accepting(self, retire: Callable[[], None], abandon: Callable[[], None]) -> None:
-        """Say that this worker accepts connections; from now on call what it is told, in the running loop."""
-        with suppress(OSError):  # it is gone, which is read, too
-            self._socket.send(_ACCEPTING)
+    def accepting(self, on_retire: Callable[[], None], on_orphaned: Callable[[], None]) -> None:
+        """Say that this worker accepts connections.
+
+        From now on, the running loop calls *on_retire* when the supervisor tells it to, and *on_orphaned* when the
+        supervisor has ended.
+        """
         loop = asyncio.get_running_loop()
 
-        def listen() -> None:
-            try:
-                word = self._socket.recv(1)
-            except ConnectionError:
-                word = b""
-            if not word:
+        def read() -> None:
+            if _receive(self._socket):
+                on_retire()
+            else:
                 loop.remove_reader(self._socket)
-            retire() if word else abandon()
+                on_orphaned()
 
-        loop.add_reader(self._socket, listen)
+        with suppress(OSError):  # the supervisor has ended, which `read` will notice
+            self._socket.send(_ACCEPTING)
+        loop.add_reader(self._socket, read)
 
 
 class Spawn(Protocol):
-    """Who starts workers."""
+    """Starts workers."""
 
     def __call__(self, number: int, control: int) -> subprocess.Popen[bytes]:
-        """Start worker *number*, from 0, with the descriptor *control* to its supervisor."""
+        """Start worker *number*, from 0 on, which inherits *control*, the descriptor of its end of the pair."""
         ...
 
 
 class _Worker:
-    """A child process. *deadline* is when it is killed unless it has done by then what is expected of it."""
+    """A child process, for the slot *slot*. It is killed at *deadline* if it is still starting or ending then."""
 
     def __init__(self, slot: _Slot, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.slot = slot
         self.process = process
         self.control = control
         self.started = time.monotonic()
-        self.deadline = self.started + _STARTING
-        self.leaving = False
+        self.deadline = self.started + _START_TIMEOUT
+        self.ending = False  # as it was told to
 
 
 class _Slot:
-    """The place of one worker: who has it, and who is to have it next."""
+    """One of the *count* places for workers.
+
+    *current* accepts connections. *starting* will replace it as soon as it does so too. If there is neither, a worker
+    is started at *restart_at*.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.current: _Worker | None = None
-        self.coming: _Worker | None = None
-        self.pause = _PAUSE
-        self.due = math.inf
+        self.starting: _Worker | None = None
+        self.restart_at = math.inf
+        self.next_delay = _FIRST_DELAY
+
+    @property
+    def empty(self) -> bool:
+        return self.current is None and self.starting is None
+
+    @property
+    def settled(self) -> bool:
+        return self.current is not None and self.starting is None
 
 
-class Workers:
-    """*count* processes that *spawn* starts, which have *grace* seconds to end their streams when they are to leave."""
+class Supervisor:
+    """Runs *count* workers, which *spawn* starts.
 
-    def __init__(self, count: int, spawn: Spawn, grace: float, log: FilteringBoundLogger) -> None:
+    A worker that is to end gets *grace* seconds for its streams and *end_timeout* more; then it is killed.
+    """
+
+    def __init__(
+        self, count: int, spawn: Spawn, grace: float, log: FilteringBoundLogger, end_timeout: float = END_TIMEOUT
+    ) -> None:
         self._slots = [_Slot(number) for number in range(count)]
         self._spawn = spawn
-        self._patience = grace + _ENDING
+        self._end_timeout = grace + end_timeout
         self._log = log
-        self._living: list[_Worker] = []
-        self._waking = selectors.DefaultSelector()
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
         self._to_replace: deque[_Slot] = deque()
         self._announced = False
         self._stopping = False
         self._status = 0
 
     def run(self, announce: Callable[[], None]) -> int:
-        """Look after the workers until SIGTERM or SIGINT has ended them all, and return the exit status.
+        """Run the workers until SIGTERM or SIGINT has ended them all, and return the exit status.
 
-        *announce* is called once, when all accept connections. SIGHUP replaces them one at a time. What is wrong with
-        the settings ends it with status 2, unless that turns up later, when it keeps no worker from working.
+        *announce* is called once, when all workers accept connections. SIGHUP replaces the workers one at a time. If a
+        worker finds the settings wrong before that, the status is 2. Later, wrong settings only end a reload: the
+        workers that are there go on.
         """
         with self._signals():
-            self._start(self._slots[0])  # the first one alone, so that a complaint is made once
-            while not (self._stopping and not self._living):
-                for key, _ in self._waking.select(self._next_due()):
+            # The first worker starts alone, so that wrong settings are reported once.
+            self._start(self._slots[0])
+            while self._workers or not self._stopping:
+                for key, _ in self._selector.select(self._time_to_wait()):
                     key.data()
                 self._reap()
-                self._go_on()
-                if not self._announced and all(slot.current for slot in self._slots) and not self._starting():
-                    self._announced = True
-                    announce()
+                self._kill_overdue()
+                if not self._stopping:
+                    self._restart()
+                    self._replace_next()
+                    if not self._announced and all(slot.settled for slot in self._slots):
+                        self._announced = True
+                        announce()
         return self._status
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        heard, told = socket.socketpair()
-        for end in (heard, told):
-            end.setblocking(False)
-        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        waker = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        self._waking.register(heard, selectors.EVENT_READ, lambda: self._heard(heard.recv(64)))
+        """Have signals wake the selector."""
+        receiver, sender = socket.socketpair()
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver.recv(64)))
         try:
             yield
         finally:
-            signal.set_wakeup_fd(waker)
-            for number, handler in before.items():
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
-            self._waking.close()
-            heard.close()
-            told.close()
+            self._selector.close()
+            receiver.close()
+            sender.close()
 
-    def _heard(self, numbers: bytes) -> None:
+    def _on_signals(self, numbers: bytes) -> None:
+        """Act on signals, of which there is one a byte. SIGCHLD only wakes the selector."""
         for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop(hurry=number == signal.SIGINT)
+            if number == signal.SIGINT and self._stopping:
+                # A second SIGINT tells the workers not to wait for their streams.
+                self._send_to_all(signal.SIGINT)
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
             elif number == signal.SIGHUP and not self._stopping:
                 self._log.info("workers.reloading", workers=len(self._slots))
                 self._to_replace = deque(self._slots)
 
-    def _stop(self, *, hurry: bool = False) -> None:
-        """Have all drain; if they do so already and there is a *hurry*, have them end at once."""
-        again, self._stopping = self._stopping, True
-        if not again:
-            self._log.info("workers.stopping", workers=len(self._living))
-        for worker in self._living:
-            if not again:
-                self._expect_end(worker)
-            if hurry or not again:
-                # A first SIGINT asks for no more than SIGTERM does; a second one is told as such.
-                worker.process.send_signal(signal.SIGINT if again else signal.SIGTERM)
+    def _stop(self) -> None:
+        """Have all workers drain and end."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._log.info("workers.stopping", workers=len(self._workers))
+        for worker in self._workers:
+            self._expect_end(worker)
+        self._send_to_all(signal.SIGTERM)
 
-    def _start(self, slot: _Slot) -> _Worker:
+    def _send_to_all(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            worker.process.send_signal(number)
+
+    def _start(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             worker = _Worker(slot, self._spawn(slot.number, theirs.fileno()), ours)
-        self._living.append(worker)
-        self._waking.register(ours, selectors.EVENT_READ, lambda: self._told(worker))
-        slot.due = math.inf
-        slot.coming = worker
-        return worker
+        self._workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_readable(worker))
+        slot.restart_at = math.inf
+        slot.starting = worker
 
-    def _told(self, worker: _Worker) -> None:
-        try:
-            word = worker.control.recv(1)
-        except ConnectionError:
-            word = b""
-        if not word:
-            self._waking.unregister(worker.control)  # it is ending; SIGCHLD says when
-        elif worker is worker.slot.coming:
-            self._accepts(worker)
+    def _on_readable(self, worker: _Worker) -> None:
+        if not _receive(worker.control):
+            self._selector.unregister(worker.control)  # it is ending, and SIGCHLD says when it has ended
+        elif worker is worker.slot.starting:
+            self._on_accepting(worker)
 
-    def _accepts(self, worker: _Worker) -> None:
-        slot, worker.deadline = worker.slot, math.inf
-        old, slot.current, slot.coming = slot.current, worker, None
+    def _on_accepting(self, worker: _Worker) -> None:
+        slot = worker.slot
+        replaced = slot.current
+        slot.current = worker
+        slot.starting = None
+        if not worker.ending:
+            worker.deadline = math.inf
         self._log.info("worker.started", worker=slot.number, pid=worker.process.pid)
-        if old is not None:
-            self._expect_end(old)
-            with suppress(OSError):  # it is just ending by itself
-                old.control.send(_RETIRE)
-        for other in self._slots if not self._announced else ():
-            if other.current is other.coming is None and other.due == math.inf:
-                self._start(other)
+        if replaced is not None:
+            self._expect_end(replaced)
+            with suppress(OSError):  # it is ending by itself
+                replaced.control.send(_RETIRE)
+        if not self._announced and not self._stopping:
+            # The first worker is there, so the settings are right: start the others.
+            for other in self._slots:
+                if other.empty and other.restart_at == math.inf:
+                    self._start(other)
 
     def _expect_end(self, worker: _Worker) -> None:
-        worker.leaving = True
-        worker.deadline = time.monotonic() + self._patience
+        worker.ending = True
+        worker.deadline = time.monotonic() + self._end_timeout
 
     def _reap(self) -> None:
-        for worker in list(self._living):
+        """Take note of the workers that have ended."""
+        for worker in list(self._workers):
             status = worker.process.poll()
-            if status is not None:
-                self._living.remove(worker)
-                if worker.control.fileno() in self._waking.get_map():
-                    self._waking.unregister(worker.control)
-                worker.control.close()
-                self._ended(worker, status)
-            elif time.monotonic() >= worker.deadline:
-                worker.deadline = math.inf
-                self._status = self._status or int(self._stopping)
-                self._log.error("worker.killed", worker=worker.slot.number, pid=worker.process.pid)
-                worker.process.kill()
+            if status is None:
+                continue
+            self._workers.remove(worker)
+            if worker.control.fileno() in self._selector.get_map():
+                self._selector.unregister(worker.control)
+            worker.control.close()
+            self._on_end(worker, status)
 
-    def _ended(self, worker: _Worker, status: int) -> None:
-        slot, facts = worker.slot, {"worker": worker.slot.number, "pid": worker.process.pid, "status": status}
-        if worker.leaving:
+    def _on_end(self, worker: _Worker, status: int) -> None:
+        slot = worker.slot
+        facts = {"worker": slot.number, "pid": worker.process.pid, "status": status}
+        if worker.ending:
             self._log.info("worker.ended", **facts)
             return
         if status == _WRONG_SETTINGS and not self._announced:
             self._status = status
             self._stop()
             return
-        slot.current, slot.coming = (None if it is worker else it for it in (slot.current, slot.coming))
-        if slot.current is None and slot.coming is None:
-            lived = time.monotonic() - worker.started
-            pause = _PAUSE if lived > _LONG_LIFE else slot.pause
-            slot.due, slot.pause = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
-            self._log.error("worker.died", **facts, again_in=pause)
+        if slot.current is worker:
+            slot.current = None
+        if slot.starting is worker:
+            slot.starting = None
+        if slot.empty:
+            now = time.monotonic()
+            delay = _FIRST_DELAY if now - worker.started > _LONG_LIFE else slot.next_delay
+            slot.restart_at = now + delay
+            slot.next_delay = min(2 * delay, _LONGEST_DELAY)
+            self._log.error("worker.died", **facts, again_in=delay)
         else:
-            self._to_replace.clear()  # what keeps one from starting keeps the others as well
+            # What kept this worker from starting would keep the others from it as well.
+            self._to_replace.clear()
             self._log.error("workers.not_reloaded", **facts)
 
-    def _go_on(self) -> None:
-        """Start whoever is due, and the next replacement when the last one is done."""
-        if self._stopping:
-            return
+    def _kill_overdue(self) -> None:
+        for worker in self._workers:
+            if worker.deadline <= time.monotonic():
+                worker.deadline = math.inf
+                if self._stopping and not self._status:
+                    self._status = 1
+                self._log.error("worker.killed", worker=worker.slot.number, pid=worker.process.pid)
+                worker.process.kill()
+
+    def _restart(self) -> None:
         for slot in self._slots:
-            if slot.due <= time.monotonic():
+            if slot.restart_at <= time.monotonic():
                 self._start(slot)
-        if self._to_replace and not self._starting() and not any(worker.leaving for worker in self._living):
+
+    def _replace_next(self) -> None:
+        """Start the next replacement if the last one is complete."""
+        starting = any(slot.starting for slot in self._slots)
+        ending = any(worker.ending for worker in self._workers)
+        if self._to_replace and not starting and not ending:
             self._start(self._to_replace.popleft())
 
-    def _starting(self) -> bool:
-        return any(slot.coming is not None for slot in self._slots)
+    def _time_to_wait(self) -> float | None:
+        """Return the seconds until a worker has to be restarted or killed, or None if none has to be."""
+        times = [slot.restart_at for slot in self._slots] + [worker.deadline for worker in self._workers]
+        earliest = min(times, default=math.inf)
+        return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
-    def _next_due(self) -> float | None:
-        times = [slot.due for slot in self._slots] + [worker.deadline for worker in self._living]
-        soonest = min(times, default=math.inf)
-        return None if soonest == math.inf else max(0.0, soonest - time.monotonic())
+
+def _receive(control: socket.socket) -> bytes:
+    """Return one message, or nothing if the other process has ended."""
+    try:
+        return control.recv(1)
+    except ConnectionError:
+        return b""
