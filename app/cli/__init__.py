@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from app import __version__
 from app.cli import ask, check, key, serve, simulate
+from app.cli.process import flush_stderr
 from app.composition.settings import SettingsError
 
 __all__ = ["main"]
@@ -35,3 +36,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        flush_stderr()
