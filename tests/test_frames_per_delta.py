@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 import app
 from app.composition.service import compose
 from app.composition.settings import load
-from app.serving.server import Config, Protocol
+from app.serving.protocol import Config, Protocol
 
 pytestmark = pytest.mark.anyio
 
