@@ -16,7 +16,7 @@ import structlog
 from app.addresses import is_loopback
 from app.cli.process import Commands, complain
 from app.composition.access import create_access, create_policy, default_model, usual_allowance, usual_caps
-from app.composition.config_file import Config, Hop, Upstream, create_config
+from app.composition.config_file import Config, Upstream, create_config
 from app.composition.service import create_client, create_source
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
 from app.edge.access.models import Rule
@@ -76,7 +76,7 @@ def check(
 
 
 def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
-    """Yield a line for each upstream, model and key: names and limits, nothing secret."""
+    """Yield a line for each upstream, model and key, with names and limits and without secrets."""
     for upstream in config.upstreams:
         facts = [str(upstream.base_url), _key(upstream)]
         facts.append(f"models: {', '.join(upstream.models) or 'any'}")
@@ -102,7 +102,7 @@ def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
 
 
 def warnings(config: Config, settings: Settings) -> Iterator[str]:
-    """Yield a sentence for each thing that may well be a mistake."""
+    """Yield a sentence for each thing that is likely to be a mistake."""
     used = {hop.upstream for route in (*config.routes.values(), config.rest) for hop in route}
     patience = settings.first_token_timeout
     for upstream in config.upstreams:
@@ -160,7 +160,7 @@ def _quota(allowed: Allowance) -> str:
 
 
 class _Question(NamedTuple):
-    """What one upstream is asked: *field* is the parameter in which it is told to say one token only."""
+    """A question to one upstream. *field* is the parameter that limits the answer to one token."""
 
     upstream: Upstream
     model: str
@@ -170,34 +170,30 @@ class _Question(NamedTuple):
 async def _ask_all(config: Config, settings: Settings, default: str, seconds: float) -> int:
     questions = [_question(upstream, config, default) for upstream in config.upstreams]
     answers = await asyncio.gather(*(_answer(question, settings, seconds) for question in questions))
-    for question, (_, said) in zip(questions, answers, strict=True):
-        print(f"{question.upstream.name}/{question.model}: {said}")
-    return 0 if all(good for good, _ in answers) else 1
+    for question, (_, line) in zip(questions, answers, strict=True):
+        print(f"{question.upstream.name}/{question.model}: {line}")
+    return 0 if all(answered for answered, _ in answers) else 1
 
 
 def _question(upstream: Upstream, config: Config, default: str) -> _Question:
-    """Ask for what clients would get there: the first model whose route leads to it, else the first that it has."""
+    """Ask for the first model whose route leads to the upstream, else for the first that it lists, else the default."""
     for model in config.models:
         for hop in config.routes[model.name]:
             if hop.upstream == upstream.name:
-                return _Question(upstream, _model_of(hop, model.name), model.output_tokens_field)
+                return _Question(upstream, hop.model or model.name, model.output_tokens_field)
     return _Question(upstream, next(iter(upstream.models), default), Rule().output_tokens_field)
 
 
-def _model_of(hop: Hop, name: str) -> str:
-    return name if hop.model is None else hop.model
-
-
 async def _answer(question: _Question, settings: Settings, seconds: float) -> tuple[bool, str]:
-    """Return whether *question* was answered, and what to say of it."""
+    """Return whether *question* was answered, and what to print about it."""
     begun = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             try:
                 await _ask(question, settings, {question.field: 1})
             except Rejected:
-                # A token is too little for some that reason, and some know the field by its other name. What there is
-                # to pay stays small: nothing is read after the first content.
+                # One token is too little for some models that reason, and some upstreams know another field. The cost
+                # stays small without the limit, because nothing is read after the first content.
                 await _ask(question, settings, {})
     except TimeoutError:
         return False, f"{FirstTokenTimeout.code}: no answer within {seconds:g} s"
@@ -207,7 +203,7 @@ async def _answer(question: _Question, settings: Settings, seconds: float) -> tu
 
 
 async def _ask(question: _Question, settings: Settings, parameters: Mapping[str, int]) -> None:
-    """Ask, and stop at the first content, or at an end without any. Raises UpstreamError."""
+    """Ask, and stop at the first content or at the end. Raises UpstreamError."""
     async with create_client(question.upstream, settings) as client:
         source = create_source(question.upstream, client, settings)
         async with aclosing(source.stream(StreamRequest(question.model, _PROMPT, parameters), Attempt())) as batches:

@@ -23,7 +23,7 @@ from app.serving.server import Server
 from app.serving.workers import Supervisor, SupervisorSocket
 from app.telemetry import configure
 
-# Where the package lies: the working directory, if it is run from its source.
+# The directory that has the package: the working directory, if the service is run from its source.
 _HOME = Path(__file__).parent.parent.parent
 
 
@@ -69,7 +69,7 @@ async def _serve(
     listeners: Callable[[], Sequence[socket.socket]],
     supervisor: SupervisorSocket | None = None,
 ) -> None:
-    # Half of them for readers: the other half is upstream's.
+    # Half of the descriptors are for readers, the other half for connections to upstreams.
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
     async with compose(settings, log) as service:
         listener, *others = listeners()
@@ -83,8 +83,8 @@ async def _serve(
                 say(f"chat-sse {__version__} listens on {where}, upstream: {upstream}")
             else:
                 supervisor.accepting(server.retire, server.abandon)
-            # What was made until now stays; looking at it again and again is what makes a collection long. And a delta
-            # makes a few objects that die at once, so collections need not be as frequent as the default has them.
+            # The objects made until now stay for good, and a collection that looks at them again takes long. A delta
+            # makes few objects, which die at once, so collections can be rarer than by default.
             gc.freeze()
             gc.set_threshold(20_000, 20, 100)
 
@@ -97,12 +97,12 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
         listener = held.enter_context(_listen(settings))
         metrics = [held.enter_context(other) for other in _metrics_listeners(settings)]
         host, port = listener.getsockname()[:2]
-        fixed = {"HOST": settings.host, "PORT": str(port)}  # whatever .env may say when a worker reads it again
+        fixed = {"HOST": settings.host, "PORT": str(port)}  # .env may have changed when a worker reads it
         if settings.secret is None:
             fixed["SECRET"] = secrets.token_urlsafe(32)
         fixed = {f"{PREFIX}{name}": value for name, value in fixed.items()}
         environment = {name: value for name, value in os.environ.items() if name.upper() not in fixed} | fixed
-        # -P: only where we are run from our source is the working directory a place to import from.
+        # -P: a worker imports from the working directory only if that is the service's source.
         command = [sys.executable, *(() if Path.cwd() == _HOME else ("-P",)), "-m", "app", "serve"]
 
         def spawn(number: int, control: int) -> subprocess.Popen[bytes]:
@@ -110,12 +110,12 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
             if metrics:
                 given["--metrics-listener"] = metrics[number].fileno()
             options = [str(part) for option in given.items() for part in option]
-            return subprocess.Popen(  # noqa: S603 - ourselves
+            return subprocess.Popen(  # noqa: S603 - this program
                 [*command, "--worker", str(number), *options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 pass_fds=tuple(given.values()),
-                process_group=0,  # what the terminal sends to all at once, such as Ctrl-C, is for the supervisor to say
+                process_group=0,  # a terminal's Ctrl-C goes to the supervisor alone, which stops the workers
             )
 
         where = url(host, port)
