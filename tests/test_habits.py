@@ -1,0 +1,38 @@
+"""What a contributor relies on: the hooks run, the package says that it is typed, and the documents lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_hooks() -> None:
+    """Each hook is a program that the virtual environment has, and none is downloaded."""
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+    for hook in repositories[0]["hooks"]:
+        program = hook["entry"].split()[0]
+        assert program.startswith(".venv/bin/")
+        assert (Path(sys.executable).parent / Path(program).name).exists()
+
+
+def test_typed() -> None:
+    """Type checkers of others read the package's own types (PEP 561)."""
+    assert (ROOT / "app" / "py.typed").exists()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "Typing :: Typed" in project["classifiers"]
+
+
+@pytest.mark.parametrize("name", [".github/SECURITY.md", "tests/README.md"])
+def test_links(name: str) -> None:
+    """The files that a document leads to exist."""
+    document = ROOT / name
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
+    assert [target for target in targets if not (document.parent / target).exists()] == []
