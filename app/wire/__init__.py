@@ -1,22 +1,45 @@
-"""How records look on the wire. Adding a dialect is adding one file.
+"""How a stream looks on the wire. Adding a dialect is adding one file.
 
-Plain synchronous code: batches of records in, bytes out. A dialect never splits a block over two returns, so that a
-keep-alive sent between two of them cannot fall into the middle of one.
+A dialect is a module of this package that has a `NAME`, which is its public name (`?dialect=NAME`), and a
+`create(reading)`, which returns the `Encoder` of one response. Modules without a `NAME` are what dialects share.
+
+A dialect is plain synchronous code: batches of records in, bytes out. It never splits a block over two returns, so a
+keep-alive that is sent between two of them cannot fall into the middle of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import ClassVar, Protocol
 
 from app.events import Batch
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an encoder is told about the one response that it writes.
+
+    *retry_ms* is how long the client is to wait, in milliseconds, before it reconnects. *url* is where this reader can
+    read the stream again, if that is not the stream's plain address, or "". In a batch of *merge_after* records or
+    more, which shows that the reader is behind, neighbouring texts of one kind are joined.
+    """
+
+    stream_id: str
+    retry_ms: int = 2000
+    url: str = ""
+    merge_after: int = sys.maxsize
+
+
 class Encoder(Protocol):
     """The state of one response in one dialect.
 
-    *headers* are what its responses carry besides those of every stream. *resumable* is whether its readers come back
-    by themselves for the rest of a stream, and are given it.
+    *headers* go on the response, besides those of every stream. *resumable* says whether the dialect's clients
+    reconnect by themselves and read the rest of a stream that was cut off.
     """
 
     headers: ClassVar[Mapping[str, str]]
@@ -27,9 +50,19 @@ class Encoder(Protocol):
         ...
 
     def dismissal(self, retry_ms: int) -> bytes:
-        """Return the last bytes for a reader that is sent away in mid-stream, as this process is shutting down.
+        """Return the last bytes for a reader that is sent away in mid-stream, because this process is shutting down.
 
-        A resumable one is told to come back in *retry_ms* milliseconds, in a form that no client library takes for an
-        event. Any other gets its terminal event, for it would take a cut for the end.
+        A resumable dialect tells the client to come back in *retry_ms* milliseconds, in a form that no client library
+        takes for an event. Any other dialect sends its terminal event: its clients would take a cut for the end.
         """
         ...
+
+
+Create = Callable[[Reading], Encoder]
+
+
+@cache
+def dialects() -> Mapping[str, Create]:
+    """Return the table of all dialects: what creates an encoder, by public name."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {module.NAME: module.create for module in modules if hasattr(module, "NAME")}

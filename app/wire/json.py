@@ -15,13 +15,13 @@ def dumps(data: object) -> bytes:
     """Return one line of JSON that survives readers which take more than CR and LF for a line end.
 
     orjson escapes the ASCII controls; U+0085, U+2028 and U+2029 are legal in JSON but cut by `str.splitlines`, which
-    httpx's own line iterator and other hand-made readers use (reference/upstream.md F4).
+    httpx's own line iterator and other hand-made readers use (row F4 of the upstream README).
     """
     return _one_line(orjson.dumps(data))
 
 
 def text(said: str) -> bytes:
-    """Return what `dumps` does of a string. Nearly all pieces of text are ASCII, where it need not look."""
+    """Return what `dumps` returns for a string, only faster: nearly all texts are ASCII, and those need no escapes."""
     line = orjson.dumps(said)
     return line if said.isascii() else _one_line(line)
 
@@ -34,6 +34,11 @@ def _one_line(line: bytes) -> bytes:
         line = line.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
         line = line.replace(b"\xc2\x85", b"\\u0085")
     return line
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return those *fields* that are not empty."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def error_object(failure: Failure) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The native dialect: one named SSE event per record.
+"""The native dialect: one named SSE event per record, and a snapshot of a stream as one JSON object.
 
 The form is chosen so that no client library loses or invents an event: LF line ends, one-line JSON, data in every
 block, an id on every block, `retry:` riding on the first block of each response, no byte-order mark. The id comes last:
@@ -8,59 +8,87 @@ after an event that it has not seen.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, assert_never
 
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
-from app.wire.json import dumps, error_object, integer, text, usage_object
+import orjson
+
+from app.events import Batch, Delta, Done, Event, EventId, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.wire import Reading
+from app.wire.json import dumps, error_object, given, integer, text, usage_object
 from app.wire.merging import joined
+from app.wire.transcript import Transcript
+
+NAME = "events"
 
 _DELTA = b'event: delta\ndata: {"content":'
 
 
 class EventEncoder:
-    """Encodes one response. *retry_ms* is the reconnection time told to the client with the first block.
+    """Encodes one response. A text that was joined has the id of the last one in it."""
 
-    *url*, if not empty, is where this reader may read the stream again, and is told it with `start`. A reader that is
-    *lag* or more records behind gets texts of a kind joined, as one event with the last one's id.
-    """
-
-    __slots__ = ("_head", "_id", "_lag", "_rest", "_stream_id", "_url")
+    __slots__ = ("_head", "_id", "_merge_after", "_rest", "_stream_id", "_url")
 
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     resumable: ClassVar[bool] = True
 
-    def __init__(self, stream_id: str, retry_ms: int, lag: int | None = None, url: str = "") -> None:
-        self._stream_id = stream_id
-        self._url = url
-        self._lag = sys.maxsize if lag is None else lag
-        self._id = b"id: %s-" % stream_id.encode()
+    def __init__(self, reading: Reading) -> None:
+        self._stream_id = reading.stream_id
+        self._url = reading.url
+        self._merge_after = reading.merge_after
+        self._id = b"id: %s-" % reading.stream_id.encode()
         self._rest = b"}\n" + self._id  # of a delta, after its text
-        self._head = b"retry: %d\n" % retry_ms
+        self._head = b"retry: %d\n" % reading.retry_ms
 
     def __call__(self, batch: Batch) -> bytes:
-        seq, events = batch.first, batch.events
-        if len(events) == 1 and type(event := events[0]) is Delta and not self._head:  # nearly always: a short cut
-            return b"".join((_DELTA, text(event.text), self._rest, integer(seq), b"\n\n"))
+        first = batch.first
+        events = batch.events
+        # Nearly every batch is one delta, so its block is put together here, without a call for each of its parts.
+        if len(events) == 1 and type(event := events[0]) is Delta and not self._head:
+            return b"".join((_DELTA, text(event.text), self._rest, integer(first), b"\n\n"))
+        numbered = enumerate(events, first) if len(events) < self._merge_after else joined(first, events)
+        blocks = [self._block(number, event) for number, event in numbered]
         head, self._head = self._head, b""
-        if len(events) == 1:  # a reader that keeps up
-            return head + self._block(seq, events[0])
-        return head + self._blocks(enumerate(events, seq) if len(events) < self._lag else joined(seq, events))
+        return head + b"".join(blocks)
 
     def dismissal(self, retry_ms: int) -> bytes:
-        # Without the blank line it is no event to any client library, and yet heeded.
+        # Without the blank line no client library takes it for an event, and yet they all heed it.
         return b"retry: %d\n" % retry_ms
 
-    def _blocks(self, numbered: Iterable[tuple[int, Event]]) -> bytes:
-        return b"".join([self._block(number, event) for number, event in numbered])
-
-    def _block(self, seq: int, event: Event) -> bytes:
+    def _block(self, number: int, event: Event) -> bytes:
         name, data = _render(event)
         if isinstance(event, Start):
-            data = {"stream_id": self._stream_id, **({"url": self._url} if self._url else {}), **data}
-        return b"event: %s\ndata: %s\n%s%d\n\n" % (name, dumps(data), self._id, seq)
+            data = {"stream_id": self._stream_id, **given(url=self._url), **data}
+        return b"event: %s\ndata: %s\n%s%d\n\n" % (name, dumps(data), self._id, number)
+
+
+create = EventEncoder
+
+
+def snapshot(stream_id: str, transcript: Transcript) -> bytes:
+    """Return a stream so far as one JSON object: what a page that was closed for an hour needs to show the answer."""
+    end = transcript.end
+    last = str(EventId(stream_id, transcript.records)) if transcript.records else None
+    return orjson.dumps(
+        {
+            "stream_id": stream_id,
+            "state": "live" if end is None else "done" if isinstance(end, Done) else "error",
+            "model": transcript.model,
+            "created": transcript.created,
+            "finish_reason": end.finish_reason if isinstance(end, Done) else None,
+            "content": transcript.content,
+            "reasoning": transcript.reasoning,
+            "refusal": transcript.refusal,
+            "tool_calls": [
+                {"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments}
+                for call in transcript.calls
+            ],
+            "usage": usage_object(end.usage) if end else None,
+            "error": error_object(end) if isinstance(end, Failure) else None,
+            "last_event_id": last,
+        }
+    )
 
 
 def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
@@ -72,16 +100,11 @@ def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
         case Refusal(text):
             return b"refusal", {"content": text}
         case ToolCall(index, call_id, name, arguments):
-            named = {key: value for key, value in (("id", call_id), ("name", name)) if value}
-            return b"tool_call", {"index": index, **named, "arguments": arguments}
+            return b"tool_call", {"index": index, **given(id=call_id, name=name), "arguments": arguments}
         case Logprobs(content, refusal):
-            return b"logprobs", {
-                **({"content": content} if content else {}),
-                **({"refusal": refusal} if refusal else {}),
-            }
+            return b"logprobs", given(content=content, refusal=refusal)
         case Start(model, created, fallback):
-            instead = {"fallback": fallback} if fallback else {}
-            return b"start", {"model": model, "created": created, **instead}
+            return b"start", {"model": model, "created": created, **given(fallback=fallback)}
         case Done():
             raw = {} if event.raw_reason is None else {"raw_finish_reason": event.raw_reason}
             return b"done", {

@@ -1,46 +1,51 @@
 """OpenAI's dialect: the chunks of a chat completion, or all of it at once, as the official SDKs read them.
 
-A block is `data:` and nothing else, since those SDKs parse every block as JSON, one without data too. `[DONE]` follows
-success alone: whatever else ends a stream is a block with an `error`, which they raise.
+A block is `data:` and nothing else, because those SDKs parse every block as JSON, even one without data. `[DONE]`
+follows success alone: any other end of a stream is a block with an `error`, which the SDKs raise.
 
-Beyond OpenAI's own schema there are two fields: `reasoning_content`, which is what other providers call a piece of
-reasoning, and `estimated` in a usage that was counted here.
+Two fields are not in OpenAI's own schema: `reasoning_content`, which is what other providers call a piece of
+reasoning, and `estimated` in a usage that this service counted.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, assert_never
 
 from app.errors import Cancelled, Draining
 from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
-from app.wire.json import dumps, error_object, text, usage_object
+from app.wire import Reading
+from app.wire.json import dumps, error_object, given, text, usage_object
 from app.wire.merging import joined
+from app.wire.transcript import Call, Transcript, call_id
 
-_FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}  # all others are "stop"
+NAME = "openai"
+
+# OpenAI's finish reasons. Any other is shown as "stop".
+_FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 
 
 class ChunkEncoder:
     """Encodes one response, from the stream's start on.
 
-    With *include_usage* the chunk before `[DONE]` has the usage, and every other one says null. To a reader that is
-    *lag* or more records behind, texts of a kind are joined.
+    With *include_usage* the chunk before `[DONE]` has the usage, and every other chunk has null in its place.
     """
 
-    __slots__ = ("_after", "_before", "_calls", "_head", "_include_usage", "_lag", "_stream_id", "_tail")
+    __slots__ = ("_after", "_before", "_calls", "_head", "_include_usage", "_merge_after", "_stream_id", "_tail")
 
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     resumable: ClassVar[bool] = False
 
-    def __init__(self, stream_id: str, *, include_usage: bool = False, lag: int | None = None) -> None:
-        self._stream_id = stream_id
+    def __init__(self, reading: Reading, *, include_usage: bool = False) -> None:
+        self._stream_id = reading.stream_id
+        self._merge_after = reading.merge_after
         self._include_usage = include_usage
-        self._lag = sys.maxsize if lag is None else lag
         self._calls = 0  # how many have begun
-        # Around a choice; and around the text in it, which is all that differs from delta to delta.
-        self._head = self._before = b""
+        # From delta to delta only the text differs: *head* and *tail* stand around each choice, *before* and *after*
+        # around the text in it.
+        self._head = b""
+        self._before = b""
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._tail
 
@@ -48,12 +53,12 @@ class ChunkEncoder:
         events = batch.events
         if len(events) == 1:  # a reader that keeps up
             return self._block(events[0])
-        if len(events) >= self._lag:
+        if len(events) >= self._merge_after:
             events = [event for _, event in joined(batch.first, events)]
         blocks: list[bytes] = []
         previous: Event | None = None
         for event in events:
-            if type(event) is Logprobs and isinstance(previous, (Delta, Refusal)):
+            if isinstance(event, Logprobs) and isinstance(previous, (Delta, Refusal)):
                 blocks[-1] = self._chunk(_delta(previous), event)
             else:
                 blocks.append(self._block(event))
@@ -67,9 +72,9 @@ class ChunkEncoder:
         if type(event) is Delta:
             return self._before + text(event.text) + self._after
         match event:
-            case Start(model, created):
-                chunk = {"id": _id(self._stream_id), "object": "chat.completion.chunk"}
-                self._head = b'data: %s,"choices":[' % dumps({**chunk, "created": created, "model": model})[:-1]
+            case Start():
+                chunk = {"id": _id(self._stream_id), "object": "chat.completion.chunk", "created": event.created}
+                self._head = b'data: %s,"choices":[' % dumps(chunk | {"model": event.model})[:-1]
                 self._before = self._head + b'{"index":0,"delta":{"content":'
                 return self._chunk({"role": "assistant", "content": "", "refusal": None})
             case Delta() | Reasoning() | Refusal():
@@ -79,27 +84,28 @@ class ChunkEncoder:
             case Logprobs():
                 return self._chunk({}, event)
             case Done():
-                return self._done(event) if (failed := failure_of(event)) is None else _error(failed)
+                failure = failure_of(event)
+                return self._done(event) if failure is None else _error(failure)
             case Failure():
                 return _error(event)
             case _:
                 assert_never(event)
 
     def _chunk(self, delta: dict[str, Any], logprobs: Logprobs | None = None, finish: str | None = None) -> bytes:
-        of = None if logprobs is None else _logprobs_object(logprobs)
-        choice = {"index": 0, "delta": delta, "logprobs": of, "finish_reason": finish}
+        tokens = _logprobs(logprobs.content, logprobs.refusal) if logprobs else None
+        choice = {"index": 0, "delta": delta, "logprobs": tokens, "finish_reason": finish}
         return self._head + dumps(choice) + self._tail
 
     def _piece(self, piece: ToolCall) -> dict[str, Any]:
-        """Return *piece* as OpenAI has it: all of it but the arguments comes with the first one, and only then.
+        """Return *piece* as OpenAI has it: all but the arguments comes with a call's first piece, and only then.
 
-        Clients join what comes twice, ids too. A name may come late, for the first one was empty.
+        Clients join what comes twice, ids too. A name may come later, because the first one was empty.
         """
         if piece.index < self._calls:
-            named = {"name": piece.name} if piece.name else {}
-            return {"index": piece.index, "function": {**named, "arguments": piece.arguments}}
+            function = {**given(name=piece.name), "arguments": piece.arguments}
+            return {"index": piece.index, "function": function}
         self._calls = piece.index + 1
-        return {"index": piece.index, **_call(self._stream_id, piece.index, piece.id, piece.name, piece.arguments)}
+        return {"index": piece.index, **_call(self._stream_id, piece)}
 
     def _done(self, done: Done) -> bytes:
         last = self._chunk({}, finish=_FINISH.get(done.finish_reason, "stop"))
@@ -109,58 +115,42 @@ class ChunkEncoder:
         return b"%s%sdata: [DONE]\n\n" % (last, usage)
 
 
-def completion(stream_id: str, events: Iterable[Event]) -> dict[str, Any]:
-    """Return the `chat.completion` that all *events* of a stream are. They end with what `failure_of` finds no failure.
+create = ChunkEncoder
 
-    The content is null where there is something instead of it.
+
+def completion(stream_id: str, transcript: Transcript) -> dict[str, Any]:
+    """Return the `chat.completion` that a stream is which ended well: `failure_of` finds no failure in its end.
+
+    The content is null where a refusal or tool calls stand in its place.
     """
-    texts: dict[type, list[str]] = {Delta: [], Reasoning: [], Refusal: []}
-    pieces: dict[int, list[ToolCall]] = {}
-    logprobs = Logprobs()
-    facts: dict[str, Any] = {}
-    finish_reason, usage = "stop", None
-    for event in events:
-        match event:
-            case Delta(text) | Reasoning(text) | Refusal(text):
-                texts[type(event)].append(text)
-            case ToolCall(index):
-                pieces.setdefault(index, []).append(event)
-            case Logprobs(content, refusal):
-                logprobs = Logprobs([*logprobs.content, *content], [*logprobs.refusal, *refusal])
-            case Start(model, created):
-                facts = {"created": created, "model": model}
-            case Done():
-                finish_reason, usage = _FINISH.get(event.finish_reason, "stop"), usage_object(event.usage)
-                facts["model"] = event.model or facts["model"]
-    said = {kind: "".join(parts) for kind, parts in texts.items()}
-    calls = [
-        _call(
-            stream_id,
-            index,
-            next((piece.id for piece in call if piece.id), ""),
-            next((piece.name for piece in call if piece.name), ""),
-            "".join(piece.arguments for piece in call),
-        )
-        for index, call in sorted(pieces.items())
-    ]
-    message: dict[str, Any] = {
+    end = transcript.end
+    assert isinstance(end, Done)  # noqa: S101 - see above
+    calls = [_call(stream_id, call) for call in transcript.calls]
+    message = {
         "role": "assistant",
-        "content": said[Delta] or (None if calls or said[Refusal] else ""),
-        "refusal": said[Refusal] or None,
-        **({"reasoning_content": said[Reasoning]} if said[Reasoning] else {}),
-        **({"tool_calls": calls} if calls else {}),
+        "content": transcript.content or (None if calls or transcript.refusal else ""),
+        "refusal": transcript.refusal or None,
+        **given(reasoning_content=transcript.reasoning, tool_calls=calls),
     }
+    tokens = transcript.content_logprobs, transcript.refusal_logprobs
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": _logprobs_object(logprobs) if logprobs.content or logprobs.refusal else None,
-        "finish_reason": finish_reason,
+        "logprobs": _logprobs(*tokens) if any(tokens) else None,
+        "finish_reason": _FINISH.get(end.finish_reason, "stop"),
     }
-    return {"id": _id(stream_id), "object": "chat.completion", **facts, "choices": [choice], "usage": usage}
+    return {
+        "id": _id(stream_id),
+        "object": "chat.completion",
+        "created": transcript.created,
+        "model": transcript.model,
+        "choices": [choice],
+        "usage": usage_object(end.usage),
+    }
 
 
 def failure_of(terminal: Terminal) -> Failure | None:
-    """Return what this dialect says has gone wrong: it has no word for an answer that somebody stopped."""
+    """Return what has gone wrong in this dialect's terms. It has no word for an answer that was stopped."""
     if isinstance(terminal, Failure):
         return terminal
     return Failure.of(Cancelled()) if terminal.finish_reason == "cancelled" else None
@@ -182,14 +172,14 @@ def _delta(event: Delta | Reasoning | Refusal) -> dict[str, Any]:
             assert_never(event)
 
 
-def _call(stream_id: str, index: int, call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """Return a call, or its first piece. One that upstream gave no id gets one, for its answer has to name it."""
-    function = {"name": name, "arguments": arguments}
-    return {"id": call_id or f"call_{stream_id}_{index}", "type": "function", "function": function}
+def _call(stream_id: str, call: Call | ToolCall) -> dict[str, Any]:
+    """Return a whole call, or the first piece of one."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call_id(stream_id, call), "type": "function", "function": function}
 
 
-def _logprobs_object(logprobs: Logprobs) -> dict[str, Any]:
-    return {"content": logprobs.content or None, "refusal": logprobs.refusal or None}
+def _logprobs(content: Sequence[Any], refusal: Sequence[Any]) -> dict[str, Any]:
+    return {"content": content or None, "refusal": refusal or None}
 
 
 def _error(failure: Failure) -> bytes:

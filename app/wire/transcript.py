@@ -1,67 +1,87 @@
-"""A stream as one JSON object: what a page that was closed for an hour needs to show the answer."""
+"""An answer put together from its events: the one fold, for every dialect that shows an answer whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self, assert_never
 
-import orjson
-
-from app.events import Delta, Done, Event, EventId, Failure, Reasoning, Refusal, Start, ToolCall
-from app.wire.json import error_object, usage_object
+from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
 
 
-class Snapshot:
-    """Collects the records of one stream so far, in order."""
+@dataclass(slots=True)
+class Call:
+    """A tool call, as far as its *pieces* have come. A name may come later than the first piece."""
 
-    def __init__(self, stream_id: str) -> None:
-        self._stream_id = stream_id
-        self._texts: dict[type, list[str]] = {Delta: [], Reasoning: [], Refusal: []}
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._count = 0
-        self._facts: dict[str, Any] = {"state": "live", "model": None, "created": None, "finish_reason": None}
-        self._usage: dict[str, Any] | None = None
-        self._error: dict[str, Any] | None = None
+    index: int
+    id: str = ""
+    name: str = ""
+    pieces: list[str] = field(default_factory=list)
 
-    def add(self, events: Iterable[Event]) -> None:
-        """Add the next records."""
+    def add(self, piece: ToolCall) -> None:
+        """Add the next piece."""
+        self.id = self.id or piece.id
+        self.name = self.name or piece.name
+        self.pieces.append(piece.arguments)
+
+    @property
+    def arguments(self) -> str:
+        """All of the arguments that have come."""
+        return "".join(self.pieces)
+
+
+@dataclass(slots=True)
+class Transcript:
+    """What the first *records* of a stream make of its answer.
+
+    *model* is the name that the upstream gave, if it gave one, else the one that was asked for. *end* is None while the
+    stream is live.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    calls: list[Call] = field(default_factory=list)
+    content_logprobs: list[Any] = field(default_factory=list)
+    refusal_logprobs: list[Any] = field(default_factory=list)
+    model: str | None = None
+    created: int | None = None
+    end: Terminal | None = None
+    records: int = 0
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Self:
+        """Return what *events*, from the stream's start on, add up to."""
+        transcript = cls()
+        texts: dict[type, list[str]] = {Delta: [], Reasoning: [], Refusal: []}
+        calls: dict[int, Call] = {}
         for event in events:
-            self._count += 1
+            transcript.records += 1
             match event:
-                case Delta(text) | Reasoning(text) | Refusal(text):
-                    self._texts[type(event)].append(text)
-                case ToolCall(index, call_id, name, arguments):
-                    call = self._calls.setdefault(index, {"index": index, "id": "", "name": "", "arguments": []})
-                    call["id"] = call["id"] or call_id
-                    call["name"] = call["name"] or name
-                    call["arguments"].append(arguments)
-                case Start(model, created):
-                    self._facts |= {"model": model, "created": created}
+                case Delta() | Reasoning() | Refusal():
+                    texts[type(event)].append(event.text)
+                case ToolCall():
+                    calls.setdefault(event.index, Call(event.index)).add(event)
+                case Logprobs():
+                    transcript.content_logprobs += event.content
+                    transcript.refusal_logprobs += event.refusal
+                case Start():
+                    transcript.model = event.model
+                    transcript.created = event.created
                 case Done():
-                    self._facts |= {"state": "done", "finish_reason": event.finish_reason}
-                    self._facts["model"] = event.model or self._facts["model"]
-                    self._usage = usage_object(event.usage)
+                    transcript.end = event
+                    transcript.model = event.model or transcript.model
                 case Failure():
-                    self._facts["state"] = "error"
-                    self._usage = usage_object(event.usage)
-                    self._error = error_object(event)
-
-    def encode(self) -> bytes:
-        """Return the JSON: state, texts, calls, finish reason, usage, error, and the id to go on after."""
-        last = str(EventId(self._stream_id, self._count)) if self._count else None
-        texts = {name: "".join(self._texts[kind]) for name, kind in _NAMES}
-        calls = [call | {"arguments": "".join(call["arguments"])} for call in self._calls.values()]
-        return orjson.dumps(
-            {
-                "stream_id": self._stream_id,
-                **self._facts,
-                **texts,
-                "tool_calls": calls,
-                "usage": self._usage,
-                "error": self._error,
-                "last_event_id": last,
-            }
-        )
+                    transcript.end = event
+                case _:
+                    assert_never(event)
+        transcript.content = "".join(texts[Delta])
+        transcript.reasoning = "".join(texts[Reasoning])
+        transcript.refusal = "".join(texts[Refusal])
+        transcript.calls = list(calls.values())
+        return transcript
 
 
-_NAMES = (("content", Delta), ("reasoning", Reasoning), ("refusal", Refusal))
+def call_id(stream_id: str, call: Call | ToolCall) -> str:
+    """Return the id of a call: the output of a call has to name it, so one without an id gets one."""
+    return call.id or f"call_{stream_id}_{call.index}"

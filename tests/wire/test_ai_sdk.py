@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
 from app.usage import Usage
+from app.wire import Reading
 from app.wire.ai_sdk import UIMessageEncoder
 
+READING = Reading("S")
 START = Start("m", 7)
 STOP = Done("stop", None, Usage({"total_tokens": 3}), "m-1", 4, 9)
 BROKEN = Failure("Broke.", "upstream_error", "upstream_truncated", True, 502, usage=Usage({"total_tokens": 1}, True))
@@ -36,7 +38,7 @@ def parts(data: bytes) -> list[Any]:
 
 def encoded(*events: Event, **options: Any) -> list[Any]:
     """Return the parts of a stream that is read record by record; read at once, it has the same."""
-    encode, at_once = UIMessageEncoder("S", **options), UIMessageEncoder("S", **options)
+    encode, at_once = UIMessageEncoder(READING, **options), UIMessageEncoder(READING, **options)
     found = parts(b"".join(encode(Batch(seq, [event])) for seq, event in enumerate(events, 1)))
     assert parts(at_once(Batch(1, events))) == found
     return found
@@ -203,7 +205,7 @@ def test_a_stream_that_never_began(end: Event, last: dict[str, Any]) -> None:
 
 def test_dismissal() -> None:
     """A reader that is sent away is told so: it does not come back by itself."""
-    encode = UIMessageEncoder("S")
+    encode = UIMessageEncoder(READING)
     encode(Batch(1, [START, Delta("a")]))
     ending, error, done = parts(encode.dismissal(250))
     assert ending == {"type": "text-end", "id": "1"}
@@ -220,15 +222,15 @@ def test_an_answer_that_goes_on_with_a_message() -> None:
 def test_a_reader_that_lags() -> None:
     """Far enough behind, neighbouring texts of a kind are one piece."""
     batch = Batch(1, [START, Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), STOP])
-    near, far = UIMessageEncoder("S", lag=8)(batch), UIMessageEncoder("S", lag=7)(batch)
-    assert near == UIMessageEncoder("S")(batch)
+    near, far = (UIMessageEncoder(Reading("S", merge_after=after))(batch) for after in (8, 7))
+    assert near == UIMessageEncoder(READING)(batch)
     assert parts(far) == [*OPENING, *text("reasoning", 1, "xy"), *text("text", 2, "abc"), *CLOSING]
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_text_survives_any_line_reader(said: str) -> None:
     """Whatever the text, a block is one line, even for readers that cut at every Unicode line end."""
-    encode = UIMessageEncoder("S")
+    encode = UIMessageEncoder(READING)
     opening, piece = encode(Batch(1, [Delta(said)])).decode().splitlines()[::2]
     assert json.loads(opening.removeprefix("data: "))["type"] == "text-start"
     assert json.loads(piece.removeprefix("data: "))["delta"] == said

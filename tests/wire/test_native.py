@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
 from app.usage import Usage
-from app.wire.native import EventEncoder
+from app.wire import Reading
+from app.wire.native import EventEncoder, snapshot
+from app.wire.transcript import Transcript
 
 CASES: list[tuple[str, Event, bytes]] = [
     ("start", Start("m", 7), b'event: start\ndata: {"stream_id":"S","model":"m","created":7}'),
@@ -55,14 +58,14 @@ CASES: list[tuple[str, Event, bytes]] = [
 @pytest.mark.parametrize(("event", "block"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_block(event: Event, block: bytes) -> None:
     """Each event is one block: name, one line of data, id; retry rides on the first block of a response."""
-    encode = EventEncoder("S", 2000)
+    encode = EventEncoder(Reading("S", 2000))
     assert encode(Batch(1, [event])) == b"retry: 2000\n" + block + b"\nid: S-1\n\n"
     assert encode(Batch(2, [event])) == block + b"\nid: S-2\n\n"
 
 
 def test_batch() -> None:
     """A batch is its blocks, numbered on."""
-    encode = EventEncoder("S", 5)
+    encode = EventEncoder(Reading("S", 5))
     assert encode(Batch(9, [Delta("a"), Delta("b")])) == (
         b'retry: 5\nevent: delta\ndata: {"content":"a"}\nid: S-9\n\nevent: delta\ndata: {"content":"b"}\nid: S-10\n\n'
     )
@@ -71,7 +74,7 @@ def test_batch() -> None:
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_survives_any_line_reader(text: str) -> None:
     """Whatever the text, a block has its four lines, even for readers that cut at every Unicode line end."""
-    block = EventEncoder("S", 1)(Batch(1, [Delta(text)])).decode()
+    block = EventEncoder(Reading("S", 1))(Batch(1, [Delta(text)])).decode()
     lines = block.splitlines()
     assert lines == block.split("\n")[:-1]
     assert len(lines) == 5
@@ -82,14 +85,74 @@ def test_a_reader_that_lags() -> None:
     """Far enough behind, neighbouring texts of a kind are one event with the last one's id; nothing else is touched."""
     call = ToolCall(0, "c", "f", "{}")
     batch = Batch(3, [Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), call, call, Delta("d")])
-    near, far = EventEncoder("S", 5, lag=9)(batch), EventEncoder("S", 5, lag=8)(batch)
-    assert near == EventEncoder("S", 5)(batch)
+    near, far = EventEncoder(Reading("S", 5, merge_after=9))(batch), EventEncoder(Reading("S", 5, merge_after=8))(batch)
+    assert near == EventEncoder(Reading("S", 5))(batch)
     blocks = [block.split("\n") for block in far.decode().removeprefix("retry: 5\n").split("\n\n")[:-1]]
     assert [block[2] for block in blocks] == ["id: S-4", "id: S-7", "id: S-8", "id: S-9", "id: S-10"]
     contents = [json.loads(block[1].removeprefix("data: ")).get("content") for block in blocks]
     assert contents == ["xy", "abc", None, None, "d"]
 
 
-def test_a_single_record_never_lags() -> None:
-    """One record is one event, whatever the lag."""
-    assert EventEncoder("S", 5, lag=1)(Batch(1, [Delta("a")])).count(b"event:") == 1
+def test_a_single_record_is_never_merged() -> None:
+    """One record is one event, however few make a reader late."""
+    assert EventEncoder(Reading("S", 5, merge_after=1))(Batch(1, [Delta("a")])).count(b"event:") == 1
+
+
+def shown(*events: Event) -> dict[str, Any]:
+    """Return the snapshot of a stream that has *events* so far."""
+    found: dict[str, Any] = json.loads(snapshot("S", Transcript.of(events)))
+    return found
+
+
+def test_snapshot_of_nothing() -> None:
+    """A stream without a record is live, and there is no position in it."""
+    assert shown() == {
+        "stream_id": "S",
+        "state": "live",
+        "model": None,
+        "created": None,
+        "finish_reason": None,
+        "content": "",
+        "reasoning": "",
+        "refusal": "",
+        "tool_calls": [],
+        "usage": None,
+        "error": None,
+        "last_event_id": None,
+    }
+
+
+def test_snapshot_of_a_live_stream() -> None:
+    """A live stream shows its texts, each kind apart, its calls put together, and the id to go on after."""
+    found = shown(
+        Start("m", 7),
+        Reasoning("h"),
+        Reasoning("m"),
+        Delta("a"),
+        ToolCall(0, "c", "f", "{"),
+        ToolCall(1, "d", "g", ""),
+        ToolCall(0, "", "", "}"),
+        Refusal("no"),
+        Delta("b"),
+    )
+    assert (found["state"], found["model"], found["created"], found["last_event_id"]) == ("live", "m", 7, "S-9")
+    assert (found["content"], found["reasoning"], found["refusal"]) == ("ab", "hm", "no")
+    assert found["tool_calls"] == [
+        {"index": 0, "id": "c", "name": "f", "arguments": "{}"},
+        {"index": 1, "id": "d", "name": "g", "arguments": ""},
+    ]
+
+
+def test_snapshot_of_an_answer() -> None:
+    """An ended stream has its finish reason, usage, and upstream's name of the model."""
+    found = shown(Start("m", 7), Delta("a"), Done("stop", usage=Usage({"total_tokens": 1}, True), model="real"))
+    assert (found["state"], found["finish_reason"], found["model"]) == ("done", "stop", "real")
+    assert found["usage"] == {"total_tokens": 1, "estimated": True}
+    assert found["error"] is None
+
+
+def test_snapshot_of_a_failure() -> None:
+    """A failed stream has its error, in the form of the error event, and the text until then."""
+    found = shown(Start("m", 7), Delta("a"), Failure("Broke.", "t", "c", True, 502))
+    assert (found["state"], found["content"]) == ("error", "a")
+    assert found["error"] == {"message": "Broke.", "type": "t", "code": "c", "retryable": True}

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from app.errors import Disconnected
 from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
 from app.usage import Usage
+from app.wire import Reading
 from app.wire.openai import ChunkEncoder, completion, failure_of
+from app.wire.transcript import Transcript
 from tests.wire import strict
 
 START = Start("gpt", 1_750_000_000)
@@ -26,12 +28,17 @@ TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token"
 HEAD = b'data: {"id":"chatcmpl-S","object":"chat.completion.chunk","created":1750000000,"model":"gpt","choices":['
 
 
-def encoded(*events: Event, alone: bool = True, **options: Any) -> bytes:
+def encoded(*events: Event, alone: bool = True, merge_after: int = 100, include_usage: bool = False) -> bytes:
     """Return the bytes of a whole stream, each record *alone* in its batch or all in one."""
-    encode = ChunkEncoder("S", **options)
+    encode = ChunkEncoder(Reading("S", merge_after=merge_after), include_usage=include_usage)
     if alone:
         return b"".join(encode(Batch(seq, [event])) for seq, event in enumerate(events, 1))
     return encode(Batch(1, events))
+
+
+def whole(*events: Event) -> dict[str, Any]:
+    """Return the completion that *events* make."""
+    return completion("S", Transcript.of(events))
 
 
 def payloads(data: bytes) -> list[Any]:
@@ -72,7 +79,7 @@ def test_an_estimate_says_so() -> None:
     """Usage that was counted here is marked as that, in chunks and in a completion."""
     done = replace(STOP, usage=replace(COUNTS, estimated=True))
     assert payloads(encoded(START, done, include_usage=True))[-2]["usage"]["estimated"] is True
-    assert completion("S", [START, done])["usage"]["estimated"] is True
+    assert whole(START, done)["usage"]["estimated"] is True
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_finish_reasons(reason: str, shown: str) -> None:
     """OpenAI's reasons are shown as they are; those that it lacks are an ordinary stop."""
     done = replace(STOP, finish_reason=reason)
     assert payloads(encoded(START, done))[-2]["choices"][0]["finish_reason"] == shown
-    assert completion("S", [START, done])["choices"][0]["finish_reason"] == shown
+    assert whole(START, done)["choices"][0]["finish_reason"] == shown
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_a_failure_before_the_start() -> None:
 
 def test_dismissal() -> None:
     """Who is sent away gets an error, for it would take the end of the body for the end of the answer."""
-    (last,) = payloads(ChunkEncoder("S").dismissal(5))
+    (last,) = payloads(ChunkEncoder(Reading("S")).dismissal(5))
     assert (last["error"]["code"], last["error"]["retryable"]) == ("shutting_down", True)
 
 
@@ -129,7 +136,7 @@ def test_tool_calls() -> None:
         [{"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}],
         [{"index": 0, "function": {"arguments": ":1}"}}],
     ]
-    message = completion("S", [START, *pieces, STOP])["choices"][0]["message"]
+    message = whole(START, *pieces, STOP)["choices"][0]["message"]
     assert message["content"] is None
     assert message["tool_calls"] == [
         {"id": "c0", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
@@ -143,7 +150,7 @@ def test_a_call_without_an_id() -> None:
     found = [piece for delta in deltas(encoded(START, *pieces, STOP)) for piece in delta.get("tool_calls", ())]
     assert [piece.get("id") for piece in found] == ["call_S_0", None, "call_S_1"]
     assert [piece["function"].get("name") for piece in found] == ["", "f", "g"]
-    calls = completion("S", [START, *pieces, STOP])["choices"][0]["message"]["tool_calls"]
+    calls = whole(START, *pieces, STOP)["choices"][0]["message"]["tool_calls"]
     assert [(call["id"], call["function"]["name"]) for call in calls] == [("call_S_0", "f"), ("call_S_1", "g")]
 
 
@@ -165,7 +172,7 @@ def test_logprobs_ride_with_their_text() -> None:
         None,
         {"content": None, "refusal": [TOKEN]},
     ]
-    assert completion("S", events)["choices"][0]["logprobs"] == {"content": [TOKEN], "refusal": [TOKEN]}
+    assert whole(*events)["choices"][0]["logprobs"] == {"content": [TOKEN], "refusal": [TOKEN]}
 
 
 def test_other_texts() -> None:
@@ -177,20 +184,20 @@ def test_other_texts() -> None:
         {"content": "a"},
         {"refusal": "no"},
     ]
-    message = completion("S", events)["choices"][0]["message"]
+    message = whole(*events)["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "a", "refusal": "no", "reasoning_content": "why?"}
 
 
 @pytest.mark.parametrize(("said", "content"), [([], ""), ([Refusal("no")], None), ([ToolCall(0, "c", "f", "")], None)])
 def test_no_content(said: Sequence[Event], content: str | None) -> None:
     """A completion's content is null where there is something instead of it, and else a text."""
-    assert completion("S", [START, *said, STOP])["choices"][0]["message"]["content"] == content
+    assert whole(START, *said, STOP)["choices"][0]["message"]["content"] == content
 
 
 def test_a_completion_names_who_answered() -> None:
     """The model of a completion is upstream's own name for it, if it gave one."""
-    assert completion("S", [START, STOP])["model"] == "gpt-2026"
-    assert completion("S", [START, replace(STOP, model="")])["model"] == "gpt"
+    assert whole(START, STOP)["model"] == "gpt-2026"
+    assert whole(START, replace(STOP, model=""))["model"] == "gpt"
 
 
 def test_a_reader_that_lags() -> None:
@@ -204,7 +211,7 @@ def test_a_reader_that_lags() -> None:
         ToolCall(0, "c", "f", ""),
         Delta("d"),
     ]
-    near, far = encoded(*events, alone=False, lag=8), encoded(*events, alone=False, lag=7)
+    near, far = encoded(*events, alone=False, merge_after=8), encoded(*events, alone=False, merge_after=7)
     assert near == encoded(*events)
     assert [delta.get("content") for delta in deltas(far)] == ["", None, "ab", None, "d"]
     assert deltas(far)[1] == {"reasoning_content": "xy"}
@@ -246,24 +253,24 @@ ends = st.builds(
 )
 
 
-@given(said, ends, st.booleans(), st.booleans(), st.sampled_from([None, 2]))
+@given(said, ends, st.booleans(), st.booleans(), st.sampled_from([2, 100]))
 def test_nothing_but_openais_own(
-    content: list[Event], end: Done, include_usage: bool, alone: bool, lag: int | None
+    content: list[Event], end: Done, include_usage: bool, alone: bool, merge_after: int
 ) -> None:
     """Every chunk and completion is OpenAI's to the letter but for the two fields that the docstring names.
 
     And put together, the chunks are the completion.
     """
     events: list[Event] = [START, *content, end]
-    *chunks, done = payloads(encoded(*events, alone=alone, include_usage=include_usage, lag=lag))
+    *chunks, done = payloads(encoded(*events, alone=alone, include_usage=include_usage, merge_after=merge_after))
     assert done == "[DONE]"
     read = [strict.chunk(item) for item in chunks]
-    whole = strict.completion(completion("S", events)).choices[0]
+    answer = strict.completion(whole(*events)).choices[0]
     choices = [choice for chunk in read for choice in chunk.choices]
-    assert "".join(choice.delta.content or "" for choice in choices) == (whole.message.content or "")
-    assert "".join(choice.delta.refusal or "" for choice in choices) == (whole.message.refusal or "")
+    assert "".join(choice.delta.content or "" for choice in choices) == (answer.message.content or "")
+    assert "".join(choice.delta.refusal or "" for choice in choices) == (answer.message.refusal or "")
     pieces = [piece for choice in choices for piece in choice.delta.tool_calls or ()]
-    calls = whole.message.tool_calls or []
+    calls = answer.message.tool_calls or []
     assert len([piece for piece in pieces if piece.id]) == len(calls)
     for call in calls:
         assert call.type == "function"
@@ -271,5 +278,5 @@ def test_nothing_but_openais_own(
             piece.function.arguments or "" for piece in pieces if piece.function is not None
         )
     tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.content or ()]
-    assert tokens == ((whole.logprobs.content or []) if whole.logprobs else [])
-    assert choices[-1].finish_reason == whole.finish_reason
+    assert tokens == ((answer.logprobs.content or []) if answer.logprobs else [])
+    assert choices[-1].finish_reason == answer.finish_reason

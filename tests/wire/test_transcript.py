@@ -1,72 +1,60 @@
-"""The snapshot: a stream as one object."""
+"""The transcript: an answer put together from its events."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from app.events import Delta, Done, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.wire.transcript import Call, Transcript, call_id
 
-from app.events import Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
-from app.usage import Usage
-from app.wire.transcript import Snapshot
+STOP = Done("stop", model="real")
 
 
-def snapshot(*events: Event) -> dict[str, Any]:
-    collected = Snapshot("S")
-    for event in events:
-        collected.add([event])
-    found: dict[str, Any] = json.loads(collected.encode())
-    return found
+def test_nothing() -> None:
+    """A stream without a record has nothing in it, and no end."""
+    assert Transcript.of([]) == Transcript()
 
 
-def test_nothing_yet() -> None:
-    """A stream without a record is live, and there is no position in it."""
-    assert snapshot() == {
-        "stream_id": "S",
-        "state": "live",
-        "model": None,
-        "created": None,
-        "finish_reason": None,
-        "content": "",
-        "reasoning": "",
-        "refusal": "",
-        "tool_calls": [],
-        "usage": None,
-        "error": None,
-        "last_event_id": None,
-    }
+def test_texts() -> None:
+    """Texts of a kind are joined, each kind apart."""
+    transcript = Transcript.of([Reasoning("h"), Delta("a"), Reasoning("m"), Refusal("no"), Delta("b")])
+    assert (transcript.content, transcript.reasoning, transcript.refusal) == ("ab", "hm", "no")
+    assert transcript.records == 5
 
 
-def test_live() -> None:
-    """A live stream shows its texts, each kind apart, its calls put together, and the id to go on after."""
-    found = snapshot(
-        Start("m", 7),
-        Reasoning("h"),
-        Reasoning("m"),
-        Delta("a"),
-        ToolCall(0, "c", "f", "{"),
+def test_calls() -> None:
+    """Pieces of parallel calls are put together, in the order in which the calls began; a name may come late."""
+    pieces = [
+        ToolCall(0, "c", "", "{"),
         ToolCall(1, "d", "g", ""),
+        ToolCall(0, "", "f", ""),
         ToolCall(0, "", "", "}"),
-        Refusal("no"),
-        Delta("b"),
-    )
-    assert (found["state"], found["model"], found["created"], found["last_event_id"]) == ("live", "m", 7, "S-9")
-    assert (found["content"], found["reasoning"], found["refusal"]) == ("ab", "hm", "no")
-    assert found["tool_calls"] == [
-        {"index": 0, "id": "c", "name": "f", "arguments": "{}"},
-        {"index": 1, "id": "d", "name": "g", "arguments": ""},
+    ]
+    calls = Transcript.of(pieces).calls
+    assert [(call.index, call.id, call.name, call.arguments) for call in calls] == [
+        (0, "c", "f", "{}"),
+        (1, "d", "g", ""),
     ]
 
 
-def test_done() -> None:
-    """An ended stream has its finish reason, usage, and upstream's name of the model."""
-    found = snapshot(Start("m", 7), Delta("a"), Done("stop", usage=Usage({"total_tokens": 1}, True), model="real"))
-    assert (found["state"], found["finish_reason"], found["model"]) == ("done", "stop", "real")
-    assert found["usage"] == {"total_tokens": 1, "estimated": True}
-    assert found["error"] is None
+def test_a_call_without_an_id() -> None:
+    """It gets one from its stream and its place; an id that came stays."""
+    assert [call_id("S", Call(2)), call_id("S", Call(2, "c"))] == ["call_S_2", "c"]
 
 
-def test_error() -> None:
-    """A failed stream has its error, in the form of the error event, and the text until then."""
-    found = snapshot(Start("m", 7), Delta("a"), Failure("Broke.", "t", "c", True, 502))
-    assert (found["state"], found["content"]) == ("error", "a")
-    assert found["error"] == {"message": "Broke.", "type": "t", "code": "c", "retryable": True}
+def test_logprobs() -> None:
+    """Log probabilities are joined, those of the content and those of a refusal apart."""
+    transcript = Transcript.of([Logprobs([{"token": "a"}]), Logprobs([{"token": "b"}], [{"token": "c"}])])
+    assert transcript.content_logprobs == [{"token": "a"}, {"token": "b"}]
+    assert transcript.refusal_logprobs == [{"token": "c"}]
+
+
+def test_model() -> None:
+    """The model is the one that was asked for until the upstream names another."""
+    assert Transcript.of([Start("m", 7)]).model == "m"
+    assert Transcript.of([Start("m", 7), STOP]).model == "real"
+    assert Transcript.of([Start("m", 7), Done("stop")]).model == "m"
+
+
+def test_end() -> None:
+    """The terminal record is kept; until then there is none."""
+    broken = Failure("Broke.", "t", "c", True, 502)
+    assert [Transcript.of([Start("m", 7), *end]).end for end in ([], [STOP], [broken])] == [None, STOP, broken]

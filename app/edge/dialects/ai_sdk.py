@@ -6,6 +6,7 @@ meant by that.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from app.errors import UnknownStream
 from app.hub import Subscription
 from app.rechunk import lag
 from app.request import StreamRequest
+from app.wire import Reading
 from app.wire.ai_sdk import UIMessageEncoder
 
 # How many characters a chat id has that is not guessed: those of useChat's own.
@@ -78,10 +80,10 @@ class AiSdk:
         asked = parse_ui_chat(data, streams.options.defaults)
         stream_id = await streams.open(request, asked.stream, data, label=_label(request, asked.chat))
 
-        def encoder(subscription: Subscription) -> UIMessageEncoder:
-            return UIMessageEncoder(stream_id, continues=asked.continues, lag=lag(subscription.log.info.chunk))
+        def continuing(subscription: Subscription) -> UIMessageEncoder:
+            return encoder(subscription, continues=asked.continues)
 
-        return await streams.read(request, stream_id, encoder, smooth=asked.smooth, hold=streams.options.hold)
+        return await streams.read(request, stream_id, continuing, smooth=asked.smooth, hold=streams.options.hold)
 
     async def stream(self, request: Request) -> Response:
         """`/v1/ai-sdk/chat/{chat_id}/stream`: one route for both methods, lest a 405 names the first one's only."""
@@ -112,9 +114,10 @@ class AiSdk:
         return await self._streams.labelled(request, label) if label else None
 
 
-def encoder(subscription: Subscription) -> UIMessageEncoder:
+def encoder(subscription: Subscription, *, continues: bool = False) -> UIMessageEncoder:
     """Return what encodes a stream for who reads it again, or came to know of it in another dialect."""
-    return UIMessageEncoder(subscription.stream_id, lag=lag(subscription.log.info.chunk))
+    merge_after = lag(subscription.log.info.chunk) or sys.maxsize
+    return UIMessageEncoder(Reading(subscription.stream_id, merge_after=merge_after), continues=continues)
 
 
 def _label(request: Request, chat_id: str) -> str:

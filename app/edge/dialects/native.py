@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import orjson
@@ -14,8 +15,9 @@ from app.errors import BadRequest
 from app.hub import Subscription
 from app.journal import Log
 from app.rechunk import lag
-from app.wire.native import EventEncoder
-from app.wire.transcript import Snapshot
+from app.wire import Reading
+from app.wire.native import EventEncoder, snapshot
+from app.wire.transcript import Transcript
 
 
 class Chat:
@@ -89,15 +91,15 @@ class Chat:
         def encoder(subscription: Subscription) -> EventEncoder:
             ticket = streams.ticket(request, stream_id)
             url = f"/v1/streams/{stream_id}{ticket}" if ticket else ""
-            return EventEncoder(stream_id, streams.retry_ms(), lag(subscription.log.info.chunk), url)
+            merge_after = lag(subscription.log.info.chunk) or sys.maxsize
+            return EventEncoder(Reading(stream_id, streams.retry_ms(), url, merge_after))
 
         return await streams.read(request, stream_id, encoder, after=after, smooth=smooth, hold=hold)
 
 
 def _snapshot(stream_id: str, log: Log) -> Response:
-    snapshot = Snapshot(stream_id)
-    snapshot.add(log.records(0, log.last))  # without a cursor: who looks is no reader
-    return Response(snapshot.encode(), headers={**NO_STORE, "X-Stream-Id": stream_id}, media_type="application/json")
+    content = snapshot(stream_id, Transcript.of(log.records(0, log.last)))  # without a cursor: this is no reader
+    return Response(content, headers={**NO_STORE, "X-Stream-Id": stream_id}, media_type="application/json")
 
 
 def _wants_json(request: Request) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +18,9 @@ from app.errors import UnknownModel
 from app.events import TERMINAL
 from app.hub import Subscription
 from app.rechunk import lag
+from app.wire import Reading
 from app.wire.openai import ChunkEncoder, completion, failure_of
+from app.wire.transcript import Transcript
 
 _Model = Mapping[str, Any]
 
@@ -53,7 +56,7 @@ class OpenAI:
         if (failed := failure_of(end)) is not None:
             return error_response(failed, request.state.request_id)
         where = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
-        return _json(completion(stream_id, events), where)
+        return _json(completion(stream_id, Transcript.of(events)), where)
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: those that are offered by name, then those that upstreams list."""
@@ -73,8 +76,8 @@ class OpenAI:
 
 def chunks(subscription: Subscription, *, include_usage: bool = False) -> ChunkEncoder:
     """Return the encoder for one reader, wherever the stream was opened."""
-    behind = lag(subscription.log.info.chunk)
-    return ChunkEncoder(subscription.stream_id, include_usage=include_usage, lag=behind)
+    merge_after = lag(subscription.log.info.chunk) or sys.maxsize
+    return ChunkEncoder(Reading(subscription.stream_id, merge_after=merge_after), include_usage=include_usage)
 
 
 def _offered(name: str) -> _Model:

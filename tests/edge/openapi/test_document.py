@@ -33,6 +33,7 @@ from app.edge.openapi.document import IN_BAND, document, error_schema, raised
 from app.errors import BadRequest, StreamError
 from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
 from app.rechunk import names
+from app.wire import Reading
 from app.wire.native import EventEncoder
 
 pytestmark = pytest.mark.anyio
@@ -215,7 +216,7 @@ def test_error_in_band(kind: type[StreamError]) -> None:
     """The event that an error becomes is as described."""
     error = kind()
     failure = Failure(error.text, error.type, error.code, error.retryable, error.status)
-    block = EventEncoder("x" * 22, 2000)(Batch(1, [failure])).decode()
+    block = EventEncoder(Reading("x" * 22))(Batch(1, [failure])).decode()
     assert check_events(document(credentials=False), block) == ["error"]
 
 
@@ -234,7 +235,7 @@ def test_error_in_band(kind: type[StreamError]) -> None:
 )
 def test_every_event_is_described(event: Event) -> None:
     """So is every other event, with all that may be in it."""
-    check_events(document(credentials=False), EventEncoder("x" * 22, 2000, url="/v1/x")(Batch(1, [event])).decode())
+    check_events(document(credentials=False), EventEncoder(Reading("x" * 22, url="/v1/x"))(Batch(1, [event])).decode())
 
 
 @pytest.mark.parametrize("model", ["sim-gpt", "reasoning", "tools", "refusal", "no-usage", "error-in-stream"])
