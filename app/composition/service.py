@@ -26,16 +26,15 @@ from app.edge.access.gate import Gate
 from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
-from app.edge.context import Guard
 from app.edge.dialects.ai_sdk import AiSdk
 from app.edge.dialects.ai_sdk import encoder as ui_messages
 from app.edge.dialects.native import Chat
 from app.edge.dialects.openai import OpenAI, chunks
 from app.edge.error_responses import crashed, failed, unrouted
-from app.edge.health import Health
-from app.edge.metrics import Metrics
+from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.document import openapi
 from app.edge.static import page
+from app.edge.status import Health, Metrics
 from app.edge.streams import Options, Streams
 from app.errors import StreamError
 from app.hub import Capacity, Hub, Observer, parse_policy
@@ -297,7 +296,7 @@ def _guarded(
     meter: Meter,
     log: FilteringBoundLogger,
 ) -> ASGIApp:
-    """Return *app* behind the gate, behind CORS, so that refusals carry its headers, behind the guard."""
+    """Return *app* behind the gate, behind CORS, so that refusals carry its headers, behind the context."""
     cross_origin = CORSMiddleware(
         Gate(app, access.credentials, quota, public),
         allow_origins=settings.allowed_origins,
@@ -305,4 +304,4 @@ def _guarded(
         allow_headers=_REQUEST_HEADERS,
         expose_headers=_ANSWER_HEADERS,
     )
-    return Guard(cross_origin, access.origins, meter, log)
+    return ContextMiddleware(cross_origin, access.origins, meter, log)

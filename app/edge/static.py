@@ -1,10 +1,10 @@
-"""The playground page and the browser client, as they lie in `playground/`: read once, sent with their own headers."""
+"""Content that stays the same while the process runs: the playground page and the browser client."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 
-# The page brings all it needs along, and can be made to load or send nothing else, nor to take text for markup.
+# The page brings all that it needs. It cannot load or send anything else, nor take text for markup.
 _CONTENT = "; ".join(
     (
         "default-src 'none'",
@@ -27,29 +27,33 @@ _CONTENT = "; ".join(
         "trusted-types 'none'",
     )
 )
-# What a page of ours could ask its reader for, and never does. Browsers complain of names they do not know, so these
-# are the ones that all know.
+# What a page could ask its reader for, and this one never does. Browsers complain of names that they do not know, so
+# these are the names that all browsers know.
 _PERMISSIONS = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
-# The client is there to be imported by other sites' pages. The rest is for no other page to load.
+# Pages of other sites import the client. The other files are for our own page alone.
 _FOR_ALL = {"client.js"}
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-def page(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint of the file *name*. A browser asks each time whether its copy is still good."""
+
+def page(name: str) -> Endpoint:
+    """Return the endpoint of the file *name* in `playground/`, which is read now."""
     content = resources.files("app.edge").joinpath("playground", name).read_bytes()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
     headers = {
-        "ETag": etag,
-        "Cache-Control": "no-cache",
         "Content-Security-Policy": _CONTENT,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "cross-origin" if name in _FOR_ALL else "same-origin",
         "Permissions-Policy": _PERMISSIONS,
         "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
-    media_type = _TYPES[name.rpartition(".")[2]]
+    return unchanging(content, _TYPES[name.rpartition(".")[2]], headers)
+
+
+def unchanging(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Endpoint:
+    """Return the endpoint of *content*. A browser keeps a copy, and asks each time whether the copy is still good."""
+    etag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
 
     async def serve(request: Request) -> Response:
         known = re.findall(r'"[^"]*"|\*', request.headers.get("if-none-match", ""))

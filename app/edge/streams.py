@@ -15,16 +15,17 @@ from starlette.responses import Response
 
 from app.edge.access.tickets import Tickets
 from app.edge.bodies import Defaults, parse_json, read_body
+from app.edge.context import request_context
+from app.edge.error_responses import UNTRANSFORMED
 from app.edge.event_stream import StreamResponse, unless_gone
-from app.errors import BadRequest, Draining, StreamError
+from app.errors import BadRequest, Draining
 from app.events import TERMINAL, Batch, Event
 from app.hub import Hub, Key, Subscription
 from app.journal import Log
-from app.request import Principal, StreamRequest
+from app.request import StreamRequest
 from app.wire import Encoder
 
 MakeEncoder = Callable[[Subscription], Encoder]
-NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +65,18 @@ class Streams:
         Or the id of the one that was started with the same idempotency key. *elsewhere* says that it is not read with
         this request's answer. See `Hub.open` for the *label*, and for what it raises.
         """
-        principal: Principal = request.state.principal
-        wanted = replace(self.options.admit(asked), traceparent=request.state.traceparent)
+        context = request_context(request.scope)
+        principal = context.principal
+        wanted = replace(self.options.admit(asked), traceparent=context.traceparent)
         if not elsewhere:
             self._hub.admit(principal)  # before anything is paid for that it could not read
         key = _key(request, data)
-        refusal: StreamError | None = request.state.refusal
-        if refusal is not None:  # nothing may be spent; a repeated key spends nothing
+        if context.refusal is not None:  # nothing may be spent; a repeated key spends nothing
             known = None if key is None else await self._hub.opened_with(key, principal)
             if known is None:
-                raise refusal
+                raise context.refusal
             return known
-        return await self._hub.open(wanted, principal, key, request.state.log, label)
+        return await self._hub.open(wanted, principal, key, context.log, label)
 
     async def read(
         self,
@@ -91,13 +92,12 @@ class Streams:
 
         204 says that nothing is left to read. *smooth* and *hold* are `StreamResponse`'s.
         """
-        subscription = await self._hub.attach(stream_id, request.state.principal, after)
+        subscription = await self._hub.attach(stream_id, request_context(request.scope).principal, after)
         if request.method == "HEAD":  # neither a reader, nor one that leaves
-            headers = {"Cache-Control": "no-store, no-transform", "X-Stream-Id": stream_id}
-            return Response(headers=headers, media_type="text/event-stream")
+            return Response(headers={**UNTRANSFORMED, "X-Stream-Id": stream_id}, media_type="text/event-stream")
         if subscription.exhausted:
             # The one answer that tells an EventSource to stop reconnecting and means no error.
-            return Response(status_code=204, headers={"Cache-Control": "no-store", "X-Stream-Id": stream_id})
+            return Response(status_code=204, headers={"X-Stream-Id": stream_id})
         encoder = make_encoder(subscription)
         return StreamResponse(subscription, encoder, self.options.keep_alive, request, smooth=smooth, hold=hold)
 
@@ -107,9 +107,9 @@ class Streams:
         Raises ClientDisconnect if the client does not wait for it, Draining if this process does not, and what
         `Hub.attach` raises.
         """
-        subscription = await self._hub.attach(stream_id, request.state.principal)
+        subscription = await self._hub.attach(stream_id, request_context(request.scope).principal)
         subscription.resumable = False
-        log = request.state.log.bind(stream_id=stream_id)
+        log = request_context(request.scope).log.bind(stream_id=stream_id)
         async with subscription as batches:
             log.info("subscriber.attached", after=0)
             end = asyncio.ensure_future(_to_the_end(subscription, batches))
@@ -134,22 +134,22 @@ class Streams:
 
     async def log_of(self, request: Request, stream_id: str) -> Log:
         """Return a stream's log, without becoming a reader of it. Raises UnknownStream."""
-        return await self._hub.log_of(stream_id, request.state.principal)
+        return await self._hub.log_of(stream_id, request_context(request.scope).principal)
 
     async def cancel(self, request: Request, stream_id: str) -> Log:
         """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
-        return await self._hub.cancel(stream_id, request.state.principal)
+        return await self._hub.cancel(stream_id, request_context(request.scope).principal)
 
     async def labelled(self, request: Request, label: str) -> str | None:
         """Return the id of the newest stream of the caller's that was opened with that *label*."""
-        return await self._hub.labelled(label, request.state.principal)
+        return await self._hub.labelled(label, request_context(request.scope).principal)
 
     def ticket(self, request: Request, stream_id: str) -> str:
         """Return the query that opens this stream to who cannot send credentials, or "".
 
         Whoever came with a ticket gets no other: it ends when it says.
         """
-        tickets, principal = self.options.tickets, request.state.principal
+        tickets, principal = self.options.tickets, request_context(request.scope).principal
         return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
 
     def retry_ms(self) -> int:

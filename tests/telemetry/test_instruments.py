@@ -1,4 +1,4 @@
-"""Metrics: what is counted, what is shown of it, under which names, to whom, and at what cost."""
+"""Metrics: what is counted, what is shown of it, under which names, and at what cost."""
 
 from __future__ import annotations
 
@@ -9,20 +9,13 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
-from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.edge.access.origins import Origins
-from app.edge.context import Guard
-from app.edge.error_responses import failed
-from app.edge.metrics import Metrics
-from app.errors import RateLimited, StreamError, Truncated
+from app.errors import RateLimited, Truncated
 from app.events import Delta, Done
 from app.hub import Capacity
 from app.meter import Meter
@@ -272,47 +265,6 @@ async def test_content_negotiation(log: FilteringBoundLogger, accept: str, is_op
 
 def _shown(instrument: Instrument) -> str:
     return f"{instrument.name}_count" if instrument.kind == "histogram" else instrument.name
-
-
-async def _ask(log: FilteringBoundLogger, metrics: Metrics, **headers: str) -> httpx.Response:
-    app = Starlette(routes=[Route("/metrics", metrics.scrape)], exception_handlers={StreamError: failed})
-    guard = Guard(app, Origins(), Meter(), log)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://service") as client:
-        return await client.get("/metrics", headers=headers)
-
-
-@pytest.mark.parametrize(
-    ("token", "is_open", "authorization", "status"),
-    [
-        (None, True, "", 200),
-        ("secret", True, "", 401),
-        ("secret", True, "Bearer secret", 200),
-        (None, False, "", 403),
-        (None, False, "Bearer ", 403),
-        ("", False, "Bearer ", 403),
-        ("secret", False, "", 401),
-        ("secret", False, "secret", 401),
-        ("secret", False, "Basic secret", 401),
-        ("secret", False, "Bearer secre", 401),
-        ("secret", False, "Bearer secret2", 401),
-        ("secret", False, "Bearer secret", 200),
-        ("secret", False, "bearer  secret", 200),
-    ],
-)
-async def test_access(
-    log: FilteringBoundLogger, token: str | None, is_open: bool, authorization: str, status: int
-) -> None:
-    """With a token only who has it reads them; without, everyone where they are open, and else nobody."""
-    exposition = Shown(log, Answered()).exposition
-    answer = await _ask(log, Metrics(exposition, token, open=is_open), authorization=authorization)
-    assert answer.status_code == status
-    assert answer.headers["cache-control"] == "no-store"
-    if status == 200:
-        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert key("chat_sse_streams_live") in samples(answer.text)
-    else:
-        assert ("CHAT_SSE_METRICS_TOKEN" in answer.text) == (status == 403)
-        assert "chat_sse_" not in answer.text
 
 
 async def test_loop_lag() -> None:

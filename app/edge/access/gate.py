@@ -9,12 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edge.access.authentication import Credentials
 from app.edge.access.quota import Quota
+from app.edge.context import request_context
 from app.edge.error_responses import refuse
 from app.errors import BudgetSpent, StreamError
 
 
 class Gate:
-    """Wraps *app*. Puts the principal into `scope["state"]`, and what is left of its quota on the answer.
+    """Wraps *app*. Puts the principal into the request's context, and what is left of its quota on the answer.
 
     Whatever is not in *public* asks for credentials: paths that nobody thought of, too. Stopping a stream is never
     limited: it only ever saves.
@@ -35,7 +36,8 @@ class Gate:
         except StreamError as error:
             await refuse(error, scope, receive, send)
             return
-        scope["state"]["principal"] = principal
+        context = request_context(scope)
+        context.principal = principal
         if _stops(scope):
             await self._app(scope, receive, send)
             return
@@ -43,7 +45,7 @@ class Gate:
         if standing.headers:
             send = _telling(standing.headers, send)
         if standing.refusal is None or _repeats(standing.refusal, scope):
-            scope["state"]["refusal"] = standing.refusal
+            context.refusal = standing.refusal
             await self._app(scope, receive, send)
         else:
             await refuse(standing.refusal, scope, receive, send)

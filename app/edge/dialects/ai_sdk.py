@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.bodies import Defaults, ModelName, Parameters, Short, parse_chunk, parse_grace, validated
+from app.edge.context import request_context
 from app.edge.dialects.ui_messages import UIMessage, to_openai
-from app.edge.streams import NO_STORE, Streams
+from app.edge.streams import Streams
 from app.errors import UnknownStream
 from app.hub import Subscription
 from app.rechunk import lag
@@ -126,9 +127,9 @@ def _label(request: Request, chat_id: str) -> str:
     Chat ids are the page's to choose. Where all callers are one principal, as nobody has credentials, a short one could
     be guessed, and the answer read by a stranger, or stopped.
     """
-    known = request.state.principal.name or len(chat_id) >= _UNGUESSED
+    known = request_context(request.scope).principal.name or len(chat_id) >= _UNGUESSED
     return f"ai-sdk:{chat_id}" if known else ""
 
 
 def _nothing() -> Response:
-    return Response(status_code=204, headers=NO_STORE)
+    return Response(status_code=204)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.bodies import parse_chat, parse_position, parse_smooth
-from app.edge.streams import NO_STORE, MakeEncoder, Streams
+from app.edge.streams import MakeEncoder, Streams
 from app.errors import BadRequest
 from app.hub import Subscription
 from app.journal import Log
@@ -44,7 +44,7 @@ class Chat:
         if elsewhere:
             url, ticket = f"/v1/streams/{stream_id}", streams.ticket(request, stream_id)
             urls = {"url": f"{url}{ticket}", "cancel_url": f"{url}/cancel{ticket}"}
-            headers = {**NO_STORE, "Location": urls["url"], "X-Stream-Id": stream_id}
+            headers = {"Location": urls["url"], "X-Stream-Id": stream_id}
             content = orjson.dumps({"stream_id": stream_id, **urls})
             return Response(content, 201, headers, media_type="application/json")
         return await self._read(request, stream_id, 0, asked.smooth, hold=streams.options.hold)
@@ -99,7 +99,7 @@ class Chat:
 
 def _snapshot(stream_id: str, log: Log) -> Response:
     content = snapshot(stream_id, Transcript.of(log.records(0, log.last)))  # without a cursor: this is no reader
-    return Response(content, headers={**NO_STORE, "X-Stream-Id": stream_id}, media_type="application/json")
+    return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
 
 def _wants_json(request: Request) -> bool:

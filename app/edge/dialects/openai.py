@@ -11,9 +11,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.edge.context import request_context
 from app.edge.dialects.openai_requests import parse_completion
 from app.edge.error_responses import error_response
-from app.edge.streams import NO_STORE, Streams
+from app.edge.streams import Streams
 from app.errors import UnknownModel
 from app.events import TERMINAL
 from app.hub import Subscription
@@ -54,7 +55,7 @@ class OpenAI:
         end = events[-1]
         assert isinstance(end, TERMINAL)  # noqa: S101 - a log that was read to its end
         if (failed := failure_of(end)) is not None:
-            return error_response(failed, request.state.request_id)
+            return error_response(failed, request_context(request.scope))
         where = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
         return _json(completion(stream_id, Transcript.of(events)), where)
 
@@ -85,4 +86,4 @@ def _offered(name: str) -> _Model:
 
 
 def _json(content: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), headers={**NO_STORE, **(headers or {})}, media_type="application/json")
+    return Response(orjson.dumps(content), headers=headers, media_type="application/json")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from itertools import groupby
 from operator import attrgetter
@@ -11,11 +10,11 @@ from typing import Any
 
 import orjson
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
-from starlette.requests import Request
-from starlette.responses import Response
 
 from app import __version__, errors
+from app.edge.static import Endpoint, unchanging
 from app.errors import StreamError
+from app.wire import dialects
 
 Schema = dict[str, Any]
 
@@ -44,21 +43,9 @@ _CHUNK = f"^(?:{_CUT}(?:,{_SMOOTH})?|{_SMOOTH}|)$"
 _HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After", *_LIMITS), 503: ("Retry-After", *_LIMITS)}
 
 
-def openapi(credentials: bool, playground: bool = True) -> Callable[[Request], Awaitable[Response]]:
+def openapi(credentials: bool, playground: bool = True) -> Endpoint:
     """Return the endpoint of `GET /openapi.json`; the arguments are those of `document`."""
-    content = orjson.dumps(document(credentials, playground))
-    cached = {
-        "ETag": f'"{hashlib.sha256(content).hexdigest()[:20]}"',
-        "Cache-Control": "no-cache",
-        "X-Content-Type-Options": "nosniff",
-    }
-
-    async def serve(request: Request) -> Response:
-        if cached["ETag"] in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=cached)
-        return Response(content, headers=cached, media_type="application/json")
-
-    return serve
+    return unchanging(orjson.dumps(document(credentials, playground)), "application/json")
 
 
 def document(credentials: bool, playground: bool = True) -> Schema:
@@ -72,6 +59,7 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     description["info"]["version"] = __version__
     schemas = description["components"]["schemas"]
     schemas["Chunk"]["pattern"] = _CHUNK
+    schemas["Dialect"]["enum"] = list(dialects())
     _fill_in(schemas["Error"]["properties"]["error"]["properties"], raised(StreamError))
     _fill_in(schemas["StreamFailure"]["properties"], raised(*IN_BAND))
     if not playground:

@@ -20,8 +20,9 @@ from app.edge.access.authentication import Credentials
 from app.edge.access.gate import Gate
 from app.edge.access.origins import Origins
 from app.edge.access.quota import MemoryCounts, Quota, Standing
-from app.edge.context import Guard
+from app.edge.context import request_context
 from app.edge.error_responses import crashed, failed, unrouted
+from app.edge.middleware import ContextMiddleware
 from app.errors import (
     BudgetSpent,
     Draining,
@@ -84,7 +85,7 @@ class OneEndpoint:
             exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
         )
         gate = Gate(app, credentials or Names(), quota, ["/healthz"])
-        transport = httpx.ASGITransport(Guard(gate, Origins(), self.meter, log))
+        transport = httpx.ASGITransport(ContextMiddleware(gate, Origins(), self.meter, log))
         self.client = httpx.AsyncClient(
             transport=transport, base_url="http://service", headers={"Authorization": "ann"}
         )
@@ -93,7 +94,7 @@ class OneEndpoint:
         self.reached += 1
         if self.error is not None:
             raise self.error
-        principal = getattr(request.state, "principal", None)
+        principal = getattr(request_context(request.scope), "principal", None)
         return JSONResponse(principal and principal.name)
 
 

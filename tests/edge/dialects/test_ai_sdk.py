@@ -16,9 +16,10 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.origins import Origins
 from app.edge.bodies import Defaults
-from app.edge.context import Guard
+from app.edge.context import request_context
 from app.edge.dialects.ai_sdk import AiSdk, encoder, parse_ui_chat
 from app.edge.error_responses import failed
+from app.edge.middleware import ContextMiddleware
 from app.edge.streams import Options, Streams
 from app.errors import BadRequest, StreamError, Unreachable
 from app.events import Batch, Delta, Done, Start, new_stream_id
@@ -62,11 +63,11 @@ class Service(House):
             Route("/v1/ai-sdk/chat/{chat_id}/cancel", endpoints.cancel, methods=["POST"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={StreamError: failed})
-        self.guarded = Guard(self._named, Origins(), self.meter, log)
+        self.guarded = ContextMiddleware(self._named, Origins(), self.meter, log)
 
     async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = dict(scope["headers"]).get(b"x-who", b"").decode()
-        scope["state"].update(principal=Principal(who), refusal=None)
+        request_context(scope).principal = Principal(who)
         await self._app(scope, receive, send)
 
     async def readers(self, count: int) -> None:

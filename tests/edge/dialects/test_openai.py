@@ -20,10 +20,11 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.origins import Origins
 from app.edge.bodies import Defaults
-from app.edge.context import Guard
+from app.edge.context import request_context
 from app.edge.dialects.native import Chat
 from app.edge.dialects.openai import OpenAI, chunks
 from app.edge.error_responses import crashed, failed
+from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.document import document
 from app.edge.streams import Options, Streams
 from app.errors import BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
@@ -60,10 +61,12 @@ class Service(House):
             Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={StreamError: failed, Exception: crashed})
-        self.guarded = Guard(self._anyone, Origins(("https://page",)), self.meter, log)
+        self.guarded = ContextMiddleware(self._anyone, Origins(("https://page",)), self.meter, log)
 
     async def _anyone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"].update(principal=Principal(), refusal=self.refusal)
+        context = request_context(scope)
+        context.principal = Principal()
+        context.refusal = self.refusal
         await self._app(scope, receive, send)
 
     def _admit(self, asked: StreamRequest) -> StreamRequest:
@@ -219,7 +222,7 @@ async def test_a_client_that_leaves(log: FilteringBoundLogger, logs: LogCapture)
     async def send(message: Any) -> None:
         """Drop it, as a server does whose client is gone."""
 
-    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b"", "state": {}}
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
     async with asyncio.timeout(30):
         waiting = asyncio.ensure_future(house.guarded(scope, receive, send))
         await reached.wait()

@@ -1,0 +1,95 @@
+"""The outermost layer: each request gets a context, and each answer the headers that all answers have.
+
+It is pure ASGI, and so costs a stream next to nothing. An error before the first byte becomes a status with one JSON
+body, whichever layer raised it. A failure after that is a record that the relay wrote, or it breaks the connection,
+which a client sees as a cut.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.access.origins import Origins
+from app.edge.context import RequestContext
+from app.edge.error_responses import refuse
+from app.errors import StreamError, UnknownPath
+from app.meter import Meter
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}", re.ASCII)
+# https://www.w3.org/TR/trace-context/#traceparent-header: version 00, or a later one that begins like it.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+# Orchestrators probe these by address, under any host name. The answers tell nothing about the service.
+_PROBES = ("/healthz", "/readyz")
+
+
+class ContextMiddleware:
+    """Wraps *app*: makes the request's context, and checks the request's origin and host."""
+
+    def __init__(self, app: ASGIApp, origins: Origins, meter: Meter, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._origins = origins
+        self._meter = meter
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        context = self._context(headers)
+        context.put_into(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _complete(MutableHeaders(scope=message), context.request_id)
+            await send(message)
+
+        try:
+            if not scope["path"].isprintable():
+                # Starlette takes "/metrics\n" for "/metrics", and a proxy that guards a path does not.
+                raise UnknownPath
+            if scope["path"] not in _PROBES:
+                self._origins.check(headers)
+            await self._app(scope, receive, send_with_headers)
+        except StreamError as error:
+            await refuse(error, scope, receive, send_with_headers)
+        except ClientDisconnect:
+            context.log.info("request.abandoned")
+        except Exception as error:
+            # `crashed` has answered already. If the server got the exception, it would log the traceback, which may
+            # quote what a client or an upstream sent.
+            context.log.error("request.crashed", error=type(error).__name__)
+
+    def _context(self, headers: Headers) -> RequestContext:
+        request_id = _request_id(headers)
+        traceparent = _traceparent(headers)
+        log = self._log.bind(request_id=request_id)
+        if traceparent:
+            log = log.bind(trace_id=traceparent[3:35])
+        return RequestContext(request_id, traceparent, log, self._meter)
+
+
+def _complete(headers: MutableHeaders, request_id: str) -> None:
+    """Add what every answer has. No cache may keep an answer that does not say otherwise."""
+    headers["X-Request-Id"] = request_id
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+def _request_id(headers: Headers) -> str:
+    """Return the caller's request id if it can be logged and echoed as it is, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _traceparent(headers: Headers) -> str:
+    """Return the caller's traceparent if there is exactly one and it is well-formed, else ""."""
+    given = headers.getlist("traceparent")
+    return given[0] if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else ""
