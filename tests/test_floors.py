@@ -43,7 +43,7 @@ SAME_FLOOR = {
 }
 THIRD_PARTIES: dict[str, set[str]] = {
     "edge": {
-        *("anyio", "starlette", "sse_starlette", "pydantic", "pydantic_core", "orjson", "structlog", "yaml"),
+        *("starlette", "sse_starlette", "pydantic", "pydantic_core", "orjson", "structlog", "yaml"),
         *("itsdangerous", "jwt", "cryptography", "limits"),
     },
     "hub": {"structlog"},
@@ -165,7 +165,6 @@ def callbacks_assigned(tree: ast.Module) -> list[str]:
 
 
 BEING_REBUILT = {
-    *("edge/event_stream.py", "edge/streams.py"),
     *("journal/redis/__init__.py", "journal/redis/connection.py", "journal/redis/peers.py"),
 }
 

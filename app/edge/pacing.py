@@ -1,7 +1,7 @@
-"""Pacing for one reader: bursts are spread evenly, at most so many seconds behind.
+"""Pacing for one reader: bursts are spread evenly, and no record is later than a given time.
 
-It sits between the reader's cursor and its encoder, so it slows down neither upstream nor anybody else. A record is the
-least that is spread: a piece of one would have no id to resume after.
+It sits between the reader's cursor and its encoder, so it slows down neither the upstream nor other readers. It spreads
+whole records: a piece of a record would have no id to resume after.
 """
 
 from __future__ import annotations
@@ -13,25 +13,21 @@ from collections.abc import AsyncGenerator
 
 from app.events import Batch, Event
 
-# Finer than a display refreshes is not worth waking up for.
-_BEAT = 0.016
+# The least number of seconds between two steps: no display refreshes faster.
+_STEP = 0.016
 
 
-async def smoothed(
-    batches: AsyncGenerator[Batch, None], spread: float, first: Batch | None = None
-) -> AsyncGenerator[Batch, None]:
-    """Yield the records of *first* and *batches*, none more than *spread* seconds after it came.
+async def paced(batches: AsyncGenerator[Batch, None], seconds: float) -> AsyncGenerator[Batch, None]:
+    """Yield the records of *batches* in order, none more than *seconds* after it came.
 
-    A record that comes while nothing waits leaves at once; those that wait leave at even distances. Nothing is dropped
-    and nothing reordered. Owns *batches*: closing this closes them.
+    A record that comes while none waits leaves at once; records that wait leave at even distances. Closing this closes
+    *batches*.
     """
     clock = asyncio.get_running_loop().time
     waiting: deque[tuple[Event, float]] = deque()  # with the time by which it has to leave
     number = 0  # of the first record that waits
     leave_at = 0.0
-    coming: asyncio.Future[Batch | None] | None = (
-        _settled(first) if first else asyncio.ensure_future(anext(batches, None))
-    )
+    coming: asyncio.Future[Batch | None] | None = asyncio.ensure_future(anext(batches, None))
     try:
         while coming or waiting:
             pause = max(0.0, leave_at - clock()) if waiting else None
@@ -42,12 +38,12 @@ async def smoothed(
                 coming = None
                 if batch is not None:
                     number = number or batch.first
-                    due = clock() + spread
+                    due = clock() + seconds
                     waiting.extend((event, due) for event in batch.events)
                     coming = asyncio.ensure_future(anext(batches, None))
             now = clock()
             if waiting and now >= leave_at:
-                count, leave_at = _share(waiting, now)
+                count, leave_at = _next_step(waiting, now)
                 yield Batch(number, [waiting.popleft()[0] for _ in range(count)])
                 number += count
     finally:
@@ -57,13 +53,7 @@ async def smoothed(
         await batches.aclose()
 
 
-def _settled(batch: Batch) -> asyncio.Future[Batch | None]:
-    future: asyncio.Future[Batch | None] = asyncio.get_running_loop().create_future()
-    future.set_result(batch)
-    return future
-
-
-def _share(waiting: deque[tuple[Event, float]], now: float) -> tuple[int, float]:
+def _next_step(waiting: deque[tuple[Event, float]], now: float) -> tuple[int, float]:
     """Return how many records leave now, and when the next one may: at the largest distance that leaves all in time."""
     distance = math.inf
     for place, (_, due) in enumerate(waiting):
@@ -71,7 +61,7 @@ def _share(waiting: deque[tuple[Event, float]], now: float) -> tuple[int, float]
             distance = min(distance, (due - now) / place)
     if distance == math.inf:  # nothing waits behind this one: what comes next may leave as it comes
         return 1, now
-    if distance >= _BEAT:
+    if distance >= _STEP:
         return 1, now + distance
-    count = len(waiting) if distance <= 0 else min(len(waiting), math.ceil(_BEAT / distance))
-    return count, now + _BEAT
+    count = len(waiting) if distance <= 0 else min(len(waiting), math.ceil(_STEP / distance))
+    return count, now + _STEP

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.access.tickets import Tickets
 from app.edge.bodies import Defaults, parse_json, read_body
 from app.edge.context import request_context
-from app.edge.error_responses import UNTRANSFORMED
-from app.edge.event_stream import StreamResponse, unless_gone
-from app.errors import BadRequest, Draining
-from app.events import TERMINAL, Batch, Event
+from app.edge.event_stream import StreamResponse, read_whole
+from app.errors import BadRequest
+from app.events import Event
 from app.hub import Hub, Key, Subscription
 from app.journal import Log
 from app.request import StreamRequest
@@ -92,44 +90,19 @@ class Streams:
 
         204 says that nothing is left to read. *smooth* and *hold* are `StreamResponse`'s.
         """
-        subscription = await self._hub.attach(stream_id, request_context(request.scope).principal, after)
-        if request.method == "HEAD":  # neither a reader, nor one that leaves
-            return Response(headers={**UNTRANSFORMED, "X-Stream-Id": stream_id}, media_type="text/event-stream")
-        if subscription.exhausted:
+        context = request_context(request.scope)
+        subscription = await self._hub.attach(stream_id, context.principal, after, context.log)
+        if subscription.exhausted and request.method != "HEAD":
             # The one answer that tells an EventSource to stop reconnecting and means no error.
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
         encoder = make_encoder(subscription)
-        return StreamResponse(subscription, encoder, self.options.keep_alive, request, smooth=smooth, hold=hold)
+        return StreamResponse(subscription, encoder, self.options.keep_alive, smooth=smooth, hold=hold)
 
     async def collect(self, request: Request, stream_id: str) -> Sequence[Event]:
-        """Wait for the end of the stream and return all its records.
-
-        Raises ClientDisconnect if the client does not wait for it, Draining if this process does not, and what
-        `Hub.attach` raises.
-        """
-        subscription = await self._hub.attach(stream_id, request_context(request.scope).principal)
-        subscription.resumable = False
-        log = request_context(request.scope).log.bind(stream_id=stream_id)
-        async with subscription as batches:
-            log.info("subscriber.attached", after=0)
-            end = asyncio.ensure_future(_to_the_end(subscription, batches))
-            subscription.on_dismiss = end.cancel
-            try:
-                if not await unless_gone(end, request.receive):
-                    raise ClientDisconnect
-                if subscription.dismissed:
-                    raise Draining(retry_after=1)
-                end.result()  # raises what reading raised
-            finally:
-                if not end.done():
-                    end.cancel()
-                    await asyncio.wait((end,))
-                last = subscription.sent.events[-1:]
-                log.info(
-                    "subscriber.detached",
-                    last_record=subscription.sent.last,
-                    whole=bool(last) and isinstance(last[0], TERMINAL),
-                )
+        """Wait for the end of the stream and return all its records. Raises what `Hub.attach` and `read_whole` do."""
+        context = request_context(request.scope)
+        subscription = await self._hub.attach(stream_id, context.principal, logger=context.log)
+        await read_whole(subscription, request.receive)
         return subscription.log.records(0, subscription.log.last)
 
     async def log_of(self, request: Request, stream_id: str) -> Log:
@@ -158,11 +131,6 @@ class Streams:
         With jitter, lest the readers of a process that went away all come back in the same instant.
         """
         return round(self.options.reconnect_ms * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
-
-
-async def _to_the_end(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> None:
-    async for batch in batches:
-        subscription.sent = batch
 
 
 def _key(request: Request, data: object) -> Key | None:

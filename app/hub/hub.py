@@ -190,8 +190,14 @@ class Hub:
         stream.abandon(max(FIRST_READER, request.grace))
         log.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
 
-    async def attach(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Subscription:
-        """Return a subscription to the records after number *after*.
+    async def attach(
+        self,
+        stream_id: str,
+        principal: Principal = ANYONE,
+        after: int = 0,
+        logger: FilteringBoundLogger | None = None,
+    ) -> Subscription:
+        """Return a subscription to the records after number *after*. Its coming and going is logged by *logger*.
 
         Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
         """
@@ -202,7 +208,8 @@ class Hub:
             # Whoever has its ticket reads on the owner's account.
             principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
         self.admit(principal)
-        subscription = Subscription(self, stream_id, log, self._streams.get(stream_id), after, principal)
+        stream = self._streams.get(stream_id)
+        subscription = Subscription(self, stream_id, log, stream, after, principal, logger or self._log)
         if self._draining and subscription.elsewhere:
             raise Draining
         return subscription

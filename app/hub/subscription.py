@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Protocol
 
-from app.events import Batch
+from structlog.typing import FilteringBoundLogger
+
+from app.events import TERMINAL, Batch
 from app.hub.stream import Stream
 from app.journal import Log
 from app.request import Principal
@@ -23,20 +26,19 @@ class Readers(Protocol):
 class Subscription:
     """One reader of one stream: an async context manager around a cursor over batches of records.
 
-    The cursor is for who has it waited for; whoever follows the log instead has no need of it.
-
-    Whoever sends the batches keeps the last one that went out in *sent*, and sets `on_dismiss` to be told, once, that
-    the reader is to be sent away. A *resumable* one will find the rest of its stream in another process.
+    A reader that follows the log, as `StreamResponse` does, has no need of the cursor. The one that sends the batches
+    keeps the last one that went out in *sent*. *dismissal* is done once the reader is to be sent away; a *resumable*
+    one will find the rest of its stream in another process.
     """
 
     __slots__ = (
         "_counted",
         "_cursor",
+        "_logger",
         "_stream",
         "after",
-        "dismissed",
+        "dismissal",
         "log",
-        "on_dismiss",
         "principal",
         "resumable",
         "sent",
@@ -44,7 +46,14 @@ class Subscription:
     )
 
     def __init__(
-        self, readers: Readers, stream_id: str, log: Log, stream: Stream | None, after: int, principal: Principal
+        self,
+        readers: Readers,
+        stream_id: str,
+        log: Log,
+        stream: Stream | None,
+        after: int,
+        principal: Principal,
+        logger: FilteringBoundLogger,
     ) -> None:
         self.stream_id = stream_id
         self.log = log
@@ -52,11 +61,11 @@ class Subscription:
         self.principal = principal
         self.sent = Batch(after + 1, ())
         self.resumable = True
-        self.dismissed = False
-        self.on_dismiss: Callable[[], object] | None = None
+        self.dismissal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._counted = readers
         self._stream = stream
         self._cursor = log.read(after)
+        self._logger = logger
 
     @property
     def exhausted(self) -> bool:
@@ -68,11 +77,15 @@ class Subscription:
         """Whether what is still to come is produced by another process."""
         return self._stream is None and not self.log.ended
 
+    @property
+    def dismissed(self) -> bool:
+        """Whether the reader is to be sent away."""
+        return self.dismissal.done()
+
     def dismiss(self) -> None:
         """Have the reader sent away."""
-        self.dismissed = True
-        if self.on_dismiss is not None:
-            self.on_dismiss()
+        if not self.dismissed:
+            self.dismissal.set_result(None)
 
     @property
     def records_behind(self) -> int:
@@ -84,6 +97,7 @@ class Subscription:
         self.log.entered()
         if self._stream is not None:
             self._stream.entered()
+        self._logger.info("subscriber.attached", stream_id=self.stream_id, after=self.after)
         return self._cursor
 
     async def __aexit__(
@@ -94,3 +108,8 @@ class Subscription:
             self._stream.left()
         await self._cursor.aclose()
         self.log.left()
+        whole = bool(self.sent.events) and isinstance(self.sent.events[-1], TERMINAL)
+        facts = {"dismissed": True} if self.dismissed else {}
+        self._logger.info(
+            "subscriber.detached", stream_id=self.stream_id, last_record=self.sent.last, whole=whole, **facts
+        )

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from app.edge.pacing import smoothed
-from app.events import Batch, Delta, Done, Event, Start
+from app.edge.pacing import paced
+from app.events import Batch, Delta, Done, Event
 
 pytestmark = pytest.mark.anyio
 
@@ -37,10 +37,10 @@ class Bursts:
             self.closed = True
 
 
-async def collected(paced: AsyncGenerator[Batch, None]) -> tuple[list[Event], list[tuple[float, int]]]:
+async def collected(spread: AsyncGenerator[Batch, None]) -> tuple[list[Event], list[tuple[float, int]]]:
     events: list[Event] = []
     steps: list[tuple[float, int]] = []
-    async for batch in paced:
+    async for batch in spread:
         assert batch.first == len(events) + 1
         events += batch.events
         steps.append((asyncio.get_running_loop().time(), len(batch.events)))
@@ -52,7 +52,7 @@ async def test_a_burst_is_spread() -> None:
     bursts = Bursts(200)
     bursts.go.release()
     began = asyncio.get_running_loop().time()
-    events, steps = await collected(smoothed(bursts.read(), 0.3))
+    events, steps = await collected(paced(bursts.read(), 0.3))
     assert events == bursts.events
     assert bursts.closed
     assert len(steps) >= 5
@@ -63,15 +63,15 @@ async def test_a_burst_is_spread() -> None:
 async def test_nothing_waits_for_nothing() -> None:
     """Records that come one by one, each after the last has left, leave as they come."""
     bursts = Bursts(1, 1, 1)
-    paced = smoothed(bursts.read(), 60)
+    spread = paced(bursts.read(), 60)
     async with asyncio.timeout(30):
         for number in (1, 2):
             bursts.go.release()
-            assert (await anext(paced)).first == number
+            assert (await anext(spread)).first == number
         bursts.go.release()
-        assert (await anext(paced)).events == [Done("stop")]
+        assert (await anext(spread)).events == [Done("stop")]
         with pytest.raises(StopAsyncIteration):
-            await anext(paced)
+            await anext(spread)
 
 
 async def test_a_late_burst_hurries_what_waits() -> None:
@@ -79,24 +79,22 @@ async def test_a_late_burst_hurries_what_waits() -> None:
     bursts = Bursts(20, 20, 20)
     for _ in range(3):
         bursts.go.release()
-    events, _ = await collected(smoothed(bursts.read(), 0.1))
+    events, _ = await collected(paced(bursts.read(), 0.1))
     assert events == bursts.events
 
 
-async def test_a_batch_that_was_read_already() -> None:
-    """A batch that was taken off the cursor before comes first; a cursor that is exhausted ends it."""
-    first = Batch(1, [Start("m", 1), Done("stop")])
-    events, _ = await collected(smoothed(Bursts().read(), 0.05, first))
-    assert events == first.events
+async def test_nothing_to_read() -> None:
+    """A cursor that gives nothing ends it."""
+    assert await collected(paced(Bursts().read(), 0.05)) == ([], [])
 
 
 async def test_closing() -> None:
     """Closing it in the middle closes the cursor and leaves no task."""
     bursts = Bursts(100, 1)
     bursts.go.release()
-    paced = smoothed(bursts.read(), 60)
-    await anext(paced)
+    spread = paced(bursts.read(), 60)
+    await anext(spread)
     before = len(asyncio.all_tasks())
-    await paced.aclose()
+    await spread.aclose()
     assert bursts.closed
     assert len(asyncio.all_tasks()) <= before

@@ -1,0 +1,448 @@
+"""One reader's stream as a response, without a socket: a log on one side, and a server's side of ASGI on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Scope
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.context import RequestContext
+from app.edge.event_stream import COMMENT, WRITE, StreamResponse, read_whole
+from app.errors import Draining, Unreachable
+from app.events import Batch, Delta, Done, Event, Failure, Start
+from app.hub import Subscription
+from app.journal.memory import MemoryLog
+from app.meter import Meter
+from app.request import StreamInfo
+from app.wire import Reading
+from app.wire.native import EventEncoder
+from tests.house import House
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+ID = "S" * 22
+START = Start("m", 7)
+
+
+class Client:
+    """A server's side of one answer. The client takes frames while it *keeps_up*, until it leaves.
+
+    *frames* are what went out, *pushed* is how many of them did by `write`, and *whole* is whether the body has ended.
+    *sends* is how many frames were sent, or wait to be.
+    """
+
+    def __init__(self) -> None:
+        self.head: Message | None = None
+        self.frames: list[bytes] = []
+        self.pushed = 0
+        self.sends = 0
+        self.whole = False
+        self._keeps_up = asyncio.Event()
+        self._keeps_up.set()
+        self._left = asyncio.Event()
+
+    def status(self) -> int | None:
+        """The status that was sent, or None."""
+        return self.head["status"] if self.head else None
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.frames)
+
+    def fall_behind(self) -> None:
+        self._keeps_up.clear()
+
+    def catch_up(self) -> None:
+        self._keeps_up.set()
+
+    def leave(self) -> None:
+        self._left.set()
+        self._keeps_up.set()  # as uvicorn does
+
+    async def send(self, message: Message) -> None:
+        assert not self.whole
+        self.sends += 1
+        await self._keeps_up.wait()
+        if self._left.is_set():
+            return
+        if message["type"] == "http.response.start":
+            assert self.head is None
+            self.head = message
+            return
+        assert self.head is not None
+        if message["body"]:
+            self.frames.append(message["body"])
+        self.whole = not message.get("more_body", False)
+
+    async def receive(self) -> Message:
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    def write(self, data: bytes) -> bool:
+        assert self.head is not None
+        assert not self.whole
+        if not self._keeps_up.is_set() or self._left.is_set():
+            return False
+        if data:
+            self.frames.append(data)
+            self.pushed += 1
+        return True
+
+
+class Stream:
+    """A stream whose log a test writes, and one reader of it."""
+
+    def __init__(self, log: MemoryLog, subscription: Subscription, logger: FilteringBoundLogger) -> None:
+        self.log = log
+        self.subscription = subscription
+        self.client = Client()
+        self._logger = logger
+
+    def append(self, *events: Event) -> None:
+        self.log.append(events)
+
+    def respond(
+        self, *, encode: Any = None, keep_alive: float = 60, method: str = "GET", push: bool = True, **options: Any
+    ) -> asyncio.Task[None]:
+        """Begin to answer, by `write` as well if the server can *push*."""
+        scope: Scope = {"type": "http", "method": method, "headers": []}
+        RequestContext("r", "", self._logger, Meter()).put_into(scope)
+        if push:
+            scope["extensions"] = {WRITE: self.client.write}
+        response = StreamResponse(self.subscription, encode or EventEncoder(Reading(ID)), keep_alive, **options)
+        return asyncio.create_task(response(scope, self.client.receive, self.client.send))
+
+
+@asynccontextmanager
+async def streaming(logger: FilteringBoundLogger, *events: Event, after: int = 0) -> AsyncIterator[Stream]:
+    """Give a stream that has *events* so far, and a reader after record number *after*."""
+    house = House(logger)
+    log = await house.journal.create(ID, StreamInfo("none"))
+    if events:
+        log.append(events)
+    async with asyncio.timeout(30):
+        yield Stream(log, await house.hub.attach(ID, after=after), logger)
+    assert house.hub.reading == 0
+
+
+def encoded(first: int, *events: Event) -> bytes:
+    """Return the blocks of *events*, of which the first is number *first*, without `retry:`."""
+    encode = EventEncoder(Reading(ID, 1))
+    return encode(Batch(first, events)).removeprefix(b"retry: 1\n")
+
+
+async def test_history_then_live(log: FilteringBoundLogger) -> None:
+    """What is in the log is sent; what is appended then is written as it comes; the terminal record ends the body."""
+    async with streaming(log, START, Delta("a")) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        assert stream.client.pushed == 0
+        stream.append(Delta("b"))
+        assert stream.client.frames[1:] == [encoded(3, Delta("b"))]  # at once, and no task was woken for it
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.whole
+    assert stream.client.pushed == 2
+    assert stream.client.text.count(b"\nid: ") == 4
+    assert stream.subscription.sent.last == 4
+
+
+async def test_head(log: FilteringBoundLogger) -> None:
+    """The head says what the body is, and that no cache or proxy may touch it. HEAD has it alone, and is no reader."""
+    async with streaming(log, START) as stream:
+        await stream.respond(method="HEAD")
+    assert stream.client.head is not None
+    headers = {name.decode(): value.decode() for name, value in stream.client.head["headers"]}
+    assert headers == {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+        "x-stream-id": ID,
+        "content-location": f"/v1/streams/{ID}",
+    }
+    assert (stream.client.text, stream.client.whole, stream.subscription.sent.events) == (b"", True, ())
+
+
+async def test_a_server_without_the_extension(log: FilteringBoundLogger) -> None:
+    """Where the server cannot be written to at once, everything goes by `send`."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond(push=False)
+        await until(lambda: stream.client.frames)
+        for text in "abc":
+            stream.append(Delta(text))
+            await until(lambda: stream.subscription.records_behind == 0)
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.pushed == 0
+    assert stream.client.text.endswith(encoded(2, Delta("a"), Delta("b"), Delta("c"), Done("stop")))
+
+
+async def test_resume(log: FilteringBoundLogger) -> None:
+    """A reader after a position gets what follows it."""
+    async with streaming(log, START, Delta("a"), Done("stop"), after=2) as stream:
+        await stream.respond()
+    assert stream.client.text.endswith(b"\n" + encoded(3, Done("stop")))
+    assert stream.client.text.startswith(b"retry: ")
+
+
+async def test_the_status_is_held_back(log: FilteringBoundLogger) -> None:
+    """An answer that may still fail does not begin before the first record."""
+    async with streaming(log) as stream:
+        answering = stream.respond(hold=60)
+        await until(lambda: stream.log.reading)
+        assert stream.client.status() is None
+        stream.append(START)
+        await until(lambda: stream.client.frames)
+        assert stream.client.status() == 200
+        stream.append(Done("stop"))
+        await answering
+
+
+async def test_the_commit_deadline(log: FilteringBoundLogger) -> None:
+    """The status is not held back for longer than the deadline. What fails after that is an event."""
+    async with streaming(log) as stream:
+        answering = stream.respond(hold=0.01)
+        await until(lambda: stream.client.head)
+        assert stream.client.frames == []
+        stream.append(Failure.of(Unreachable()))
+        await answering
+    assert stream.client.status() == 200
+    assert b"event: error" in stream.client.text
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_failure_before_the_start(log: FilteringBoundLogger, logs: LogCapture, late: bool) -> None:
+    """A stream that fails before its first record has the failure's status, whether it had failed already or not."""
+    failure = Failure.of(Unreachable())
+    async with streaming(log, *(() if late else (failure,))) as stream:
+        answering = stream.respond(hold=60)
+        if late:
+            await until(lambda: stream.log.reading)
+            stream.append(failure)
+        await answering
+    assert stream.client.status() == 502
+    assert json.loads(stream.client.text)["error"]["code"] == "upstream_unreachable"
+    (detached,) = (entry for entry in logs.entries if entry["event"] == "subscriber.detached")
+    assert (detached["last_record"], detached["whole"]) == (1, True)
+
+
+async def test_keep_alives(log: FilteringBoundLogger) -> None:
+    """A silent stream has comments. They are no blocks, and stop with the stream."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond(keep_alive=0.01)
+        await until(lambda: stream.client.frames.count(COMMENT) >= 3)
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.text.replace(COMMENT, b"").endswith(encoded(1, START) + encoded(2, Done("stop")))
+
+
+@pytest.mark.parametrize("push", [True, False])
+async def test_no_keep_alives_while_busy(log: FilteringBoundLogger, push: bool) -> None:
+    """A stream that sends more often than every half of the time has no comments."""
+    loop = asyncio.get_running_loop()
+    async with streaming(log, START) as stream:
+        answering = stream.respond(keep_alive=0.05, push=push)
+        deadline = loop.time() + 0.3
+        while loop.time() < deadline:
+            stream.append(Delta("a"))
+            await asyncio.sleep(0)
+        stream.append(Done("stop"))
+        await answering
+    assert COMMENT not in stream.client.frames
+
+
+async def test_what_is_not_sent_is_silence(log: FilteringBoundLogger) -> None:
+    """Records for which a dialect has no word do not keep a connection alive."""
+
+    class Mute(EventEncoder):
+        def __call__(self, batch: Batch) -> bytes:
+            return b""
+
+    async with streaming(log, START) as stream:
+        answering = stream.respond(keep_alive=0.01, encode=Mute(Reading(ID)))
+        while COMMENT not in stream.client.frames:
+            stream.append(Delta("a"))
+            await asyncio.sleep(0)
+        stream.append(Done("stop"))
+        await answering
+    assert set(stream.client.frames) == {COMMENT}
+
+
+async def test_a_refused_write(log: FilteringBoundLogger) -> None:
+    """A client that falls behind holds nothing up, loses nothing, and is written to again once it has caught up."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        stream.client.fall_behind()
+        for text in "abc":
+            stream.append(Delta(text))
+        await until(lambda: stream.client.sends == 3)
+        assert stream.subscription.sent.last == 1
+        stream.client.catch_up()
+        await until(lambda: stream.subscription.records_behind == 0)
+        assert stream.client.pushed == 0
+        while not stream.client.pushed:
+            stream.append(Delta("d"))
+            await asyncio.sleep(0)
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.text.endswith(encoded(1, *stream.log.records(0, stream.log.last)))
+
+
+async def test_dismissal(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A reader that is sent away is told when to come back, and its body ends."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        stream.subscription.dismiss()
+        await answering
+    assert stream.client.whole
+    assert 250 <= int(stream.client.frames[-1].removeprefix(b"retry: ")) <= 1500
+    (detached,) = (entry for entry in logs.entries if entry["event"] == "subscriber.detached")
+    assert (detached["last_record"], detached["whole"], detached["dismissed"]) == (1, False, True)
+
+
+@pytest.mark.parametrize("push", [True, False])
+async def test_dismissal_of_a_client_that_is_behind(log: FilteringBoundLogger, push: bool) -> None:
+    """What was encoded for it and not written goes out before the last words, once."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond(push=push)
+        await until(lambda: stream.client.frames)
+        stream.client.fall_behind()
+        stream.append(Delta("a"))
+        await until(lambda: stream.client.sends == 3)  # the head, the start, the delta
+        stream.subscription.dismiss()
+        await until(lambda: stream.client.sends == 4)
+        stream.client.catch_up()
+        await answering
+    sent, _, last_words = stream.client.text.rpartition(b"retry: ")
+    assert sent.endswith(encoded(1, START) + encoded(2, Delta("a")))
+    assert last_words.strip().isdigit()
+
+
+async def test_dismissal_before_the_start(log: FilteringBoundLogger) -> None:
+    """A reader whose answer has not begun gets a status: the exception is answered with 503."""
+    async with streaming(log) as stream:
+        answering = stream.respond(hold=60)
+        await until(lambda: stream.log.reading)
+        stream.subscription.dismiss()
+        with pytest.raises(Draining):
+            await answering
+    assert stream.client.head is None
+
+
+async def test_a_client_that_hangs_up(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A reader that is gone is sent nothing more, and no longer counts; the log has what it got."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        stream.client.leave()
+        stream.append(Delta("a"))
+        await answering
+        stream.append(Done("stop"))
+    assert not stream.client.whole
+    (detached,) = (entry for entry in logs.entries if entry["event"] == "subscriber.detached")
+    assert (detached["last_record"], detached["whole"]) == (1, False)
+    assert "dismissed" not in detached
+
+
+async def test_a_client_that_hangs_up_while_it_is_behind(log: FilteringBoundLogger) -> None:
+    """What a server drops because the client is gone does not count as sent."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        stream.client.fall_behind()
+        stream.append(Delta("a"))
+        await until(lambda: stream.client.sends == 3)
+        stream.client.leave()
+        await answering
+    assert stream.subscription.sent.last == 1
+
+
+async def test_a_client_that_hangs_up_before_the_start(log: FilteringBoundLogger) -> None:
+    """Nothing is sent then, not even a status."""
+    async with streaming(log) as stream:
+        answering = stream.respond(hold=60)
+        await until(lambda: stream.log.reading)
+        stream.client.leave()
+        await answering
+    assert stream.client.head is None
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_an_encoder_that_fails(log: FilteringBoundLogger, live: bool) -> None:
+    """The answer fails with it. The producer, in which a live batch is encoded, does not notice."""
+
+    class Failing(EventEncoder):
+        def __call__(self, batch: Batch) -> bytes:
+            if isinstance(batch.events[-1], Delta):
+                raise ZeroDivisionError
+            return super().__call__(batch)
+
+    async with streaming(log, START, *(() if live else (Delta("a"),))) as stream:
+        answering = stream.respond(encode=Failing(Reading(ID)))
+        if live:
+            await until(lambda: stream.client.frames)
+            stream.append(Delta("a"))
+        with pytest.raises(ZeroDivisionError):
+            await answering
+        stream.append(Delta("b"))
+    assert not stream.client.whole
+
+
+@pytest.mark.parametrize("push", [True, False])
+async def test_smooth(log: FilteringBoundLogger, push: bool) -> None:
+    """A burst is spread over more than one frame, and nothing of it is lost."""
+    texts = [Delta(text) for text in "abcdefgh"]
+    async with streaming(log, START, *texts, Done("stop")) as stream:
+        await stream.respond(smooth=0.1, push=push)
+    assert stream.client.text.endswith(encoded(1, START, *texts, Done("stop")))
+    assert len(stream.client.frames) > 1
+
+
+async def test_smooth_is_dismissed(log: FilteringBoundLogger) -> None:
+    """A reader whose records wait to be spread is sent away at once."""
+    async with streaming(log, START, *[Delta("a")] * 100) as stream:
+        answering = stream.respond(smooth=60)
+        await until(lambda: stream.client.frames)
+        stream.subscription.dismiss()
+        await answering
+    assert stream.client.whole
+    assert stream.subscription.records_behind > 0
+
+
+async def test_a_whole_answer(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """Whoever waits for a whole answer is a reader until the end."""
+    async with streaming(log, START) as stream:
+        reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
+        await until(lambda: stream.log.reading)
+        stream.append(Delta("a"), Done("stop"))
+        await reading
+    assert stream.subscription.sent.last == 3
+    (detached,) = (entry for entry in logs.entries if entry["event"] == "subscriber.detached")
+    assert detached["whole"]
+
+
+async def test_a_whole_answer_that_is_cut_short(log: FilteringBoundLogger) -> None:
+    """It is Draining if the reader is sent away, and ClientDisconnect if the client hangs up."""
+    async with streaming(log, START) as stream:
+        reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
+        await until(lambda: stream.log.reading)
+        stream.subscription.dismiss()
+        with pytest.raises(Draining):
+            await reading
+    async with streaming(log, START) as stream:
+        reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
+        await until(lambda: stream.log.reading)
+        stream.client.leave()
+        with pytest.raises(ClientDisconnect):
+            await reading
