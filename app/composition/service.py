@@ -26,16 +26,13 @@ from app.edge.access.gate import Gate
 from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
-from app.edge.dialects.ai_sdk import AiSdk
-from app.edge.dialects.ai_sdk import encoder as ui_messages
-from app.edge.dialects.native import Chat
-from app.edge.dialects.openai import OpenAI, chunks
+from app.edge.dialects import routes
 from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.document import openapi
 from app.edge.static import page
 from app.edge.status import Health, Metrics
-from app.edge.streams import Options, Streams
+from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError
 from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal.memory import Bounds, MemoryJournal
@@ -118,10 +115,10 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         if exporter is not None:
             exporter.measure(readings)
         metrics = Metrics(Exposition(readings), token, open=access.open)
-        streams = Streams(hub, _options(settings, model, policy, access))
-        names = dict.fromkeys((model, *(settings.models or config.offered)))
-        openai = OpenAI(streams, tuple(names), _models(settings, config, clients))
-        app, public = _application(settings, streams, openai, hub, metrics, access)
+        models = tuple(dict.fromkeys((model, *(settings.models or config.offered))))
+        listed = _models(settings, config, clients)
+        streams = Streams(hub, _options(settings, models, listed, policy, access))
+        app, public = _application(settings, streams, hub, metrics, access)
         yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(settings, config))
 
 
@@ -232,9 +229,12 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _options(settings: Settings, model: str, policy: ModelPolicy, access: Access) -> Options:
+def _options(
+    settings: Settings, models: Sequence[str], listed: ListModels, policy: ModelPolicy, access: Access
+) -> Options:
+    """Return what the settings say about requests and answers; the first of *models* is the default."""
     defaults = Defaults(
-        model=model,
+        model=models[0],
         chunk=settings.chunk,
         grace=parse_policy(settings.on_disconnect),
         max_grace=parse_policy(settings.on_disconnect_max),
@@ -249,16 +249,16 @@ def _options(settings: Settings, model: str, policy: ModelPolicy, access: Access
         body_seconds=settings.body_timeout,
         keep_alive=settings.keep_alive,
         reconnect_ms=settings.reconnect_ms,
+        models=models,
+        listed=listed,
     )
 
 
 def _application(
-    settings: Settings, streams: Streams, openai: OpenAI, hub: Hub, metrics: Metrics, access: Access
+    settings: Settings, streams: Streams, hub: Hub, metrics: Metrics, access: Access
 ) -> tuple[Starlette, list[str]]:
     """Return the endpoints, and the paths of those that ask for no credentials, or see to that themselves."""
     health = Health(hub)
-    chat = Chat(streams, {"openai": chunks, "ai-sdk": ui_messages})
-    ai_sdk = AiSdk(streams)
     playground = ("index.html", "playground.js", "playground.css") if settings.playground else ()
     public = [
         Route("/healthz", health.live),
@@ -269,18 +269,7 @@ def _application(
         *(Route("/" if name == "index.html" else f"/{name}", page(name)) for name in playground),
     ]
     app = Starlette(
-        routes=[
-            Route("/v1/chat", chat.open, methods=["POST"]),
-            Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
-            Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
-            Route("/v1/chat/completions", openai.completions, methods=["POST"]),
-            Route("/v1/models", openai.models),
-            Route("/v1/models/{model:path}", openai.model),
-            Route("/v1/ai-sdk/chat", ai_sdk.open, methods=["POST"]),
-            Route("/v1/ai-sdk/chat/{chat_id}/stream", ai_sdk.stream, methods=["GET", "DELETE"]),
-            Route("/v1/ai-sdk/chat/{chat_id}/cancel", ai_sdk.cancel, methods=["POST"]),
-            *public,
-        ],
+        routes=[*routes(streams), *public],
         exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
     )
     app.router.redirect_slashes = False  # a redirect would be an answer outside the contract

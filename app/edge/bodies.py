@@ -1,12 +1,12 @@
-"""Bodies → `StreamRequest`, or a `BadRequest` that names the field."""
+"""What the bodies of all dialects share. A body becomes a `ChatRequest`, or a `BadRequest` that names the field."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -18,6 +18,7 @@ from app.events import EventId
 from app.hub import parse_policy
 from app.rechunk import create as create_rechunker
 from app.request import StreamRequest
+from app.wire import Create
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -73,11 +74,9 @@ class Parameters(BaseModel):
     web_search_options: dict[str, Any] | None = None
 
 
-class ChatBody(Parameters):
-    """The body of `POST /v1/chat`."""
+class ChatParameters(Parameters):
+    """OpenAI's parameters, and those of this service."""
 
-    prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
-    messages: Messages | None = None
     model: ModelName | None = None
     chunk: Short | None = None
     on_disconnect: Short | None = None
@@ -88,9 +87,10 @@ Body = TypeVar("Body", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for a request that does not say, and what none may exceed. Graces are seconds without a reader.
+    """What holds for a request that does not say, and what no request may exceed.
 
-    *extra* are the parameters beyond OpenAI's that OpenAI's dialect takes; None is any.
+    *grace* and *max_grace* are seconds without a reader. *extra* are the parameters beyond OpenAI's that OpenAI's
+    dialect takes; None is any.
     """
 
     model: str
@@ -100,11 +100,20 @@ class Defaults:
     extra: frozenset[str] | None = None
 
 
-class Asked(NamedTuple):
-    """A request, and how its opener wants to read it: *smooth* spreads bursts over so many seconds; 0 does not."""
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a request asks for, in any dialect: a stream, and an answer that reads it.
+
+    *stream* goes to the hub, and `Hub.labelled` finds it by its *label*, if that is not "". The answer is *whole*, or a
+    stream in the form of the encoder that *create* returns, with bursts spread over *smooth* seconds; 0 does not spread
+    them.
+    """
 
     stream: StreamRequest
-    smooth: float
+    create: Create
+    smooth: float = 0.0
+    whole: bool = False
+    label: str = ""
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
@@ -146,22 +155,28 @@ def parse_json(body: bytes) -> Any:
     return data
 
 
-def parse_chat(data: Any, defaults: Defaults) -> Asked:
-    """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
-    body = validated(ChatBody, data)
-    if (body.prompt is None) == (body.messages is None):
-        raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
-    # As they came, now that they are known to be right.
-    messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
-    chunk, smooth = parse_chunk(body.chunk or "", defaults.chunk)
-    request = StreamRequest(
-        model=body.model or defaults.model,
-        messages=tuple(messages),
-        parameters={name: data[name] for name in Parameters.model_fields if data.get(name) is not None},
-        chunk=chunk,
-        grace=defaults.grace if body.on_disconnect is None else parse_grace(body.on_disconnect, defaults.max_grace),
-    )
-    return Asked(request, smooth)
+def stream_request(
+    defaults: Defaults,
+    messages: Iterable[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+    *,
+    model: str | None,
+    chunk: str | None,
+    on_disconnect: str | None,
+    names: tuple[str, str] = ("chunk", "on_disconnect"),
+) -> tuple[StreamRequest, float]:
+    """Return a request with the *defaults* applied, and over how many seconds its answer's bursts are spread.
+
+    *names* are what the client calls *chunk* and *on_disconnect*. Raises BadRequest.
+    """
+    cut, smooth = parse_chunk(chunk or "", defaults.chunk, names[0])
+    grace = defaults.grace if on_disconnect is None else parse_grace(on_disconnect, defaults.max_grace, names[1])
+    return StreamRequest(model or defaults.model, tuple(messages), parameters, cut, grace), smooth
+
+
+def parameters_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's parameters in a body, as they came. One that is null is one that is not there."""
+    return {name: data[name] for name in Parameters.model_fields if data.get(name) is not None}
 
 
 def validated(model: type[Body], data: Any) -> Body:

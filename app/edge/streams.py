@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,25 +14,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.access.tickets import Tickets
-from app.edge.bodies import Defaults, parse_json, read_body
+from app.edge.bodies import ChatRequest, Defaults, parse_json, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
-from app.events import Event
-from app.hub import Hub, Key, Subscription
+from app.hub import Hub, Key
 from app.journal import Log
-from app.request import StreamRequest
-from app.wire import Encoder
+from app.rechunk import lag
+from app.request import Principal, StreamRequest
+from app.wire import Create, Reading
+from app.wire.transcript import Transcript
 
-MakeEncoder = Callable[[Subscription], Encoder]
+ListModels = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the settings say about requests and answers.
 
-    *admit* takes a request and returns what goes upstream instead, or raises ModelNotAllowed or BadRequest. *tickets*,
-    if there are any, go into the urls of streams. *hold* is how many seconds an answer's status may wait.
+    *admit* takes a request and returns what goes upstream in its place, or raises ModelNotAllowed or BadRequest.
+    *tickets*, if there are any, go into the URLs of streams. *hold* is how many seconds an answer's status may wait.
+    *models* are offered by name; *listed* returns those that the upstreams list, as OpenAI's objects.
     """
 
     defaults: Defaults
@@ -42,10 +45,12 @@ class Options:
     body_seconds: float
     keep_alive: float
     reconnect_ms: int
+    models: Sequence[str]
+    listed: ListModels
 
 
 class Streams:
-    """The hub, as endpoints use it."""
+    """The hub, as endpoints use it: on behalf of the principal whose request it is."""
 
     def __init__(self, hub: Hub, options: Options) -> None:
         self._hub = hub
@@ -55,32 +60,35 @@ class Streams:
         """Return the request's JSON. Raises BadRequest, TooLarge, RequestTimeout or UnsupportedMedia."""
         return parse_json(await read_body(request, self.options.max_body, self.options.body_seconds))
 
-    async def open(
-        self, request: Request, asked: StreamRequest, data: object, *, elsewhere: bool = False, label: str = ""
-    ) -> str:
+    async def open(self, request: Request, asked: ChatRequest, data: object, *, attach: bool = True) -> str:
         """Start the stream that was *asked* for with the body *data*, and return its id.
 
-        Or the id of the one that was started with the same idempotency key. *elsewhere* says that it is not read with
-        this request's answer. See `Hub.open` for the *label*, and for what it raises.
+        A request that repeats an idempotency key gets the id of the stream that the key stands for. Unless *attach* is
+        false, this request is going to read the stream, and TooManyReaders is raised before anything is paid for.
+        Raises what `Hub.open` does.
         """
         context = request_context(request.scope)
-        principal = context.principal
-        wanted = replace(self.options.admit(asked), traceparent=context.traceparent)
-        if not elsewhere:
-            self._hub.admit(principal)  # before anything is paid for that it could not read
+        wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
+        if attach:
+            self._hub.admit(context.principal)
         key = _key(request, data)
         if context.refusal is not None:  # nothing may be spent; a repeated key spends nothing
-            known = None if key is None else await self._hub.opened_with(key, principal)
+            known = None if key is None else await self._hub.opened_with(key, context.principal)
             if known is None:
                 raise context.refusal
             return known
-        return await self._hub.open(wanted, principal, key, context.log, label)
+        return await self._hub.open(wanted, context.principal, key, context.log, asked.label)
+
+    async def answer(self, request: Request, asked: ChatRequest, data: object) -> Response:
+        """Start the stream that was *asked* for, and return the answer that reads it from its start."""
+        stream_id = await self.open(request, asked, data)
+        return await self.read(request, stream_id, asked.create, smooth=asked.smooth, hold=self.options.hold)
 
     async def read(
         self,
         request: Request,
         stream_id: str,
-        make_encoder: MakeEncoder,
+        create: Create,
         *,
         after: int = 0,
         smooth: float = 0.0,
@@ -88,53 +96,58 @@ class Streams:
     ) -> Response:
         """Return an answer that reads the stream after record number *after*. Raises what `Hub.attach` does.
 
-        204 says that nothing is left to read. *smooth* and *hold* are `StreamResponse`'s.
+        *create* makes the encoder; *smooth* and *hold* are those of `StreamResponse`. If nothing is left to read, the
+        answer is 204, which tells an EventSource to stop reconnecting.
         """
         context = request_context(request.scope)
         subscription = await self._hub.attach(stream_id, context.principal, after, context.log)
         if subscription.exhausted and request.method != "HEAD":
-            # The one answer that tells an EventSource to stop reconnecting and means no error.
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
-        encoder = make_encoder(subscription)
-        return StreamResponse(subscription, encoder, self.options.keep_alive, smooth=smooth, hold=hold)
+        ticket = self.ticket(request, stream_id)
+        reading = Reading(
+            stream_id,
+            # With jitter, so that the readers of a process that went away do not all come back in the same instant.
+            retry_ms=round(self.options.reconnect_ms * random.uniform(0.75, 1.25)),  # noqa: S311 - no secret
+            url=f"/v1/streams/{stream_id}{ticket}" if ticket else "",
+            merge_after=lag(subscription.log.info.chunk) or sys.maxsize,
+        )
+        return StreamResponse(subscription, create(reading), self.options.keep_alive, smooth=smooth, hold=hold)
 
-    async def collect(self, request: Request, stream_id: str) -> Sequence[Event]:
-        """Wait for the end of the stream and return all its records. Raises what `Hub.attach` and `read_whole` do."""
+    async def collect(self, request: Request, stream_id: str) -> Transcript:
+        """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
         context = request_context(request.scope)
         subscription = await self._hub.attach(stream_id, context.principal, logger=context.log)
         await read_whole(subscription, request.receive)
-        return subscription.log.records(0, subscription.log.last)
+        return Transcript.of(subscription.log.records(0, subscription.log.last))
 
     async def log_of(self, request: Request, stream_id: str) -> Log:
         """Return a stream's log, without becoming a reader of it. Raises UnknownStream."""
-        return await self._hub.log_of(stream_id, request_context(request.scope).principal)
+        return await self._hub.log_of(stream_id, _principal(request))
 
     async def cancel(self, request: Request, stream_id: str) -> Log:
         """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
-        return await self._hub.cancel(stream_id, request_context(request.scope).principal)
+        return await self._hub.cancel(stream_id, _principal(request))
 
     async def labelled(self, request: Request, label: str) -> str | None:
-        """Return the id of the newest stream of the caller's that was opened with that *label*."""
-        return await self._hub.labelled(label, request_context(request.scope).principal)
+        """Return the id of the newest of the caller's streams that was opened with that *label*."""
+        return await self._hub.labelled(label, _principal(request))
 
     def ticket(self, request: Request, stream_id: str) -> str:
-        """Return the query that opens this stream to who cannot send credentials, or "".
+        """Return the query that opens this stream to a client which cannot send credentials, or "".
 
-        Whoever came with a ticket gets no other: it ends when it says.
+        A request that was authenticated by a ticket gets no other ticket: its own ends when it says.
         """
-        tickets, principal = self.options.tickets, request_context(request.scope).principal
+        tickets = self.options.tickets
+        principal = _principal(request)
         return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
 
-    def retry_ms(self) -> int:
-        """Return how many milliseconds a reader is to wait before it comes back.
 
-        With jitter, lest the readers of a process that went away all come back in the same instant.
-        """
-        return round(self.options.reconnect_ms * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+def _principal(request: Request) -> Principal:
+    return request_context(request.scope).principal
 
 
 def _key(request: Request, data: object) -> Key | None:
-    """Return the request's idempotency key with a fingerprint of its body: of what it says, not how it is spelt."""
+    """Return the request's idempotency key, with a fingerprint of what its body says, however that is spelt."""
     name = request.headers.get("idempotency-key")
     if name is None:
         return None

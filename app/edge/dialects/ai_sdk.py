@@ -1,71 +1,57 @@
 """Vercel's dialect over HTTP: what `useChat` asks for when its `api` is `/v1/ai-sdk/chat`.
 
-It names chats and not streams, so a stream is opened with its chat's id for a label, and the chat's newest one is
-meant by that.
+`useChat` names chats, not streams. So a stream is opened with a label that is made of its chat's id, and the chat's
+newest stream is found by that.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from app.edge.bodies import Defaults, ModelName, Parameters, Short, parse_chunk, parse_grace, validated
+from app.edge.bodies import ChatParameters, ChatRequest, Defaults, Short, parameters_of, stream_request, validated
 from app.edge.context import request_context
 from app.edge.dialects.ui_messages import UIMessage, to_openai
 from app.edge.streams import Streams
 from app.errors import UnknownStream
-from app.hub import Subscription
-from app.rechunk import lag
-from app.request import StreamRequest
-from app.wire import Reading
-from app.wire.ai_sdk import UIMessageEncoder
+from app.request import Principal
+from app.wire import ai_sdk
 
-# How many characters a chat id has that is not guessed: those of useChat's own.
+# How many characters a chat id has at least that cannot be guessed: those of useChat's own.
 _UNGUESSED = 16
 
 
-class UIChatBody(Parameters):
-    """The body of `POST /v1/ai-sdk/chat`: what `useChat` sends, and what it is told to send besides (its `body`)."""
+class UIChatBody(ChatParameters):
+    """The body of `POST /v1/ai-sdk/chat`: what `useChat` sends, and what its option `body` adds."""
 
     id: Annotated[str, StringConstraints(max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$")]  # it stands in a path
     messages: Annotated[list[UIMessage], Field(min_length=1, max_length=4096)]
     trigger: Literal["submit-message", "regenerate-message"] | None = None
     messageId: Short | None = None
-    model: ModelName | None = None
-    chunk: Short | None = None
-    on_disconnect: Short | None = None
 
 
-class UIChat(NamedTuple):
-    """A request of the *chat* with that id; its answer *continues* the page's last message or is a new one.
-
-    *smooth* spreads bursts over so many seconds.
-    """
-
-    chat: str
-    stream: StreamRequest
-    continues: bool
-    smooth: float
-
-
-def parse_ui_chat(data: Any, defaults: Defaults) -> UIChat:
+def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal) -> ChatRequest:
     """Turn the parsed body of `POST /v1/ai-sdk/chat` into a request. Raises BadRequest."""
     body = validated(UIChatBody, data)
-    chunk, smooth = parse_chunk(body.chunk or "", defaults.chunk)
-    request = StreamRequest(
-        model=body.model or defaults.model,
-        messages=tuple(to_openai(data["messages"])),
-        parameters={name: data[name] for name in Parameters.model_fields if data.get(name) is not None},
-        chunk=chunk,
-        grace=defaults.grace if body.on_disconnect is None else parse_grace(body.on_disconnect, defaults.max_grace),
+    stream, smooth = stream_request(
+        defaults,
+        to_openai(data["messages"]),
+        parameters_of(data),
+        model=body.model,
+        chunk=body.chunk,
+        on_disconnect=body.on_disconnect,
     )
-    # That the last one is the assistant's is what tells an answer to its tools' outputs; the trigger does not.
-    return UIChat(body.id, request, body.messages[-1].role == "assistant", smooth)
+    # An answer to the outputs of tools continues the assistant's message. The trigger does not tell the two apart.
+    continues = body.messages[-1].role == "assistant"
+    create = partial(ai_sdk.UIMessageEncoder, continues=continues)
+    return ChatRequest(stream, create, smooth, label=_label(principal, body.id))
 
 
 class AiSdk:
@@ -76,28 +62,23 @@ class AiSdk:
 
     async def open(self, request: Request) -> Response:
         """`POST /v1/ai-sdk/chat`: start a stream and answer with it."""
-        streams = self._streams
-        data = await streams.body(request)
-        asked = parse_ui_chat(data, streams.options.defaults)
-        stream_id = await streams.open(request, asked.stream, data, label=_label(request, asked.chat))
-
-        def continuing(subscription: Subscription) -> UIMessageEncoder:
-            return encoder(subscription, continues=asked.continues)
-
-        return await streams.read(request, stream_id, continuing, smooth=asked.smooth, hold=streams.options.hold)
+        data = await self._streams.body(request)
+        principal = request_context(request.scope).principal
+        asked = parse_ui_chat(data, self._streams.options.defaults, principal)
+        return await self._streams.answer(request, asked, data)
 
     async def stream(self, request: Request) -> Response:
-        """`/v1/ai-sdk/chat/{chat_id}/stream`: one route for both methods, lest a 405 names the first one's only."""
+        """`/v1/ai-sdk/chat/{chat_id}/stream`: one route for both methods, as in the native dialect."""
         return await (self.cancel if request.method == "DELETE" else self.resume)(request)
 
     async def resume(self, request: Request) -> Response:
         """`GET /v1/ai-sdk/chat/{chat_id}/stream`: the chat's newest stream, from its start; 204 if that is not live."""
         stream_id = await self._newest(request)
         if stream_id is not None:
-            with suppress(UnknownStream):  # kept no longer
+            with suppress(UnknownStream):  # it is no longer kept
                 if not (await self._streams.log_of(request, stream_id)).ended:
-                    return await self._streams.read(request, stream_id, encoder)
-        return _nothing()
+                    return await self._streams.read(request, stream_id, ai_sdk.create)
+        return Response(status_code=204)
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/ai-sdk/chat/{chat_id}/stream`, and `POST …/cancel` for `sendBeacon`: the stop button.
@@ -106,30 +87,29 @@ class AiSdk:
         """
         stream_id = await self._newest(request)
         if stream_id is not None:
-            with suppress(UnknownStream):  # kept no longer
+            with suppress(UnknownStream):  # it is no longer kept
                 await self._streams.cancel(request, stream_id)
-        return _nothing()
+        return Response(status_code=204)
 
     async def _newest(self, request: Request) -> str | None:
-        label = _label(request, request.path_params["chat_id"])
+        label = _label(request_context(request.scope).principal, request.path_params["chat_id"])
         return await self._streams.labelled(request, label) if label else None
 
 
-def encoder(subscription: Subscription, *, continues: bool = False) -> UIMessageEncoder:
-    """Return what encodes a stream for who reads it again, or came to know of it in another dialect."""
-    merge_after = lag(subscription.log.info.chunk) or sys.maxsize
-    return UIMessageEncoder(Reading(subscription.stream_id, merge_after=merge_after), continues=continues)
+def routes(streams: Streams) -> Sequence[Route]:
+    """Return the routes of this dialect."""
+    chat = AiSdk(streams)
+    return [
+        Route("/v1/ai-sdk/chat", chat.open, methods=["POST"]),
+        Route("/v1/ai-sdk/chat/{chat_id}/stream", chat.stream, methods=["GET", "DELETE"]),
+        Route("/v1/ai-sdk/chat/{chat_id}/cancel", chat.cancel, methods=["POST"]),
+    ]
 
 
-def _label(request: Request, chat_id: str) -> str:
-    """Return what a chat's streams are found by; "" for none.
+def _label(principal: Principal, chat_id: str) -> str:
+    """Return what a chat's streams are found by, or "" if they are not to be found.
 
-    Chat ids are the page's to choose. Where all callers are one principal, as nobody has credentials, a short one could
-    be guessed, and the answer read by a stranger, or stopped.
+    A page chooses its chat ids. Where no credentials are asked for, all callers are one principal, so a stranger could
+    guess a short id, and read the answer or stop it.
     """
-    known = request_context(request.scope).principal.name or len(chat_id) >= _UNGUESSED
-    return f"ai-sdk:{chat_id}" if known else ""
-
-
-def _nothing() -> Response:
-    return Response(status_code=204)
+    return f"ai-sdk:{chat_id}" if principal.name or len(chat_id) >= _UNGUESSED else ""

@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import orjson
+from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from app.edge.bodies import parse_chat, parse_position, parse_smooth
-from app.edge.streams import MakeEncoder, Streams
+from app.edge.bodies import (
+    ChatParameters,
+    ChatRequest,
+    Defaults,
+    Messages,
+    parameters_of,
+    parse_position,
+    parse_smooth,
+    stream_request,
+    validated,
+)
+from app.edge.streams import Streams
 from app.errors import BadRequest
-from app.hub import Subscription
 from app.journal import Log
-from app.rechunk import lag
-from app.wire import Reading
-from app.wire.native import EventEncoder, snapshot
+from app.wire import dialects, native
 from app.wire.transcript import Transcript
 
 
-class Chat:
-    """The endpoints of the native dialect. *dialects* are the others that a stream may be read in, by name."""
+class ChatBody(ChatParameters):
+    """The body of `POST /v1/chat`."""
 
-    def __init__(self, streams: Streams, dialects: Mapping[str, MakeEncoder]) -> None:
+    prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
+    messages: Messages | None = None
+
+
+def parse_chat(data: Any, defaults: Defaults) -> ChatRequest:
+    """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
+    body = validated(ChatBody, data)
+    if (body.prompt is None) == (body.messages is None):
+        raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
+    # The messages go upstream as they came, not as pydantic has them.
+    messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
+    stream, smooth = stream_request(
+        defaults,
+        messages,
+        parameters_of(data),
+        model=body.model,
+        chunk=body.chunk,
+        on_disconnect=body.on_disconnect,
+    )
+    return ChatRequest(stream, native.create, smooth)
+
+
+class Native:
+    """The endpoints of the native dialect."""
+
+    def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._dialects = dialects
 
     async def open(self, request: Request) -> Response:
         """`POST /v1/chat`: start a stream and answer with it, or with where it is.
 
-        Never pays twice: a repeated idempotency key attaches, and a Last-Event-ID makes it a resume, which is what
-        fetch-based clients send when they repeat their POST.
+        A repeated request never pays twice: an idempotency key attaches to the stream that it stands for, and a
+        Last-Event-ID, which fetch-based clients send when they repeat their POST, resumes a stream.
         """
         streams = self._streams
         position = request.headers.get("last-event-id")
@@ -39,18 +72,17 @@ class Chat:
             return await self._resume(request, position)
         data = await streams.body(request)
         asked = parse_chat(data, streams.options.defaults)
-        elsewhere = _wants_json(request)
-        stream_id = await streams.open(request, asked.stream, data, elsewhere=elsewhere)
-        if elsewhere:
-            url, ticket = f"/v1/streams/{stream_id}", streams.ticket(request, stream_id)
-            urls = {"url": f"{url}{ticket}", "cancel_url": f"{url}/cancel{ticket}"}
-            headers = {"Location": urls["url"], "X-Stream-Id": stream_id}
-            content = orjson.dumps({"stream_id": stream_id, **urls})
-            return Response(content, 201, headers, media_type="application/json")
-        return await self._read(request, stream_id, 0, asked.smooth, hold=streams.options.hold)
+        if not _wants_json(request):
+            return await streams.answer(request, asked, data)
+        stream_id = await streams.open(request, asked, data, attach=False)
+        url = f"/v1/streams/{stream_id}"
+        ticket = streams.ticket(request, stream_id)
+        content = {"stream_id": stream_id, "url": f"{url}{ticket}", "cancel_url": f"{url}/cancel{ticket}"}
+        headers = {"Location": content["url"], "X-Stream-Id": stream_id}
+        return Response(orjson.dumps(content), 201, headers, media_type="application/json")
 
     async def stream(self, request: Request) -> Response:
-        """`/v1/streams/{id}`: one route for both methods, lest a 405's `Allow` names the first one's only."""
+        """`/v1/streams/{id}`: one route for both methods, because a 405 names the methods of the first route only."""
         return await (self.cancel if request.method == "DELETE" else self.attach)(request)
 
     async def attach(self, request: Request) -> Response:
@@ -58,19 +90,17 @@ class Chat:
         stream_id: str = request.path_params["stream_id"]
         if _wants_json(request):
             return _snapshot(stream_id, await self._streams.log_of(request, stream_id))
-        dialect = request.query_params.get("dialect", "events")
-        if dialect != "events":
-            make_encoder = self._dialects.get(dialect)
-            if make_encoder is None:
-                names = ", ".join(("events", *self._dialects))
-                raise BadRequest(f"'dialect' is one of: {names}.", param="dialect")
-            # No positions in these: whoever reads in one reads it from the start.
-            return await self._streams.read(request, stream_id, make_encoder, smooth=_smooth(request))
-        # The header wins: an EventSource that reconnects sends it along with the query that it was made with.
+        dialect = request.query_params.get("dialect", native.NAME)
+        if dialect not in dialects():
+            raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
+        if dialect != native.NAME:
+            # The other dialects have no positions: their clients read a stream from its start.
+            return await self._streams.read(request, stream_id, dialects()[dialect], smooth=_smooth(request))
+        # The header wins: an EventSource that reconnects also sends the query that it was made with.
         position = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
         if position:
             return await self._resume(request, position, stream_id)
-        return await self._read(request, stream_id, 0, _smooth(request))
+        return await self._streams.read(request, stream_id, native.create, smooth=_smooth(request))
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button. Answers with a snapshot."""
@@ -81,24 +111,23 @@ class Chat:
         event_id = parse_position(position)
         if stream_id not in (None, event_id.stream_id):
             raise BadRequest("The last event id is another stream's.", param="last_event_id")
-        return await self._read(request, event_id.stream_id, event_id.seq, _smooth(request))
+        smooth = _smooth(request)
+        return await self._streams.read(request, event_id.stream_id, native.create, after=event_id.seq, smooth=smooth)
 
-    async def _read(
-        self, request: Request, stream_id: str, after: int, smooth: float, *, hold: float = 0.0
-    ) -> Response:
-        streams = self._streams
 
-        def encoder(subscription: Subscription) -> EventEncoder:
-            ticket = streams.ticket(request, stream_id)
-            url = f"/v1/streams/{stream_id}{ticket}" if ticket else ""
-            merge_after = lag(subscription.log.info.chunk) or sys.maxsize
-            return EventEncoder(Reading(stream_id, streams.retry_ms(), url, merge_after))
-
-        return await streams.read(request, stream_id, encoder, after=after, smooth=smooth, hold=hold)
+def routes(streams: Streams) -> Sequence[Route]:
+    """Return the routes of this dialect."""
+    chat = Native(streams)
+    return [
+        Route("/v1/chat", chat.open, methods=["POST"]),
+        Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
+        Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
+    ]
 
 
 def _snapshot(stream_id: str, log: Log) -> Response:
-    content = snapshot(stream_id, Transcript.of(log.records(0, log.last)))  # without a cursor: this is no reader
+    transcript = Transcript.of(log.records(0, log.last))  # without a cursor, so this counts as no reader
+    content = native.snapshot(stream_id, transcript)
     return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
 

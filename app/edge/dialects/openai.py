@@ -1,84 +1,144 @@
-"""OpenAI's dialect over HTTP: chat completions, streaming and not, and the models there are."""
+"""OpenAI's dialect over HTTP: chat completions, streaming and whole, and the list of models."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from app.edge.bodies import ChatRequest, Defaults, Messages, ModelName, Parameters, stream_request, validated
 from app.edge.context import request_context
-from app.edge.dialects.openai_requests import parse_completion
 from app.edge.error_responses import error_response
 from app.edge.streams import Streams
-from app.errors import UnknownModel
-from app.events import TERMINAL
-from app.hub import Subscription
-from app.rechunk import lag
-from app.wire import Reading
+from app.errors import BadRequest, UnknownModel
 from app.wire.openai import ChunkEncoder, completion, failure_of
-from app.wire.transcript import Transcript
 
+# `chunk` and `on_disconnect` are headers here: a field that OpenAI does not have would go upstream.
+CHUNK = "X-Chunk"
+ON_DISCONNECT = "X-On-Disconnect"
+
+FIELD = "[ -~]{1,64}"  # the name of a parameter that this service does not know
+MOST_FIELDS = 128
+_NAME = re.compile(FIELD, re.ASCII)
+# OpenAI's parameters that this service refuses, with what to do instead.
+REFUSED = {
+    "functions": "OpenAI replaced it: send 'tools'",
+    "function_call": "OpenAI replaced it: send 'tool_choice'",
+    "audio": "answers are text here: leave it out",
+}
 _Model = Mapping[str, Any]
 
 
+class StreamOptions(BaseModel):
+    """What is said of the stream itself. Any other option is ignored, because none changes what is answered."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    include_usage: bool | None = None
+
+
+class CompletionBody(Parameters):
+    """The body of `POST /v1/chat/completions`. Parameters that are not known here go upstream as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    messages: Messages
+    model: ModelName | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=16)] | None = None
+
+
+_OWN = frozenset({"messages", "model", "stream", "stream_options"})
+
+
+def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults) -> ChatRequest:
+    """Turn the parsed body, and the headers CHUNK and ON_DISCONNECT, into a request. Raises BadRequest."""
+    body = validated(CompletionBody, data)
+    for name, instead in REFUSED.items():
+        if data.get(name) is not None:
+            raise BadRequest(f"'{name}' is not taken; {instead}.", param=name)
+    unknown = (body.model_extra or {}).keys() - REFUSED.keys()
+    if len(data) > MOST_FIELDS or not all(map(_NAME.fullmatch, unknown)):
+        raise BadRequest(f"At most {MOST_FIELDS} fields are taken, with names of 64 ASCII characters at most.")
+    refused = set() if defaults.extra is None else unknown - defaults.extra
+    if refused:
+        name = min(refused)
+        raise BadRequest(f"'{name}' is not a parameter that this service passes on.", param=name)
+    # A known parameter that is null is one that is not there; for an unknown one, null may mean something.
+    parameters = {
+        name: value for name, value in data.items() if name not in _OWN and (value is not None or name in unknown)
+    }
+    stream, smooth = stream_request(
+        defaults,
+        data["messages"],
+        parameters,
+        model=body.model,
+        chunk=headers.get(CHUNK),
+        on_disconnect=headers.get(ON_DISCONNECT),
+        names=(CHUNK, ON_DISCONNECT),
+    )
+    include_usage = bool(body.stream_options and body.stream_options.include_usage)
+    return ChatRequest(stream, partial(ChunkEncoder, include_usage=include_usage), smooth, whole=not body.stream)
+
+
 class OpenAI:
-    """The endpoints. *names* are the models that are offered by name; *listed* returns others, as OpenAI's objects.
+    """The endpoints. Models that are offered by name come before those that the upstreams list."""
 
-    Those are what upstreams list that may be asked for any model.
-    """
-
-    def __init__(
-        self, streams: Streams, names: Sequence[str], listed: Callable[[], Awaitable[Sequence[_Model]]]
-    ) -> None:
+    def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._offered = {name: _offered(name) for name in names}
-        self._listed = listed
+        self._offered = {name: _offered(name) for name in streams.options.models}
 
     async def completions(self, request: Request) -> Response:
-        """`POST /v1/chat/completions`: start a stream and answer with it, or, unless one was asked for, with all of it.
+        """`POST /v1/chat/completions`: start a stream and answer with it, or with all of it once it has ended.
 
-        A repeated idempotency key attaches, as it does in the native dialect.
+        A repeated idempotency key attaches to the stream that it stands for, as it does in the native dialect.
         """
         streams = self._streams
         data = await streams.body(request)
         asked = parse_completion(data, request.headers, streams.options.defaults)
-        stream_id = await streams.open(request, asked.request, data)
-        if asked.stream:
-            encoder = partial(chunks, include_usage=asked.include_usage)
-            return await streams.read(request, stream_id, encoder, smooth=asked.smooth, hold=streams.options.hold)
-        events = await streams.collect(request, stream_id)
-        end = events[-1]
-        assert isinstance(end, TERMINAL)  # noqa: S101 - a log that was read to its end
-        if (failed := failure_of(end)) is not None:
-            return error_response(failed, request_context(request.scope))
+        if not asked.whole:
+            return await streams.answer(request, asked, data)
+        stream_id = await streams.open(request, asked, data)
+        transcript = await streams.collect(request, stream_id)
+        assert transcript.end is not None  # noqa: S101 - `collect` waits for it
+        failure = failure_of(transcript.end)
+        if failure is not None:
+            return error_response(failure, request_context(request.scope))
         where = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
-        return _json(completion(stream_id, Transcript.of(events)), where)
+        return _json(completion(stream_id, transcript), where)
 
     async def models(self, request: Request) -> Response:
-        """`GET /v1/models`: those that are offered by name, then those that upstreams list."""
+        """`GET /v1/models`: all models, those that are offered by name first."""
         return _json({"object": "list", "data": list((await self._all()).values())})
 
     async def model(self, request: Request) -> Response:
-        """`GET /v1/models/{model}`: one of those. Raises UnknownModel."""
+        """`GET /v1/models/{model}`: one of them. Raises UnknownModel."""
         found = (await self._all()).get(request.path_params["model"])
         if found is None:
             raise UnknownModel(param="model")
         return _json(found)
 
     async def _all(self) -> dict[str, _Model]:
-        listed = {model["id"]: model for model in await self._listed()}
+        listed = {model["id"]: model for model in await self._streams.options.listed()}
         return self._offered | {name: model for name, model in listed.items() if name not in self._offered}
 
 
-def chunks(subscription: Subscription, *, include_usage: bool = False) -> ChunkEncoder:
-    """Return the encoder for one reader, wherever the stream was opened."""
-    merge_after = lag(subscription.log.info.chunk) or sys.maxsize
-    return ChunkEncoder(Reading(subscription.stream_id, merge_after=merge_after), include_usage=include_usage)
+def routes(streams: Streams) -> Sequence[Route]:
+    """Return the routes of this dialect."""
+    openai = OpenAI(streams)
+    return [
+        Route("/v1/chat/completions", openai.completions, methods=["POST"]),
+        Route("/v1/models", openai.models),
+        Route("/v1/models/{model:path}", openai.model),
+    ]
 
 
 def _offered(name: str) -> _Model:

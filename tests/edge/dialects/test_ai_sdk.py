@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.origins import Origins
 from app.edge.bodies import Defaults
-from app.edge.context import request_context
-from app.edge.dialects.ai_sdk import AiSdk, encoder, parse_ui_chat
-from app.edge.error_responses import failed
-from app.edge.middleware import ContextMiddleware
-from app.edge.streams import Options, Streams
-from app.errors import BadRequest, StreamError, Unreachable
+from app.edge.dialects.ai_sdk import parse_ui_chat
+from app.errors import BadRequest, Unreachable
 from app.events import Batch, Delta, Done, Start, new_stream_id
 from app.request import Principal, StreamRequest
-from tests.house import House
+from app.wire import Reading
+from tests.edge.service import Service, serving
 from tests.script import forever
 from tests.wire.test_ai_sdk import parts
 
 pytestmark = pytest.mark.anyio
 
 DEFAULTS = Defaults(model="m", chunk="auto", grace=10, max_grace=60)
+ANN = Principal("ann")
 DONE = (Done("stop"),)
 MESSAGES = [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
 ANSWERED = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": 1}
@@ -50,40 +42,10 @@ class Pause:
         await self.go.wait()
 
 
-class Service(House):
-    """The dialect's endpoints over a hub. `X-Who` says who asks."""
-
-    def __init__(self, log: FilteringBoundLogger, *steps: Any) -> None:
-        super().__init__(log, *steps)
-        options = Options(DEFAULTS, lambda asked: asked, None, 2, 1 << 20, 10, 15, 1000)
-        endpoints = AiSdk(Streams(self.hub, options))
-        routes = [
-            Route("/v1/ai-sdk/chat", endpoints.open, methods=["POST"]),
-            Route("/v1/ai-sdk/chat/{chat_id}/stream", endpoints.stream, methods=["GET", "DELETE"]),
-            Route("/v1/ai-sdk/chat/{chat_id}/cancel", endpoints.cancel, methods=["POST"]),
-        ]
-        self._app = Starlette(routes=routes, exception_handlers={StreamError: failed})
-        self.guarded = ContextMiddleware(self._named, Origins(), self.meter, log)
-
-    async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
-        who = dict(scope["headers"]).get(b"x-who", b"").decode()
-        request_context(scope).principal = Principal(who)
-        await self._app(scope, receive, send)
-
-    async def readers(self, count: int) -> None:
-        """Wait until so many are reading."""
-        while self.hub.reading != count:
-            await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def serving(log: FilteringBoundLogger, *steps: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
-    house = Service(log, *steps)
-    transport = httpx.ASGITransport(house.guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
-        yield house, client
-    await house.hub.drain(0)
+async def readers(service: Service, count: int) -> None:
+    """Wait until so many are reading."""
+    while service.hub.reading != count:
+        await asyncio.sleep(0)
 
 
 def said(answer: httpx.Response) -> list[Any]:
@@ -114,7 +76,7 @@ async def test_an_answer_to_the_outputs_of_tools(log: FilteringBoundLogger) -> N
         opener = asyncio.create_task(client.post(CHAT, json=BODY | {"messages": TOOL_MESSAGES}))
         await pause.reached.wait()
         resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
-        await house.readers(2)
+        await readers(house, 2)
         pause.go.set()
         answer, again = await opener, await resumer
         assert said(answer)[0] == {"type": "start"}
@@ -130,7 +92,7 @@ async def test_resume(log: FilteringBoundLogger) -> None:
         opener = asyncio.create_task(client.post(CHAT, json=BODY))
         await pause.reached.wait()
         resumer = asyncio.create_task(client.get(f"{CHAT}/chat-1-of-a-page/stream"))
-        await house.readers(2)
+        await readers(house, 2)
         pause.go.set()
         answer, again = await opener, await resumer
         for found in said(answer), said(again):
@@ -148,9 +110,9 @@ async def test_the_newest_stream_is_meant(log: FilteringBoundLogger) -> None:
     pause = Pause()
     async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
         older = asyncio.create_task(client.post(CHAT, json=BODY))
-        await house.readers(1)
+        await readers(house, 1)
         newer = asyncio.create_task(client.post(CHAT, json=BODY))
-        await house.readers(2)
+        await readers(house, 2)
         assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert said(await newer)[-2]["type"] == "abort"
         assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
@@ -165,7 +127,7 @@ async def test_stop(log: FilteringBoundLogger, method: str, path: str) -> None:
         url = f"{CHAT}/chat-1-of-a-page/{path}"
         assert (await client.request(method, url)).status_code == 204
         opener = asyncio.create_task(client.post(CHAT, json=BODY))
-        await house.readers(1)
+        await readers(house, 1)
         for _ in range(2):
             stopped = await client.request(method, url)
             assert (stopped.status_code, stopped.content) == (204, b"")
@@ -192,7 +154,7 @@ async def test_somebody_elses_chat(log: FilteringBoundLogger) -> None:
     """Another's chat of the same id is another chat."""
     async with serving(log, (Delta("a"),), forever) as (house, client):
         theirs = asyncio.create_task(client.post(CHAT, json=BODY, headers={"X-Who": "them"}))
-        await house.readers(1)
+        await readers(house, 1)
         assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert not theirs.done()
@@ -231,13 +193,13 @@ async def test_a_stream_of_another_dialect(log: FilteringBoundLogger) -> None:
     """A stream that was opened elsewhere is a message with its id; its label is no chat's."""
     async with serving(log, (Delta("a"),), DONE) as (house, client):
         stream_id = await house.hub.open(StreamRequest("m", ({"role": "user", "content": "hi"},)))
-        encode = encoder(await house.hub.attach(stream_id))
-        assert parts(encode(Batch(1, [Start("m", 1)])))[0] == {"type": "start", "messageId": stream_id}
+        read = await client.get(f"/v1/streams/{stream_id}?dialect=ai-sdk")
+        assert said(read)[0] == {"type": "start", "messageId": stream_id}
         assert (await client.get(f"{CHAT}/{stream_id}/stream")).status_code == 204
 
 
 def parse(**fields: Any) -> StreamRequest:
-    return parse_ui_chat(BODY | fields, DEFAULTS).stream
+    return parse_ui_chat(BODY | fields, DEFAULTS, ANN).stream
 
 
 def test_request() -> None:
@@ -250,15 +212,21 @@ def test_request() -> None:
         | {"trigger": "regenerate-message", "messageId": "a", "model": "n", "temperature": 0, "tools": tools}
         | {"chunk": "word,smooth:50", "on_disconnect": "grace:3"},
         DEFAULTS,
+        ANN,
     )
     assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3)
-    assert (asked.chat, asked.smooth, asked.continues) == ("chat-1-of-a-page", 0.05, False)
+    assert (asked.label, asked.smooth, asked.whole) == ("ai-sdk:chat-1-of-a-page", 0.05, False)
 
 
 def test_what_an_answer_continues() -> None:
     """It is the last message that says so: the assistant's is gone on with, after anybody else's comes a new one."""
-    assert not parse_ui_chat(BODY, DEFAULTS).continues
-    assert parse_ui_chat(BODY | {"messages": TOOL_MESSAGES}, DEFAULTS).continues
+
+    def first_part(body: dict[str, Any]) -> Any:
+        asked = parse_ui_chat(body, DEFAULTS, ANN)
+        return parts(asked.create(Reading("S"))(Batch(1, [Start("m", 1)])))[0]
+
+    assert first_part(BODY) == {"type": "start", "messageId": "S"}
+    assert first_part(BODY | {"messages": TOOL_MESSAGES}) == {"type": "start"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +259,7 @@ def test_what_an_answer_continues() -> None:
 def test_what_is_refused(body: Any, field: str | None) -> None:
     """What this service does not take is refused, and the error names the field."""
     with pytest.raises(BadRequest) as caught:
-        parse_ui_chat(body, DEFAULTS)
+        parse_ui_chat(body, DEFAULTS, ANN)
     assert caught.value.param == field
 
 

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
-from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.origins import Origins
-from app.edge.bodies import Defaults
-from app.edge.context import request_context
-from app.edge.dialects.native import Chat
-from app.edge.dialects.openai import OpenAI, chunks
-from app.edge.error_responses import crashed, failed
-from app.edge.middleware import ContextMiddleware
+from app.edge.bodies import ChatRequest, Defaults
+from app.edge.dialects.openai import parse_completion
 from app.edge.openapi.document import document
-from app.edge.streams import Options, Streams
-from app.errors import BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
-from app.events import Delta, Done, Logprobs, Reasoning, Refusal, ToolCall
-from app.request import Principal, StreamRequest
+from app.errors import BadRequest, BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
+from app.events import Batch, Delta, Done, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.request import StreamRequest
 from app.usage import Usage
-from tests.house import House
+from app.wire import Reading
+from tests.edge.service import Service, serving
 from tests.script import forever
 from tests.wire import strict
 from tests.wire.test_openai import payloads
@@ -40,53 +31,8 @@ pytestmark = pytest.mark.anyio
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
+DEFAULTS = Defaults(model="default", chunk="auto", grace=10, max_grace=60)
 DONE = (Done("stop", usage=Usage({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}), model="gpt"),)
-
-
-class Service(House):
-    """The dialect's endpoints, and the native ones, over a hub."""
-
-    def __init__(self, log: FilteringBoundLogger, *steps: Any, names: Sequence[str] = ("m",)) -> None:
-        super().__init__(log, *steps)
-        self.asked: list[StreamRequest] = []
-        self.refusal: StreamError | None = None
-        self.upstreams: list[Mapping[str, Any]] = []
-        defaults = Defaults(model="m", chunk="auto", grace=0, max_grace=60)
-        streams = Streams(self.hub, Options(defaults, self._admit, None, 2, 1 << 20, 10, 15, 1000))
-        openai, chat = OpenAI(streams, names, self._listed), Chat(streams, {"openai": chunks})
-        routes = [
-            Route(PATH, openai.completions, methods=["POST"]),
-            Route("/v1/models", openai.models),
-            Route("/v1/models/{model:path}", openai.model),
-            Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
-        ]
-        self._app = Starlette(routes=routes, exception_handlers={StreamError: failed, Exception: crashed})
-        self.guarded = ContextMiddleware(self._anyone, Origins(("https://page",)), self.meter, log)
-
-    async def _anyone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = request_context(scope)
-        context.principal = Principal()
-        context.refusal = self.refusal
-        await self._app(scope, receive, send)
-
-    def _admit(self, asked: StreamRequest) -> StreamRequest:
-        self.asked.append(asked)
-        return asked
-
-    async def _listed(self) -> Sequence[Mapping[str, Any]]:
-        return self.upstreams
-
-
-@asynccontextmanager
-async def serving(
-    log: FilteringBoundLogger, *steps: Any, **more: Any
-) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """Give a house over *steps* and a client of it, which has half a minute; its streams end with it."""
-    house = Service(log, *steps, **more)
-    transport = httpx.ASGITransport(house.guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
-        yield house, client
-    await house.hub.drain(0)
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -224,7 +170,7 @@ async def test_a_client_that_leaves(log: FilteringBoundLogger, logs: LogCapture)
 
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
     async with asyncio.timeout(30):
-        waiting = asyncio.ensure_future(house.guarded(scope, receive, send))
+        waiting = asyncio.ensure_future(house.app(scope, receive, send))
         await reached.wait()
         left.set()
         await waiting
@@ -283,8 +229,8 @@ async def test_re_chunking(log: FilteringBoundLogger) -> None:
 
 async def test_models(log: FilteringBoundLogger) -> None:
     """What is offered by name comes first, then what upstreams list; a name may have slashes."""
-    async with serving(log, names=("m", "team/m")) as (house, client):
-        house.upstreams = [
+    async with serving(log, models=("m", "team/m")) as (house, client):
+        house.listed = [
             {"id": "m", "object": "model", "created": 1, "owned_by": "x"},
             {"id": "org/new", "object": "model", "created": 2, "owned_by": "x"},
         ]
@@ -332,3 +278,121 @@ async def test_answers_are_as_described(log: FilteringBoundLogger) -> None:
         described("ModelList").validate((await client.get("/v1/models")).json())
     async with serving(log, *steps, Disconnected()) as (_, client):
         described("ChunkError").validate(payloads((await client.post(PATH, json=body(**options))).content)[-1])
+
+
+def parse(headers: dict[str, str] | None = None, **body: Any) -> ChatRequest:
+    return parse_completion({"messages": MESSAGES, **body}, headers or {}, DEFAULTS)
+
+
+def refused(headers: dict[str, str] | None = None, **body: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as raised:
+        parse(headers, **body)
+    return raised.value
+
+
+def test_the_least() -> None:
+    """Messages are enough: the model and the rest have defaults, and the answer is no stream."""
+    asked = parse()
+    assert asked.stream == StreamRequest("default", tuple(MESSAGES), {}, "auto", 10)
+    assert (asked.whole, asked.smooth, asked.label) == (True, 0, "")
+    assert parse(model=None, stream=None, stream_options=None, temperature=None).stream == asked.stream
+
+
+def test_parameters() -> None:
+    """OpenAI's parameters, and those that nobody knows, go upstream as they are; what is about the answer does not."""
+    known: dict[str, Any] = {
+        "temperature": 0,
+        "tools": [{"type": "function"}],
+        "response_format": {"type": "json_object"},
+        "n": 1,
+    }
+    unknown: dict[str, Any] = {"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "min_p": None}
+    mine: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True, "include_obfuscation": True},
+        "model": "m",
+    }
+    asked = parse(**known, **unknown, **mine, modalities=["text"])
+    assert asked.stream.parameters == {**known, **unknown, "modalities": ["text"]}
+    assert (asked.stream.model, asked.whole) == ("m", False)
+    assert b'"usage":null' in asked.create(Reading("S"))(Batch(1, [Start("m", 7)]))
+
+
+def test_known_parameters_are_checked() -> None:
+    """What is wrong is refused as it is in the native dialect, by its name."""
+    wrong = {"temperature": 3, "n": 2, "stream": 1, "model": "", "messages": [], "tools": {}}
+    for field, value in wrong.items():
+        assert refused(None, **{field: value}).param == field
+    assert refused(messages=[{"content": "x"}]).param == "messages[0].role"
+    assert refused(stream_options={"include_usage": "yes"}).param == "stream_options.include_usage"
+    with pytest.raises(BadRequest, match="'messages'"):
+        parse_completion({}, {}, DEFAULTS)
+    with pytest.raises(BadRequest, match="object"):
+        parse_completion([], {}, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({"functions": [{"name": "f"}]}, "'tools'"),
+        ({"function_call": "auto"}, "'tool_choice'"),
+        ({"audio": {"voice": "alloy"}}, "text"),
+        ({"modalities": ["text", "audio"]}, "text"),
+    ],
+)
+def test_what_cannot_be_had(body: dict[str, Any], hint: str) -> None:
+    """What the answer could not carry is refused, and it says what to do instead; null is not there."""
+    (field,) = body
+    error = refused(**body)
+    assert str(error.param).partition("[")[0] == field
+    assert hint in error.text
+    assert parse(**{field: None}).stream == parse().stream
+
+
+def test_unknown_names_have_a_bound() -> None:
+    """What is passed on unseen is not without a bound, nor said again."""
+    for names in ([f"p{number}" for number in range(128)], ["x" * 65], ["a\nb"], [""]):
+        error = refused(None, **dict.fromkeys(names, 1))
+        assert error.param is None
+        assert len(error.text) < 120
+        assert "\n" not in error.text
+    most = {f"p{number}": 1 for number in range(127)}  # beside the messages
+    assert parse(None, **most).stream.parameters == most
+
+
+def test_headers() -> None:
+    """Cut and policy, which OpenAI does not have, are headers; what is wrong with one is said by its name."""
+    asked = parse({"X-Chunk": "word,80ms,smooth:300", "X-On-Disconnect": "cancel"})
+    assert (asked.stream.chunk, asked.smooth, asked.stream.grace) == ("word,80ms", 0.3, 0)
+    assert refused({"X-Chunk": "paragraph"}).param == "X-Chunk"
+    for policy in ("maybe", "", "grace:61"):
+        error = refused({"X-On-Disconnect": policy})
+        assert (error.param, "'X-On-Disconnect'" in error.text) == ("X-On-Disconnect", True)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+fields = st.sampled_from(["messages", "stream", "stream_options", "functions", "modalities", "model", "n", "x", "\n"])
+
+
+@given(st.dictionaries(fields, json_values, max_size=4) | json_values)
+def test_any_body_is_taken_or_refused(body: Any) -> None:
+    """No JSON whatever makes parsing fail in any other way than BadRequest."""
+    if isinstance(body, dict):
+        body.setdefault("messages", MESSAGES)
+    try:
+        assert isinstance(parse_completion(body, {}, DEFAULTS), ChatRequest)
+    except BadRequest as error:
+        assert len(error.text) < 500
+
+
+def test_extra_parameters() -> None:
+    """Where the service names the parameters that it passes on beyond OpenAI's, any other is refused by name."""
+    defaults = Defaults("m", "auto", 1.0, 10.0, frozenset({"top_k"}))
+    body = {"messages": [{"role": "user", "content": "x"}], "top_k": 3, "temperature": 0.5}
+    assert parse_completion(body, {}, defaults).stream.parameters == {"top_k": 3, "temperature": 0.5}
+    with pytest.raises(BadRequest) as caught:
+        parse_completion(body | {"models": ["n"]}, {}, defaults)
+    assert caught.value.param == "models"

@@ -25,9 +25,10 @@ from app import errors
 from app.composition.service import compose
 from app.composition.settings import load
 from app.edge.access.api_keys import digest
-from app.edge.bodies import ChatBody, Defaults, Message, parse_chat, parse_json
+from app.edge.bodies import Defaults, Message, parse_json
 from app.edge.dialects.ai_sdk import UIChatBody
-from app.edge.dialects.openai_requests import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
+from app.edge.dialects.native import ChatBody, parse_chat
+from app.edge.dialects.openai import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
 from app.edge.dialects.ui_messages import UIMessage, UIPart
 from app.edge.openapi.document import IN_BAND, document, error_schema, raised
 from app.errors import BadRequest, StreamError

@@ -1,0 +1,82 @@
+"""The endpoints of all dialects over a hub over a script, with a client of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.access.origins import Origins
+from app.edge.bodies import Defaults
+from app.edge.context import request_context
+from app.edge.dialects import routes
+from app.edge.error_responses import crashed, failed
+from app.edge.middleware import ContextMiddleware
+from app.edge.streams import Options, Streams
+from app.errors import StreamError
+from app.request import Principal, StreamRequest
+from tests.house import House
+
+PAGE = "https://page"  # the origin of another site's page that may use the service
+
+
+class Service(House):
+    """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
+
+    *models* are offered by name. *asked* are the requests that went upstream. The endpoints get
+    *refusal* as the gate's.
+    """
+
+    def __init__(
+        self, log: FilteringBoundLogger, *steps: Any, grace: float = 0, models: Sequence[str] = ("m",)
+    ) -> None:
+        super().__init__(log, *steps)
+        self.asked: list[StreamRequest] = []
+        self.refusal: StreamError | None = None
+        self.listed: list[Mapping[str, Any]] = []
+        options = Options(
+            Defaults(model="m", chunk="auto", grace=grace, max_grace=60),
+            admit=self._admit,
+            tickets=None,
+            hold=2,
+            max_body=1 << 20,
+            body_seconds=10,
+            keep_alive=15,
+            reconnect_ms=1000,
+            models=models,
+            listed=self._listed,
+        )
+        handlers = {StreamError: failed, Exception: crashed}
+        self._app = Starlette(routes=routes(Streams(self.hub, options)), exception_handlers=handlers)
+        self.app = ContextMiddleware(self._gate, Origins((PAGE,)), self.meter, log)
+
+    async def _gate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = request_context(scope)
+        context.principal = Principal(dict(scope["headers"]).get(b"x-who", b"").decode())
+        context.refusal = self.refusal
+        await self._app(scope, receive, send)
+
+    def _admit(self, asked: StreamRequest) -> StreamRequest:
+        self.asked.append(asked)
+        return asked
+
+    async def _listed(self) -> Sequence[Mapping[str, Any]]:
+        return self.listed
+
+
+@asynccontextmanager
+async def serving(
+    log: FilteringBoundLogger, *steps: Any, **options: Any
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """Give a service over *steps*, and a client of it, which has half a minute; its streams end with it."""
+    service = Service(log, *steps, **options)
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client, asyncio.timeout(30):
+        yield service, client
+    await service.hub.drain(0)
