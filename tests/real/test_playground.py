@@ -114,7 +114,7 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     """What can be operated can be found by its name, as a screen reader does."""
-    for name in ("Prompt", "Simulator", "Model", "Cut", "Smoothing", "If nobody reads", "Transport"):
+    for name in ("Prompt", "Simulator", "Model", "chunk", "smooth", "on_disconnect", "Transport"):
         expect(page.get_by_label(name, exact=True)).to_be_visible()
     for name in ("Send", "Stop", "Drop the connection"):
         expect(page.get_by_role("button", name=name)).to_be_visible()

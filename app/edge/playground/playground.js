@@ -15,13 +15,13 @@ const TOOL = {
   },
 };
 
-/** What every request says of who asks. Only this page remembers it. @type {Record<string, string>} */
+/** The headers that say who asks. They are kept in this page's memory only. @type {Record<string, string>} */
 let credentials = {};
 
 /** The stream on show. One transport feeds it; everything it says goes through `take`. */
 let show = null;
 
-// Text: into the page once a frame, as text nodes, a block per line, so that a long answer costs no more than a short one.
+// Text goes into the page once a frame, as text nodes with a block per line, so a long answer costs no more than a short one.
 
 class Prose {
   constructor(element) {
@@ -99,11 +99,11 @@ function meter() {
 
 setInterval(() => show && meter(), 250);
 
-// What the stream says.
+// The stream's events.
 
 function take({ id, type, data }) {
   const number = Number(id.slice(id.lastIndexOf("-") + 1));
-  if (number <= show.lastNumber) return; // EventSource alone does not look
+  if (number <= show.lastNumber) return; // client.js drops what it has seen already; an EventSource does not
   show.lastNumber = number;
   const now = performance.now();
   if (CONTENT.has(type)) {
@@ -141,16 +141,16 @@ function known(id, ticket = show.ticket) {
   Object.assign(show, { id, ticket });
   const here = new URL(location.href);
   here.search = `?stream=${id}`;
-  here.hash = ticket && `ticket=${ticket}`; // which is sent nowhere
+  here.hash = ticket && `ticket=${ticket}`; // the part of an address that a browser sends to no server
   history.replaceState(null, "", here); // a reload comes back to this stream
   $("second").href = here;
   $("second").hidden = false;
 }
 
-/** The ticket in a stream's url, if it takes one to read it without credentials. */
+/** The ticket in a stream's URL, if reading it takes credentials. */
 const ticketOf = (url) => (url && new URL(url, location.href).searchParams.get("ticket")) || undefined;
 
-/** Where a stream is, for all that client.js does not ask for. */
+/** The address of a stream, for the requests that client.js does not make. */
 function address({ id, ticket }, query = {}) {
   const url = new URL(`v1/streams/${id}`, document.baseURI);
   for (const [name, value] of Object.entries({ ticket, ...query })) if (value) url.searchParams.set(name, value);
@@ -165,13 +165,13 @@ function ended(type, data) {
   } else if (data.finish_reason === "cancelled") finish("stopped", "Stopped.", "cancelled");
   else {
     if (show.asked === null) show.firstToken = data.first_token_ms;
-    const why = { stop: "", length: " at its longest", content_filter: " by the content filter" }[data.finish_reason] ?? "";
-    finish("done", `Done${why}.`, data.finish_reason);
+    const why = { length: ": the length limit was reached", content_filter: ": the content filter ended it" }[data.finish_reason];
+    finish("done", `Done${why ?? ""}.`, data.finish_reason);
   }
   compare(show);
 }
 
-/** Hold what the page shows against the server's own copy. */
+/** Compare what the page shows with the server's own copy. */
 async function compare(mine) {
   try {
     const answer = await fetch(address(mine), { headers: { ...credentials, Accept: "application/json" } });
@@ -183,14 +183,14 @@ async function compare(mine) {
     $("whole").dataset.whole = whole ? "yes" : "no";
     $("whole").textContent = whole
       ? `✓ Whole${cuts}: all ${mine.characters.toLocaleString("en")} characters are what the server has.`
-      : "✗ Not what the server has!";
+      : "✗ This is not the text that the server has.";
     repaint();
   } catch {
-    $("whole").textContent = "The server’s copy was not to be had, so there is nothing to compare with.";
+    $("whole").textContent = "The server’s copy could not be fetched, so this text was not compared with it.";
   }
 }
 
-// What the page says about it.
+// The stream's state, as the page shows it.
 
 function state(name, words = name) {
   show.state = name;
@@ -272,7 +272,7 @@ function overFetch(stream) {
         if (stream.id) known(stream.id);
         take(event);
       }
-      if (!stream.end) finish("done", "There is nothing after that event.", "204");
+      if (!stream.end) finish("done", "The stream has nothing after that event.", "204");
     } catch (error) {
       if (mine === show) failed(error);
     }
@@ -283,7 +283,7 @@ function overFetch(stream) {
 function failed(error) {
   if (error.name === "AbortError") return finish("stopped", "Stopped before it began.", "cancelled");
   const gone = error instanceof ChatError && error.code === "connection_lost" && !error.status;
-  const words = gone ? `The service is out of reach: ${error.message}` : error.message;
+  const words = gone ? `The service cannot be reached: ${error.message}` : error.message;
   finish("error", error.status ? `Refused with ${error.status}: ${words}` : words, error.code ?? error.name);
   if (error.status !== 401) return;
   show.locked = true;
@@ -301,11 +301,11 @@ function overEventSource(start) {
       source.addEventListener(type, (event) => {
         // The stream's `error` event has data; the connection's has none.
         if (event instanceof MessageEvent) {
-          if (type === "done" || type === "error") source.close(); // else it would come back, and be told 204
+          if (type === "done" || type === "error") source.close(); // or it would reconnect, to get a 204
           take({ id: event.lastEventId, type, data: JSON.parse(event.data) });
         } else if (source.readyState === EventSource.CLOSED) {
           finish("error", "The browser gave up: the stream is unknown, or the server refused.", "closed");
-        } else lost(0, { message: "the browser will come back by itself" });
+        } else lost(0, { message: "the browser reconnects by itself" });
       });
     }
   };
@@ -321,7 +321,7 @@ function overEventSource(start) {
     }
   };
   const drop = () => {
-    // A page cannot break an EventSource's connection, only close it and open another where it was.
+    // A page cannot break an EventSource's connection. It can close it, and open another one after the same event.
     source.close();
     lost(600, { message: "closed by the page" });
     timer = setTimeout(() => open(address(mine, { last_event_id: `${mine.id}-${mine.lastNumber}`, smooth })), 600);
@@ -346,7 +346,7 @@ async function startOnly(body) {
   return data;
 }
 
-// What the reader does.
+// What the user does.
 
 function begin(asked, again) {
   show?.transport?.close();
@@ -440,7 +440,7 @@ $("access").addEventListener("submit", (event) => {
   const key = $("key").value.trim();
   $("key").value = "";
   credentials = key ? { Authorization: `Bearer ${key}` } : {};
-  $("keys").textContent = key ? "Change the API key" : "Give an API key";
+  $("keys").textContent = key ? "Change the API key" : "Enter an API key";
   access(false);
   if (show?.locked) show.again();
 });
@@ -467,13 +467,13 @@ function follow(following) {
 let scrolled = 0; // where the answer was scrolled to
 $("scroller").addEventListener("scroll", () => {
   const top = $("scroller").scrollTop;
-  // Only who scrolls up stops following: this comes late, when the text may have grown since we scrolled to its end.
+  // Scrolling up stops the following. The event comes late: the text may have grown since the page scrolled to its end.
   const following = atEnd($("scroller")) || (top >= scrolled && $("scroller").dataset.following !== "no");
   scrolled = top;
   follow(following);
 });
 
-// The wheel is heard before anything has moved: text that comes in between would take the reader back to its end.
+// The wheel event comes before anything has moved, so text that comes in between does not scroll to the end again.
 $("scroller").addEventListener("wheel", ({ deltaY }) => {
   if (deltaY < 0 && $("scroller").scrollTop > 0) follow(false);
 }, { passive: true });
