@@ -22,7 +22,7 @@ from app import simulator
 from app.composition.access import Access, create_access, create_policy, default_model
 from app.composition.config_file import Config, Hop, Upstream, create_config
 from app.composition.settings import PREFIX, Settings, SettingsError, environment
-from app.edge.access.gate import Gate
+from app.edge.access.authentication import AccessMiddleware
 from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
@@ -285,9 +285,12 @@ def _guarded(
     meter: Meter,
     log: FilteringBoundLogger,
 ) -> ASGIApp:
-    """Return *app* behind the gate, behind CORS, so that refusals carry its headers, behind the context."""
+    """Return *app* behind its middleware, the innermost first.
+
+    CORS is around the access control, so that refusals carry its headers, too.
+    """
     cross_origin = CORSMiddleware(
-        Gate(app, access.credentials, quota, public),
+        AccessMiddleware(app, access.credentials, quota, public),
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=_REQUEST_HEADERS,

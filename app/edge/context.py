@@ -1,4 +1,4 @@
-"""What is known about one request. The middleware makes it, the gate completes it, the endpoints read it."""
+"""What is known about one request. The middleware makes it, the access control completes it, the endpoints read it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _KEY = "chat_sse.context"
 class RequestContext:
     """One request's id, trace and logger, and who sent it.
 
-    *traceparent* is the W3C header, or "". The gate sets *principal*; on the paths that ask for no credentials there is
-    none, and reading it raises AttributeError. *refusal* is the error for a request that may not start a stream, but
-    may get one that its idempotency key stands for already.
+    *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
+    credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
+    start a stream, but may get one that its idempotency key stands for already.
     """
 
     request_id: str

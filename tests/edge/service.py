@@ -29,8 +29,8 @@ PAGE = "https://page"  # the origin of another site's page that may use the serv
 class Service(House):
     """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
 
-    *models* are offered by name. *asked* are the requests that went upstream. The endpoints get
-    *refusal* as the gate's.
+    *models* are offered by name. *asked* are the requests that went upstream. *refusal* stands for
+    that of the access control.
     """
 
     def __init__(

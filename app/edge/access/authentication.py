@@ -1,24 +1,30 @@
-"""Who asks: API keys, JWTs, tickets; or nobody in particular."""
+"""Who sends a request, and whether it may go on: credentials and quotas, checked before an endpoint is reached.
+
+Without credentials, every request is that of one anonymous principal.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from starlette.datastructures import Headers, QueryParams
-from starlette.types import Scope
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.edge.access.quota import Quota
 from app.edge.access.tickets import Tickets
-from app.errors import Unauthenticated
+from app.edge.context import request_context
+from app.edge.error_responses import refuse
+from app.errors import BudgetSpent, StreamError, Unauthenticated
 from app.request import ANYONE, UNLIMITED, Allowance, Principal
 
-# Larger than any token that the usual issuers make; proxies refuse headers of this size, too.
+# Longer than the tokens of the usual issuers. Proxies refuse headers of this size, too.
 _MAX_TOKEN = 8192
 _MAX_QUERY = 2048
-# https://www.rfc-editor.org/rfc/rfc6750#section-2.1: one scheme, of any case, and one b64token.
+# https://www.rfc-editor.org/rfc/rfc6750#section-2.1: the scheme, in any case, and one b64token.
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
-# All that a ticket opens.
+# The paths that a ticket opens.
 _STREAM_PATH = re.compile(r"/v1/streams/([A-Za-z0-9_-]{22})(?:/cancel)?", re.ASCII)
 
 
@@ -26,14 +32,17 @@ class Scheme(Protocol):
     """One kind of bearer token."""
 
     async def principal(self, token: str) -> Principal | None:
-        """Return whose *token* is, or None if it is not of this kind. Raises Unauthenticated if it is, but not good."""
+        """Return the principal of *token*, or None if the token is not of this kind.
+
+        Raises Unauthenticated if it is of this kind but not valid.
+        """
         ...
 
 
 class Credentials:
-    """Finds a request's principal. Without *schemes* everybody is the same one, who may have *allowance*.
+    """Finds a request's principal by asking the *schemes* in their order, until one knows the token.
 
-    The schemes are asked in their order, until one knows the token.
+    Without *schemes*, every request has the same principal, which has the *allowance*.
     """
 
     def __init__(
@@ -44,12 +53,12 @@ class Credentials:
         self._anyone = ANYONE._replace(allowance=allowance)
 
     async def principal(self, scope: Scope) -> Principal:
-        """Return who asks. Raises Unauthenticated, or Overloaded if that cannot be found out at the moment."""
+        """Return the principal. Raises Unauthenticated, or Overloaded if credentials cannot be checked now."""
         if not self._schemes:
             return self._anyone
         headers = Headers(scope=scope).getlist("authorization")
         if not headers:
-            return self._bearer_of_ticket(scope)
+            return self._of_ticket(scope)
         token = _token(headers)
         for scheme in self._schemes:
             principal = await scheme.principal(token)
@@ -57,9 +66,13 @@ class Credentials:
                 return principal
         raise Unauthenticated("These credentials are not known here.")
 
-    def _bearer_of_ticket(self, scope: Scope) -> Principal:
-        """Return who may do nothing but read and stop the stream of the path. Raises Unauthenticated."""
-        path, query = _STREAM_PATH.fullmatch(scope["path"]), scope["query_string"]
+    def _of_ticket(self, scope: Scope) -> Principal:
+        """Return the principal of the ticket in the query, which may read and stop the stream in the path.
+
+        Raises Unauthenticated.
+        """
+        path = _STREAM_PATH.fullmatch(scope["path"])
+        query = scope["query_string"]
         if self._tickets is None or path is None or len(query) > _MAX_QUERY:
             raise Unauthenticated
         tickets = QueryParams(query).getlist("ticket")
@@ -68,11 +81,79 @@ class Credentials:
         return self._tickets.check(tickets[0], path[1])
 
 
+class AccessMiddleware:
+    """Wraps *app*: puts the principal into the request's context, and what is left of its quota on the answer.
+
+    It is pure ASGI, and so costs a stream next to nothing. All paths that are not *public* ask for credentials, also
+    those that do not exist. Requests that stop a stream are not limited, because they only save.
+    """
+
+    def __init__(self, app: ASGIApp, credentials: Credentials, quota: Quota, public: Collection[str]) -> None:
+        self._app = app
+        self._credentials = credentials
+        self._quota = quota
+        self._public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._public:
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = await self._credentials.principal(scope)
+        except StreamError as error:
+            await refuse(error, scope, receive, send)
+            return
+        context = request_context(scope)
+        context.principal = principal
+        if _stops(scope):
+            await self._app(scope, receive, send)
+            return
+        standing = await self._quota.admit(principal, spends=_spends(scope))
+        if standing.headers:
+            send = _with_headers(standing.headers, send)
+        if standing.refusal is None or _may_repeat(standing.refusal, scope):
+            context.refusal = standing.refusal
+            await self._app(scope, receive, send)
+        else:
+            await refuse(standing.refusal, scope, receive, send)
+
+
 def _token(headers: list[str]) -> str:
-    """Return the one bearer token in the values of `Authorization`. Raises Unauthenticated."""
-    # Of two, a proxy in front may have looked at the other one.
+    """Return the bearer token in the values of `Authorization`, of which there must be one. Raises Unauthenticated."""
+    # A proxy in front may have checked the other one of two.
     value = headers[0].strip(" \t") if len(headers) == 1 else ""
     match = _BEARER.fullmatch(value) if len(value) <= _MAX_TOKEN else None
     if match is None:
         raise Unauthenticated("The credentials cannot be read: send one header, 'Authorization: Bearer ...'.")
     return match[1]
+
+
+def _stops(scope: Scope) -> bool:
+    method: str = scope["method"]
+    path: str = scope["path"]
+    return method == "DELETE" or (method == "POST" and path.endswith("/cancel"))
+
+
+def _spends(scope: Scope) -> bool:
+    """Return whether the request may start a stream, and so asks for output tokens.
+
+    A request for the rest of a stream does not. Only the native dialect has such POSTs: in the others the header means
+    nothing, and would be a way around the budget.
+    """
+    if scope["method"] != "POST":
+        return False
+    return scope["path"] != "/v1/chat" or not Headers(scope=scope).get("last-event-id")
+
+
+def _may_repeat(refusal: StreamError, scope: Scope) -> bool:
+    """Return whether the request may be free although the budget is spent: its key may stand for a stream already."""
+    return isinstance(refusal, BudgetSpent) and "idempotency-key" in Headers(scope=scope)
+
+
+def _with_headers(headers: Mapping[str, str], send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with_headers

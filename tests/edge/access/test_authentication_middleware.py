@@ -1,4 +1,4 @@
-"""The gate and its answers: who is let through, what is said of limits, and what an EventSource gets for a refusal."""
+"""The access control and its answers: who is admitted, what is told of limits, how an EventSource is refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from starlette.types import Scope
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.edge.access.authentication import Credentials
-from app.edge.access.gate import Gate
+from app.edge.access.authentication import AccessMiddleware, Credentials
 from app.edge.access.origins import Origins
 from app.edge.access.quota import MemoryCounts, Quota, Standing
 from app.edge.context import request_context
@@ -44,7 +43,7 @@ EVENTS = {"Accept": "text/event-stream"}
 
 
 class Names(Credentials):
-    """Everybody is whom the `Authorization` header says, with one request a minute; without it nobody."""
+    """The principal is the one that `Authorization` names, with one request a minute; without the header, none."""
 
     async def principal(self, scope: Scope) -> Principal:
         name = dict(scope["headers"]).get(b"authorization")
@@ -54,7 +53,7 @@ class Names(Credentials):
 
 
 class Noted(Quota):
-    """A quota that notes what it is asked, and says *standing*."""
+    """A quota that notes what it is asked, and answers *standing*."""
 
     def __init__(self, log: FilteringBoundLogger, standing: Standing) -> None:
         super().__init__(MemoryCounts(), 0, log)
@@ -84,8 +83,8 @@ class OneEndpoint:
             routes=[Route(path, self.endpoint, methods=methods) for path in ("/healthz", "/v1/{path:path}")],
             exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
         )
-        gate = Gate(app, credentials or Names(), quota, ["/healthz"])
-        transport = httpx.ASGITransport(ContextMiddleware(gate, Origins(), self.meter, log))
+        guarded = AccessMiddleware(app, credentials or Names(), quota, ["/healthz"])
+        transport = httpx.ASGITransport(ContextMiddleware(guarded, Origins(), self.meter, log))
         self.client = httpx.AsyncClient(
             transport=transport, base_url="http://service", headers={"Authorization": "ann"}
         )
@@ -191,12 +190,12 @@ OVERLOADS: list[tuple[StreamError, int, int]] = [
 
 
 @pytest.mark.parametrize(("error", "status", "seconds"), OVERLOADS)
-@pytest.mark.parametrize("where", ["gate", "endpoint"])
+@pytest.mark.parametrize("where", ["quota", "endpoint"])
 async def test_an_event_source_is_told_to_come_back(
     log: FilteringBoundLogger, logs: LogCapture, where: str, error: StreamError, status: int, seconds: int
 ) -> None:
     """Overload is 200 with a `retry:` and no event for an EventSource's GET, and a status for everybody else."""
-    if where == "gate":
+    if where == "quota":
         service = OneEndpoint(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
     else:
         service = OneEndpoint(log, Noted(log, Standing(None, {"RateLimit-Remaining": "0"})), error)
