@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -33,6 +32,9 @@ _START_TIMEOUT = 60.0
 # Seconds that a worker may take to end, beyond the grace of its streams: 5 each for the upstream's sockets, the last
 # events, Redis and OTLP, and some to spare.
 END_TIMEOUT = 25.0
+# Starts the worker of a number, from 0 on, which inherits the descriptor of its end of the pair.
+Spawn = Callable[[int, int], subprocess.Popen[bytes]]
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _WRONG_SETTINGS = 2
 
@@ -62,14 +64,6 @@ class SupervisorSocket:
         with suppress(OSError):  # the supervisor has ended, which `read` will notice
             self._socket.send(_ACCEPTING)
         loop.add_reader(self._socket, read)
-
-
-class Spawn(Protocol):
-    """Starts workers."""
-
-    def __call__(self, number: int, control: int) -> subprocess.Popen[bytes]:
-        """Start worker *number*, from 0 on, which inherits *control*, the descriptor of its end of the pair."""
-        ...
 
 
 class _Worker:
@@ -173,8 +167,8 @@ class Supervisor:
         """Act on signals, of which there is one a byte. SIGCHLD only wakes the selector."""
         for number in numbers:
             if number == signal.SIGINT and self._stopping:
-                # A second SIGINT tells the workers not to wait for their streams.
-                self._send_to_all(signal.SIGINT)
+                for worker in self._workers:
+                    worker.process.send_signal(signal.SIGINT)  # do not wait for your streams
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
             elif number == signal.SIGHUP and not self._stopping:
@@ -189,11 +183,7 @@ class Supervisor:
         self._log.info("workers.stopping", workers=len(self._workers))
         for worker in self._workers:
             self._expect_end(worker)
-        self._send_to_all(signal.SIGTERM)
-
-    def _send_to_all(self, number: signal.Signals) -> None:
-        for worker in self._workers:
-            worker.process.send_signal(number)
+            worker.process.send_signal(signal.SIGTERM)
 
     def _start(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
