@@ -1,9 +1,9 @@
 """How content deltas are cut anew. Whatever the cut, the text stays what upstream sent.
 
 A cut is a module of this package, and its name is its public name: adding one is adding one file, which exports
-`FORM`, how a request writes it, `LAG`, which `lag` returns, and `create(argument, max_delay)`, which returns a
-`Rechunker` or raises ValueError if that cut takes no such argument or bound. Modules with a leading underscore are not
-cuts. Most cuts are one function of the kind `Cut` in `_holding`.
+`FORM`, how a request writes it, `PATTERN`, the same as a regular expression, `LAG`, which `lag` returns, and
+`create(argument, max_delay)`, which returns a `Rechunker` or raises ValueError if that cut takes no such argument or
+bound. Modules with a leading underscore are not cuts. Most cuts are one function of the kind `Cut` in `_holding`.
 
 Invariants: lossless; in order; texts of different kinds are never joined; the first text of each kind is not held
 back; never more than `_holding.LIMIT` characters are held (`size` apart, where more was asked for). No clock here:
@@ -21,7 +21,7 @@ from typing import Any
 
 from app.rechunk._rechunker import Rechunker
 
-__all__ = ["Rechunker", "create", "lag", "names"]
+__all__ = ["Rechunker", "create", "lag", "names", "pattern"]
 
 _SPEC = re.compile(r"([a-z]+)(?::([1-9][0-9]{0,4}))?(?:,([1-9][0-9]{0,4})ms)?", re.ASCII)
 _LONGEST_MS = 60_000
@@ -51,6 +51,11 @@ def create(spec: str) -> Rechunker:
                 return rechunker
     forms = "; ".join(_load(name, "FORM") for name in names())
     raise ValueError(f"{spec[:40]!r} is not one of: {forms} (MS from 1 to {_LONGEST_MS})")
+
+
+def pattern() -> str:
+    """Return a regular expression (ECMA 262) of what `create` takes."""
+    return "|".join(_load(name, "PATTERN") for name in names())
 
 
 def lag(spec: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.rechunk._rechunker import Merging, Rechunker
 
 FORM = "auto"
+PATTERN = "auto"
 LAG = 2
 
 

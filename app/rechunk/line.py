@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from app.rechunk._grammar import BOUND
 from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "line[,MSms]"
+PATTERN = f"line{BOUND}"
 LAG = 32
 
 # A `\r` that is the last character so far waits: a `\n` may follow.

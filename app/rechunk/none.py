@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.rechunk._rechunker import Rechunker
 
 FORM = "none"
+PATTERN = "none"
 LAG = None
 
 

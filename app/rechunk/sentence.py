@@ -11,10 +11,12 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import EXTENDER
+from app.rechunk._grammar import BOUND
 from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "sentence[,MSms]"
+PATTERN = f"sentence{BOUND}"
 LAG = 32
 
 # Neighbouring classes are disjoint and quantifiers possessive, so looking behind is linear. It is also tried last: only

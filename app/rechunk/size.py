@@ -14,10 +14,12 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import after, floor, last
+from app.rechunk._grammar import BOUND
 from app.rechunk._holding import LIMIT, Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "size:N[,MSms] with N from 1 to 65536"
+PATTERN = "size:(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-6])" + BOUND
 LAG = None
 
 _LARGEST = 65_536

@@ -7,10 +7,12 @@ upstream's, would otherwise be noticed late.
 
 from __future__ import annotations
 
+from app.rechunk._grammar import MS
 from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Merging, Rechunker
 
 FORM = "time:MS"
+PATTERN = f"time:{MS}"
 LAG = 2
 
 _LONGEST = 60_000

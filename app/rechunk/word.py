@@ -12,10 +12,12 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import EXTENDER
+from app.rechunk._grammar import BOUND
 from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Rechunker
 
 FORM = "word[,MSms]"
+PATTERN = f"word{BOUND}"
 LAG = 32
 
 _SPACE = r"[\s--[\u00a0\u2007\u202f]]"

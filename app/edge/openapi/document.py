@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
 
-from app import __version__, errors
+from app import __version__, errors, rechunk
 from app.edge.static import Endpoint, unchanging
 from app.errors import StreamError
 from app.wire import dialects
@@ -35,11 +35,7 @@ IN_BAND = (
 )
 _PLAYGROUND = ("/", "/playground.js", "/playground.css")
 _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy")
-_MS = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|60000)"
-_N = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-6])"
 _SMOOTH = "smooth:[1-9][0-9]{0,3}"
-_CUT = f"(?:auto|none|(?:word|sentence|line|size:{_N})(?:,{_MS}ms)?|time:{_MS})"
-_CHUNK = f"^(?:{_CUT}(?:,{_SMOOTH})?|{_SMOOTH}|)$"
 _HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After", *_LIMITS), 503: ("Retry-After", *_LIMITS)}
 
 
@@ -58,7 +54,7 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     description: Schema = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     description["info"]["version"] = __version__
     schemas = description["components"]["schemas"]
-    schemas["Chunk"]["pattern"] = _CHUNK
+    schemas["Chunk"]["pattern"] = f"^(?:(?:{rechunk.pattern()})(?:,{_SMOOTH})?|{_SMOOTH}|)$"
     schemas["Dialect"]["enum"] = list(dialects())
     _fill_in(schemas["Error"]["properties"]["error"]["properties"], raised(StreamError))
     _fill_in(schemas["StreamFailure"]["properties"], raised(*IN_BAND))

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from pydantic import BaseModel, SecretStr
 from starlette.applications import Starlette
 from structlog.typing import FilteringBoundLogger
 
-from app import errors
+from app import errors, rechunk
 from app.composition.service import compose
 from app.composition.settings import load
 from app.edge.access.api_keys import digest
@@ -36,6 +37,7 @@ from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, S
 from app.rechunk import names
 from app.wire import Reading
 from app.wire.native import EventEncoder
+from tests.wire.dummy import added, dummy_dialect
 
 pytestmark = pytest.mark.anyio
 
@@ -389,10 +391,31 @@ def test_what_is_not_described_is_refused(field: dict[str, Any]) -> None:
 
 
 def test_every_cut_is_described() -> None:
-    """A cut that is added is added to the grammar too."""
+    """The grammar has each cut."""
     schema = Draft202012Validator({"type": "string", "pattern": CHUNK})
     for name in names():
         assert schema.is_valid(name) or schema.is_valid(f"{name}:40"), name
+
+
+@pytest.fixture
+def dummies(tmp_path: Path) -> Iterator[None]:
+    """Add a cut and a dialect, by one file each."""
+    folder = tmp_path / "cuts"
+    folder.mkdir()
+    names.cache_clear()
+    with added(rechunk, 'PATTERN = "dummy"', folder), dummy_dialect(tmp_path):
+        yield
+    names.cache_clear()
+
+
+def test_one_file_is_enough(dummies: None) -> None:
+    """A cut or a dialect that is added by one file is described."""
+    schemas = document(credentials=False)["components"]["schemas"]
+    chunk = Draft202012Validator({"type": "string", "pattern": schemas["Chunk"]["pattern"]})
+    assert chunk.is_valid("dummy")
+    assert chunk.is_valid("dummy,smooth:50")
+    assert not chunk.is_valid("dummy:4")
+    assert "dummy" in schemas["Dialect"]["enum"]
 
 
 def test_error_schema_names_its_codes() -> None:
