@@ -52,7 +52,7 @@ after that it is the terminal record `Failure`. Its code is the stable name that
             └── TotalTimeout        total_timeout
 
 *retryable* tells a client whether the same request may succeed later. Whether the service itself asks the upstream
-again is decided in `upstream.retry`.
+again is decided in `upstream.router`.
 
 A class has a docstring only where its message and the tree leave something to say.
 """

@@ -34,16 +34,11 @@ from app.edge.access.models import Rule
 from app.edge.bodies import Parameters
 from app.edge.field_path import field_path
 from app.request import Allowance
-from app.upstream import openai_chat
 from app.upstream.endpoint import OWN_HEADERS
-from app.upstream.responses import source as openai_responses
+from app.upstream.sources import load_source
 
 _OPENAI = "https://api.openai.com/v1"
 _MAX_FILE = 1 << 20
-_OWN_FIELDS: Mapping[Kind, frozenset[str]] = {
-    "openai-chat": openai_chat.OWN_FIELDS,
-    "openai-responses": openai_responses.OWN_FIELDS,
-}
 
 
 # --- what a file may hold
@@ -165,7 +160,7 @@ class Upstream(_Table):
     @classmethod
     def _leaves_own_fields(cls, extra_body: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = info.data.get("upstream")
-        own = _OWN_FIELDS[kind] & extra_body.keys() if kind else None
+        own = load_source(kind).OWN_FIELDS & extra_body.keys() if kind else None
         if own:
             raise ValueError(f"the service itself sends {min(own)}")
         return extra_body
@@ -173,8 +168,9 @@ class Upstream(_Table):
     @field_validator("background")
     @classmethod
     def _has_background(cls, background: bool, info: ValidationInfo) -> bool:
-        if background and info.data.get("upstream") != "openai-responses":
-            raise ValueError("only an upstream of openai-responses has it")
+        kind = info.data.get("upstream")
+        if background and kind and not load_source(kind).BACKGROUND:
+            raise ValueError(f"an upstream of {kind} does not have it")
         return background
 
 

@@ -43,12 +43,12 @@ from app.telemetry.instruments import Ceilings, Readings
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.telemetry.stream_counts import StreamCounts
-from app.upstream import Source, retry
+from app.upstream import Source
+from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client as create_http_client
-from app.upstream.models import Listing, Models
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.responses.source import OpenAIResponses
-from app.upstream.router import Router, Target
+from app.upstream.models import Models
+from app.upstream.router import RetryPolicy, Router, Target
+from app.upstream.sources import load_source
 
 if TYPE_CHECKING:
     from app.journal.redis import RedisJournal
@@ -144,10 +144,11 @@ def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
 
 def create_source(upstream: Upstream, client: httpx.AsyncClient, settings: Settings) -> Source:
     """Return the source that asks one upstream in its own dialect."""
-    base_url, headers, extra = str(upstream.base_url), upstream.headers, upstream.extra_body
-    if upstream.upstream == "openai-responses":
-        return OpenAIResponses(client, base_url, upstream.key, settings.max_event, headers, extra, upstream.background)
-    return OpenAIChat(client, base_url, upstream.key, settings.max_event, headers, extra)
+    return load_source(upstream.upstream).create(_endpoint(upstream, client), settings.max_event, upstream.background)
+
+
+def _endpoint(upstream: Upstream, client: httpx.AsyncClient) -> Endpoint:
+    return Endpoint(client, str(upstream.base_url), upstream.key, upstream.headers, upstream.extra_body)
 
 
 def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Router:
@@ -160,20 +161,14 @@ def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
             for hop in route
         ]
 
-    again = retry.Policy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max)
+    again = RetryPolicy(settings.retry_attempts, settings.retry_wait, settings.retry_wait_max)
     return Router({name: targets(route) for name, route in config.routes.items()}, targets(config.rest), again)
 
 
 def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Models:
     """Return the models of the upstreams that may be asked for any; where the settings list models, of none."""
     anything = set() if settings.models else {hop.upstream for hop in config.rest}
-    return Models(
-        [
-            Listing(clients[each.name], str(each.base_url), each.key, each.headers)
-            for each in config.upstreams
-            if each.name in anything
-        ]
-    )
+    return Models([_endpoint(each, clients[each.name]) for each in config.upstreams if each.name in anything])
 
 
 def _counts(settings: Settings, held: AsyncExitStack) -> Storage:

@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.edge.access.origins import parse_host, parse_origin
 from app.hub import parse_policy
 from app.rechunk import create as create_rechunker
+from app.upstream import sources
 
 PREFIX = "CHAT_SSE_"
 # What `chat-sse ask` reads: no setting of the service, but it may be set where the service runs.
@@ -35,8 +36,16 @@ CLIENT_KEY = f"{PREFIX}KEY"
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
-# What an upstream speaks: each is a module of `app.upstream`.
-Kind = Literal["openai-chat", "openai-responses"]
+
+
+def _source(kind: str) -> str:
+    if kind not in sources.SOURCES:
+        raise ValueError(f"it is one of {', '.join(sources.SOURCES)}")
+    return kind
+
+
+# What an upstream speaks.
+Kind = Annotated[str, AfterValidator(_source)]
 
 
 def _lower(level: object) -> object:

@@ -1,7 +1,6 @@
-"""Where answers come from. Adding an upstream is adding one file with a `Source` in it.
+"""Where answers come from: asks upstreams over HTTP, and makes events of the bytes that they send.
 
-This floor reads bytes and gives events. `sse`, `body` and the readers are plain synchronous code; only `transport` and
-what is below it touch a socket.
+`sources` has one file for each kind of upstream. `reading` is plain synchronous code; only `http` touches a socket.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from app.usage import Usage
 
 Batches = AsyncGenerator[Sequence[Content | Done], float | None]
 """What a network read brought, each time. What is sent in is for how many seconds not to read before the next one."""
+
+Begun = tuple[Sequence[Content | Done], Batches]
+"""The first batch with something in it, and the generator that yielded it."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Source(Protocol):
 class Opener(Protocol):
     """Chooses the upstream that answers a request."""
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Begun:
         """Return the first batch with something in it, and the source's own generator, suspended after that batch.
 
         A generator around the source's would cost every batch a microsecond. Appends an `Attempt` to *attempts* for

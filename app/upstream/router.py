@@ -1,28 +1,62 @@
-"""Several upstreams behind one `Opener`: who is asked for a model, and who is asked next.
+"""Chooses the upstream that answers, over several upstreams and several tries.
 
-The next one is asked only while nothing has been relayed, for the reason that `retry` has. A wait before another try is
-made only where nobody else is left to ask: until then somebody else's answer is sooner than the wait's end.
+Another try is made only while nothing has been relayed. After the first content every failure is the stream's failure:
+tokens were made and paid for, and another answer would be a different one (row H21). The next upstream is asked at
+once. Only the last one is asked again after a wait, because until then another upstream may answer sooner.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from app.errors import FirstTokenTimeout, ModelNotAllowed, Rejected, UpstreamError
-from app.events import Content, Done
+import stamina
+
+from app.errors import (
+    ConnectTimeout,
+    Empty,
+    FirstTokenTimeout,
+    ModelNotAllowed,
+    RateLimited,
+    Rejected,
+    Unreachable,
+    UpstreamError,
+)
 from app.request import StreamRequest
-from app.upstream import Attempt, Batches, Source, first_content
-from app.upstream.retry import Policy, Retrying
+from app.upstream import Attempt, Begun, Source, first_content
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often to try, and how long to wait.
+
+    *attempts* are all tries. The waits double from *initial* up to *longest* seconds, with jitter. An upstream that
+    asks for a longer wait than *longest* is not asked again: its answer is passed on instead.
+    """
+
+    attempts: int = 3
+    initial: float = 0.5
+    longest: float = 8.0
+
+    def wait(self, error: Exception) -> bool | float:
+        """Return what stamina wants to know: False for no other try, True for its own wait, or seconds."""
+        if not isinstance(error, UpstreamError) or not _may_heal(error):
+            return False
+        if error.retry_after is None:
+            return True
+        return error.retry_after if error.retry_after <= self.longest else False
+
+
+ONCE = RetryPolicy(attempts=1)
 
 
 class Target(NamedTuple):
-    """One upstream to ask. *upstream* is its name; *model* is what it calls the model, None for what the client does.
+    """An upstream that may be asked. *upstream* is its name; *model* is its name for the model, None for the client's.
 
     *first_token* is how many seconds it has for its first content before the next target is asked; 0 is no limit. It
-    does not hold for the last one: to give up on that helps nobody, and the relay's own limit holds anyway.
+    does not hold for the last target, which the relay's own limit bounds.
     """
 
     upstream: str
@@ -32,14 +66,17 @@ class Target(NamedTuple):
 
 
 class Router:
-    """Asks the targets of a model, in order, until one answers.
+    """Asks the targets of a model in order, until one answers.
 
-    *routes* are by the model that the client asks for, *rest* is for the models that have none. *retry* says how a
-    route's last target is asked again.
+    *routes* are by the model that the client asks for, *rest* is for all other models. *retry* says how a route's last
+    target is asked again.
     """
 
     def __init__(
-        self, routes: Mapping[str, Sequence[Target]], rest: Sequence[Target] = (), retry: Policy | None = None
+        self,
+        routes: Mapping[str, Sequence[Target]],
+        rest: Sequence[Target] = (),
+        retry: RetryPolicy = ONCE,
     ) -> None:
         self._routes = {model: tuple(targets) for model, targets in routes.items()}
         self._rest = tuple(rest)
@@ -48,22 +85,20 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
-        """See `Opener.begin`. Raises ModelNotAllowed for a model that nobody is to be asked for."""
+    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Begun:
+        """See `Opener.begin`. Raises ModelNotAllowed for a model without a target."""
         targets = self._routes.get(request.model, self._rest)
         if not targets:
             raise ModelNotAllowed(param="model")
         errors: list[UpstreamError] = []
         for index, target in enumerate(targets):
-            last = index == len(targets) - 1
-            asked = _for(target, request)
+            fallback = index > 0
+            renamed = replace(request, model=target.model) if target.model else request
             try:
-                if last and self._retry is not None:
-                    retrying = Retrying(target.source, self._retry, target.upstream, fallback=index > 0)
-                    return await retrying.begin(asked, attempts)
-                attempt = Attempt(target.upstream, fallback=index > 0, last=last)
-                attempts.append(attempt)
-                return await _ask(target, asked, attempt)
+                if index == len(targets) - 1:
+                    return await self._ask_last(target, renamed, attempts, fallback)
+                attempts.append(Attempt(target.upstream, fallback, last=False))
+                return await _ask(target, renamed, attempts[-1])
             except UpstreamError as error:
                 errors.append(error)
                 if not error.retryable:
@@ -73,11 +108,24 @@ class Router:
         finally:
             del errors  # which would keep the error's own frames alive
 
+    async def _ask_last(self, target: Target, request: StreamRequest, attempts: list[Attempt], fallback: bool) -> Begun:
+        async for another in stamina.retry_context(
+            on=self._retry.wait,
+            attempts=self._retry.attempts,
+            timeout=None,  # the relay's limits hold
+            wait_initial=self._retry.initial,
+            wait_max=self._retry.longest,
+            wait_jitter=self._retry.initial,
+        ):
+            with another:
+                attempts.append(Attempt(target.upstream, fallback))
+                batches = target.source.stream(request, attempts[-1])
+                return await first_content(batches), batches
+        raise AssertionError("stamina raises what the last attempt raised")
 
-async def _ask(target: Target, request: StreamRequest, attempt: Attempt) -> tuple[Sequence[Content | Done], Batches]:
+
+async def _ask(target: Target, request: StreamRequest, attempt: Attempt) -> Begun:
     batches = target.source.stream(request, attempt)
-    if attempt.last:
-        return await first_content(batches), batches
     try:
         async with asyncio.timeout(target.first_token or None):
             return await first_content(batches), batches
@@ -87,15 +135,22 @@ async def _ask(target: Target, request: StreamRequest, attempt: Attempt) -> tupl
         raise FirstTokenTimeout from None
 
 
-def _for(target: Target, request: StreamRequest) -> StreamRequest:
-    return request if target.model in (None, request.model) else replace(request, model=target.model)
+def _may_heal(error: UpstreamError) -> bool:
+    """Return whether the same request may succeed shortly, without the risk of paying for an answer twice.
+
+    A connection that broke after the request was sent is no such case: the upstream may be answering, and billing, it.
+    An `UpstreamError` that is no subclass is a 408, 409 or 5xx, as a status or as an error in the stream.
+    """
+    if isinstance(error, (Unreachable, ConnectTimeout, RateLimited, Empty)):
+        return True
+    return type(error) is UpstreamError and error.retryable
 
 
 def _most_useful(errors: Sequence[UpstreamError]) -> UpstreamError:
-    """Return what to tell the client when nobody answered.
+    """Return what to tell the client when no upstream answered.
 
-    What is wrong with the request outweighs all. Else it is when to come back, the soonest that an upstream named. Else
-    the last failure that may heal, since one key that is not good makes no request hopeless; else the last.
+    What is wrong with the request comes first. Next is when to come back, the soonest that an upstream named. Then the
+    last failure that may heal, because one key that is refused makes no request hopeless; then the last failure.
     """
     last = errors[-1]
     if isinstance(last, Rejected):

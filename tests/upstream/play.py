@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.upstream.reading.quirks_bytes import Case, merged
 MAX_EVENT = 32 * 1024
 
 
-def read(reader: AnswerReader, pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
+def read(reader: AnswerReader[Any], pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
     events = [event for piece in pieces for event in reader.feed(piece)]
     if ends == "eof":
         events += reader.eof()
@@ -27,7 +28,7 @@ def read(reader: AnswerReader, pieces: Iterable[bytes], ends: str = "eof") -> li
     return events
 
 
-def play(case: Case, pieces: Iterable[bytes], make: Callable[[int], AnswerReader] = chat_reader) -> None:
+def play(case: Case, pieces: Iterable[bytes], make: Callable[[int], AnswerReader[Any]] = chat_reader) -> None:
     reader = make(MAX_EVENT)
     events = read(reader, pieces, case.ends)
 
@@ -57,14 +58,14 @@ def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [raw[start:end] for start, end in pairwise(places)]
 
 
-def verdict(reader: AnswerReader) -> object:
+def verdict(reader: AnswerReader[Any]) -> object:
     try:
         return replace(reader.result(), model="")
     except UpstreamError as error:
         return type(error), error.text
 
 
-def facts(reader: AnswerReader) -> tuple[object, ...]:
+def facts(reader: AnswerReader[Any]) -> tuple[object, ...]:
     """Return what is known of an answer beside its content and its verdict."""
     answer = reader.answer
     return answer.state, answer.usage, answer.done is None, answer.cut_after_finish, reader.replaced_bytes

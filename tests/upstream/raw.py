@@ -9,7 +9,7 @@ from contextlib import aclosing
 from app.events import Content, Done
 from app.request import StreamRequest
 from app.upstream import Attempt, Source
-from app.upstream.retry import Retrying
+from app.upstream.router import RetryPolicy, Router, Target
 from tests.script import played
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
@@ -20,14 +20,19 @@ def asked(model: str = "m", prompt: str = "hello") -> StreamRequest:
     return StreamRequest(model, ({"role": "user", "content": prompt},), {"temperature": 0})
 
 
+def retrying(source: Source, policy: RetryPolicy) -> Router:
+    """Return a way to *source* alone."""
+    return Router({}, (Target("", None, source),), policy)
+
+
 async def answer(
-    source: Source | Retrying, request: StreamRequest | None = None, attempts: list[Attempt] | None = None
+    source: Source | Router, request: StreamRequest | None = None, attempts: list[Attempt] | None = None
 ) -> tuple[list[Content], Done]:
     """Return the whole answer, and append what became of each attempt to *attempts*."""
     content: list[Content] = []
     request = request or asked()
     attempts = [] if attempts is None else attempts
-    if isinstance(source, Retrying):
+    if isinstance(source, Router):
         stream = played(source, request, attempts)
     else:
         attempts.append(Attempt())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from app import simulator
-from app.upstream import models
+from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
-from app.upstream.models import Listing, Models
+from app.upstream.models import Models
 from tests.upstream.raw import Handler, hang_up, reply
 from tests.wire import strict
 
@@ -61,9 +62,11 @@ async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @asynccontextmanager
-async def asking(*urls: str, **more: Any) -> AsyncIterator[Models]:
+async def asking(
+    *urls: str, patience: float = 5.0, clock: Callable[[], float] = time.monotonic, **more: Any
+) -> AsyncIterator[Models]:
     async with create_client(urls[0], 5) as client:
-        yield Models([Listing(client, url, **more) for url in urls])
+        yield Models([Endpoint(client, url, **more) for url in urls], patience, clock)
 
 
 async def test_the_request() -> None:
@@ -121,49 +124,44 @@ async def test_what_is_not_openais() -> None:
     ],
     ids=["cut", "status", "page", "null", "text", "encoding"],
 )
-async def test_no_answer(answer: Handler | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_answer(answer: Handler | bytes) -> None:
     """An upstream that does not say lists nothing, takes nothing from the others, and is asked again before long."""
-    now = _clock(monkeypatch)
     good = listed({"id": "a"})
-    async with Lists(answer, good) as bad, Lists(good, good) as fine, asking(bad.url, fine.url) as found:
+    now = 0.0
+    async with (
+        Lists(answer, good) as bad,
+        Lists(good, good) as fine,
+        asking(bad.url, fine.url, clock=lambda: now) as found,
+    ):
         assert [model["id"] for model in await found()] == ["a"]
         await found()
         assert len(bad.asked) == 1
-        now[0] += 6
+        now += 6
         await found()
         assert len(bad.asked) == 2
 
 
-async def test_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_slow() -> None:
     """An upstream that answers nothing is waited for no longer than there is patience."""
-    monkeypatch.setattr(models, "_PATIENCE", 0.05)
 
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with Lists(silence) as upstream, asking(upstream.url) as found, asyncio.timeout(3):
+    async with Lists(silence) as upstream, asking(upstream.url, patience=0.05) as found, asyncio.timeout(3):
         assert await found() == ()
 
 
-async def test_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kept() -> None:
     """The list is asked for once a minute, by one for all who want it."""
-    now = _clock(monkeypatch)
+    now = 0.0
     async with (
         Lists(listed({"id": "a"}), listed({"id": "b"})) as upstream,
-        asking(upstream.url) as found,
+        asking(upstream.url, clock=lambda: now) as found,
     ):
         answers = await asyncio.gather(*(found() for _ in range(5)))
-        now[0] += 59
+        now += 59
         answers.append(await found())
         assert {model["id"] for answer in answers for model in answer} == {"a"}
         assert len(upstream.asked) == 1
-        now[0] += 2
+        now += 2
         assert [model["id"] for model in await found()] == ["b"]
-
-
-def _clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return what is added to the clock that the lists are kept by."""
-    added = [0.0]
-    clock = asyncio.get_running_loop().time
-    monkeypatch.setattr(models, "_now", lambda: clock() + added[0])
-    return added

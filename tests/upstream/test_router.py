@@ -22,8 +22,7 @@ from app.errors import (
 from app.events import Content, Delta, Done
 from app.request import StreamRequest
 from app.upstream import Attempt, Batches
-from app.upstream.retry import Policy
-from app.upstream.router import Router, Target
+from app.upstream.router import ONCE, RetryPolicy, Router, Target
 from app.usage import Usage
 from tests.script import Script, forever, played
 
@@ -33,7 +32,7 @@ HI, STOP = (Delta("hi"),), (Done("stop"),)
 ASKED = StreamRequest("m", ({"role": "user", "content": "x"},))
 
 
-def route(*sources: Script, first_token: float = 0, retry: Policy | None = None) -> Router:
+def route(*sources: Script, first_token: float = 0, retry: RetryPolicy = ONCE) -> Router:
     targets = [Target("abc"[at], None, source, first_token) for at, source in enumerate(sources)]
     return Router({"m": targets}, retry=retry)
 
@@ -249,7 +248,7 @@ async def test_retries_only_where_nobody_is_left() -> None:
     """The last one is asked again as the policy says, the others once: the next one is sooner than a wait."""
     first, last = Script(Unreachable()), Script(Unreachable())
     attempts: list[Attempt] = []
-    quick = Policy(attempts=3, initial=0.001, longest=0.01)
+    quick = RetryPolicy(attempts=3, initial=0.001, longest=0.01)
     await failure(route(first, last, retry=quick), attempts)
     assert (first.started, last.started) == (1, 3)
     alone = Script(Unreachable())

@@ -31,7 +31,7 @@ FAILED: Final = frozenset({"error", "abort", "network_error", "insufficient_syst
 _FUNCTION_CALL: Final = -1  # the index of the one call that `function_call` is (row X10)
 
 
-def chat_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> AnswerReader:
+def chat_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> AnswerReader[ChatDialect]:
     """Return a reader for one response. *max_event* bounds an event, in bytes; *secrets* are as `Answer` has them."""
     return AnswerReader(ChatDialect(Answer(secrets)), max_event)
 

@@ -8,7 +8,7 @@ always encodable.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from app.errors import Malformed, UpstreamError
 from app.events import Content, Delta, Done
@@ -42,12 +42,18 @@ class Dialect(Protocol):
         ...
 
 
-class AnswerReader:
-    """Reads the body of one response into the answer of *dialect*; after `resume`, that of another response."""
+D = TypeVar("D", bound=Dialect)
 
-    def __init__(self, dialect: Dialect, max_event: int = MAX_EVENT) -> None:
+
+class AnswerReader(Generic[D]):
+    """Reads the body of one response into the answer of *dialect*; after `resume`, that of another response.
+
+    *max_event* bounds one event, in bytes.
+    """
+
+    def __init__(self, dialect: D, max_event: int = MAX_EVENT) -> None:
         self.answer = dialect.answer
-        self._dialect = dialect
+        self.dialect = dialect
         self._plain_text = dialect.plain_text
         self._text_events = dialect.text_events
         self._max_event = max_event
@@ -108,7 +114,7 @@ class AnswerReader:
     def _read(self, events: Iterator[Event]) -> None:
         """Read *events* into the answer, until it has ended. Raises Malformed."""
         answer = self.answer
-        dialect = self._dialect
+        dialect = self.dialect
         template = self._template
         plain_text = self._plain_text
         text_events = self._text_events

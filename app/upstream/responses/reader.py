@@ -64,11 +64,6 @@ _Part = tuple[str, int, int]
 """Its form, the index of its item, and its own index in that; ids change between events (row R6)."""
 
 
-def responses_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> AnswerReader:
-    """Return a reader for one response, as `chat_reader` does."""
-    return AnswerReader(ResponsesDialect(Answer(secrets)), max_event)
-
-
 class ResponsesDialect:
     """See `Dialect`. One response may come over several bodies.
 
@@ -287,6 +282,14 @@ class ResponsesDialect:
                     self._calls.complete(at, fields)
             elif (kind == "message" and no_answer_came) or (kind == "reasoning" and nothing_came):
                 self._add_item(at, fields)
+
+
+ResponsesReader = AnswerReader[ResponsesDialect]
+
+
+def responses_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> ResponsesReader:
+    """Return a reader for one response, as `chat_reader` does."""
+    return AnswerReader(ResponsesDialect(Answer(secrets)), max_event)
 
 
 def _item_index(event: dict[str, Any]) -> int:

@@ -139,7 +139,7 @@ class Outcome(NamedTuple):
     cut_after_finish: bool
 
 
-def read(pieces: Iterable[bytes], ends: str, make: Callable[[int], AnswerReader]) -> Outcome:
+def read(pieces: Iterable[bytes], ends: str, make: Callable[[int], AnswerReader[Any]]) -> Outcome:
     """Read one body to its end. What is said and held on the way has to be bounded."""
     reader = make(MAX_EVENT)
     events: list[Content] = []
@@ -170,7 +170,7 @@ def check_responses_reader(raw: bytes, cuts: Sequence[int], ends: str) -> None:
     _check(responses_reader, raw, cuts, ends)
 
 
-def _check(make: Callable[[int], AnswerReader], raw: bytes, cuts: Sequence[int], ends: str) -> None:
+def _check(make: Callable[[int], AnswerReader[Any]], raw: bytes, cuts: Sequence[int], ends: str) -> None:
     """No exception, nothing that cannot be sent on, and the same whatever the reads."""
     whole = read([raw], ends, make)
     assert read(cut_at(raw, cuts), ends, make) == whole

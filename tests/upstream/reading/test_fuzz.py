@@ -194,7 +194,7 @@ def effort(pieces: Iterable[bytes]) -> int:
     return cost
 
 
-def _buffers(reader: AnswerReader, names: tuple[tuple[str, ...], tuple[str, ...]]) -> list[Any]:
+def _buffers(reader: AnswerReader[Any], names: tuple[tuple[str, ...], tuple[str, ...]]) -> list[Any]:
     body = reader._body
     return [getattr(body, name) for name in names[0]] + [getattr(body._splitter, name) for name in names[1]]
 

@@ -16,7 +16,7 @@ from app.errors import Disconnected, Malformed, UpstreamError
 from app.events import Delta, Reasoning, ToolCall
 from app.upstream.reading.answer import Answer
 from app.upstream.reading.reader import AnswerReader
-from app.upstream.responses.reader import ResponsesDialect, responses_reader
+from app.upstream.responses.reader import ResponsesDialect, ResponsesReader, responses_reader
 from tests.upstream.play import MAX_EVENT, cut_at, facts, play, read, verdict
 from tests.upstream.reading.quirks_bytes import Case, event
 from tests.upstream.responses.bytes import (
@@ -148,7 +148,7 @@ def test_who_ends_an_answer(raw: bytes, by_upstream: bool) -> None:
     assert reader.answer.ended_by_upstream is by_upstream
 
 
-def resumable() -> tuple[ResponsesDialect, AnswerReader]:
+def resumable() -> tuple[ResponsesDialect, ResponsesReader]:
     dialect = ResponsesDialect(Answer())
     return dialect, AnswerReader(dialect)
 

@@ -15,10 +15,11 @@ import pytest
 from app.errors import Disconnected, UpstreamError
 from app.request import StreamRequest
 from app.upstream import Attempt
+from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.retry import Policy, Retrying
-from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, answer, answers, asked, hang_up, reply
+from app.upstream.router import RetryPolicy
+from app.upstream.sources.openai_chat import OpenAIChat
+from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, answer, answers, asked, hang_up, reply, retrying
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def customized(
     extra_body: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[OpenAIChat]:
     async with create_client(base_url, 5) as client:
-        yield OpenAIChat(client, base_url, None, 1 << 20, headers, extra_body)
+        yield OpenAIChat(Endpoint(client, base_url, None, headers, extra_body), 1 << 20)
 
 
 async def test_headers_and_extra_body() -> None:
@@ -96,7 +97,7 @@ async def test_every_attempt_is_counted() -> None:
     unknown = reply(b'{"error":{"message":"stream_options"}}', status=b"400 Bad")
     async with Upstream(limited, unknown, reply(CHUNK % b"a")) as upstream, customized(upstream.url) as source:
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
+            await answer(retrying(source, RetryPolicy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
     assert answers(attempts) == ["429", "400", "200"]
     async with Upstream(hang_up) as upstream, customized(upstream.url) as source:
         with pytest.raises(Disconnected):

@@ -1,4 +1,4 @@
-"""The Responses source in the background: a cut is got over, and who leaves tells upstream so (R9)."""
+"""Responses in the background: they are read on after a cut, and cancelled when nobody wants them (row R9)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ import pytest
 from app.errors import Disconnected, UpstreamError
 from app.events import Delta, Done, Logprobs
 from app.upstream import Attempt
-from app.upstream.responses import source as openai_responses
-from app.upstream.responses.source import OpenAIResponses
+from app.upstream.responses.background import Timing
+from app.upstream.sources.openai_responses import OpenAIResponses
 from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
 from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, over, said, sent
 from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test wait for as long as a restart takes."""
-    monkeypatch.setattr(openai_responses, "_RESUME_WAITS", (0.0, 0.001, 0.001))
 
 
 def lines(upstream: Upstream) -> list[bytes]:
@@ -122,15 +116,15 @@ async def test_resume_asks_for_logprobs() -> None:
     assert lines(upstream)[1].endswith(b"?stream=true&starting_after=0&include%5B%5D=message.output_text.logprobs")
 
 
-async def test_a_resumption_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resumption_that_stalls() -> None:
     """An upstream that does not answer is not waited for beyond what all tries may take together."""
-    monkeypatch.setattr(openai_responses, "_RESUME_WITHIN", 0.05)
+    timing = Timing(resume_waits=(0.0,), resume_within=0.05)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), silent, reply(b"{}")]
-    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+    async with Upstream(*handlers) as upstream, responses(upstream.url, background=True, timing=timing) as source:
         with pytest.raises(Disconnected):
             async with asyncio.timeout(5):
                 await answer(source)
@@ -190,16 +184,16 @@ async def test_cancel_of_the_task(resuming: bool) -> None:
         assert not upstream.handlers
 
 
-async def test_cancel_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancel_is_not_waited_for_long() -> None:
     """An upstream that does not answer the cancellation holds nobody up; nor one that refuses it."""
-    monkeypatch.setattr(openai_responses, "_CANCEL_WITHIN", 0.05)
+    timing = Timing(cancel_within=0.05)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     for unhelpful in (silent, hang_up, reply(b"{}", status=b"404 Gone")):
         handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), unhelpful]
-        async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+        async with Upstream(*handlers) as upstream, responses(upstream.url, background=True, timing=timing) as source:
             async with asyncio.timeout(2), aclosing(source.stream(asked(), Attempt())) as batches:
                 while not await anext(batches):
                     pass

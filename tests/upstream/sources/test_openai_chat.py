@@ -24,20 +24,21 @@ from app.errors import (
 )
 from app.events import Delta, Done
 from app.upstream import Attempt, Source
+from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.retry import Policy, Retrying
-from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, hang_up, reply
+from app.upstream.router import RetryPolicy
+from app.upstream.sources.openai_chat import OpenAIChat
+from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, hang_up, reply, retrying
 
 pytestmark = pytest.mark.anyio
 
-QUICK = Policy(attempts=3, initial=0.01, longest=0.2)
+QUICK = RetryPolicy(attempts=3, initial=0.01, longest=0.2)
 
 
 @asynccontextmanager
 async def chat(base_url: str, *, key: str | None = "sk-key", connect: float = 5) -> AsyncIterator[OpenAIChat]:
     async with create_client(base_url, connect) as client:
-        yield OpenAIChat(client, base_url, key, max_event=1 << 20)
+        yield OpenAIChat(Endpoint(client, base_url, key), max_event=1 << 20)
 
 
 async def test_request() -> None:
@@ -259,7 +260,7 @@ async def test_retry(simulated: simulator.Simulator, status: int) -> None:
     async with chat(simulated.url) as source:
         attempts: list[Attempt] = []
         request = asked(f"flaky-{status}?fail=2&retry_after=0.01", prompt=str(status))
-        content, _ = await answer(Retrying(source, QUICK), request, attempts)
+        content, _ = await answer(retrying(source, QUICK), request, attempts)
     assert content
     assert len(answers(attempts)) == 3
 
@@ -270,7 +271,7 @@ async def test_retry_of_failures_with_status_200(simulated: simulator.Simulator,
     async with chat(simulated.url) as source:
         attempts: list[Attempt] = []
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, QUICK), asked(model), attempts)
+            await answer(retrying(source, QUICK), asked(model), attempts)
     assert len(answers(attempts)) == 3
 
 
@@ -280,7 +281,7 @@ async def test_no_retry(simulated: simulator.Simulator, model: str) -> None:
     async with chat(simulated.url) as source:
         attempts: list[Attempt] = []
         with pytest.raises(UpstreamError):
-            await answer(Retrying(source, QUICK), asked(model), attempts)
+            await answer(retrying(source, QUICK), asked(model), attempts)
     assert len(answers(attempts)) == 1
 
 
@@ -290,7 +291,7 @@ async def test_no_retry_where_it_could_be_paid_twice(simulated: simulator.Simula
         for model in ("close-before-headers", "cut-before-finish?after=2", "error-in-stream?after=2"):
             attempts: list[Attempt] = []
             with pytest.raises(UpstreamError):
-                await answer(Retrying(source, QUICK), asked(model), attempts)
+                await answer(retrying(source, QUICK), asked(model), attempts)
             assert len(answers(attempts)) == 1, model
 
 
@@ -299,11 +300,11 @@ async def test_retry_after_is_honoured_within_its_cap(simulated: simulator.Simul
     async with chat(simulated.url) as source:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        await answer(Retrying(source, QUICK), asked("flaky-429?retry_after=0.15", prompt="a"))
+        await answer(retrying(source, QUICK), asked("flaky-429?retry_after=0.15", prompt="a"))
         assert clock() - begun >= 0.15
         attempts: list[Attempt] = []
         with pytest.raises(RateLimited) as raised:
-            await answer(Retrying(source, QUICK), asked("error-429?retry_after=3"), attempts)
+            await answer(retrying(source, QUICK), asked("error-429?retry_after=3"), attempts)
         assert (raised.value.retry_after, len(answers(attempts))) == (3, 1)
 
 
@@ -314,14 +315,14 @@ async def test_connect_faults_are_retried() -> None:
     async with chat(url) as source:
         attempts: list[Attempt] = []
         with pytest.raises(Unreachable):
-            await answer(Retrying(source, QUICK), asked(), attempts)
+            await answer(retrying(source, QUICK), asked(), attempts)
     assert len(answers(attempts)) == 3
 
 
 async def test_cancel_while_waiting_to_retry(simulated: simulator.Simulator) -> None:
     """A cancellation during the wait between two tries ends it at once."""
     async with chat(simulated.url) as source:
-        patient = Retrying(source, Policy(attempts=3, initial=60, longest=60))
+        patient = retrying(source, RetryPolicy(attempts=3, initial=60, longest=60))
         task = asyncio.create_task(answer(patient, asked("error-500")))
         while not simulated.stats.requests:
             await asyncio.sleep(0.005)

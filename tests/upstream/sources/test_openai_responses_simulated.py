@@ -15,10 +15,11 @@ from app.events import Content, Logprobs, ToolCall
 from app.request import StreamRequest
 from app.simulator.models import MODELS
 from app.upstream import Attempt, Source
+from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
-from app.upstream.openai_chat import OpenAIChat
-from app.upstream.responses import source as openai_responses
-from app.upstream.responses.source import OpenAIResponses
+from app.upstream.responses.background import Timing
+from app.upstream.sources.openai_chat import OpenAIChat
+from app.upstream.sources.openai_responses import OpenAIResponses
 from tests.upstream.raw import answer
 from tests.upstream.reading.quirks_bytes import merged
 
@@ -75,30 +76,29 @@ async def outcome(source: Source, model: str) -> tuple[object, ...]:
 @pytest.mark.parametrize("model", BOTH)
 async def test_either_api(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
     """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on what upstream speaks."""
-    chat = OpenAIChat(client, simulated.url, "key-of-ours", 1 << 20)
-    responses = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20)
+    endpoint = Endpoint(client, simulated.url, "key-of-ours")
+    chat = OpenAIChat(endpoint, 1 << 20)
+    responses = OpenAIResponses(endpoint, 1 << 20)
     asked = f"{model}?tokens=12&first=0"
     expected = await outcome(chat, asked)
     assert await outcome(responses, asked) == expected
     if MODELS[model].background and model not in CUT:
-        background = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+        background = OpenAIResponses(endpoint, 1 << 20, background=True)
         assert await outcome(background, asked) == expected
 
 
 @pytest.mark.parametrize("model", CUT)
-async def test_cuts_in_the_background(
-    simulated: simulator.Simulator, client: httpx.AsyncClient, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cuts_in_the_background(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
     """Cut four times over, an answer in the background is the one that is not cut."""
-    monkeypatch.setattr(openai_responses, "_RESUME_WAITS", (0.0, 0.001, 0.001))
-    source = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+    timing = Timing(resume_waits=(0.0, 0.001, 0.001))
+    source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True, timing=timing)
     whole = await outcome(source, "sim-gpt?tokens=40")
     assert (await outcome(source, f"{model}?tokens=40&after=5&fail=4"))[:-1] == whole[:-1]
 
 
 async def test_cancel(simulated: simulator.Simulator, client: httpx.AsyncClient) -> None:
     """Left in the middle, an answer in the background is cancelled upstream before the source is done with it."""
-    source = OpenAIResponses(client, simulated.url, "key-of-ours", 1 << 20, background=True)
+    source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True)
     async with aclosing(source.stream(request("never-ends?rate=500"), Attempt())) as batches:
         async for batch in batches:
             if batch:

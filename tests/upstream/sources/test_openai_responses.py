@@ -11,9 +11,9 @@ import pytest
 from app.errors import Disconnected, Empty, Malformed, RateLimited, Rejected, Truncated, Unauthorized, UpstreamError
 from app.events import Delta, Done
 from app.upstream import Attempt
-from app.upstream.retry import Policy, Retrying
+from app.upstream.router import RetryPolicy
 from app.usage import Usage
-from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
+from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply, retrying
 from tests.upstream.responses.bytes import AS_CHAT, END, HI, WHOLE, over, said
 from tests.upstream.responses.server import PARENT, cut, held, responses
 
@@ -133,5 +133,5 @@ async def test_failures_before_content_are_retried() -> None:
     failed = reply(over("failed", error={"code": "server_error", "message": "no"}))
     async with Upstream(failed, reply(WHOLE)) as upstream, responses(upstream.url) as source:
         attempts: list[Attempt] = []
-        await answer(Retrying(source, Policy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
+        await answer(retrying(source, RetryPolicy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
     assert len(answers(attempts)) == 2

@@ -1,0 +1,116 @@
+"""A response that the upstream makes in the background: its rest after a cut, and its cancellation (row R9)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from app.errors import Disconnected, UpstreamError
+from app.request import StreamRequest
+from app.upstream.endpoint import Endpoint
+from app.upstream.http import client as http
+from app.upstream.reading.answer import ENDED
+from app.upstream.responses.reader import ResponsesReader
+
+# Statuses that will not change by the next try; 400 is OpenAI's for a response of more than five minutes ago.
+_HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 410, 422, 501})
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: to wait before each try to read on after a cut, for all tries after one cut, and for a cancellation.
+
+    The waits together are about as long as a restart takes. A stream that was stopped waits for the cancellation.
+    """
+
+    resume_waits: Sequence[float] = (0.2, 0.8, 2.0, 4.0, 8.0)
+    resume_within: float = 30.0
+    cancel_within: float = 2.0
+
+
+class BackgroundResponse:
+    """The response to *request* that *reader* reads. *include* is the request's field of that name."""
+
+    def __init__(
+        self, endpoint: Endpoint, request: StreamRequest, reader: ResponsesReader, include: object, timing: Timing
+    ) -> None:
+        self._endpoint = endpoint
+        self._request = request
+        self._reader = reader
+        self._include = include
+        self._timing = timing
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the upstream may be going on with it."""
+        return bool(self._reader.dialect.response_id) and not self._reader.answer.ended_by_upstream
+
+    async def chunks(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Yield *body* and, if it is cut before the response is over, the rest over other connections.
+
+        Raises UpstreamError, which is what cut *body*, if the rest cannot be read.
+        """
+        fault: UpstreamError | None = None
+        try:
+            async with aclosing(body) as chunks:
+                async for data in chunks:
+                    yield data
+        except UpstreamError as error:
+            fault = error
+        dialect = self._reader.dialect
+        timing = self._timing
+        now = asyncio.get_running_loop().time
+        tries = 0
+        deadline = now() + timing.resume_within
+        while dialect.resumable and tries < len(timing.resume_waits) and now() < deadline:
+            sequence = dialect.sequence
+            await asyncio.sleep(timing.resume_waits[tries])
+            tries += 1
+            with suppress(UpstreamError):
+                async with self._rest(deadline) as response:
+                    if response.status_code in _HOPELESS:
+                        break
+                    if response.status_code == 200:
+                        dialect.resume()
+                        self._reader.resume()
+                        async with aclosing(http.body(response)) as chunks:
+                            async for data in chunks:
+                                yield data
+            if dialect.sequence > sequence:  # it went on, so what cuts it now is another cut
+                tries = 0
+                deadline = now() + timing.resume_within
+        if fault is not None and self._reader.answer.state is not ENDED:
+            raise fault
+
+    async def cancel(self) -> None:
+        """Tell the upstream that nobody wants the rest. If that fails, the response has its own end."""
+        with suppress(UpstreamError, TimeoutError):
+            async with (
+                asyncio.timeout(self._timing.cancel_within),
+                self._endpoint.post(f"{self._path}/cancel", self._request),
+            ):
+                pass
+
+    @asynccontextmanager
+    async def _rest(self, deadline: float) -> AsyncIterator[httpx.Response]:
+        """Ask for the events after the last one that was read. Raises UpstreamError, also if none comes in time."""
+        query: list[tuple[str, object]] = [("stream", "true"), ("starting_after", self._reader.dialect.sequence)]
+        if isinstance(self._include, list):
+            query += [("include[]", item) for item in self._include if isinstance(item, str)]
+        async with AsyncExitStack() as stack:
+            asked = self._endpoint.get(f"{self._path}?{urlencode(query)}", self._request)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    response = await stack.enter_async_context(asked)
+            except TimeoutError:
+                raise Disconnected from None
+            yield response
+
+    @property
+    def _path(self) -> str:
+        return f"/responses/{quote(self._reader.dialect.response_id, safe='')}"
