@@ -6,7 +6,6 @@ A key is for one algorithm, which the key alone decides.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 from collections.abc import Callable
@@ -111,7 +110,7 @@ class KeySet:
             raise ValueError("the JWKS url takes the form https://HOST/PATH")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("the JWKS url has to be https: whoever can change the keys on their way can be anyone")
-        self._client = _Client(url, now)
+        self._url = url
         self._log = log
         self._patience = patience
         self._now = now
@@ -142,7 +141,7 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
-            self._keys = await asyncio.to_thread(self._client.fetch_keys)
+            self._keys = await asyncio.to_thread(_fetch_keys, self._url, self._now)
             self._fetched_at = self._now()
         except Exception as error:  # an issuer can fail in any way, and the old keys stay in use
             self._log.warning("jwks.failed", error=type(error).__name__)
@@ -150,44 +149,39 @@ class KeySet:
             self._fetching = None
 
 
-class _Client(jwt.PyJWKClient):
-    """Bounds the size and the time of an answer, which PyJWT's client does not."""
+def _fetch_keys(url: str, now: Callable[[], float]) -> dict[str, JwtKey]:
+    """Return the usable keys at *url*, by id. Raises what urllib and PyJWT raise."""
+    keys: dict[str, JwtKey] = {}
+    for published in jwt.PyJWKSet.from_json(_get(url, now)).keys:
+        key = _public(published.key)
+        signs = published.public_key_use in (None, "sig")
+        # A published key may name another algorithm in `alg`: RSA keys are for RS512 and PS256 as well.
+        if key and signs and key.algorithm == published.algorithm_name and isinstance(published.key_id, str):
+            keys.setdefault(published.key_id, key)
+    if not keys:
+        raise jwt.PyJWKSetError("no key is for RS256 or ES256")
+    return keys
 
-    def __init__(self, url: str, now: Callable[[], float]) -> None:
-        super().__init__(url, cache_jwk_set=False, timeout=_TIMEOUT)
-        self._now = now
 
-    def fetch_keys(self) -> dict[str, JwtKey]:
-        """Return the usable keys by id. Raises what urllib and PyJWT raise."""
-        keys: dict[str, JwtKey] = {}
-        for published in self.get_signing_keys():
-            key = _public(published.key)
-            # A published key may name another algorithm in `alg`: RSA keys are for RS512 and PS256 as well.
-            if key and key.algorithm == published.algorithm_name and isinstance(published.key_id, str):
-                keys.setdefault(published.key_id, key)
-        if not keys:
-            raise jwt.PyJWKSetError("no key is for RS256 or ES256")
-        return keys
-
-    def fetch_data(self) -> Any:
-        """Return the decoded answer."""
-        # An http url is on this machine, where no proxy is asked.
-        proxy = (ProxyHandler({}),) if self.uri.startswith("http:") else ()
-        # Some issuers refuse urllib's own User-Agent.
-        headers = {"Accept": "application/json", "User-Agent": f"chat-sse/{__version__}"}
-        end = self._now() + self.timeout
-        body = bytearray()
-        try:
-            request = Request(self.uri, headers=headers)  # noqa: S310 - KeySet has checked the scheme
-            with build_opener(_NoRedirects, *proxy).open(request, timeout=self.timeout) as response:
-                while chunk := response.read1(_READ):
-                    body += chunk
-                    if len(body) > _MAX_SET or self._now() > end:
-                        raise jwt.PyJWKClientError("the answer is too long, or takes too long")
-        except HTTPError as error:
-            error.close()
-            raise
-        return json.loads(body)
+def _get(url: str, now: Callable[[], float]) -> str:
+    """Return the body at *url*. PyJWT's own client bounds neither its size nor its time."""
+    # An http url is on this machine, where no proxy is asked.
+    proxy = (ProxyHandler({}),) if url.startswith("http:") else ()
+    # Some issuers refuse urllib's own User-Agent.
+    headers = {"Accept": "application/json", "User-Agent": f"chat-sse/{__version__}"}
+    request = Request(url, headers=headers)  # noqa: S310 - KeySet has checked the scheme
+    end = now() + _TIMEOUT
+    body = bytearray()
+    try:
+        with build_opener(_NoRedirects, *proxy).open(request, timeout=_TIMEOUT) as response:
+            while chunk := response.read1(_READ):
+                body += chunk
+                if len(body) > _MAX_SET or now() > end:
+                    raise jwt.PyJWKClientError("the answer is too long, or takes too long")
+    except HTTPError as error:
+        error.close()
+        raise
+    return body.decode("utf-8-sig")
 
 
 class _NoRedirects(HTTPRedirectHandler):
