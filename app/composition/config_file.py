@@ -303,7 +303,7 @@ def create_config(settings: Settings, environ: Mapping[str, str], simulator: str
     """
     if settings.config is not None:
         return load_config(settings.config, environ)
-    if settings.upstream_background and settings.upstream != "openai-responses":
+    if settings.upstream_background and not load_source(settings.upstream).BACKGROUND:
         raise SettingsError(f"{PREFIX}UPSTREAM_BACKGROUND takes {PREFIX}UPSTREAM=openai-responses.")
     default = simulator if settings.simulated else _OPENAI
     upstream: dict[str, Any] = {

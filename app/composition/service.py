@@ -1,4 +1,4 @@
-"""The composition root: settings → upstreams, journal, hub → the ASGI application."""
+"""The composition root: from settings to upstreams, journal, hub, and the ASGI application."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
     from app.journal.redis import RedisJournal
     from app.telemetry.otlp import Exporter
 
-# What a page of an allowed origin may send, and what it may see.
+# The headers that a page of an allowed origin may send, and those of an answer that it may read.
 _REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent"),
     *("X-Chunk", "X-On-Disconnect"),
-    # What OpenAI's SDK sends of itself, from a browser as well.
+    # OpenAI's SDK adds these, in a browser as well.
     *("OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method", "X-Stainless-Lang"),
     *("X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime"),
     *("X-Stainless-Runtime-Version", "X-Stainless-Timeout"),
@@ -79,7 +79,7 @@ _ANSWER_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A composed service. *upstream* says whom it asks."""
+    """A composed service. *upstream* tells people which upstreams it has."""
 
     app: ASGIApp
     hub: Hub
@@ -88,7 +88,7 @@ class Service:
 
 @asynccontextmanager
 async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
-    """Build a service in the running loop; what it holds open is closed on the way out. Raises SettingsError."""
+    """Build a service in the running loop, and close what it has opened at the end. Raises SettingsError."""
     async with AsyncExitStack() as held:
         config = await _config(settings, held)
         access = create_access(settings, config, log)
@@ -118,12 +118,14 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         models = tuple(dict.fromkeys((model, *(settings.models or config.offered))))
         listed = _models(settings, config, clients)
         streams = Streams(hub, _options(settings, models, listed, policy, access))
-        app, public = _application(settings, streams, hub, metrics, access)
-        yield Service(_guarded(app, settings, access, quota, public, meter, log), hub, _upstreams(settings, config))
+        public = _public_routes(settings, hub, metrics, access)
+        app = _application(streams, public, settings, access, quota)
+        app = ContextMiddleware(app, access.origins, meter, log)
+        yield Service(app, hub, _upstreams(settings, config))
 
 
 async def _config(settings: Settings, held: AsyncExitStack) -> Config:
-    """Return whom to ask; without anybody named, the simulator, which is started for that."""
+    """Return the configuration. If the settings name no upstream, start the simulator and let it be the upstream."""
     if not settings.simulated:
         return create_config(settings, environment())
     simulated = await held.enter_async_context(await simulator.serve())
@@ -131,6 +133,7 @@ async def _config(settings: Settings, held: AsyncExitStack) -> Config:
 
 
 def _upstreams(settings: Settings, config: Config) -> str:
+    """Return the upstreams' names for people."""
     if settings.config is not None:
         return f"{', '.join(upstream.name for upstream in config.upstreams)} ({settings.config})"
     return str(config.upstreams[0].base_url)
@@ -166,16 +169,19 @@ def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
 
 
 def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Models:
-    """Return the models of the upstreams that may be asked for any; where the settings list models, of none."""
+    """Return the models that upstreams list, of those upstreams that may be asked for any model.
+
+    If the settings list the models, there are no others.
+    """
     anything = set() if settings.models else {hop.upstream for hop in config.rest}
     return Models([_endpoint(each, clients[each.name]) for each in config.upstreams if each.name in anything])
 
 
 def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
-    """Return where requests and tokens are counted: where the streams are kept."""
+    """Return the storage for the quota's counts, which is where the streams are kept."""
     if settings.journal == "memory":
         return MemoryCounts()
-    # For limits, TLS to a cluster is no scheme but an option.
+    # `limits` takes TLS to a cluster as an option and not as a scheme.
     url = settings.journal.replace("unix://", "redis+unix://").replace("rediss+cluster://", "redis+cluster://")
     options: dict[str, Any] = {"ssl": True} if settings.journal.startswith("rediss+cluster://") else {}
     storage: Any = storage_from_string(
@@ -202,10 +208,10 @@ def _journal(
 async def _exporter(
     settings: Settings, meter: Meter, log: FilteringBoundLogger, held: AsyncExitStack
 ) -> Exporter | None:
-    """Return what exports over OTLP, if that is on; imported only then, because its packages are an extra."""
+    """Return the exporter for OTLP, if that is on. Its packages are an extra, so it is imported only then."""
     if not settings.otlp:
         return None
-    # OpenTelemetry looks at the process's own environment, and not into `.env`.
+    # OpenTelemetry reads the process's own environment, and not `.env`.
     os.environ.update({name: value for name, value in environment().items() if name.startswith("OTEL_")})
     try:
         from app.telemetry.otlp import exporting
@@ -249,46 +255,33 @@ def _options(
     )
 
 
-def _application(
-    settings: Settings, streams: Streams, hub: Hub, metrics: Metrics, access: Access
-) -> tuple[Starlette, list[str]]:
-    """Return the endpoints, and the paths of those that ask for no credentials, or see to that themselves."""
+def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Access) -> list[Route]:
+    """Return the endpoints that ask for no credentials, or check them themselves."""
     health = Health(hub)
-    playground = ("index.html", "playground.js", "playground.css") if settings.playground else ()
-    public = [
+    playground = {"/": "index.html", "/playground.js": "playground.js", "/playground.css": "playground.css"}
+    return [
         Route("/healthz", health.live),
         Route("/readyz", health.ready),
         Route("/metrics", metrics.scrape),
         Route("/openapi.json", openapi(not access.open, settings.playground)),
         Route("/client.js", page("client.js")),
-        *(Route("/" if name == "index.html" else f"/{name}", page(name)) for name in playground),
+        *(Route(path, page(file)) for path, file in playground.items() if settings.playground),
     ]
+
+
+def _application(
+    streams: Streams, public: Sequence[Route], settings: Settings, access: Access, quota: Quota
+) -> ASGIApp:
+    """Return all endpoints behind the access control, and that behind CORS, whose headers refusals need as well."""
     app = Starlette(
         routes=[*routes(streams), *public],
         exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
     )
-    app.router.redirect_slashes = False  # a redirect would be an answer outside the contract
-    return app, [route.path for route in public]
-
-
-def _guarded(
-    app: ASGIApp,
-    settings: Settings,
-    access: Access,
-    quota: Quota,
-    public: Sequence[str],
-    meter: Meter,
-    log: FilteringBoundLogger,
-) -> ASGIApp:
-    """Return *app* behind its middleware, the innermost first.
-
-    CORS is around the access control, so that refusals carry its headers, too.
-    """
-    cross_origin = CORSMiddleware(
-        AccessMiddleware(app, access.credentials, quota, public),
+    app.router.redirect_slashes = False  # the API describes no redirects
+    return CORSMiddleware(
+        AccessMiddleware(app, access.credentials, quota, [route.path for route in public]),
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=_REQUEST_HEADERS,
         expose_headers=_ANSWER_HEADERS,
     )
-    return ContextMiddleware(cross_origin, access.origins, meter, log)

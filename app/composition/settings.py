@@ -1,7 +1,7 @@
 """Every setting: typed, defaulted, documented and validated.
 
 A setting is an environment variable with the prefix `CHAT_SSE_`, or a line of that name in `.env`; the environment
-wins. The description of each is what README's table and `deploy/env.example` say of it; a test keeps the three in step.
+wins. README's table and `deploy/env.example` have the same descriptions, and a test keeps them in step.
 """
 
 from __future__ import annotations
@@ -30,22 +30,12 @@ from app.rechunk import create as create_rechunker
 from app.upstream import sources
 
 PREFIX = "CHAT_SSE_"
-# What `chat-sse ask` reads: no setting of the service, but it may be set where the service runs.
+# `chat-sse ask` reads it. It is no setting of the service, but it may be set where the service runs.
 CLIENT_KEY = f"{PREFIX}KEY"
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
-
-
-def _source(kind: str) -> str:
-    if kind not in sources.SOURCES:
-        raise ValueError(f"it is one of {', '.join(sources.SOURCES)}")
-    return kind
-
-
-# What an upstream speaks.
-Kind = Annotated[str, AfterValidator(_source)]
 
 
 def _lower(level: object) -> object:
@@ -56,7 +46,7 @@ def _split(text: object) -> object:
     return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else text
 
 
-# Written with commas; not as JSON, which is pydantic-settings' own way.
+# Separated by commas. By default, pydantic-settings would read JSON.
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_origin, texts)))]
 Hosts = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_host, texts)))]
@@ -75,6 +65,16 @@ def bare_url(place: str) -> AfterValidator:
         return url
 
     return AfterValidator(check)
+
+
+def _is_source(kind: str) -> str:
+    if kind not in sources.SOURCES:
+        raise ValueError(f"it is one of {', '.join(sources.SOURCES)}")
+    return kind
+
+
+# The API that an upstream speaks.
+Kind = Annotated[str, AfterValidator(_is_source)]
 
 
 def _is_cut(spec: str) -> str:
@@ -346,7 +346,7 @@ class Settings(BaseSettings):
     @field_validator("openai_api_key")
     @classmethod
     def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
-        """A key from a file often has its line end with it; anything else that no header can carry is a mistake."""
+        """Strip the line end that a key from a file often has. A key that no header can carry is a mistake."""
         if key is None:
             return None
         bare = key.get_secret_value().strip()
@@ -358,7 +358,7 @@ class Settings(BaseSettings):
     @classmethod
     def _covers_the_default(cls, policy: str, info: ValidationInfo) -> str:
         if parse_policy(policy) < parse_policy(info.data.get("on_disconnect", "cancel")):
-            raise ValueError(f"is less than {PREFIX}ON_DISCONNECT, which holds for requests that do not say")
+            raise ValueError(f"it is less than {PREFIX}ON_DISCONNECT, which holds for requests that do not say")
         return policy
 
     @property
@@ -373,7 +373,7 @@ class Settings(BaseSettings):
 
 
 def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
-    """Read the settings; *overrides* (the command line) win. Raises SettingsError."""
+    """Read the settings. *overrides*, which the command line gives, win. Raises SettingsError."""
     try:
         _refuse_unknown(env_file)
         return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg, arg-type]  # pydantic validates them
@@ -387,13 +387,13 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
 
 
 def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
-    """Return the environment, over what *env_file* adds to it."""
+    """Return the environment's variables, and those that only *env_file* has."""
     given = dotenv_values(env_file) if env_file else {}
     return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
 
 
 def _refuse_unknown(env_file: str | Path | None) -> None:
-    """A misspelt setting would silently be a default: refuse it."""
+    """Refuse a misspelt setting, which would otherwise leave the default in place without a word."""
     known = {CLIENT_KEY, *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)}
     for name in sorted(environment(env_file)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
