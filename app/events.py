@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from itertools import groupby
+from typing import Any, Self, cast
 
 from app.errors import StreamError
 from app.usage import Usage
@@ -140,6 +141,23 @@ TERMINAL = (Done, Failure)
 def values(event: Event) -> list[Any]:
     """Return the values of an event's fields, in their order."""
     return [getattr(event, field.name) for field in fields(event)]
+
+
+def merged(events: Iterable[Event], first: int = 1) -> Iterator[tuple[int, Event]]:
+    """Yield *events*, the first of which is number *first*, with neighbouring texts of one kind joined.
+
+    Each comes with its number; a joined text has the number of the last one in it.
+    """
+    number = first - 1
+    for kind, run in groupby(events, type):
+        same = list(run)
+        if kind in TEXT:
+            texts = cast("list[Text]", same)
+            number += len(same)
+            yield number, type(texts[0])("".join([event.text for event in texts]))
+        else:
+            yield from enumerate(same, number + 1)
+            number += len(same)
 
 
 @dataclass(slots=True)

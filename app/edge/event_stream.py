@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
@@ -26,9 +26,9 @@ from app.edge.pacing import paced
 from app.errors import Draining
 from app.events import Batch, Failure
 from app.hub import Subscription
-from app.journal import Sink
 from app.wire import Encoder
 
+T = TypeVar("T")
 Batches = AsyncGenerator[Batch, None]
 
 # The extension of ASGI that our server offers: a function that writes a frame of the body at once, or returns False.
@@ -103,12 +103,11 @@ class StreamResponse(EventSourceResponse):
     async def _held_back(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Wait until it is known how to answer; return whether that is with a stream. Raises Draining."""
         subscription = self._subscription
-        await _run(self._first_record(), self._gone, subscription.dismissal, seconds=self._hold)
+        batch = await _run(self._first_batch(), self._gone, subscription.dismissal, seconds=self._hold)
         if self._gone.done():
             return False
         if subscription.dismissed:
             raise Draining
-        batch = subscription.log.pending(subscription.after)
         failure = batch.events[0] if batch else None
         if batch is None or not isinstance(failure, Failure):
             return True
@@ -116,9 +115,9 @@ class StreamResponse(EventSourceResponse):
         await error_response(failure, request_context(scope))(scope, receive, send)
         return False
 
-    async def _first_record(self) -> None:
-        if self._subscription.log.pending(self._subscription.after) is None:
-            await self._follow(self._wake)
+    async def _first_batch(self) -> Batch:
+        async with aclosing(self._subscription.log.read(self._subscription.after)) as batches:
+            return await anext(batches)
 
     async def _stream(self, batches: Batches, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
@@ -159,7 +158,7 @@ class StreamResponse(EventSourceResponse):
             elif log.ended:
                 return
             else:
-                await self._follow(self._push)
+                await self._follow()
                 if self._unsent is not None:
                     await self._send(*self._unsent, send)
 
@@ -177,19 +176,15 @@ class StreamResponse(EventSourceResponse):
             if data:  # a dialect may have no word for the event
                 self._idle = False
 
-    async def _follow(self, sink: Sink) -> None:
-        """Have *sink* given each batch that is appended from now on, until it says that there is something to do."""
+    async def _follow(self) -> None:
+        """Have each batch pushed that is appended from now on, until one is refused or the stream has ended."""
         log = self._subscription.log
         self._news = asyncio.get_running_loop().create_future()
-        log.follow(sink)
+        log.follow(self._push)
         try:
             await self._news
         finally:
-            log.unfollow(sink)
-
-    def _wake(self, batch: Batch) -> None:
-        if not self._news.done():
-            self._news.set_result(None)
+            log.unfollow(self._push)
 
     def _push(self, batch: Batch) -> None:
         """Write *batch* as it is appended, which wakes no task: half of what a reader costs otherwise.
@@ -251,23 +246,22 @@ async def _hang_up(receive: Receive) -> None:
         pass
 
 
-async def _run(work: Coroutine[Any, Any, None], *ends: asyncio.Future[None], seconds: float | None = None) -> None:
-    """Run *work*, but no longer than until one of *ends* is done, or for *seconds*. Raises what it raises."""
+async def _run(work: Coroutine[Any, Any, T], *ends: asyncio.Future[None], seconds: float | None = None) -> T | None:
+    """Run *work* until one of *ends* is done, or for *seconds*. Return what it returns, or None if it was stopped."""
     task = asyncio.ensure_future(work)
     try:
         await _any_done(task, *ends, seconds=seconds)
     finally:
         await _stop(task)
-    if not task.cancelled():
-        task.result()
+    return None if task.cancelled() else task.result()
 
 
-async def _any_done(*futures: asyncio.Future[None], seconds: float | None) -> bool:
+async def _any_done(*futures: asyncio.Future[Any], seconds: float | None) -> bool:
     """Wait until one of *futures* is done; return False if none is within *seconds*."""
     done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     return bool(done)
 
 
-async def _stop(task: asyncio.Future[None]) -> None:
+async def _stop(task: asyncio.Future[Any]) -> None:
     task.cancel()
     await asyncio.wait((task,))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import cast
 
-from app.events import TEXT, Event, Text
+from app.events import Event, merged
 
 
 class Rechunker:
@@ -44,11 +42,4 @@ class Merging(Rechunker):
 
 def merge(events: Sequence[Event]) -> Sequence[Event]:
     """Join neighbours that are text of the same kind; keep everything else, and the order."""
-    merged: list[Event] = []
-    for kind, run in groupby(events, type):
-        if kind in TEXT:
-            texts = cast("list[Text]", list(run))
-            merged.append(type(texts[0])("".join([event.text for event in texts])))
-        else:
-            merged.extend(run)
-    return merged
+    return [event for _, event in merged(events)]

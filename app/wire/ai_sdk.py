@@ -34,11 +34,11 @@ from app.events import (
     Start,
     Text,
     ToolCall,
+    merged,
 )
 from app.usage import Usage
 from app.wire import Reading
 from app.wire.json import dumps, given, usage_object
-from app.wire.merging import joined
 from app.wire.transcript import Call, call_id
 
 NAME = "ai-sdk"
@@ -76,7 +76,7 @@ class UIMessageEncoder:
         if len(events) == 1:  # a reader that keeps up
             return self._blocks(events[0])
         if len(events) >= self._merge_after:
-            events = [event for _, event in joined(batch.first, events)]
+            events = [event for _, event in merged(events)]
         return b"".join([self._blocks(event) for event in events])
 
     def dismissal(self, retry_ms: int) -> bytes:

@@ -14,10 +14,22 @@ from typing import Any, ClassVar, assert_never
 
 import orjson
 
-from app.events import Batch, Delta, Done, Event, EventId, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Batch,
+    Delta,
+    Done,
+    Event,
+    EventId,
+    Failure,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+    merged,
+)
 from app.wire import Reading
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
-from app.wire.merging import joined
 from app.wire.transcript import Transcript
 
 NAME = "events"
@@ -47,7 +59,7 @@ class EventEncoder:
         # Nearly every batch is one delta, so its block is put together here, without a call for each of its parts.
         if len(events) == 1 and type(event := events[0]) is Delta and not self._head:
             return b"".join((_DELTA, text(event.text), self._rest, integer(first), b"\n\n"))
-        numbered = enumerate(events, first) if len(events) < self._merge_after else joined(first, events)
+        numbered = enumerate(events, first) if len(events) < self._merge_after else merged(events, first)
         blocks = [self._block(number, event) for number, event in numbered]
         head, self._head = self._head, b""
         return head + b"".join(blocks)

@@ -14,10 +14,22 @@ from types import MappingProxyType
 from typing import Any, ClassVar, assert_never
 
 from app.errors import Cancelled, Draining
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, Terminal, ToolCall
+from app.events import (
+    Batch,
+    Delta,
+    Done,
+    Event,
+    Failure,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Start,
+    Terminal,
+    ToolCall,
+    merged,
+)
 from app.wire import Reading
 from app.wire.json import dumps, error_object, given, text, usage_object
-from app.wire.merging import joined
 from app.wire.transcript import Call, Transcript, call_id
 
 NAME = "openai"
@@ -54,7 +66,7 @@ class ChunkEncoder:
         if len(events) == 1:  # a reader that keeps up
             return self._block(events[0])
         if len(events) >= self._merge_after:
-            events = [event for _, event in joined(batch.first, events)]
+            events = [event for _, event in merged(events)]
         blocks: list[bytes] = []
         previous: Event | None = None
         for event in events:
