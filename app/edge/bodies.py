@@ -159,7 +159,6 @@ def stream_request(
     defaults: Defaults,
     messages: Iterable[Mapping[str, Any]],
     parameters: Mapping[str, Any],
-    *,
     model: str | None,
     chunk: str | None,
     on_disconnect: str | None,

@@ -40,14 +40,9 @@ class UIChatBody(ChatParameters):
 def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal) -> ChatRequest:
     """Turn the parsed body of `POST /v1/ai-sdk/chat` into a request. Raises BadRequest."""
     body = validated(UIChatBody, data)
-    stream, smooth = stream_request(
-        defaults,
-        to_openai(data["messages"]),
-        parameters_of(data),
-        model=body.model,
-        chunk=body.chunk,
-        on_disconnect=body.on_disconnect,
-    )
+    messages = to_openai(data["messages"])
+    parameters = parameters_of(data)
+    stream, smooth = stream_request(defaults, messages, parameters, body.model, body.chunk, body.on_disconnect)
     # An answer to the outputs of tools continues the assistant's message. The trigger does not tell the two apart.
     continues = body.messages[-1].role == "assistant"
     create = partial(ai_sdk.UIMessageEncoder, continues=continues)

@@ -43,14 +43,8 @@ def parse_chat(data: Any, defaults: Defaults) -> ChatRequest:
         raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
     # The messages go upstream as they came, not as pydantic has them.
     messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
-    stream, smooth = stream_request(
-        defaults,
-        messages,
-        parameters_of(data),
-        model=body.model,
-        chunk=body.chunk,
-        on_disconnect=body.on_disconnect,
-    )
+    parameters = parameters_of(data)
+    stream, smooth = stream_request(defaults, messages, parameters, body.model, body.chunk, body.on_disconnect)
     return ChatRequest(stream, native.create, smooth)
 
 

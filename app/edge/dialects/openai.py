@@ -76,15 +76,10 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults) 
     parameters = {
         name: value for name, value in data.items() if name not in _OWN and (value is not None or name in unknown)
     }
-    stream, smooth = stream_request(
-        defaults,
-        data["messages"],
-        parameters,
-        model=body.model,
-        chunk=headers.get(CHUNK),
-        on_disconnect=headers.get(ON_DISCONNECT),
-        names=(CHUNK, ON_DISCONNECT),
-    )
+    chunk = headers.get(CHUNK)
+    on_disconnect = headers.get(ON_DISCONNECT)
+    names = (CHUNK, ON_DISCONNECT)
+    stream, smooth = stream_request(defaults, data["messages"], parameters, body.model, chunk, on_disconnect, names)
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
     return ChatRequest(stream, partial(ChunkEncoder, include_usage=include_usage), smooth, whole=not body.stream)
 

@@ -1,6 +1,6 @@
 """The AI SDK's `UIMessage[]` → OpenAI's messages, as the SDK's own `convertToModelMessages` and OpenAI provider do it.
 
-What is for the page and not for the model is dropped: reasoning, sources, data parts, metadata, files of an assistant.
+Reasoning, sources, data parts, metadata and an assistant's files are for the page, not for the model: they are dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")
 _DROPPED_PREFIXES = ("data-", "source-")
 _AUDIO = {"audio/wav": "wav", "audio/wave": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _DATA_URL = re.compile("data:[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
-_DENIED = "Tool call execution denied."  # the SDK's words to the model
+_DENIED = "Tool call execution denied."  # what the SDK tells the model
 _UNANSWERED = ("input-available", "approval-requested", "approval-responded")
 
 
@@ -31,7 +31,7 @@ class UIPart(BaseModel):
 
 
 class UIMessage(BaseModel):
-    """A message as a page keeps it. Its id, its metadata and what else pages keep with it are theirs."""
+    """A message as a page keeps it. Its id, its metadata and any other field are the page's own."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -47,7 +47,8 @@ def to_openai(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
     found: list[dict[str, Any]] = []
     for at, message in enumerate(messages):
-        parts, where = message["parts"], f"messages[{at}].parts"
+        parts = message["parts"]
+        where = f"messages[{at}].parts"
         match message["role"]:
             case "system":
                 said = ((part, _at(where, j)) for j, part in enumerate(parts) if part["type"] == "text")
@@ -81,8 +82,8 @@ def _user(parts: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
 def _assistant(parts: Sequence[Mapping[str, Any]], where: str, *, superseded: bool) -> list[dict[str, Any]]:
     """Return a message for each step, each followed by the outputs of the tools that it called.
 
-    A call without an output is left out if the user has *superseded* it, and is wrong otherwise. One whose arguments
-    are not whole is left out, and so is a step in which nothing remains: what is left of an answer that broke off.
+    A call without an output is left out if the user has *superseded* it, and is wrong otherwise. A call whose arguments
+    are not whole is left out, and so is a step in which nothing remains: they are left of an answer that broke off.
     """
     found: list[dict[str, Any]] = []
     step = _Step()
@@ -130,7 +131,7 @@ class _Step:
 
 
 def _output(part: Mapping[str, Any], where: str) -> str | None:
-    """Return what the model is told that a tool said, or None if that has not said anything."""
+    """Return what the model is told that a tool said, or None if the tool has not said anything."""
     approval = part.get("approval")
     approval = approval if isinstance(approval, dict) else {}
     match _string(part, "state", where):
@@ -151,7 +152,8 @@ def _output(part: Mapping[str, Any], where: str) -> str | None:
 
 def _file(part: Mapping[str, Any], where: str, number: int) -> dict[str, Any]:
     """Return a file as OpenAI takes it: images by any URL, sound and documents as data."""
-    media_type, url = _string(part, "mediaType", where).lower(), _string(part, "url", where)
+    media_type = _string(part, "mediaType", where).lower()
+    url = _string(part, "url", where)
     kind, _, subtype = media_type.partition("/")
     data = _DATA_URL.match(url)
     if kind == "image":
@@ -173,7 +175,7 @@ def _is_dropped(kind: str) -> bool:
 
 
 def _parts(part: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """Return the parts within a part, which no model has looked at."""
+    """Return the parts within a part, which pydantic has not checked."""
     parts = part.get("parts")
     if isinstance(parts, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts):
         return parts
@@ -188,7 +190,7 @@ def _string(part: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _arguments(part: Mapping[str, Any]) -> str:
-    """Return the arguments of a call. What is no object was none when the model wrote it, and no provider takes it."""
+    """Return the arguments of a call. The model wrote none if they are no object, which no provider would take."""
     given = part.get("input")
     return _json(given) if isinstance(given, dict) else "{}"
 
