@@ -19,9 +19,8 @@ from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
 from app.hub import Hub, Key
-from app.journal import Log
 from app.rechunk import lag
-from app.request import Principal, StreamRequest
+from app.request import StreamRequest
 from app.wire import Create, Reading
 from app.wire.transcript import Transcript
 
@@ -50,10 +49,10 @@ class Options:
 
 
 class Streams:
-    """The hub, as endpoints use it: on behalf of the principal whose request it is."""
+    """A *hub*, as endpoints use it: on behalf of the principal whose request it is, and within *options*."""
 
     def __init__(self, hub: Hub, options: Options) -> None:
-        self._hub = hub
+        self.hub = hub
         self.options = options
 
     async def body(self, request: Request) -> Any:
@@ -70,14 +69,14 @@ class Streams:
         context = request_context(request.scope)
         wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
         if attach:
-            self._hub.admit(context.principal)
+            self.hub.admit(context.principal)
         key = _key(request, data)
         if context.refusal is not None:  # nothing may be spent; a repeated key spends nothing
-            known = None if key is None else await self._hub.opened_with(key, context.principal)
+            known = None if key is None else await self.hub.opened_with(key, context.principal)
             if known is None:
                 raise context.refusal
             return known
-        return await self._hub.open(wanted, context.principal, key, context.log, asked.label)
+        return await self.hub.open(wanted, context.principal, key, context.log, asked.label)
 
     async def answer(self, request: Request, asked: ChatRequest, data: object) -> Response:
         """Start the stream that was *asked* for, and return the answer that reads it from its start."""
@@ -100,7 +99,7 @@ class Streams:
         answer is 204, which tells an EventSource to stop reconnecting.
         """
         context = request_context(request.scope)
-        subscription = await self._hub.attach(stream_id, context.principal, after, context.log)
+        subscription = await self.hub.attach(stream_id, context.principal, after, context.log)
         if subscription.exhausted and request.method != "HEAD":
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
         ticket = self.ticket(request, stream_id)
@@ -116,21 +115,9 @@ class Streams:
     async def collect(self, request: Request, stream_id: str) -> Transcript:
         """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
         context = request_context(request.scope)
-        subscription = await self._hub.attach(stream_id, context.principal, logger=context.log)
+        subscription = await self.hub.attach(stream_id, context.principal, logger=context.log)
         await read_whole(subscription, request.receive)
         return Transcript.of(subscription.log.records(0, subscription.log.last))
-
-    async def log_of(self, request: Request, stream_id: str) -> Log:
-        """Return a stream's log, without becoming a reader of it. Raises UnknownStream."""
-        return await self._hub.log_of(stream_id, _principal(request))
-
-    async def cancel(self, request: Request, stream_id: str) -> Log:
-        """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
-        return await self._hub.cancel(stream_id, _principal(request))
-
-    async def labelled(self, request: Request, label: str) -> str | None:
-        """Return the id of the newest of the caller's streams that was opened with that *label*."""
-        return await self._hub.labelled(label, _principal(request))
 
     def ticket(self, request: Request, stream_id: str) -> str:
         """Return the query that opens this stream to a client which cannot send credentials, or "".
@@ -138,12 +125,8 @@ class Streams:
         A request that was authenticated by a ticket gets no other ticket: its own ends when it says.
         """
         tickets = self.options.tickets
-        principal = _principal(request)
+        principal = request_context(request.scope).principal
         return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
-
-
-def _principal(request: Request) -> Principal:
-    return request_context(request.scope).principal
 
 
 def _key(request: Request, data: object) -> Key | None:

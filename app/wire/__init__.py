@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from app.events import Batch
@@ -42,8 +43,10 @@ class Encoder(Protocol):
     reconnect by themselves and read the rest of a stream that was cut off.
     """
 
-    headers: ClassVar[Mapping[str, str]]
-    resumable: ClassVar[bool]
+    __slots__ = ()
+
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    resumable: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> bytes:
         """Return the bytes that carry *batch*; whole blocks only."""

@@ -14,9 +14,8 @@ The dialect has no words for some of what a stream says:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, assert_never
+from typing import Any, assert_never
 
 import orjson
 
@@ -37,7 +36,7 @@ from app.events import (
     merged,
 )
 from app.usage import Usage
-from app.wire import Reading
+from app.wire import Encoder, Reading
 from app.wire.json import dumps, given, usage_object
 from app.wire.transcript import Call, call_id
 
@@ -48,7 +47,7 @@ _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter
 _NOT_JSON = "The arguments of this tool call are not valid JSON."
 
 
-class UIMessageEncoder:
+class UIMessageEncoder(Encoder):
     """Encodes one response, from the stream's start on.
 
     The message's id is the stream's, so a page that has a part of the message replaces it when it reads the stream
@@ -58,8 +57,7 @@ class UIMessageEncoder:
 
     __slots__ = ("_before", "_begun", "_calls", "_continues", "_kind", "_merge_after", "_parts", "_stream_id")
 
-    headers: ClassVar[Mapping[str, str]] = MappingProxyType({"X-Vercel-AI-UI-Message-Stream": "v1"})
-    resumable: ClassVar[bool] = False
+    headers = MappingProxyType({"X-Vercel-AI-UI-Message-Stream": "v1"})
 
     def __init__(self, reading: Reading, *, continues: bool = False) -> None:
         self._stream_id = reading.stream_id

@@ -8,9 +8,7 @@ after an event that it has not seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, assert_never
+from typing import Any, assert_never
 
 import orjson
 
@@ -28,7 +26,7 @@ from app.events import (
     ToolCall,
     merged,
 )
-from app.wire import Reading
+from app.wire import Encoder, Reading
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
 from app.wire.transcript import Transcript
 
@@ -37,13 +35,12 @@ NAME = "events"
 _DELTA = b'event: delta\ndata: {"content":'
 
 
-class EventEncoder:
+class EventEncoder(Encoder):
     """Encodes one response. A text that was joined has the id of the last one in it."""
 
     __slots__ = ("_head", "_id", "_merge_after", "_rest", "_stream_id", "_url")
 
-    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    resumable: ClassVar[bool] = True
+    resumable = True
 
     def __init__(self, reading: Reading) -> None:
         self._stream_id = reading.stream_id

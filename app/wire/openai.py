@@ -9,9 +9,8 @@ reasoning, and `estimated` in a usage that this service counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, assert_never
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 from app.errors import Cancelled, Draining
 from app.events import (
@@ -28,7 +27,7 @@ from app.events import (
     ToolCall,
     merged,
 )
-from app.wire import Reading
+from app.wire import Encoder, Reading
 from app.wire.json import dumps, error_object, given, text, usage_object
 from app.wire.transcript import Call, Transcript, call_id
 
@@ -38,16 +37,13 @@ NAME = "openai"
 _FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 
 
-class ChunkEncoder:
+class ChunkEncoder(Encoder):
     """Encodes one response, from the stream's start on.
 
     With *include_usage* the chunk before `[DONE]` has the usage, and every other chunk has null in its place.
     """
 
     __slots__ = ("_after", "_before", "_calls", "_head", "_include_usage", "_merge_after", "_stream_id", "_tail")
-
-    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    resumable: ClassVar[bool] = False
 
     def __init__(self, reading: Reading, *, include_usage: bool = False) -> None:
         self._stream_id = reading.stream_id

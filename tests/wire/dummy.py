@@ -13,14 +13,13 @@ import pytest
 from app import wire
 
 _ENCODER = '''
-from app.wire import Reading
+from app.wire import Encoder, Reading
 
 
-class Counter:
+class Counter(Encoder):
     """Sends how many records a batch has."""
 
     headers = {"X-Dummy": "1"}
-    resumable = False
 
     def __init__(self, reading: Reading) -> None:
         pass

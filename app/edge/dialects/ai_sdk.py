@@ -71,7 +71,8 @@ class AiSdk:
         stream_id = await self._newest(request)
         if stream_id is not None:
             with suppress(UnknownStream):  # it is no longer kept
-                if not (await self._streams.log_of(request, stream_id)).ended:
+                log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
+                if not log.ended:
                     return await self._streams.read(request, stream_id, ai_sdk.create)
         return Response(status_code=204)
 
@@ -83,12 +84,13 @@ class AiSdk:
         stream_id = await self._newest(request)
         if stream_id is not None:
             with suppress(UnknownStream):  # it is no longer kept
-                await self._streams.cancel(request, stream_id)
+                await self._streams.hub.cancel(stream_id, request_context(request.scope).principal)
         return Response(status_code=204)
 
     async def _newest(self, request: Request) -> str | None:
-        label = _label(request_context(request.scope).principal, request.path_params["chat_id"])
-        return await self._streams.labelled(request, label) if label else None
+        principal = request_context(request.scope).principal
+        label = _label(principal, request.path_params["chat_id"])
+        return await self._streams.hub.labelled(label, principal) if label else None
 
 
 def routes(streams: Streams) -> Sequence[Route]:

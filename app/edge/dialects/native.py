@@ -22,6 +22,7 @@ from app.edge.bodies import (
     stream_request,
     validated,
 )
+from app.edge.context import request_context
 from app.edge.streams import Streams
 from app.errors import BadRequest
 from app.journal import Log
@@ -83,7 +84,8 @@ class Native:
         """`GET /v1/streams/{id}`: read a stream, from the start or after a position; or a snapshot of it."""
         stream_id: str = request.path_params["stream_id"]
         if _wants_json(request):
-            return _snapshot(stream_id, await self._streams.log_of(request, stream_id))
+            principal = request_context(request.scope).principal
+            return _snapshot(stream_id, await self._streams.hub.log_of(stream_id, principal))
         dialect = request.query_params.get("dialect", native.NAME)
         if dialect not in dialects():
             raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
@@ -99,7 +101,8 @@ class Native:
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button. Answers with a snapshot."""
         stream_id: str = request.path_params["stream_id"]
-        return _snapshot(stream_id, await self._streams.cancel(request, stream_id))
+        principal = request_context(request.scope).principal
+        return _snapshot(stream_id, await self._streams.hub.cancel(stream_id, principal))
 
     async def _resume(self, request: Request, position: str, stream_id: str | None = None) -> Response:
         event_id = parse_position(position)
