@@ -1,0 +1,47 @@
+"""Content that stays the same: sent once, and then known by its ETag."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from app.edge.static import Endpoint, page, unchanging
+
+pytestmark = pytest.mark.anyio
+
+
+async def ask(endpoint: Endpoint, **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/", endpoint)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await client.get("/", headers=headers)
+
+
+async def test_a_copy_that_is_still_good() -> None:
+    """Whoever has the content already is told so, in every form in which that can be asked."""
+    endpoint = unchanging(b"{}", "application/json")
+    first = await ask(endpoint)
+    etag = first.headers["etag"]
+    assert (first.content, first.headers["cache-control"]) == (b"{}", "no-cache")
+    for known in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        again = await ask(endpoint, **{"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    for known in ("", '"x"', etag.strip('"')):
+        assert (await ask(endpoint, **{"If-None-Match": known})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type", "policy"),
+    [
+        ("index.html", "text/html; charset=utf-8", "same-origin"),
+        ("playground.css", "text/css; charset=utf-8", "same-origin"),
+        ("client.js", "text/javascript; charset=utf-8", "cross-origin"),
+    ],
+)
+async def test_pages(name: str, media_type: str, policy: str) -> None:
+    """A page may load nothing from elsewhere; pages of other sites may load the client, and nothing else."""
+    answer = await ask(page(name))
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["cross-origin-resource-policy"] == policy
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
