@@ -121,7 +121,7 @@ class Upstream(_Table):
 
     name: Name
     base_url: Annotated[HttpUrl, bare_url("the variable of key_env")]
-    upstream: Kind = "openai-chat"
+    kind: Kind = Field(default="openai-chat", alias="upstream")
     models: Annotated[list[ModelName], Field(max_length=1024)] = []
     connect_timeout: Seconds | None = None
     first_token_timeout: Seconds = 0.0
@@ -159,7 +159,7 @@ class Upstream(_Table):
     @field_validator("extra_body")
     @classmethod
     def _leaves_own_fields(cls, extra_body: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        kind = info.data.get("upstream")
+        kind = info.data.get("kind")
         own = load_source(kind).OWN_FIELDS & extra_body.keys() if kind else None
         if own:
             raise ValueError(f"the service itself sends {min(own)}")
@@ -168,7 +168,7 @@ class Upstream(_Table):
     @field_validator("background")
     @classmethod
     def _has_background(cls, background: bool, info: ValidationInfo) -> bool:
-        kind = info.data.get("upstream")
+        kind = info.data.get("kind")
         if background and kind and not load_source(kind).BACKGROUND:
             raise ValueError(f"an upstream of {kind} does not have it")
         return background

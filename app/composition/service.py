@@ -147,7 +147,7 @@ def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
 
 def create_source(upstream: Upstream, client: httpx.AsyncClient, settings: Settings) -> Source:
     """Return the source that asks one upstream in its own dialect."""
-    return load_source(upstream.upstream).create(_endpoint(upstream, client), settings.max_event, upstream.background)
+    return load_source(upstream.kind).create(_endpoint(upstream, client), settings.max_event, upstream.background)
 
 
 def _endpoint(upstream: Upstream, client: httpx.AsyncClient) -> Endpoint:

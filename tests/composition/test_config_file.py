@@ -44,7 +44,8 @@ def test_the_example() -> None:
     assert config.rest == []
     text = path.read_text()
     for table in (Upstream, Model, KeyEntry):
-        for name in table.model_fields:
+        for field, described in table.model_fields.items():
+            name = described.alias or field
             assert f"{name} =" in text or f".{name}]" in text, name
 
 
@@ -68,7 +69,7 @@ def test_an_upstream(tmp_path: Path) -> None:
     assert (upstream.connect_timeout, upstream.first_token_timeout) == (1, 2.5)
     assert upstream.headers == {"X-Team": "web, hunter2-team"}
     assert upstream.extra_body == {"provider": {"order": ["x"]}, "top_k": 3}
-    assert (upstream.upstream, upstream.background) == ("openai-chat", False)
+    assert (upstream.kind, upstream.background) == ("openai-chat", False)
     assert "hunter2" not in repr(upstream)
 
 

@@ -109,7 +109,9 @@ class KeySet:
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("the JWKS url takes the form https://HOST/PATH")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("the JWKS url has to be https: whoever can change the keys on their way can be anyone")
+            raise ValueError(
+                "the JWKS url has to be https: a stranger who can change the keys on their way can forge any token"
+            )
         self._url = url
         self._log = log
         self._patience = patience
