@@ -157,7 +157,7 @@ async def test_history_then_live(log: FilteringBoundLogger) -> None:
 
 
 async def test_head(log: FilteringBoundLogger) -> None:
-    """The head says what the body is, and that no cache or proxy may touch it. HEAD has it alone, and is no reader."""
+    """The head says what the body is, and that no cache or proxy may touch it. HEAD gets no more, and is no reader."""
     async with streaming(log, START) as stream:
         await stream.respond(method="HEAD")
     assert stream.client.head is not None
@@ -236,7 +236,7 @@ async def test_a_failure_before_the_start(log: FilteringBoundLogger, logs: LogCa
 
 
 async def test_keep_alives(log: FilteringBoundLogger) -> None:
-    """A silent stream has comments. They are no blocks, and stop with the stream."""
+    """A silent stream is kept alive with comments, which stop when the stream ends."""
     async with streaming(log, START) as stream:
         answering = stream.respond(keep_alive=0.01)
         await until(lambda: stream.client.frames.count(COMMENT) >= 3)
@@ -247,7 +247,7 @@ async def test_keep_alives(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.parametrize("push", [True, False])
 async def test_no_keep_alives_while_busy(log: FilteringBoundLogger, push: bool) -> None:
-    """A stream that sends more often than every half of the time has no comments."""
+    """A stream that sends more often than every half of *keep_alive* has no comments."""
     loop = asyncio.get_running_loop()
     async with streaming(log, START) as stream:
         answering = stream.respond(keep_alive=0.05, push=push)
@@ -341,7 +341,7 @@ async def test_dismissal_before_the_start(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_client_that_hangs_up(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """A reader that is gone is sent nothing more, and no longer counts; the log has what it got."""
+    """A reader that is gone is sent nothing more and no longer counts; the log line says what it got."""
     async with streaming(log, START) as stream:
         answering = stream.respond()
         await until(lambda: stream.client.frames)
@@ -380,7 +380,7 @@ async def test_a_client_that_hangs_up_before_the_start(log: FilteringBoundLogger
 
 @pytest.mark.parametrize("live", [False, True])
 async def test_an_encoder_that_fails(log: FilteringBoundLogger, live: bool) -> None:
-    """The answer fails with it. The producer, in which a live batch is encoded, does not notice."""
+    """The answer fails with the encoder's error. The producer, in which a live batch is encoded, goes on."""
 
     class Failing(EventEncoder):
         def __call__(self, batch: Batch) -> bytes:
@@ -421,7 +421,7 @@ async def test_smooth_is_dismissed(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_whole_answer(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """Whoever waits for a whole answer is a reader until the end."""
+    """A client that waits for a whole answer is a reader until the end."""
     async with streaming(log, START) as stream:
         reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
         await until(lambda: stream.log.reading)
@@ -433,7 +433,7 @@ async def test_a_whole_answer(log: FilteringBoundLogger, logs: LogCapture) -> No
 
 
 async def test_a_whole_answer_that_is_cut_short(log: FilteringBoundLogger) -> None:
-    """It is Draining if the reader is sent away, and ClientDisconnect if the client hangs up."""
+    """If the reader is sent away, Draining is raised; if the client hangs up, ClientDisconnect."""
     async with streaming(log, START) as stream:
         reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
         await until(lambda: stream.log.reading)

@@ -83,18 +83,18 @@ async def test_origins(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_path_that_is_not_printable(log: FilteringBoundLogger) -> None:
-    """It leads nowhere, though the router would take it for another one."""
+    """It is not found, although the router would take it for another path."""
     assert (await ask(log, "/cached%0A")).status_code == 404
 
 
 async def test_no_principal(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """Where no layer has said who asks, nobody is taken for anyone: the request crashes."""
+    """A request whose principal no layer has set crashes: it is not taken for an anonymous one."""
     assert (await ask(log, "/principal")).status_code == 500
     assert logs.entries[-1]["error"] == "AttributeError"
 
 
 async def test_a_crash(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """It is answered and logged by its kind, never with what it says."""
+    """An exception is answered with 500 and logged by its class, without its message."""
     answer = await ask(log, "/broken")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert (logs.entries[-1]["event"], logs.entries[-1]["error"]) == ("request.crashed", "ZeroDivisionError")

@@ -19,7 +19,7 @@ async def ask(endpoint: Endpoint, **headers: str) -> httpx.Response:
 
 
 async def test_a_copy_that_is_still_good() -> None:
-    """Whoever has the content already is told so, in every form in which that can be asked."""
+    """A client that has the content already gets 304, in each form in which `If-None-Match` can name it."""
     endpoint = unchanging(b"{}", "application/json")
     first = await ask(endpoint)
     etag = first.headers["etag"]

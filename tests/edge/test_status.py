@@ -47,7 +47,7 @@ async def ask(log: FilteringBoundLogger, route: Route, **headers: str) -> httpx.
 async def test_access(
     log: FilteringBoundLogger, token: str | None, is_open: bool, authorization: str, status: int
 ) -> None:
-    """With a token only who has it reads them; without, everyone where they are open, and else nobody."""
+    """With a token, only a client that sends it reads the metrics. Without one, every client does if they are open."""
     metrics = Metrics(lambda accept: (b"figures", f"text/plain; accept={accept}"), token, open=is_open)
     headers = {"Authorization": authorization, "Accept": "text/x"}
     answer = await ask(log, Route("/metrics", metrics.scrape), **headers)
@@ -61,7 +61,7 @@ async def test_access(
 
 
 async def test_health(log: FilteringBoundLogger) -> None:
-    """A draining process lives, and takes no new streams; it is ready while it does."""
+    """A process is ready while it takes new streams. One that drains, or has no journal, is not, and still lives."""
     house = House(log)
     health = Health(house.hub)
     assert (await ask(log, Route("/readyz", health.ready))).text == "ready\n"

@@ -80,7 +80,7 @@ def test_kinds_take_turns() -> None:
 
 
 def test_log_probabilities_are_left_out() -> None:
-    """They send nothing, and do not come between a text and its next piece."""
+    """Log probabilities send nothing, and do not come between a text and its next piece."""
     logprobs = Logprobs(({"token": "a"},))
     events = (START, Delta("a"), logprobs, Delta("b"), logprobs, STOP)
     assert encoded(*events) == [*OPENING, *text("text", 1, "a", "b"), *CLOSING]
@@ -131,7 +131,7 @@ def test_a_call_ends_a_text() -> None:
 
 
 def test_a_name_may_come_late() -> None:
-    """A call starts when it is known whom it calls, with the arguments so far; at the end it has to do without."""
+    """A call starts once its name is known, with the arguments so far; at the end it starts without a name."""
     assert calls(ToolCall(0, "c", "", '{"a"'), ToolCall(0, "", "f", ":1"), ToolCall(0, "", "", "}")) == [
         tool("start", "c", toolName="f"),
         tool("delta", "c", inputTextDelta='{"a":1'),
@@ -146,7 +146,7 @@ def test_a_name_may_come_late() -> None:
 
 
 def test_a_call_without_an_id() -> None:
-    """It gets one, as in OpenAI's dialect."""
+    """A call without an id gets one, as in OpenAI's dialect."""
     found = calls(ToolCall(0, "", "f", "{}"), ToolCall(1, "", "f", "{}"))
     assert [part["toolCallId"] for part in found[-2:]] == ["call_S_0", "call_S_1"]
 
@@ -159,7 +159,7 @@ def test_a_call_without_arguments(arguments: str) -> None:
 
 @pytest.mark.parametrize("arguments", ['{"city": "Par', "{}{}", "NaN", "[" * 300 + "]" * 300])
 def test_arguments_that_are_no_json(arguments: str) -> None:
-    """They are said to be wrong, as they are: the page runs no tool with them."""
+    """Such arguments are an error and are shown as they came: the page runs no tool with them."""
     error = "The arguments of this tool call are not valid JSON."
     assert calls(ToolCall(0, "c", "f", arguments))[-1] == tool(
         "error", "c", toolName="f", input=arguments, errorText=error
@@ -199,7 +199,7 @@ def test_a_stream_that_breaks_off(end: Event, last: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("end", "last"), STOPPED, ids=["cancelled", "failed"])
 def test_a_stream_that_never_began(end: Event, last: dict[str, Any]) -> None:
-    """There is no message then, nor one made by telling what it cost."""
+    """There is no message then, and telling the usage does not make one."""
     assert encoded(end) == [last, "[DONE]"]
 
 
@@ -215,12 +215,12 @@ def test_dismissal() -> None:
 
 
 def test_an_answer_that_goes_on_with_a_message() -> None:
-    """It names no message: the SDK takes the last one."""
+    """Such an answer names no message, so the SDK takes the last one."""
     assert encoded(START, STOP, continues=True)[0] == {"type": "start"}
 
 
-def test_a_reader_that_lags() -> None:
-    """Far enough behind, neighbouring texts of a kind are one piece."""
+def test_a_reader_that_is_behind() -> None:
+    """For a reader far enough behind, neighbouring texts of a kind are one piece."""
     batch = Batch(1, [START, Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), STOP])
     near, far = (UIMessageEncoder(Reading("S", merge_after=after))(batch) for after in (8, 7))
     assert near == UIMessageEncoder(READING)(batch)

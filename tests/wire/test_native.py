@@ -81,8 +81,8 @@ def test_any_text_survives_any_line_reader(text: str) -> None:
     assert json.loads(lines[2].removeprefix("data: "))["content"] == text
 
 
-def test_a_reader_that_lags() -> None:
-    """Far enough behind, neighbouring texts of a kind are one event with the last one's id; nothing else is touched."""
+def test_a_reader_that_is_behind() -> None:
+    """For a reader far enough behind, neighbouring texts of a kind are one event with the last one's id."""
     call = ToolCall(0, "c", "f", "{}")
     batch = Batch(3, [Reasoning("x"), Reasoning("y"), Delta("a"), Delta("b"), Delta("c"), call, call, Delta("d")])
     near, far = EventEncoder(Reading("S", 5, merge_after=9))(batch), EventEncoder(Reading("S", 5, merge_after=8))(batch)
@@ -94,7 +94,7 @@ def test_a_reader_that_lags() -> None:
 
 
 def test_a_single_record_is_never_merged() -> None:
-    """One record is one event, however few make a reader late."""
+    """One record is one event, even for a reader that is behind by one."""
     assert EventEncoder(Reading("S", 5, merge_after=1))(Batch(1, [Delta("a")])).count(b"event:") == 1
 
 
@@ -144,7 +144,7 @@ def test_snapshot_of_a_live_stream() -> None:
 
 
 def test_snapshot_of_an_answer() -> None:
-    """An ended stream has its finish reason, usage, and upstream's name of the model."""
+    """An ended stream has its finish reason, its usage, and the upstream's name of the model."""
     found = shown(Start("m", 7), Delta("a"), Done("stop", usage=Usage({"total_tokens": 1}, True), model="real"))
     assert (found["state"], found["finish_reason"], found["model"]) == ("done", "stop", "real")
     assert found["usage"] == {"total_tokens": 1, "estimated": True}

@@ -76,7 +76,7 @@ def test_usage_where_it_was_asked_for() -> None:
 
 
 def test_an_estimate_says_so() -> None:
-    """Usage that was counted here is marked as that, in chunks and in a completion."""
+    """Usage that this service counted is marked as an estimate, in chunks and in a completion."""
     done = replace(STOP, usage=replace(COUNTS, estimated=True))
     assert payloads(encoded(START, done, include_usage=True))[-2]["usage"]["estimated"] is True
     assert whole(START, done)["usage"]["estimated"] is True
@@ -120,7 +120,7 @@ def test_a_failure_before_the_start() -> None:
 
 
 def test_dismissal() -> None:
-    """Who is sent away gets an error, for it would take the end of the body for the end of the answer."""
+    """A reader that is sent away gets an error: it would take the end of the body for the end of the answer."""
     (last,) = payloads(ChunkEncoder(Reading("S")).dismissal(5))
     assert (last["error"]["code"], last["error"]["retryable"]) == ("shutting_down", True)
 
@@ -145,7 +145,7 @@ def test_tool_calls() -> None:
 
 
 def test_a_call_without_an_id() -> None:
-    """A call that upstream gave no id has one, the same in both forms, since a tool's answer has to name it."""
+    """A call without an id gets one, the same in both forms, because a tool's output has to name it."""
     pieces: list[Event] = [ToolCall(0, "", "", "{"), ToolCall(0, "", "f", "}"), ToolCall(1, "", "g", "")]
     found = [piece for delta in deltas(encoded(START, *pieces, STOP)) for piece in delta.get("tool_calls", ())]
     assert [piece.get("id") for piece in found] == ["call_S_0", None, "call_S_1"]
@@ -195,13 +195,13 @@ def test_no_content(said: Sequence[Event], content: str | None) -> None:
 
 
 def test_a_completion_names_who_answered() -> None:
-    """The model of a completion is upstream's own name for it, if it gave one."""
+    """The model of a completion is the upstream's own name for it, if the upstream gave one."""
     assert whole(START, STOP)["model"] == "gpt-2026"
     assert whole(START, replace(STOP, model=""))["model"] == "gpt"
 
 
-def test_a_reader_that_lags() -> None:
-    """Far enough behind, neighbouring texts of a kind are one chunk."""
+def test_a_reader_that_is_behind() -> None:
+    """For a reader far enough behind, neighbouring texts of a kind are one chunk."""
     events: list[Event] = [
         START,
         Reasoning("x"),

@@ -36,7 +36,7 @@ def test_calls() -> None:
 
 
 def test_a_call_without_an_id() -> None:
-    """It gets one from its stream and its place; an id that came stays."""
+    """A call without an id gets one from its stream and its place; an id that came stays."""
     assert [call_id("S", Call(2)), call_id("S", Call(2, "c"))] == ["call_S_2", "c"]
 
 

@@ -11,21 +11,21 @@
  * @typedef {object} Options
  * @property {string} [url]  Where to POST; "/v1/chat". Streams are found beside it.
  * @property {Record<string, string>} [headers]  For every request, such as Authorization.
- * @property {string} [ticket]  For `attach` by id: opens the stream to who has no Authorization. A `url` brings its own.
+ * @property {string} [ticket]  For `attach` by id: opens the stream without Authorization. A `url` brings its own.
  * @property {AbortSignal} [signal]  Stops reading. To stop the answer itself, call `cancel()`.
  * @property {string} [after]  For `attach`: the id of the last event that is known already.
  * @property {number} [smooth]  For `attach`: spread bursts over so many milliseconds.
  * @property {number} [silence]  Milliseconds without a byte, keep-alives included, that count as a cut; 45,000.
  * @property {number} [retries]  Failures in a row before it gives up; 8.
- * @property {number} [maxDelay]  Longest wait before a retry, in milliseconds; 15,000. Who is told to come back to a
- *   stream later than that does; who is told so before it began gives up.
+ * @property {number} [maxDelay]  Longest wait before a retry, in milliseconds; 15,000. If the service asks for a longer
+ *   wait, a stream that has begun waits that long; a stream that has not begun gives up.
  * @property {(news: {state: "open" | "lost", delay?: number, error?: Error}) => void} [onConnection]
  */
 
 /** Start a stream; the POST is sent when it is iterated. @param {object} body @param {Options} [options] */
 export const chat = (body, options = {}) => new ChatStream(body, "", options);
 
-/** Read a stream that runs, or ran. @param {string} stream its url or id @param {Options} [options] */
+/** Read a stream that runs or has run. @param {string} stream its URL or id @param {Options} [options] */
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
   const url = new URL(stream, globalThis.document?.baseURI);
@@ -33,7 +33,7 @@ export function attach(stream, options = {}) {
   return new ChatStream(null, url.pathname.split("/").at(-1), { ...options, ...where });
 }
 
-/** The service refused (`status`, `code`), or was out of reach. A stream that fails says so in its `error` event. */
+/** The service refused (`status`, `code`) or could not be reached. A stream that fails has an `error` event. */
 export class ChatError extends Error {
   /** @param {string} message @param {{status?: number, code?: string, again?: boolean, wait?: number}} [facts] */
   constructor(message, { status = 0, code = "connection_lost", again = false, wait = 0 } = {}) {
@@ -43,7 +43,7 @@ export class ChatError extends Error {
 }
 
 const cut = (message) => new ChatError(message, { again: true });
-// What an EventSource gets instead of 429 or 503, which it would take for final: no event, just when to come back.
+// An EventSource takes 429 and 503 for final, so the service sends `retry:` without an event in their place.
 const busy = (wait) => new ChatError("The service is busy.", { code: "overloaded", again: true, wait });
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
 
@@ -63,7 +63,7 @@ export class ChatStream {
     this.#key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
   }
 
-  /** Where the stream is, once it has an id: with the ticket that opens it, once the service has given one. */
+  /** The stream's URL, once it has an id; with the ticket that opens it, once the service has sent one. */
   get url() { return this.id && this.#at(""); }
 
   #at(more, query = {}) {
@@ -104,7 +104,7 @@ export class ChatStream {
   reconnect() { this.#connection?.abort(cut("The connection was dropped.")); }
 
   /**
-   * Stop the answer: it then ends with `done`, `finish_reason: "cancelled"`. What has no id yet is stopped once it has.
+   * Stop the answer: it then ends with `done`, `finish_reason: "cancelled"`. Without an id, it waits for one.
    * @param {{beacon?: boolean}} [how]  `beacon` is for a page that is closing; it sends no `headers`, but the ticket.
    */
   async cancel({ beacon = false } = {}) {
@@ -166,7 +166,7 @@ export class ChatStream {
   #take({ id, type, data: json }) {
     const event = { id, type, data: JSON.parse(json) };
     [this.lastEventId, this.id] = [id, this.id || id.slice(0, id.lastIndexOf("-"))];
-    // Of the url only the ticket: it says where the service thinks it is, and not where a proxy has put it.
+    // Only the ticket is taken from the URL: a proxy may have put the service at another path.
     const { url } = type === "start" ? event.data : {};
     if (url) this.#ticket = new URL(url, this.#home).searchParams.get("ticket") ?? this.#ticket;
     if (type === "delta") this.text += event.data.content;
@@ -175,9 +175,9 @@ export class ChatStream {
   }
 }
 
-/** Turns text that is cut anywhere into events, as the HTML standard says. */
+/** Turns text, in pieces that end anywhere, into events, as the HTML standard says. */
 export class EventParser {
-  /** The server's last word on when to come back, in ms. @type {number | undefined} */ retry;
+  /** The last `retry:` that came, in milliseconds. @type {number | undefined} */ retry;
   #line = ""; #return = false; #id = ""; #type = ""; #data = [];
 
   /** @param {string} text @returns {{id: string, type: string, data: string}[]} */
@@ -207,7 +207,7 @@ export class EventParser {
   }
 }
 
-/** Full houses and a proxy's own failures may pass; what else the service itself says is final. */
+/** A full service and a proxy's own failures are worth another try; any other error of the service is final. */
 async function refusal(response) {
   const { status, headers } = response;
   const error = (await response.json().catch(() => null))?.error;
@@ -217,7 +217,7 @@ async function refusal(response) {
   return new ChatError(error?.message ?? `The server answered ${status}.`, { status, code: error?.code, again, wait });
 }
 
-/** Wait, but not on after an abort, nor once the network is back. */
+/** Wait, but only until an abort, or until the network is back. */
 async function pause(ms, signal) {
   const over = new AbortController();
   const timer = setTimeout(() => over.abort(), ms);

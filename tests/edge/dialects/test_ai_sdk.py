@@ -70,7 +70,7 @@ async def test_open(log: FilteringBoundLogger) -> None:
 
 
 async def test_an_answer_to_the_outputs_of_tools(log: FilteringBoundLogger) -> None:
-    """It goes on with the page's last message, and the stream that it is can be read as a message of its own."""
+    """The answer continues the page's last message. Its stream can also be read as a message of its own."""
     pause = Pause()
     async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
         opener = asyncio.create_task(client.post(CHAT, json=BODY | {"messages": TOOL_MESSAGES}))
@@ -150,8 +150,8 @@ async def test_a_stream_that_is_kept_no_longer(
         assert answer.status_code == 204
 
 
-async def test_somebody_elses_chat(log: FilteringBoundLogger) -> None:
-    """Another's chat of the same id is another chat."""
+async def test_the_chat_of_another_principal(log: FilteringBoundLogger) -> None:
+    """A chat of the same id that belongs to another principal is another chat."""
     async with serving(log, (Delta("a"),), forever) as (house, client):
         theirs = asyncio.create_task(client.post(CHAT, json=BODY, headers={"X-Who": "them"}))
         await readers(house, 1)
@@ -163,7 +163,7 @@ async def test_somebody_elses_chat(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_repeated_request(log: FilteringBoundLogger) -> None:
-    """The same idempotency key is the same stream, and paid once; with another body it is refused."""
+    """The same idempotency key leads to the same stream, which is paid once; with another body it is refused."""
     async with serving(log, (Delta("a"),), DONE) as (house, client):
         key = {"Idempotency-Key": "k"}
         first, second = [await client.post(CHAT, json=BODY, headers=key) for _ in range(2)]
@@ -173,7 +173,7 @@ async def test_a_repeated_request(log: FilteringBoundLogger) -> None:
 
 
 async def test_an_error_before_the_stream(log: FilteringBoundLogger) -> None:
-    """It is an HTTP status, with the error for a body, which the page shows."""
+    """An early error is an HTTP status with the error as its body, which the page shows."""
     async with serving(log, Unreachable()) as (_, client):
         answer = await client.post(CHAT, json=BODY)
         assert answer.status_code == 502
@@ -182,7 +182,7 @@ async def test_an_error_before_the_stream(log: FilteringBoundLogger) -> None:
 
 
 async def test_an_error_in_the_stream(log: FilteringBoundLogger) -> None:
-    """It is a part, after which nothing comes."""
+    """A late error is a part, and the last one."""
     async with serving(log, (Delta("a"),), Unreachable()) as (_, client):
         found = said(await client.post(CHAT, json=BODY))
         assert [part["type"] for part in found[-3:-1]] == ["message-metadata", "error"]
@@ -219,7 +219,7 @@ def test_request() -> None:
 
 
 def test_what_an_answer_continues() -> None:
-    """It is the last message that says so: the assistant's is gone on with, after anybody else's comes a new one."""
+    """An answer continues the last message if that is the assistant's; else it is a new message."""
 
     def first_part(body: dict[str, Any]) -> Any:
         asked = parse_ui_chat(body, DEFAULTS, ANN)
@@ -263,7 +263,7 @@ def test_what_is_refused(body: Any, field: str | None) -> None:
     assert caught.value.param == field
 
 
-async def test_a_short_chat_id_of_nobodys(log: FilteringBoundLogger) -> None:
+async def test_a_short_chat_id_without_credentials(log: FilteringBoundLogger) -> None:
     """Where all callers are one principal, a chat whose id could be guessed is neither resumed nor stopped by it."""
     pause = Pause()
     async with serving(log, (Delta("a"),), pause, DONE) as (house, client):

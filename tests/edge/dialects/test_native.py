@@ -93,7 +93,7 @@ def test_bad_field(body: dict[str, Any], field: str) -> None:
 
 @pytest.mark.parametrize(("policy", "grace"), [("cancel", 0), ("grace:0.5", 0.5), ("grace:60", 60)])
 def test_policy(policy: str, grace: float) -> None:
-    """What happens when nobody reads is the request's, within the server's bound."""
+    """A request says what happens when its last reader is gone, within the server's bound."""
     assert parse(prompt="a", on_disconnect=policy).grace == grace
 
 
@@ -102,7 +102,7 @@ def test_policy(policy: str, grace: float) -> None:
     [("word", "word", 0), ("smooth:200", "auto", 0.2), ("word,80ms,smooth:300", "word,80ms", 0.3)],
 )
 def test_smooth_is_the_readers_side(chunk: str, cut: str, smooth: float) -> None:
-    """`smooth:MS` may follow a cut, or stand alone; it is no part of how the stream is cut."""
+    """`smooth:MS` may follow a cut or stand alone. It is about the reader, not about how the stream is cut."""
     asked = parse_chat({"prompt": "a", "chunk": chunk}, DEFAULTS)
     assert (asked.stream.chunk, asked.smooth) == (cut, smooth)
 
@@ -115,7 +115,7 @@ def test_not_an_object(body: Any) -> None:
 
 
 def test_values_are_not_quoted() -> None:
-    """An error names the field, not what stood in it; an endless field name is cut."""
+    """An error names the field and does not quote its value; a long field name is cut."""
     secret = "secret" * 1000
     for body in ({"prompt": [secret]}, {"prompt": "a", "stop": secret}, {"prompt": "a", "user": secret}):
         with pytest.raises(BadRequest) as raised:
@@ -135,7 +135,7 @@ fields = st.sampled_from(["prompt", "messages", "stop", "tools", "chunk", "model
 
 @given(st.dictionaries(fields, json_values, max_size=4) | json_values)
 def test_any_body_is_taken_or_refused(body: Any) -> None:
-    """No JSON whatever makes parsing fail in any other way than BadRequest."""
+    """Whatever the JSON, parsing fails in no other way than BadRequest."""
     try:
         assert isinstance(parse_chat(body, DEFAULTS).stream, StreamRequest)
     except BadRequest as error:
@@ -160,7 +160,7 @@ async def test_open_and_attach(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.anyio
 async def test_open_without_reading(log: FilteringBoundLogger) -> None:
-    """Who accepts JSON is told at once where the stream is."""
+    """A client that accepts JSON is told at once where the stream is."""
     async with serving(log, (Delta("a"),), DONE) as (_, client):
         opened = await client.post("/v1/chat", json={"prompt": "x"}, headers=JSON)
         assert (opened.status_code, opened.headers["location"]) == (201, opened.json()["url"])
@@ -183,7 +183,7 @@ async def test_head(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.anyio
 async def test_positions_of_other_streams(log: FilteringBoundLogger) -> None:
-    """A position is one of the stream that is asked for, or refused."""
+    """A position of another stream, or one that is no position, is refused."""
     async with serving(log, (Delta("a"),), DONE) as (_, client):
         where = (await client.post("/v1/chat", json={"prompt": "x"})).headers["content-location"]
         for position in ("x", f"{'A' * 22}-1"):

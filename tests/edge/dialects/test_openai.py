@@ -55,7 +55,7 @@ async def test_streaming(log: FilteringBoundLogger) -> None:
 
 
 async def test_whole(log: FilteringBoundLogger) -> None:
-    """Without it, the answer is one completion; it says which stream it was, too."""
+    """Without it, the answer is one completion, whose headers say which stream it was."""
     async with serving(log, (Reasoning("why"),), (Delta("a"), Delta("b")), DONE) as (_, client):
         answer = await client.post(PATH, json=body())
         told = strict.completion(answer.json())
@@ -69,7 +69,7 @@ async def test_whole(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_tool_calls(log: FilteringBoundLogger, stream: bool) -> None:
-    """Calls come in pieces or whole, and nothing is said of a text that there is not."""
+    """Calls come in pieces or whole, and an answer without text has no content."""
     pieces = [ToolCall(0, "c", "f", ""), ToolCall(0, "", "", "{}")]
     async with serving(log, pieces, (replace(DONE[0], finish_reason="tool_calls"),)) as (_, client):
         answer = await client.post(PATH, json=body(stream=stream))
@@ -86,7 +86,7 @@ async def test_tool_calls(log: FilteringBoundLogger, stream: bool) -> None:
 
 
 async def test_usage(log: FilteringBoundLogger) -> None:
-    """Usage is streamed to who asks for it, and to nobody else; the question does not go upstream."""
+    """Usage is streamed only to a client that asks for it; the question does not go upstream."""
     async with serving(log, (Delta("a"),), DONE) as (house, client):
         with_it = await client.post(PATH, json=body(stream=True, stream_options={"include_usage": True}))
         without = await client.post(PATH, json=body(stream=True, stream_options={"include_obfuscation": False}))
@@ -126,7 +126,7 @@ async def test_late_failures(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_cancelled(log: FilteringBoundLogger, stream: bool) -> None:
-    """Whoever still reads when a stream is stopped gets an error, and a 409 is not to be tried again."""
+    """A client that reads when the stream is stopped gets an error. A 409 is not to be tried again."""
     reached = asyncio.Event()
 
     async def wait() -> None:
@@ -147,7 +147,7 @@ async def test_cancelled(log: FilteringBoundLogger, stream: bool) -> None:
 
 
 async def test_a_client_that_leaves(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """Who hangs up while it waits for a whole answer has left the stream, as any other reader has."""
+    """A client that hangs up while it waits for a whole answer leaves the stream, as any other reader does."""
     reached = asyncio.Event()
 
     async def wait() -> None:
@@ -192,7 +192,7 @@ async def test_a_repeated_key(log: FilteringBoundLogger) -> None:
 
 
 async def test_who_may_not_spend(log: FilteringBoundLogger) -> None:
-    """The gate's refusal holds here as in the native dialect."""
+    """The access control's refusal holds here as in the native dialect."""
     async with serving(log, (Delta("a"),), DONE) as (house, client):
         house.refusal = BudgetSpent()
         answer = await client.post(PATH, json=body(), headers={"Idempotency-Key": "k"})
@@ -217,7 +217,7 @@ async def test_a_stream_of_another_dialect(log: FilteringBoundLogger) -> None:
 
 
 async def test_re_chunking(log: FilteringBoundLogger) -> None:
-    """A header says how the text is cut anew, and what happens when nobody reads."""
+    """Headers say how the text is re-chunked, and what happens when the last reader is gone."""
     headers = {"X-Chunk": "word", "X-On-Disconnect": "grace:7"}
     async with serving(log, (Delta("one two th"), Delta("ree four")), DONE) as (house, client):
         answer = await client.post(PATH, json=body(stream=True), headers=headers)
@@ -299,7 +299,7 @@ def test_the_least() -> None:
 
 
 def test_parameters() -> None:
-    """OpenAI's parameters, and those that nobody knows, go upstream as they are; what is about the answer does not."""
+    """OpenAI's parameters and unknown ones go upstream as they are; what is about the answer does not."""
     known: dict[str, Any] = {
         "temperature": 0,
         "tools": [{"type": "function"}],
@@ -340,8 +340,8 @@ def test_known_parameters_are_checked() -> None:
         ({"modalities": ["text", "audio"]}, "text"),
     ],
 )
-def test_what_cannot_be_had(body: dict[str, Any], hint: str) -> None:
-    """What the answer could not carry is refused, and it says what to do instead; null is not there."""
+def test_parameters_that_are_refused(body: dict[str, Any], hint: str) -> None:
+    """What the answer could not carry is refused, with what to do instead; null counts as absent."""
     (field,) = body
     error = refused(**body)
     assert str(error.param).partition("[")[0] == field
@@ -350,7 +350,7 @@ def test_what_cannot_be_had(body: dict[str, Any], hint: str) -> None:
 
 
 def test_unknown_names_have_a_bound() -> None:
-    """What is passed on unseen is not without a bound, nor said again."""
+    """Unknown parameters are bounded in number and name, and an error does not quote them."""
     for names in ([f"p{number}" for number in range(128)], ["x" * 65], ["a\nb"], [""]):
         error = refused(None, **dict.fromkeys(names, 1))
         assert error.param is None
@@ -379,7 +379,7 @@ fields = st.sampled_from(["messages", "stream", "stream_options", "functions", "
 
 @given(st.dictionaries(fields, json_values, max_size=4) | json_values)
 def test_any_body_is_taken_or_refused(body: Any) -> None:
-    """No JSON whatever makes parsing fail in any other way than BadRequest."""
+    """Whatever the JSON, parsing fails in no other way than BadRequest."""
     if isinstance(body, dict):
         body.setdefault("messages", MESSAGES)
     try:
