@@ -1,4 +1,4 @@
-"""`chat-sse check`: what it says of a file, what it warns about, and what asking an upstream a token finds out."""
+"""`chat-sse check`: what it says about a file, what it warns about, and what asking for a token finds out."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_other_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where anything may be asked for, it says so, and of whom."""
+    """If clients may ask for any model, it says so, and which upstreams get the request."""
     assert run(tmp_path, upstream("a", "https://a.example/v1") + upstream("b", "https://b.example/v1")) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "any other model: a, then b"
 
 
 def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the service would not start with is said on stderr, and is status 1."""
+    """A mistake that would stop the start is told on stderr, and the status is 1."""
     assert run(tmp_path, upstream("A", "https://a.example/v1")) == 1
     said = capsys.readouterr()
     assert (said.out, "upstreams[0].name" in said.err) == ("", True)
@@ -100,7 +100,7 @@ def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What may well be a mistake is pointed out, and nothing else is."""
+    """Likely mistakes are pointed out, and nothing else is."""
     assert run(tmp_path, text) == 0
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == (warning is not None)
@@ -108,7 +108,7 @@ def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest
 
 
 def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a file and without a key there is only the simulator, and who may come in."""
+    """Without a file and without a key, it tells of the simulator and of the credentials."""
     assert check(Settings.model_construct(), {}) == 0
     assert capsys.readouterr().out.splitlines() == [
         "credentials: none are asked for",

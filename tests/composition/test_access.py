@@ -35,7 +35,7 @@ def settings(**given: Any) -> Settings:
 
 
 async def test_everybody(log: FilteringBoundLogger) -> None:
-    """Without credentials everybody is one principal, which has the settings' limits, and there are no tickets."""
+    """Without credentials there is one principal, which has the settings' limits, and there are no tickets."""
     access = create_access(settings(requests_per_minute=7), CONFIG, log)
     assert access.open
     assert access.tickets is None
@@ -87,7 +87,7 @@ def test_jwts(log: FilteringBoundLogger, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused(given: dict[str, Any], sentence: str, log: FilteringBoundLogger) -> None:
-    """What would leave the service open, or shut, by mistake stops the start with a sentence."""
+    """A mistake that would leave the service open or shut stops the start with a sentence."""
     with pytest.raises(SettingsError, match=sentence) as raised:
         create_access(settings(**given), CONFIG, log)
     assert "short" not in str(raised.value)

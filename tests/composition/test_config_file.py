@@ -1,4 +1,4 @@
-"""The TOML file: what it means, and that whatever is wrong with it is said in a sentence that holds no secret."""
+"""The TOML file: what it means, and that each mistake in it becomes a sentence without secrets."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_upstream(tmp_path: Path) -> None:
 
 
 def test_routes_without_models(tmp_path: Path) -> None:
-    """Where no models are offered by name, each goes to whoever has it, in file order; the rest to who has any."""
+    """Without [[models]], a model's route is all upstreams that list it or have any, in file order."""
     config = read(tmp_path, A + B)
     assert config.routes == {"m": [Hop("a"), Hop("b")], "n": [Hop("a"), Hop("b")]}
     assert config.rest == [Hop("a")]

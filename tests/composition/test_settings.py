@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of whoever runs the tests, no .env of theirs."""
+    """Remove the variables of the person who runs the tests, and do not read their `.env`."""
     import os
 
     for name in list(os.environ):

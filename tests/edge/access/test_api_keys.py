@@ -17,7 +17,7 @@ LITTLE = Allowance(requests=1)
 
 
 async def test_known_and_unknown() -> None:
-    """A key is its owner's, with the owner's allowance; any other text is nobody's."""
+    """A key has its owner as principal, with the owner's allowance; any other text has none."""
     ada, bob = new_key(), new_key()
     keys = ApiKeys([parse(f"ada:{digest(ada)}", LITTLE), parse(f"bob:{digest(bob)}", UNLIMITED)])
     assert await keys.principal(ada) == Principal("key:ada", LITTLE)

@@ -1,4 +1,4 @@
-"""Who a request is from: one bearer token, or a ticket on the path of its stream, and nothing that merely looks so."""
+"""Credentials: one bearer token, or a ticket on the path of its stream, and nothing that only resembles them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def refused(asked: Scope, match: str = "asks for credentials", credentials
 
 
 async def test_no_schemes() -> None:
-    """Without schemes everybody is the same principal, with the usual allowance, whatever was sent."""
+    """Without schemes, every request has the same principal, with the usual allowance."""
     credentials = Credentials(allowance=USUAL)
     for asked in (scope(), scope("Bearer nonsense"), scope("a", "b"), on_stream("x")):
         assert await credentials.principal(asked) == Principal("", USUAL)

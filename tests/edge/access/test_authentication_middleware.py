@@ -66,7 +66,7 @@ class Noted(Quota):
 
 
 class OneEndpoint:
-    """A service of one endpoint, which says who came, or raises *error*."""
+    """A service of one endpoint, which answers with the principal's name, or raises *error*."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ def quota(log: FilteringBoundLogger) -> Quota:
 
 
 async def test_credentials(log: FilteringBoundLogger, quota: Quota) -> None:
-    """Who has none gets 401 and no further, also where there is nothing; that uses up nobody's quota."""
+    """A request without credentials gets 401, also at paths that do not exist, and is not counted."""
     service = OneEndpoint(log, quota)
     del service.client.headers["Authorization"]
     for path in ("/v1/chat", "/nowhere", "/healthz/", "/HEALTHZ", "//healthz", "/healthz/../v1/chat"):
@@ -118,7 +118,7 @@ async def test_credentials(log: FilteringBoundLogger, quota: Quota) -> None:
 
 
 async def test_public_paths(log: FilteringBoundLogger, quota: Quota) -> None:
-    """They are for everybody, as often as they like."""
+    """Public paths ask for no credentials and are not limited."""
     service = OneEndpoint(log, quota)
     del service.client.headers["Authorization"]
     for _ in range(3):
@@ -128,7 +128,7 @@ async def test_public_paths(log: FilteringBoundLogger, quota: Quota) -> None:
 
 
 async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
-    """What is left is on every answer, errors included; beyond it, 429 says when there is more, for that principal."""
+    """Every answer tells what is left, errors included; beyond that, a 429 tells when there is more."""
     service = OneEndpoint(log, quota)
     for name, error, status in (("ann", None, 200), ("bob", UnknownStream(), 404), ("cat", RuntimeError(), 500)):
         service.error, service.client.headers["Authorization"] = error, name
@@ -146,7 +146,7 @@ async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
 
 
 async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:
-    """The stop button works for whoever may press it, in both its forms; what only looks like it is counted."""
+    """Requests that stop a stream are not limited, in both forms; requests that only look like them are."""
     quota = Noted(log, Standing(RateExceeded(), {}))
     service = OneEndpoint(log, quota)
     for method, path in (("DELETE", STREAM), ("POST", f"{STREAM}/cancel")):
@@ -194,7 +194,7 @@ OVERLOADS: list[tuple[StreamError, int, int]] = [
 async def test_an_event_source_is_told_to_come_back(
     log: FilteringBoundLogger, logs: LogCapture, where: str, error: StreamError, status: int, seconds: int
 ) -> None:
-    """Overload is 200 with a `retry:` and no event for an EventSource's GET, and a status for everybody else."""
+    """Overload is a 200 with `retry:` and no event for an EventSource's GET, and a status for all other requests."""
     if where == "quota":
         service = OneEndpoint(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
     else:
@@ -217,7 +217,7 @@ async def test_an_event_source_is_told_to_come_back(
 
 @pytest.mark.parametrize(("error", "status"), [(Forbidden(), 403), (UnknownStream(), 404), (RuntimeError(), 500)])
 async def test_what_is_final_stays_final(log: FilteringBoundLogger, error: Exception, status: int) -> None:
-    """What will not be better in a moment is a status for an EventSource, too, which makes it stop."""
+    """An error that will not pass is a status for an EventSource, too, which makes it stop."""
     service = OneEndpoint(log, Noted(log, Standing(None, {})), error)
     refused = await service.client.get(STREAM, headers=EVENTS)
     assert refused.status_code == status

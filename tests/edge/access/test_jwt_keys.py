@@ -1,4 +1,4 @@
-"""Where the keys of JWTs come from: what may be one, and how seldom an issuer is asked for its own."""
+"""Keys of JWTs: what can be one, and how rarely an issuer is asked for its own."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_rotation(jwts: Jwts, issuer: Issuer, clock: Clock) -> None:
 
 
 async def test_one_fetch_at_a_time(jwts: Jwts, issuer: Issuer, log: FilteringBoundLogger) -> None:
-    """Requests that come during a fetch wait for it, and one that is given up takes it from nobody."""
+    """Requests that come during a fetch wait for it, and one that is cancelled does not cancel the fetch."""
     issuer.open.clear()
     first = asyncio.create_task(jwts.principal(ONE))
     others = [asyncio.create_task(jwts.principal(TWO)) for _ in range(20)]
@@ -162,7 +162,7 @@ async def test_issuer_that_hangs(issuer: Issuer, clock: Clock, log: FilteringBou
 
 
 async def test_issuer_that_is_down(jwts: Jwts, issuer: Issuer, clock: Clock, logs: LogCapture) -> None:
-    """An issuer that fails is asked again in 30 seconds; its keys are good for an hour, and then nobody is let in."""
+    """An issuer that fails is asked again in 30 seconds; its keys serve for an hour, then all are refused."""
     assert await jwts.principal(ONE) == ADA
     issuer.status = 500
     clock.now = 1301
@@ -183,7 +183,7 @@ async def test_issuer_that_is_down(jwts: Jwts, issuer: Issuer, clock: Clock, log
 
 
 async def test_issuer_that_comes_up(clock: Clock, log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """With no keys yet, nobody is let in, the issuer is asked every five seconds, and all is well once it answers."""
+    """Without keys, no request is admitted, and the issuer is asked every five seconds until it answers."""
     issuer = Issuer()
     issuer.close()
     jwts = Jwts(KeySet(issuer.url, log, now=clock), UNLIMITED, audience=AUDIENCE)
@@ -220,7 +220,7 @@ async def test_issuer_that_comes_up(clock: Clock, log: FilteringBoundLogger, log
     ids=range(12),
 )
 async def test_nonsense(body: bytes, jwts: Jwts, issuer: Issuer, clock: Clock, logs: LogCapture) -> None:
-    """An issuer that answers nonsense, or too much of it, has failed; what it said is not logged."""
+    """An issuer that answers nonsense, or too much, has failed; its answer is not logged."""
     issuer.body = body
     await unchecked(jwts, ONE)
     (entry,) = logs.entries
@@ -258,7 +258,7 @@ async def test_redirects(jwts: Jwts, issuer: Issuer) -> None:
 
 
 async def test_unfit_keys(jwts: Jwts, issuer: Issuer) -> None:
-    """Of what is published, only public keys to sign with, of the two algorithms, with an id, are taken."""
+    """Of the published keys, only public ones for signatures, of the two algorithms and with an id, are used."""
     private = json.loads(jwt.get_algorithm_by_name("RS256").to_jwk(private_key("x-rsa"))) | {"kid": "private"}
     with pytest.warns(jwt.InsecureKeyLengthWarning):
         short = jwt.encode(claims(), private_pem("rsa1024"), "RS256", {"kid": "short"})
@@ -328,7 +328,7 @@ async def test_urls(url: str, log: FilteringBoundLogger) -> None:
     ],
 )
 async def test_key_of_the_token(header: dict[str, Any], issuer: Issuer, log: FilteringBoundLogger) -> None:
-    """A key that a token brings or points to is not used, and nobody is asked for it."""
+    """A key that a token brings or points to is neither used nor fetched."""
     issuer.keys = [jwk("own-rsa", "own")]
     places = {"KEY": jwk("own-rsa", "own"), "URL": issuer.url}
     token = signed(claims(), "own-rsa", **{name: places.get(str(value), value) for name, value in header.items()})

@@ -78,7 +78,7 @@ async def test_secret() -> None:
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None, "HS512", "RS256", ["HS256"], {"HS256": 1}, 7])
 @pytest.mark.parametrize("secret", [None, SECRET.encode()])
 async def test_algorithm_of_the_token(algorithm: Any, secret: bytes | None) -> None:
-    """The token's own algorithm opens nothing: not `none` in any spelling, not a stronger one, not what is no name."""
+    """The algorithm that a token names opens nothing, not `none` in any spelling, a stronger one or nonsense."""
     token = forged({"alg": algorithm, "typ": "JWT"}, claims(), secret)
     for jwts in (by_secret(), by_key("p256")):
         await refused(jwts, token)
@@ -180,7 +180,7 @@ async def test_audience_and_issuer() -> None:
     "token", ["", "csk_key", "a.b", "a.b.c.d", "..", ".b.c", "a=.b.c", "a+.b.c", "ä.b.c", "a.b.c\n"]
 )
 async def test_no_jwt(token: str) -> None:
-    """What does not have a JWT's shape is left to the next scheme."""
+    """A token without the shape of a JWT is left to the next scheme."""
     assert await by_secret().principal(token) is None
 
 
@@ -204,7 +204,7 @@ async def test_no_jwt(token: str) -> None:
     ],
 )
 async def test_garbage(token: str) -> None:
-    """What has the shape and nothing else of a JWT is refused like any other, huge, deep or broken."""
+    """A token that has only the shape of a JWT is refused, be it huge, deep or broken."""
     await refused(by_secret(), token)
     await refused(by_key("rsa"), token)
 

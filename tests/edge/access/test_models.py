@@ -1,4 +1,4 @@
-"""What may be asked: each cap at its edge, what the server says instead of the client, and what nobody gets round."""
+"""Rules of models: each cap at its edge, what the service adds, and the ways around a cap that are closed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_characters(message: Any, characters: int) -> None:
 
 
 def test_characters_elsewhere() -> None:
-    """What the model reads beside the messages counts, too, or it would be where a long prompt goes."""
+    """Parameters that the model reads count as well, so that no long prompt can hide there."""
     rule = Rule(max_prompt_chars=50)
     long = "x" * 50
     for more in (

@@ -1,4 +1,4 @@
-"""Hosts and origins: who a browser says asks, and every way to look like somebody else."""
+"""Hosts and origins: the headers that browsers send, and every way to look like an allowed one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_host_of_ours(host: str) -> None:
     ],
 )
 def test_another_host(host: str) -> None:
-    """A name that is not ours is refused, and so is what only looks like ours: DNS rebinding."""
+    """DNS rebinding: a name that is not the service's is refused, and so is one that only resembles it."""
     with pytest.raises(ForeignHost):
         check(host, hosts=LOOPBACK)
 
@@ -186,7 +186,7 @@ def test_the_list_is_kept_to_the_letter(origin: str) -> None:
 
 
 def test_no_origin() -> None:
-    """Whoever sends none is no page of another site, or one whose browser will not let it spend or read anything."""
+    """A request without an Origin is allowed: browsers send one whenever a page could spend or read something."""
     check("localhost:8000")
     check(None)
 
@@ -205,7 +205,7 @@ def test_several_origins() -> None:
 
 
 def test_an_origin_without_a_host() -> None:
-    """Where the request does not say who we are, no origin is ours."""
+    """A request without a Host has no origin of the service's own."""
     for host in (None, "", "a b", "[::1", "x:99999"):
         for origin in ("http://", "https://", f"http://{host}", f"https://{host}"):
             with pytest.raises(ForeignOrigin):
@@ -240,7 +240,7 @@ def test_any_headers(pairs: list[tuple[str, str]]) -> None:
     ],
 )
 def test_an_origin_is_parsed(text: str, origin: str) -> None:
-    """An origin becomes what browsers send, and is what `Origins` then knows."""
+    """An origin is normalised to what browsers send, and `Origins` then knows it."""
     assert parse_origin(text) == origin == parse_origin(origin)
     check("chat.example.net", origin, origins=(parse_origin(text),))
 
@@ -266,7 +266,7 @@ def test_an_origin_is_parsed(text: str, origin: str) -> None:
     ],
 )
 def test_what_is_no_origin(text: str) -> None:
-    """What no browser would send as an origin is refused with a sentence that does not repeat it."""
+    """A text that no browser sends as an origin is refused with a sentence that does not quote it."""
     with pytest.raises(ValueError, match=r"^must be origins as browsers send them") as refused:
         parse_origin(text)
     assert len(str(refused.value)) < 250
@@ -286,7 +286,7 @@ def test_what_is_no_origin(text: str) -> None:
     ],
 )
 def test_a_host_is_parsed(text: str, host: str) -> None:
-    """A host becomes what `Origins` compares with, an IPv6 address with or without brackets."""
+    """A host is normalised to what `Origins` compares with, an IPv6 address with or without brackets."""
     assert parse_host(text) == host == parse_host(host)
     check(f"[{host}]:8000" if ":" in host else f"{host}:8000", hosts=(parse_host(text),))
 
@@ -312,6 +312,6 @@ def test_a_host_is_parsed(text: str, host: str) -> None:
     ],
 )
 def test_what_is_no_host(text: str) -> None:
-    """What is not just a name or an address is refused with a sentence."""
+    """A text that is not just a name or an address is refused with a sentence."""
     with pytest.raises(ValueError, match=r"^must be host names or addresses"):
         parse_host(text)

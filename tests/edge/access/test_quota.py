@@ -1,4 +1,4 @@
-"""Quotas: who is refused and until when, what is charged and to whom, and what that leaves behind."""
+"""Quotas: which requests are refused and until when, what is charged to which principal, and what is kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def refusal(quota: Quota, who: Principal, *, spends: bool = False) -> Stre
 
 
 class Broken(MemoryCounts):
-    """A storage that does *what* instead."""
+    """A storage that does *what* when it is read."""
 
     def __init__(self, what: Callable[[], Any]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ async def down() -> None:
 
 
 async def test_without_limits_nothing_is_counted(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """Who has no limit is let in with nothing said, and the storage is not asked."""
+    """A principal without limits is admitted without headers, and the storage is not asked."""
     quota = Quota(Broken(down), 0, log)
     assert await quota.admit(ANYONE, spends=True) == (None, {})
     assert await quota.admit(principal(tokens=5), spends=False) == (None, {})
@@ -104,7 +104,7 @@ async def test_requests_a_minute(clock: Clock, counts: MemoryCounts, log: Filter
 
 
 async def test_waiting_as_told_is_enough(clock: Clock, counts: MemoryCounts, log: FilteringBoundLogger) -> None:
-    """Whoever waits for as long as each refusal says is let in by the next request, whenever the refusal came."""
+    """A client that waits for as long as a refusal says is admitted with its next request, at any time."""
     quota, ann = Quota(counts, 0, log), principal(requests=7)
     for step in range(200):
         clock.now += step * 0.37 % 11
@@ -132,7 +132,7 @@ async def test_principals_are_apart(clock: Clock, counts: MemoryCounts, log: Fil
 
 
 async def test_all_together(clock: Clock, counts: MemoryCounts, log: FilteringBoundLogger) -> None:
-    """The limit on all holds whoever asks, and also for those who have none of their own."""
+    """The total limit holds for every principal, also for those without a limit of their own."""
     quota = Quota(counts, 5, log)
     assert await admitted(quota, principal("ann"), 3) == 3
     assert await admitted(quota, ANYONE, 3) == 2
@@ -144,7 +144,7 @@ async def test_all_together(clock: Clock, counts: MemoryCounts, log: FilteringBo
 async def test_a_refused_request_is_taken_from_no_limit(
     clock: Clock, counts: MemoryCounts, log: FilteringBoundLogger
 ) -> None:
-    """Who is over its own limit uses nobody else's up, and whom the others keep out loses none of its own."""
+    """A request that one limit refuses is not counted towards the others."""
     quota, ann, bob = Quota(counts, 10, log), principal("ann", requests=4), principal("bob", requests=8)
     assert await admitted(quota, ann, 50) == 4
     assert await admitted(quota, bob, 50) == 6
@@ -241,7 +241,7 @@ async def test_a_budget(clock: Clock, counts: MemoryCounts, log: FilteringBoundL
 
 @pytest.mark.parametrize("way", ["done", "failed", "crashed", "cancelled", "drained", "left"])
 async def test_charged_on_every_way_out(counts: MemoryCounts, log: FilteringBoundLogger, way: str) -> None:
-    """However a stream ends, its owner is charged for what came until then, once."""
+    """However a stream ends, its owner is charged once for the answer up to then."""
     ends = {"done": (Done("stop"),), "failed": Truncated(), "crashed": ZeroDivisionError()}
     house = Watched(Quota(counts, 0, log), log, (Delta("x" * 40),), ends.get(way, forever))
     stream_id = await house.open(principal(tokens=5), 0 if way == "left" else math.inf)
@@ -274,7 +274,7 @@ async def test_charged_on_every_way_out(counts: MemoryCounts, log: FilteringBoun
 async def test_nonsense_is_not_charged(
     counts: MemoryCounts, log: FilteringBoundLogger, usage: dict[str, Any], tokens: int
 ) -> None:
-    """Upstream's count is charged if it can be true; else what came is estimated."""
+    """The upstream's count is charged if it can be true; otherwise the tokens are estimated."""
     house = Watched(Quota(counts, 0, log), log, (Delta("x" * 40),), done(**usage))
     await house.open(principal(tokens=100))
     await house.settled()
@@ -282,7 +282,7 @@ async def test_nonsense_is_not_charged(
 
 
 async def test_nothing_to_charge(counts: MemoryCounts, log: FilteringBoundLogger) -> None:
-    """A stream that failed before it said anything costs nothing; and where nobody has a budget, nothing is kept."""
+    """A stream that failed before its first content costs nothing; and without any budget, nothing is kept."""
     house = Watched(Quota(counts, 0, log), log, Truncated())
     await house.open(principal(tokens=5))
     await house.settled()
@@ -312,7 +312,7 @@ async def test_counts_are_forgotten(clock: Clock, counts: MemoryCounts, log: Fil
 
 
 async def test_counts_survive_a_clock_that_is_set_back(clock: Clock, counts: MemoryCounts) -> None:
-    """A wall clock that jumps back by a day does not stop what has expired from being forgotten."""
+    """Expired counts are forgotten even if the wall clock jumps back by a day."""
     clock.now += DAY
     await counts.incr("a", 10)
     clock.now -= DAY
@@ -331,7 +331,7 @@ async def hung() -> None:
 
 @pytest.mark.parametrize(("what", "error"), [(down, "ConnectionError"), (hung, "TimeoutError")])
 async def test_fails_open(log: FilteringBoundLogger, logs: LogCapture, what: Callable[[], Any], error: str) -> None:
-    """While the storage fails or hangs everybody is let in, and a warning says so, every ten seconds and no oftener."""
+    """While the storage fails or hangs, every request is admitted, and a warning says so at most every ten seconds."""
     clock = Clock(1000)
     quota = Quota(Broken(what), 1, log, patience=0.01, now=clock)
     house = Watched(quota, log, (Delta("x"),), done(completion_tokens=7))

@@ -1,4 +1,4 @@
-"""Tickets: good for one stream, for a while, from whoever knows the secret; every forgery is refused."""
+"""Tickets: valid for one stream and for a while, if made with the secret; every forgery is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_good(tickets: Tickets) -> None:
 
 
 def test_account(tickets: Tickets) -> None:
-    """Who comes with a ticket is counted as its owner, to the owner's limit, and is not told the name."""
+    """Requests with a ticket count towards its owner's limit, and the ticket does not tell the owner's name."""
     ticket = tickets.issue(STREAM, OWNER)
     holder = tickets.check(ticket, STREAM)
     assert holder == Principal(f"ticket:{STREAM}", Allowance(requests=60), STREAM, OWNER.counted_as())
@@ -80,7 +80,7 @@ def test_clocks_apart(tickets: Tickets, clock: Clock) -> None:
 
 
 def test_another_stream(tickets: Tickets) -> None:
-    """A ticket opens no other stream, nor what only begins like its own."""
+    """A ticket opens no other stream, not even one whose id begins like its own."""
     ticket = tickets.issue(STREAM, OWNER)
     for stream_id in (OTHER, STREAM[:-1], f"{STREAM}A", STREAM.swapcase(), "", f"{STREAM}.{ticket.split('.')[0]}"):
         refused(tickets, ticket, stream_id)
@@ -112,7 +112,7 @@ def test_another_secret(tickets: Tickets) -> None:
 
 
 def test_one_spelling(tickets: Tickets) -> None:
-    """A ticket has one spelling: what lax base64 would skip makes it another text, and no ticket."""
+    """A ticket has one spelling: characters that lax base64 would skip make it invalid."""
     ticket = tickets.issue(STREAM, OWNER)
     issued, signature = ticket.rsplit(".", 1)
     for text in (f"{ticket}=", f"{ticket}\n", f" {ticket}", f"{ticket[:-3]}!{ticket[-3:]}", f"{issued}=.{signature}"):

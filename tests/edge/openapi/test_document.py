@@ -1,4 +1,4 @@
-"""`/openapi.json` against what the composed service has, sends and refuses."""
+"""`/openapi.json`, held to what the composed service serves, sends and refuses."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_needs_no_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("credentials", [False, True])
 @pytest.mark.parametrize("playground", [False, True])
 async def test_no_route_is_forgotten(log: FilteringBoundLogger, credentials: bool, playground: bool) -> None:
-    """What is described is what there is: every path and method, with and without the playground."""
+    """Exactly the routes that exist are described: every path and method, with and without the playground."""
     keys = (f"web:{digest(KEY)}",) if credentials else ()
     async with serving(log, playground=playground, api_keys=keys) as (client, there):
         description = (await client.get("/openapi.json")).json()
@@ -192,7 +192,7 @@ async def test_says_who_is_asked_for_credentials(log: FilteringBoundLogger) -> N
 
 
 def test_every_error_is_described() -> None:
-    """Each class of the tree is in a response of its own status, and what can come in a stream is in that event.
+    """Each error is in a response of its own status, and each that can end a stream is in the `error` event.
 
     Except what a method that is not described is refused with.
     """
@@ -244,7 +244,7 @@ def test_every_event_is_described(event: Event) -> None:
 @pytest.mark.parametrize("model", ["sim-gpt", "reasoning", "tools", "refusal", "no-usage", "error-in-stream"])
 @pytest.mark.parametrize("key", [None, KEY])
 async def test_streams_are_as_described(log: FilteringBoundLogger, model: str, key: str | None) -> None:
-    """Real streams, what a 201 says, and snapshots have what is described and nothing else."""
+    """Real streams, 201 answers and snapshots have the described fields and no others."""
     keys = (f"web:{digest(key)}",) if key else ()
     async with serving(log, api_keys=keys, commit_after=0.0, on_disconnect="continue") as (client, _):
         client.headers.update({"Authorization": f"Bearer {key}"} if key else {})
@@ -312,7 +312,7 @@ POLICY = COMPONENTS["OnDisconnect"]["pattern"]
 
 @given(st.fixed_dictionaries({"chunk": matching(CHUNK), "on_disconnect": matching(POLICY)}))
 def test_grammars_are_the_parsers(fields: dict[str, str]) -> None:
-    """What the described grammars allow, the service takes."""
+    """The service accepts every text that the described grammars allow."""
     parse_chat({"prompt": "x", **fields}, DEFAULTS)
 
 
@@ -382,7 +382,7 @@ def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
     ids=str,
 )
 def test_what_is_not_described_is_refused(field: dict[str, Any]) -> None:
-    """What is just outside of the grammars and ranges is neither described nor taken."""
+    """Values just outside of the grammars and ranges are neither described nor accepted."""
     schema = validator({"$ref": "#/components/schemas/ChatBody"}, document(credentials=False))
     schema.validate({"prompt": "x"})
     assert not schema.is_valid({"prompt": "x", **field})
@@ -428,7 +428,7 @@ def test_error_schema_names_its_codes() -> None:
 
 
 async def test_is_not_sent_twice(log: FilteringBoundLogger) -> None:
-    """Who has the document is told so."""
+    """A client that has the document gets a 304."""
     async with serving(log) as (client, _):
         first = await client.get("/openapi.json")
         again = await client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
