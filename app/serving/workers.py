@@ -283,7 +283,9 @@ class Supervisor:
 
     def _time_to_wait(self) -> float | None:
         """Return the seconds until a worker has to be restarted or killed, or None if none has to be."""
-        times = [slot.restart_at for slot in self._slots] + [worker.deadline for worker in self._workers]
+        times = [worker.deadline for worker in self._workers]
+        if not self._stopping:
+            times += [slot.restart_at for slot in self._slots]
         earliest = min(times, default=math.inf)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
