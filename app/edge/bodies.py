@@ -24,6 +24,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 _MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
 _SMOOTH = re.compile("[1-9][0-9]{0,3}", re.ASCII)
+_SMOOTHED = re.compile("(?:(.+),)?smooth:(.*)", re.DOTALL)
 
 Short = Annotated[str, StringConstraints(max_length=512)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
@@ -191,23 +192,15 @@ def validated(model: type[Body], data: Any) -> Body:
 def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, float]:
     """Return the cut that *chunk* names, or the *default*, and over how many seconds bursts are spread.
 
-    `smooth:MS`, which is the reader's side, stands alone or follows a cut. Raises BadRequest, which names *field*.
+    `smooth:MS`, which is about the reader, stands alone or follows a cut. Raises BadRequest, which names *field*.
     """
-    cut, separator, smooth = chunk.rpartition("smooth:")
-    if not separator:
-        cut, smooth = chunk, ""
-    elif cut:
-        if cut == "," or cut[-1] != ",":
-            raise BadRequest(f"'{field}': smooth:MS stands alone, or after a cut and a comma.", param=field)
-        cut = cut[:-1]
-    cut = cut or default
+    smoothed = _SMOOTHED.fullmatch(chunk)
+    cut = (smoothed[1] if smoothed else chunk) or default
     try:
         create_rechunker(cut)
     except ValueError as error:
         raise BadRequest(f"'{field}': {error}", param=field) from None
-    if separator and not _SMOOTH.fullmatch(smooth):
-        raise BadRequest(f"'{field}': smooth:MS takes milliseconds, from 1 to 9999.", param=field)
-    return cut, int(smooth or 0) / 1000
+    return cut, parse_smooth(smoothed[2], field) if smoothed else 0.0
 
 
 def parse_grace(policy: str, longest: float, field: str = "on_disconnect") -> float:
@@ -221,10 +214,10 @@ def parse_grace(policy: str, longest: float, field: str = "on_disconnect") -> fl
     return grace
 
 
-def parse_smooth(text: str) -> float:
-    """Turn milliseconds into seconds. Raises BadRequest."""
+def parse_smooth(text: str, field: str = "smooth") -> float:
+    """Turn milliseconds into seconds. Raises BadRequest, which names *field*."""
     if not _SMOOTH.fullmatch(text):
-        raise BadRequest("'smooth' is milliseconds, from 1 to 9999.", param="smooth")
+        raise BadRequest(f"'{field}': bursts are spread over 1 to 9999 milliseconds.", param=field)
     return int(text) / 1000
 
 
