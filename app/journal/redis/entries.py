@@ -1,0 +1,186 @@
+"""A stream's log in Redis: its header, and its entries, each a JSON array of events.
+
+A `Delta`, of which nearly every stream is made, is a bare string in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from redis.exceptions import ResponseError
+
+from app.events import (
+    TERMINAL,
+    Delta,
+    Done,
+    Event,
+    Failure,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Start,
+    Terminal,
+    ToolCall,
+    values,
+)
+from app.journal.redis.client import Command
+from app.request import StreamInfo
+from app.usage import Usage
+
+HEADER = b"0-1"
+"""The id of the entry before record 1, which says what the stream was created with."""
+PAGE = 1000
+"""How many entries are read at once."""
+
+_TAGS: dict[type, str] = {
+    Start: "s",
+    Reasoning: "r",
+    Refusal: "f",
+    ToolCall: "t",
+    Logprobs: "l",
+    Done: "d",
+    Failure: "e",
+}
+_KINDS: dict[str, Any] = {tag: kind for kind, tag in _TAGS.items()}
+
+
+def encode(events: Sequence[Event]) -> bytes:
+    """Return *events* as bytes. Raises TypeError for what JSON cannot hold."""
+    return orjson.dumps([event.text if type(event) is Delta else _pack(event) for event in events])
+
+
+def decode(data: bytes) -> list[Event]:
+    """Return the events that were encoded. Raises ValueError for anything else."""
+    return unpack(orjson.loads(data))
+
+
+def unpack(items: Any) -> list[Event]:
+    """Return the events that the JSON array *items* stands for. Raises ValueError for anything else."""
+    try:
+        return [Delta(item) if isinstance(item, str) else _unpack(item) for item in items]
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a batch of events") from error
+
+
+def _pack(event: Event) -> list[Any]:
+    packed = [[dict(it.fields), it.estimated] if isinstance(it, Usage) else it for it in values(event)]
+    return [_TAGS[type(event)], *packed]
+
+
+def _unpack(item: list[Any]) -> Event:
+    tag, *packed = item
+    event: Event = _KINDS[tag](*packed)
+    if isinstance(event, TERMINAL) and event.usage is not None:
+        usage: Any = event.usage  # still as `_pack` left it
+        return replace(event, usage=Usage(*usage))
+    return event
+
+
+def append(key: bytes, first: int, data: bytes) -> bytes:
+    """Return the command that appends an entry, the number of its first record being *first*, to an existing log.
+
+    The command is sent for nearly every delta: these are the bytes that redis-py would send, at a tenth of the price.
+    """
+    entry_id = b"%d-0" % first
+    return b"*6\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$10\r\nNOMKSTREAM\r\n$%d\r\n%b\r\n$1\r\ne\r\n$%d\r\n%b\r\n" % (
+        len(key),
+        key,
+        len(entry_id),
+        entry_id,
+        len(data),
+        data,
+    )
+
+
+def is_taken(reply: Any) -> bool:
+    """Whether *reply* to `append` says that the entry cannot be: another one has its number, or the log is gone."""
+    return reply is None or (isinstance(reply, ResponseError) and "equal or smaller" in str(reply))
+
+
+def begin(key: bytes, header: Mapping[bytes, bytes], seconds: int) -> list[Command]:
+    """Return the commands that begin a log, which is kept for *seconds*, unless it has a time already."""
+    fields = [part for item in header.items() for part in item]
+    return [("XADD", key, HEADER, *fields), ("EXPIRE", key, seconds, "NX")]
+
+
+def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
+    """Return the fields of the header of a stream that *process* produces."""
+    return {
+        b"chunk": info.chunk.encode(),
+        b"owner": info.owner.encode(errors="surrogatepass"),  # an owner's name may be any text
+        b"readers": b"%d" % info.readers,
+        b"label": info.label.encode(errors="surrogatepass"),
+        b"process": process.encode(),
+    }
+
+
+def read_header(entry: Any) -> dict[bytes, bytes]:
+    """Return the fields of a header as Redis gives it."""
+    _, flat = entry
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def info_of(header: dict[bytes, bytes]) -> StreamInfo:
+    """Return what the stream was created with."""
+    return StreamInfo(
+        header[b"chunk"].decode(),
+        header[b"owner"].decode(errors="surrogatepass"),
+        # A process of an earlier version writes neither of these.
+        int(header.get(b"readers", b"0")),
+        header.get(b"label", b"").decode(errors="surrogatepass"),
+    )
+
+
+def read_entry(entry: Any) -> tuple[int, list[Event]]:
+    """Return the number of an entry's first record, and its records; of the header, 1 and none. Raises ValueError."""
+    entry_id, fields = entry
+    if entry_id == HEADER:
+        return 1, []
+    return int(entry_id.partition(b"-")[0]), decode(fields[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a log in Redis has after a record that the reader names.
+
+    *last* is the number of its last record, also if that is not after the named one, and *ending* that record if it is
+    terminal. *newer* are the records after the named one. If records are missing between the two, *gap* is true, and
+    *newer* has none.
+    """
+
+    last: int
+    newer: list[Event]
+    ending: Terminal | None = None
+    gap: bool = False
+
+
+def read_tail(entries: Sequence[Any], after: int) -> Tail:
+    """Return what the last *entries* of a log say of its tail after record *after*. Raises ValueError."""
+    last = 0
+    newer: list[Event] = []
+    ending = None
+    gap = False
+    for entry in entries:
+        first, events = read_entry(entry)
+        known = after + len(newer)
+        gap = gap or first > known + 1
+        newer += events[max(0, known + 1 - first) :]
+        last = first + len(events) - 1
+        ending = events[-1] if events and isinstance(events[-1], TERMINAL) else None
+    return Tail(last, [] if gap else newer, ending, gap)
+
+
+async def entries_after(execute: Callable[..., Awaitable[list[Any]]], key: bytes, after: int) -> Tail | None:
+    """Return the tail of the log at *key* after record *after*, up to `PAGE` entries; None if the log is gone.
+
+    *execute* sends commands to Redis. Raises what that raises, or ValueError.
+    """
+    # The entry with the next record may begin before it: a log that was written again is divided in other places.
+    next_id = b"%d-0" % (after + 1)
+    [found] = await execute(("XREVRANGE", key, next_id, HEADER, "COUNT", 1))
+    start = found[0][0] if found else next_id
+    [entries] = await execute(("XRANGE", key, start, "+", "COUNT", PAGE))
+    return read_tail(entries, after) if entries else None
