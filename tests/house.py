@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.hub import Capacity, Hub, Observer
-from app.journal.memory import Bounds, MemoryJournal
+from app.journal import Bounds
+from app.journal.memory import MemoryJournal
 from app.meter import Meter
 from app.relay import Limits
 from app.request import StreamRequest

@@ -19,12 +19,12 @@ from redis import Redis
 from structlog.typing import FilteringBoundLogger
 
 import app.hub
-import app.journal.redis
 import app.serving.protocol
 import app.serving.workers
 import app.telemetry.otlp
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, load
+from app.journal.redis.timing import USUAL
 from tests.ports import free_port
 from tests.real.processes import Process, log_file
 
@@ -40,9 +40,7 @@ POD = DEPLOYMENT["template"]["spec"]
 # What the manifest's head says to put into the Secret.
 SECRET = {name: value.strip("'\"") for name, value in re.findall(r"--from-literal=(\w+)=('.*?'|\".*?\"|\S+)", MANIFEST)}
 # Seconds that a process takes at most after its grace: for upstream's sockets, the last events, Redis and OTLP.
-LAST = (
-    app.hub.hub._LET_GO + app.serving.protocol.LAST_ANSWERS + app.journal.redis._LAST + app.telemetry.otlp._LAST_EXPORT
-)
+LAST = app.hub.hub._LET_GO + app.serving.protocol.LAST_ANSWERS + USUAL.flush + app.telemetry.otlp._LAST_EXPORT
 
 
 def default(name: str) -> Any:

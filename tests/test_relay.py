@@ -12,7 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import RateLimited, Truncated
 from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall
-from app.journal.memory import Bounds, MemoryJournal
+from app.journal import Bounds
+from app.journal.memory import MemoryJournal
 from app.meter import Meter
 from app.rechunk import create
 from app.relay import Limits, Relay

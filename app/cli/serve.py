@@ -19,6 +19,7 @@ from app import __version__
 from app.cli.process import Commands, allow_many_sockets, listen, run_loop, say, url
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, SettingsError, load
+from app.journal import engine_of
 from app.serving.server import Server
 from app.serving.workers import Supervisor, SupervisorSocket
 from app.telemetry import configure
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(**{name: value for name, value in given.items() if value is not None})
     log = configure(settings.log_level, settings.log_format)
     number: int | None = arguments.worker
-    if (number is not None or settings.workers > 1) and settings.journal == "memory":
+    if (number is not None or settings.workers > 1) and not engine_of(settings.journal).SHARED:
         raise SettingsError(
             f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
             "redis://HOST:PORT/DB, or run one process."
@@ -138,5 +139,5 @@ def _metrics_listeners(settings: Settings) -> list[socket.socket]:
 
 def _warn_of_tickets(settings: Settings, log: FilteringBoundLogger) -> None:
     credentials = settings.api_keys or settings.jwt_secret or settings.jwt_key_file or settings.jwt_jwks_url
-    if settings.journal != "memory" and settings.secret is None and (credentials or settings.config):
+    if engine_of(settings.journal).SHARED and settings.secret is None and (credentials or settings.config):
         log.warning("secret.missing", advice=f"set {PREFIX}SECRET: no other process knows the tickets of this one")

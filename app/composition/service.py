@@ -35,7 +35,8 @@ from app.edge.status import Health, Metrics
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError
 from app.hub import Capacity, Hub, Observer, parse_policy
-from app.journal.memory import Bounds, MemoryJournal
+from app.journal import Bounds, Journal
+from app.journal import create as create_journal
 from app.meter import Meter
 from app.relay import Limits
 from app.telemetry.canonical_line import CanonicalLine
@@ -51,7 +52,6 @@ from app.upstream.router import RetryPolicy, Router, Target
 from app.upstream.sources import load_source
 
 if TYPE_CHECKING:
-    from app.journal.redis import RedisJournal
     from app.telemetry.otlp import Exporter
 
 # The headers that a page of an allowed origin may send, and those of an answer that it may read.
@@ -192,17 +192,12 @@ def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
     return storage
 
 
-def _journal(
-    settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
-) -> MemoryJournal | RedisJournal:
+def _journal(settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger) -> Journal:
     bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
-    if settings.journal == "memory":
-        return MemoryJournal(bounds, on_evict)
     try:
-        from app.journal.redis import RedisJournal
+        return create_journal(settings.journal, bounds, settings.journal_timeout, on_evict, log)
     except ModuleNotFoundError:
         raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
-    return RedisJournal(settings.journal, bounds, settings.journal_timeout, log)
 
 
 async def _exporter(

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.edge.access.origins import parse_host, parse_origin
 from app.hub import parse_policy
+from app.journal import engine_of
 from app.rechunk import create as create_rechunker
 from app.upstream import sources
 
@@ -83,9 +84,7 @@ def _is_cut(spec: str) -> str:
 
 
 def _is_journal(where: str) -> str:
-    schemes = "redis://", "rediss://", "redis+cluster://", "rediss+cluster://", "unix://"
-    if where != "memory" and not where.startswith(schemes):
-        raise ValueError(f"is `memory`, or a url that begins with {', '.join(schemes[:-1])} or {schemes[-1]}")
+    engine_of(where)
     return where
 
 

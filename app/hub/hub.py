@@ -292,6 +292,7 @@ class Hub:
         """
         if not self._draining:
             self._draining = True
+            self._journal.drain()
             self._idle.clear()
             self._note_idle()
             away = [reader for reader in self._readers if reader.elsewhere and reader.resumable]

@@ -1,21 +1,44 @@
 """The log of every stream: written by one producer, read by any number of subscribers, kept for a while after its end.
 
-Invariants, whatever the engine: records are numbered from 1 without a gap; the last record of an ended stream is
-terminal and nothing follows it; a record that a reader was given can be read again by every process that may resume the
-stream ("journal before wire"), for as long as the stream is kept.
+Invariants, whatever the engine: records are numbered from 1 without a gap. The last record of an ended stream is
+terminal. A record that a reader was given can be read again by every process that may resume the stream ("journal
+before wire"), for as long as the stream is kept.
+
+An engine is a module of this package. Adding one is adding one file, which exports
+
+- `FORMS`, how a setting names it: a word, or how its urls begin, up to and with `://`;
+- `SHARED`, whether several processes can have one such journal together;
+- `create`, with the parameters of `create` below.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
 
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import StreamError
 from app.events import Batch, Event
 from app.journal.registry import Registry
 from app.request import StreamInfo
 
 # Takes what was appended, within `append`; may neither raise nor follow or unfollow.
 Sink = Callable[[Batch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may be kept: *stream* and *total* in bytes of memory, *ended* in streams, *seconds* after a stream's end."""
+
+    stream: int
+    total: int
+    ended: int
+    seconds: float
 
 
 class Writer(Protocol):
@@ -27,10 +50,10 @@ class Writer(Protocol):
         ...
 
     def append(self, events: Sequence[Event]) -> None:
-        """Append *events* as one batch and wake the readers once.
+        """Append *events* as one batch and hand it to the readers that follow.
 
-        Synchronous, so that whoever holds text back can release it from a timer. Raises StreamTooLarge or Overloaded,
-        appending nothing, if the stream, or all together, would outgrow their bounds; a batch that ends in a terminal
+        Synchronous, so that a timer can release text that was held back. Raises StreamTooLarge or Overloaded, appending
+        nothing, if the stream, or all streams together, would outgrow their bounds. A batch that ends in a terminal
         event is always taken.
         """
         ...
@@ -41,7 +64,7 @@ class Writer(Protocol):
 
 
 class Log(Protocol):
-    """One stream's records, for reading. It stays readable to whoever holds it, though the stream be evicted."""
+    """One stream's records, for reading. Whoever holds a log can read it, even if the stream was evicted."""
 
     @property
     def info(self) -> StreamInfo:
@@ -67,7 +90,11 @@ class Log(Protocol):
         ...
 
     def follow(self, sink: Sink) -> None:
-        """Have *sink* given each batch that is appended from now on: a reader at the end needs no task to be woken."""
+        """Push each batch to *sink* from now on, from within the append.
+
+        This is the one call that goes up, from the journal to its readers. A task woken for each reader and batch costs
+        half of what a reader costs in all.
+        """
         ...
 
     def unfollow(self, sink: Sink) -> None:
@@ -75,7 +102,7 @@ class Log(Protocol):
         ...
 
     def entered(self) -> None:
-        """Count a reader in: until it has left, the log stays."""
+        """Count a reader in: until it has left, the log stays in memory."""
         ...
 
     def left(self) -> None:
@@ -87,6 +114,18 @@ class Log(Protocol):
 
         Closing the cursor at any point is safe and cheap.
         """
+        ...
+
+
+class Owner(Protocol):
+    """Who owns the streams of this process, and is told what happens to them elsewhere."""
+
+    def presence(self, stream_id: str, change: int) -> None:
+        """Another process has begun to read the stream (1), or none of that process's readers is left (-1)."""
+        ...
+
+    def stop(self, stream_id: str, error: StreamError | None) -> None:
+        """Cancel the stream, as its client wishes; or end it with *error*, because it is no longer ours to write."""
         ...
 
 
@@ -103,6 +142,19 @@ class Journal(Protocol):
         """Whether new streams can be kept."""
         ...
 
+    @property
+    def size(self) -> int:
+        """Bytes that the streams in this process's memory take."""
+        ...
+
+    def __len__(self) -> int:
+        """How many streams are in this process's memory, live ones included."""
+        ...
+
+    def serving(self, owner: Owner) -> AbstractAsyncContextManager[None]:
+        """Return a context manager within which the journal is in use, and tells *owner* what it has to know."""
+        ...
+
     async def create(self, stream_id: str, info: StreamInfo) -> Writer:
         """Begin the log of a new stream. Raises Overloaded if there is no room for it, or JournalDown."""
         ...
@@ -110,11 +162,45 @@ class Journal(Protocol):
     async def open(self, stream_id: str, after: int = 0) -> Log:
         """Return a stream's log, with record number *after* if there is one.
 
-        A reader may have been given that record by another process, and come here before it has. Raises UnknownStream,
-        also for a log that is no longer kept, or JournalDown.
+        A reader may have been given that record by another process, and may come here before the record does. Raises
+        UnknownStream, also for a log that is no longer kept, JournalDown, or JournalLost if records are missing.
         """
         ...
 
     def stop(self, stream_id: str) -> None:
         """Ask for the end of a stream that another process produces."""
         ...
+
+    def drain(self) -> None:
+        """Take readers that leave from now on for readers on their way to another process."""
+        ...
+
+
+def journals() -> dict[str, Any]:
+    """Return the engines by the forms that name them."""
+    engines = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {form: engine for engine in engines for form in getattr(engine, "FORMS", ())}
+
+
+def engine_of(url: str) -> Any:
+    """Return the engine that *url* names. Raises ValueError, with a sentence, if there is none."""
+    forms = journals()
+    scheme, separator, _ = url.partition("://")
+    engine = forms.get(scheme + separator)
+    if engine is None:
+        known = (f"{form}…" if form.endswith("://") else form for form in forms)
+        raise ValueError(f"is one of: {', '.join(known)}")
+    return engine
+
+
+def create(
+    url: str, bounds: Bounds, patience: float, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
+) -> Journal:
+    """Return the journal that *url* names: `memory`, or the address of what keeps the streams.
+
+    While that cannot be reached, live streams wait for *patience* seconds. *on_evict* is told the id of each stream
+    that is dropped, and why: `time`, `count` or `memory`. Raises ValueError for an unknown url, or ModuleNotFoundError
+    if an extra is missing.
+    """
+    journal: Journal = engine_of(url).create(url, bounds, patience, on_evict, log)
+    return journal

@@ -12,31 +12,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import ClassVar
+
+from structlog.typing import FilteringBoundLogger
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import TERMINAL, Batch, Delta, Event
-from app.journal import Sink
+from app.journal import Bounds, Sink
 from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
+
+FORMS = ("memory",)
+SHARED = False
 
 # Bytes that have to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends and no send is huge.
 _BATCH_RECORDS = 1024
 _BATCH_SIZE = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What may be kept: *stream* and *total* in bytes of memory, *ended* in streams, *seconds* after a stream's end."""
-
-    stream: int
-    total: int
-    ended: int
-    seconds: float
 
 
 class MemoryLog:
@@ -280,6 +274,9 @@ class MemoryJournal:
     def stop(self, stream_id: str) -> None:
         """Do nothing: there is no other process."""
 
+    def drain(self) -> None:
+        """Do nothing: there is no other process."""
+
     def get(self, stream_id: str) -> MemoryLog | None:
         """Return a stream's log, or None."""
         return self._logs.get(stream_id)
@@ -364,3 +361,10 @@ class MemoryJournal:
         if self._sweep is None and self._ended:
             oldest = next(iter(self._ended.values()))
             self._sweep = asyncio.get_running_loop().call_at(oldest.ended_at + self._bounds.seconds, self._expire)
+
+
+def create(
+    url: str, bounds: Bounds, patience: float, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
+) -> MemoryJournal:
+    """See `app.journal.create`. Memory is never away, so that *patience* is not needed."""
+    return MemoryJournal(bounds, on_evict)

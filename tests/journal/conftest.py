@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.journal import Journal
 from app.journal.memory import MemoryJournal
-from tests.journal.processes import ROOMY, Machine, hurry
+from tests.journal.processes import ROOMY, Machine, Owner
 from tests.real.redis import RedisServer, launch_redis
 
 
@@ -34,11 +34,8 @@ def redis(server: RedisServer) -> Iterator[Redis]:
 
 
 @pytest.fixture
-async def machine(
-    redis: Redis, server: RedisServer, log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Machine]:
+async def machine(redis: Redis, server: RedisServer, log: FilteringBoundLogger) -> AsyncIterator[Machine]:
     """Where processes are started; time passes fast there."""
-    hurry(monkeypatch)
     async with AsyncExitStack() as held:
         yield Machine(server.url, log, held)
 
@@ -46,7 +43,7 @@ async def machine(
 @pytest.fixture
 async def in_memory() -> AsyncIterator[Journal]:
     journal = MemoryJournal(ROOMY)
-    async with journal.serving(None):
+    async with journal.serving(Owner()):
         yield journal
 
 

@@ -7,18 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
 from redis import Redis
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import StreamError
 from app.events import Delta, Done, Event, Failure
-from app.journal import Journal, Log
-from app.journal import redis as journals
-from app.journal.memory import Bounds
-from app.journal.redis import RedisJournal, keys, peers
-from app.journal.redis import committer as commit
-from app.journal.redis import connection as link
+from app.journal import Bounds, Journal, Log
+from app.journal.redis import keys
+from app.journal.redis.journal import RedisJournal
+from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
 from tests.waiting import until
@@ -26,13 +23,13 @@ from tests.waiting import until
 INFO = StreamInfo("none", "ann", 3)
 ROOMY = Bounds(stream=1 << 20, total=1 << 28, ended=100, seconds=60)
 DONE = Done("stop")
+# A tenth of the usual times: what a slow machine, too, has done in time.
+FAST = Timing(pipeline=0.8, last_pause=0.2, settling=0.6, renewal=0.2, renewal_retry=0.1, lease=1.0)
 
 
 @dataclass
 class Owner:
     """Stands where the hub does, and keeps what it is told."""
-
-    draining = False
 
     readers: dict[str, int] = field(default_factory=dict)
     stopped: list[tuple[str, str | None]] = field(default_factory=list)
@@ -58,51 +55,39 @@ class Process:
 
     @property
     def connections(self) -> int:
-        """How many connections it has."""
+        """How many connections its clients have made and not closed."""
         journal = self.journal
-        clients: list[Any] = [journal._client, journal._records, journal._ears]
-        pools = [each.connection_pool for each in clients]
-        every = [each for pool in pools for each in (*pool._available_connections, *pool._in_use_connections)]
-        return sum(connection.is_connected for connection in every)
+        clients: list[Any] = [journal._connection._client, journal._records._client, journal._subscriber]
+        return sum(count for client in clients for count, _ in client._pool.get_connection_count())
 
     async def pause(self) -> None:
-        """Stop its heart and its ears, as SIGSTOP does; it may still write."""
-        names = ("journal beat", "journal listen")
-        tasks = [task for task in asyncio.all_tasks() if task.get_name() in names and self._owns(task)]
+        """Let it neither renew nor listen, as after SIGSTOP; it may still write."""
+        names = {f"{loop} {self.journal._process}" for loop in ("renew_lease", "listen")}
+        tasks = [task for task in asyncio.all_tasks() if task.get_name() in names]
         assert len(tasks) == 2
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
-    def _owns(self, task: asyncio.Task[Any]) -> bool:
-        frame: Any = task.get_coro()
-        return bool(frame.cr_frame.f_locals["self"] is self.journal)
-
 
 class Machine:
     """Starts processes on one Redis at *url*, and ends those that are left."""
 
-    def __init__(self, url: str, log: FilteringBoundLogger, held: AsyncExitStack) -> None:
+    def __init__(self, url: str, log: FilteringBoundLogger, held: AsyncExitStack, timing: Timing = FAST) -> None:
         self.url = url
         self._log = log
         self._held = held
+        self._timing = timing
 
-    async def start(self, url: str | None = None, patience: float = 30, **bounds: Any) -> Process:
-        journal = RedisJournal(url or self.url, replace(ROOMY, **bounds), patience, self._log)
+    async def start(
+        self, url: str | None = None, patience: float = 30, timing: Timing | None = None, **bounds: Any
+    ) -> Process:
+        """Start a process; *bounds* are those that differ from `ROOMY`."""
+        journal = RedisJournal(url or self.url, replace(ROOMY, **bounds), patience, self._log, timing or self._timing)
         owner = Owner()
         held = await self._held.enter_async_context(AsyncExitStack())
         await held.enter_async_context(journal.serving(owner))
         return Process(journal, owner, held)
-
-
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let time pass ten times as fast: what a slow machine, too, has done in time."""
-    monkeypatch.setattr(peers, "BEAT", 0.2)
-    monkeypatch.setattr(peers, "LEASE", 1.0)
-    monkeypatch.setattr(peers, "_RETRY", 0.1)
-    monkeypatch.setattr(commit, "_LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(link, "_SETTLING", 0.6)
-    monkeypatch.setattr(journals, "_TRIP", 0.8)
 
 
 async def acked(writer: RedisWriter, records: int) -> None:

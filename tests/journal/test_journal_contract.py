@@ -11,7 +11,7 @@ from app.errors import KeyReused, StreamTooLarge, UnknownStream
 from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
 from app.journal import Journal
 from app.journal.memory import MemoryJournal
-from app.journal.redis import RedisJournal
+from app.journal.redis.journal import RedisJournal
 from app.request import StreamInfo
 from app.usage import Usage
 from tests.journal.processes import DONE, INFO, opened, read

@@ -12,7 +12,8 @@ import pytest
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import Batch, Delta, Done, Event, Failure, Logprobs
-from app.journal.memory import Bounds, MemoryJournal
+from app.journal import Bounds
+from app.journal.memory import MemoryJournal
 from app.request import StreamInfo
 
 pytestmark = pytest.mark.anyio

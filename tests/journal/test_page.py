@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.events import Delta, Done, Event, Reasoning, Refusal, Start, Text, ToolCall
-from app.journal.memory import Bounds, MemoryJournal, MemoryLog
+from app.journal import Bounds
+from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.page import PAGE, Page, keep, pack
 from app.request import StreamInfo
 

@@ -1,31 +1,35 @@
 """A Redis Cluster of several nodes, spoken to as if it were one Redis.
 
-Every command touches one key at most. A trip is parted by the nodes that have the keys, and the parts are sent at once.
-Which node has what is asked anew after anything has failed; what a node refuses because it does not, or no longer, have
-the key makes the trip fail as a whole, just as if that node were gone. Whoever sent it compares and tries again.
-
+Every command touches one key at most. A pipeline is split by the nodes that have the keys, and the parts are sent at
+once. The topology is asked for again after anything has failed. What a node refuses because it does not have the key,
+or has it no longer, makes the whole pipeline fail, just as if that node were gone: the sender compares and tries again.
 A message that is published on any node reaches the subscribers of all.
+
+redis-py's own `RedisCluster` is not used, because its failures are others. It follows redirections and connects again
+in silence, after which records that Redis lost would not be noticed. It asks the nodes for the topology one after the
+other without a time limit for each, so one node that hangs makes the refresh fail. And it reports every refusal to
+tell the topology as "Cluster mode is not enabled".
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError, TryAgainError
 
-from app.journal.redis.pipeline import Command, exchange
+from app.journal.redis.client import Check, Command, NodeClient, OnConnect
 
-# How urls of a cluster begin, with what they are for a single node.
+# How the urls of a cluster begin, and how redis-py's urls of a single node begin.
 SCHEMES = {"redis+cluster://": "redis://", "rediss+cluster://": "rediss://"}
-# A node that is asked for the topology has this part of a trip's time: the next may know better.
+# A node that is asked for the topology has this part of a pipeline's time: another node may answer sooner.
 _PART = 0.25
-# That a node does not serve a key: another does (a MovedError is an AskError), or none does now.
+# A node's refusals of a key that it does not serve: another node does (a MovedError is an AskError), or none does now.
 _ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
 
 # Host and port.
@@ -33,7 +37,7 @@ Address = tuple[str, int]
 
 
 class Chart(NamedTuple):
-    """Which node has which slots: *masters* are all of them, *owners* one for each slot, or None."""
+    """Which node has which slots: *masters* are all nodes with slots, *owners* has one of them, or None, per slot."""
 
     version: int
     masters: tuple[Address, ...]
@@ -58,16 +62,17 @@ class Topology:
 
     @property
     def stale(self) -> bool:
-        """Whether the last chart is wrong, or may be."""
+        """Whether the last chart may be wrong."""
         return self._doubted == self._chart.version
 
-    def client(self, address: Address) -> Redis:
+    def client(self, address: Address, on_connect: OnConnect | None = None) -> NodeClient:
         """Return a new client of one node."""
         host, port = address
-        return Redis.from_pool(ConnectionPool(**{**self._options, "host": host, "port": port}))
+        options = {**self._options, "host": host, "port": port, "redis_connect_func": on_connect}
+        return NodeClient(ConnectionPool(**options))
 
     def next(self) -> Address:
-        """Return one of the nodes, each time another one: any may be gone."""
+        """Return the address of a node, each time of another one: any of them may be gone."""
         known = [*(each for each in self._chart.masters if each != self._seed), self._seed]
         self._turn += 1
         return known[self._turn % len(known)]
@@ -78,25 +83,21 @@ class Topology:
 
     async def chart(self, seconds: float) -> Chart:
         """Return a chart that nothing speaks against. Raises RedisError or OSError, within *seconds* for each node."""
-        if self.stale:
-            async with self._asking:
-                await self._renew(seconds)
+        async with self._asking:
+            left = len(self._chart.masters)
+            while self.stale:
+                try:
+                    self._chart = await self._ask(self.next(), seconds)
+                except (RedisError, OSError):
+                    if not left:
+                        raise
+                    left -= 1
         return self._chart
 
-    async def _renew(self, seconds: float) -> None:
-        left = len(self._chart.masters)
-        while self.stale:
-            try:
-                await self._ask(self.next(), seconds)
-            except (RedisError, OSError):
-                if not left:
-                    raise
-                left -= 1
-
-    async def _ask(self, address: Address, seconds: float) -> None:
+    async def _ask(self, address: Address, seconds: float) -> Chart:
         client = self.client(address)
         try:
-            [ranges] = await exchange(client, seconds, [("CLUSTER", "SLOTS")])
+            [ranges] = await client.pipeline(seconds, [("CLUSTER", "SLOTS")])
         finally:
             await client.aclose()
         if isinstance(ranges, ResponseError):
@@ -107,47 +108,41 @@ class Topology:
             owner = host.decode() if host and host != b"?" else address[0], int(port)
             owners[first : last + 1] = [owner] * (last + 1 - first)
         masters = tuple(sorted({owner for owner in owners if owner is not None}))
-        self._chart = Chart(self._chart.version + 1, masters, owners)
+        return Chart(self._chart.version + 1, masters, owners)
 
 
-class Cluster:
-    """Clients of all nodes of a *topology*, which several may share; each has connections of its own.
+class ClusterClient:
+    """Sends commands to the nodes of a cluster. Several clients may share one *topology*.
 
-    `on_connect` is awaited with every new connection, instead of its own `on_connect`, if it is set before the first.
+    *on_connect* is awaited with every new connection, in place of the connection's own `on_connect`.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, on_connect: OnConnect | None = None) -> None:
         self._topology = topology
-        self._clients: dict[Address, Redis] = {}
+        self._on_connect = on_connect
+        self._clients: dict[Address, NodeClient] = {}
         self._version = 0
-        self._ears: Redis | None = None
-        self.on_connect: Any = None
+        self._subscriber: NodeClient | None = None
 
     def __repr__(self) -> str:
-        return f"<Cluster {self._topology!r}: {len(self._clients)} clients>"
-
-    @property
-    def clients(self) -> list[Redis]:
-        """The clients of all nodes that there was something to say to."""
-        return [*self._clients.values(), *([self._ears] if self._ears is not None else [])]
+        return f"<ClusterClient {self._topology!r}: {len(self._clients)} clients>"
 
     def pubsub(self) -> PubSub:
-        """Return what subscribes at one of the nodes, each time at another one. The one before is to be closed."""
-        self._ears = self._topology.client(self._topology.next())
-        return self._ears.pubsub()
+        """Return what subscribes at one of the nodes, each time at another one."""
+        self._subscriber = self._topology.client(self._topology.next())
+        return self._subscriber.pubsub()
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        for client in self.clients:
+        for client in self._clients.values():
             await client.aclose()
+        if self._subscriber is not None:
+            await self._subscriber.aclose()
 
-    async def exchange(
-        self, seconds: float, commands: Sequence[Command], check: Callable[[], None] | None = None
-    ) -> list[Any]:
-        """See `trip.exchange`. All nodes share the *seconds*, and if one of them fails, the trip has failed.
+    async def pipeline(self, seconds: float, commands: Sequence[Command], check: Check | None = None) -> list[Any]:
+        """See `Client.pipeline`. If one node fails, the pipeline has failed.
 
-        What is for the others gets there all the same: a lease that was kept from a healthy node by a dead one would
-        make its process count as gone.
+        What the other nodes were sent gets there all the same. If a dead node kept a lease from a healthy one, the
+        lease's process would count as gone.
         """
         version = 0
         try:
@@ -156,26 +151,24 @@ class Cluster:
                 version = chart.version
                 if self._version != version:
                     await self._adopt(chart)
-                    if check is not None:  # what is connected at once is checked once
+                    if check is not None:  # connected to all nodes now, the caller sees new connections once
                         await self._connect(chart, seconds * _PART)
-                parts = _part(chart, commands)
-                trips = [
-                    exchange(self._client(address), seconds, [commands[place] for place in places], check)
+                parts = _split(chart, commands)
+                sending = [
+                    self._client(address).pipeline(seconds, [commands[place] for place in places], check)
                     for address, places in parts.items()
                 ]
-                # Each to its end: a connection that is given up in the middle is a new one the next time.
-                answers = await asyncio.gather(*trips, return_exceptions=True)
-            return _joined(len(commands), list(parts.values()), answers)
+                # Each to its end: a connection that is given up halfway has to be made again.
+                answers = await asyncio.gather(*sending, return_exceptions=True)
+            return _join(len(commands), list(parts.values()), answers)
         except (RedisError, OSError):
             self._topology.doubt(version)
             raise
 
-    def _client(self, address: Address) -> Redis:
+    def _client(self, address: Address) -> NodeClient:
         client = self._clients.get(address)
         if client is None:
-            client = self._clients[address] = self._topology.client(address)
-            if self.on_connect is not None:
-                client.connection_pool.connection_kwargs["redis_connect_func"] = self.on_connect
+            client = self._clients[address] = self._topology.client(address, self._on_connect)
         return client
 
     async def _adopt(self, chart: Chart) -> None:
@@ -186,19 +179,11 @@ class Cluster:
 
     async def _connect(self, chart: Chart, seconds: float) -> None:
         """Connect to all nodes that can be reached within *seconds*."""
-        trips = [exchange(self._client(address), seconds, [("PING",)]) for address in chart.masters]
-        await asyncio.gather(*trips, return_exceptions=True)
+        pings = [self._client(address).pipeline(seconds, [("PING",)]) for address in chart.masters]
+        await asyncio.gather(*pings, return_exceptions=True)
 
 
-def create_clients(url: str, options: dict[str, Any], number: int) -> Sequence[Redis | Cluster]:
-    """Return so many ways to the Redis, or the cluster, at *url*, each with connections of its own."""
-    if url.startswith(tuple(SCHEMES)):
-        topology = Topology(url, options)
-        return [Cluster(topology) for _ in range(number)]
-    return [Redis.from_url(url, **options) for _ in range(number)]
-
-
-def _part(chart: Chart, commands: Sequence[Command]) -> dict[Address, list[int]]:
+def _split(chart: Chart, commands: Sequence[Command]) -> dict[Address, list[int]]:
     """Return the places of the *commands* for each node. Raises ClusterDownError if no node has a key."""
     parts: dict[Address, list[int]] = {}
     for place, command in enumerate(commands):
@@ -210,16 +195,16 @@ def _part(chart: Chart, commands: Sequence[Command]) -> dict[Address, list[int]]
 
 
 def _key(command: Command) -> bytes:
-    """Return the key of *command*; of one without, something that always sends it and its like to the same node."""
+    """Return the key of *command*; of a command without a key, its first argument, so that one node gets all alike."""
     if isinstance(command, bytes):
-        *_, size, rest = command.split(b"\r\n", 4)
-        return rest[: int(size[1:])]
+        # Before it come the number of parts, the length and the name of the command, and the key's length.
+        return command.split(b"\r\n", 5)[4]
     key = command[3 if command[0] == "EVAL" else 1]
     return key if isinstance(key, bytes) else str(key).encode()
 
 
-def _joined(number: int, parts: Sequence[list[int]], answers: Sequence[list[Any] | BaseException]) -> list[Any]:
-    """Return the replies in the order of their commands. Raises what any node has raised, or a word that it has not."""
+def _join(number: int, parts: Sequence[list[int]], answers: Sequence[list[Any] | BaseException]) -> list[Any]:
+    """Return the replies in the order of their commands. Raises what a node has raised, or that it has not the key."""
     replies: list[Any] = [None] * number
     for places, answer in zip(parts, answers, strict=True):
         if isinstance(answer, BaseException):

@@ -1,173 +1,193 @@
-"""The way to Redis: trips there and back, and whether it is there at all.
+"""The ways to Redis, and whether Redis is there at all.
 
-Redis is away from the first trip that fails, or that Redis refuses, to the first that it serves again. Meanwhile nobody
-waits for it who can be told so; what cannot (records of live streams) waits for a bounded time.
+Redis is *away* from the first pipeline that fails, or that Redis refuses, to the first that Redis serves again.
+Meanwhile requests are told so at once; the records of live streams wait for a bounded time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown
-from app.journal.redis.cluster import Cluster
-from app.journal.redis.pipeline import Command as Command
-from app.journal.redis.pipeline import exchange
+from app.journal.redis.client import Client, Command, NodeClient, OnConnect
+from app.journal.redis.cluster import SCHEMES, ClusterClient, Topology
+from app.journal.redis.timing import Timing
 
-# Trips at once, beside the one that carries records; each takes a connection. When a thousand readers come at once, or
-# a thousand copies are looked after, the others wait: redis-py would raise beyond its hundredth.
-_TRIPS = 16
+# Requests to Redis at once, each over a connection of its own. When a thousand readers come at once, the others wait
+# for their turn: redis-py raises beyond its hundredth connection.
+_AT_ONCE = 16
 
-# Seconds that every process has, once Redis is back, to find that out and to write again what Redis has lost.
-_SETTLING = 10.0
-
-# `trip.exchange` to a certain Redis.
-_Exchange = Callable[..., Awaitable[list[Any]]]
+# Makes a client that awaits the given function with every new connection.
+Connector = Callable[[OnConnect | None], Client]
 
 
-class Reconnected(Exception):
-    """The wire is a new one: Redis may have been restarted, and have less than it had."""
+def connector(url: str, timing: Timing) -> Connector:
+    """Return what makes clients of the Redis, or of the cluster, at *url*."""
+    options: dict[str, Any] = {
+        # redis-py's own retries would hide that Redis was away, after which it may have less than it had.
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        # A pipeline has one timeout as a whole, and a channel may well be silent. Besides, with a timeout redis-py
+        # sends by `asyncio.wait_for`, which until Python 3.12 may swallow that its task is cancelled.
+        "socket_timeout": None,
+        "socket_connect_timeout": timing.connect,
+    }
+    if not url.startswith("unix://"):
+        options["socket_keepalive"] = True
+    if url.startswith(tuple(SCHEMES)):
+        return partial(ClusterClient, Topology(url, options))
+    return lambda on_connect: NodeClient(ConnectionPool.from_url(url, **options, redis_connect_func=on_connect))
 
 
-class Link:
-    """One process's way to Redis, over the connections of *client*.
+class RedisConnection:
+    """One process's way to Redis for everything but records and messages, over *client*.
 
-    `on_failed` is told of every failure, after which nothing is to be taken for granted; `on_despair` that Redis has
-    been away for *patience* seconds.
+    `failures` counts how often Redis was away or refused. After each failure the committer, which *wake* wakes,
+    compares what Redis has with what it had acknowledged.
     """
 
-    def __init__(self, client: Redis | Cluster, trip: float, patience: float, log: FilteringBoundLogger) -> None:
-        self._exchange = _way(client)
-        self._trip = trip
-        self._patience = patience
+    def __init__(self, client: Client, wake: asyncio.Event, timing: Timing, log: FilteringBoundLogger) -> None:
+        self._client = client
+        self._wake = wake
+        self._timing = timing
         self._log = log
-        self._trips = asyncio.Semaphore(_TRIPS)
-        self._since: float | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._since = 0.0
+        self._away = asyncio.Event()
+        self._back = asyncio.Event()
         self._settled_at = 0.0
-        self._told: set[str] = set()  # what was logged since then
-        self._despair: asyncio.TimerHandle | None = None
-        self.on_failed: Callable[[], None] = lambda: None
-        self.on_despair: Callable[[], None] = lambda: None
+        self._logged: set[str] = set()  # the reasons that were logged since Redis went away
+        self.failures = 0
 
     def __repr__(self) -> str:
-        return f"<Link {'away' if self.away else 'up'}>"
+        return f"<RedisConnection {'away' if self.away else 'up'}>"
 
     @property
     def away(self) -> bool:
         """Whether Redis did not answer, or refused, when it was last asked."""
-        return self._since is not None
+        return self._away.is_set()
 
     @property
     def settled(self) -> bool:
-        """Whether Redis is there, and can be believed that what it does not have does not exist."""
+        """Whether Redis is there, and what it does not have does not exist."""
         return not self.away and asyncio.get_running_loop().time() >= self._settled_at
 
     def failed(self, error: Exception) -> None:
-        """Note that Redis is not there, and log why: once, until it is back."""
-        loop = asyncio.get_running_loop()
+        """Note that Redis is not there, and log why: each reason once, until Redis is back."""
         reason = _reason(error)
-        if self._since is None:
-            self._since = loop.time()
-            self._told.clear()
-            self._despair = loop.call_later(self._patience, self._despaired)
-        if not self._told or (reason and reason not in self._told):
-            self._told.add(reason)
+        if not self.away:
+            self._since = asyncio.get_running_loop().time()
+            self._logged.clear()
+            self._back.clear()
+            self._away.set()
+        if not self._logged or (reason and reason not in self._logged):
+            self._logged.add(reason)
             self._log.error("journal.away", error=type(error).__name__, reason=reason)
-        self.on_failed()
+        self.failures += 1
+        self._wake.set()
 
     def answered(self) -> None:
         """Note that Redis is there."""
-        if self._since is not None:
+        if self.away:
             now = asyncio.get_running_loop().time()
-            away, self._settled_at = now - self._since, now + _SETTLING
-            self.close()
-            self._log.info("journal.back", away=round(away, 3))
+            self._settled_at = now + self._timing.settling
+            self._away.clear()
+            self._back.set()
+            self._log.info("journal.back", away=round(now - self._since, 3))
 
-    def close(self) -> None:
-        """Wait for nothing any more."""
-        self._since = None
-        if self._despair is not None:
-            self._despair.cancel()
-            self._despair = None
+    async def outage(self, seconds: float) -> None:
+        """Wait until Redis has been away for *seconds* on end, counted from now or from when it goes away."""
+        while True:
+            await self._away.wait()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._back.wait()
+            except TimeoutError:
+                return
 
-    def _despaired(self) -> None:
-        # Again, if it lasts: a trip that came through at the last moment may have left something that waits.
-        self._despair = asyncio.get_running_loop().call_later(self._patience, self._despaired)
-        self.on_despair()
-
-    async def ask(self, *commands: Command) -> list[Any]:
-        """Send *commands* in one trip and return their replies. Raises JournalDown, at once while Redis is away."""
+    async def request(self, *commands: Command) -> list[Any]:
+        """Send *commands* at once and return their replies. Raises JournalDown, immediately while Redis is away."""
         if self.away:
             raise JournalDown
-        async with self._trips:
-            if self.away:  # it went while we waited for our turn
+        async with self._turns:
+            if self.away:  # Redis went away while this request waited for its turn
                 raise JournalDown
             try:
-                return await self.asked(*commands)
+                return await self.execute(*commands)
             except (RedisError, OSError) as error:
                 self.failed(error)
                 raise JournalDown from None
 
-    async def asked(self, *commands: Command) -> list[Any]:
-        """Send *commands* in one trip and return their replies. Raises RedisError or OSError, also for a refusal."""
-        replies = await self.exchange(commands)
+    async def execute(self, *commands: Command) -> list[Any]:
+        """Send *commands* at once and return their replies. Raises RedisError or OSError, also for a refusal."""
+        replies = await self.pipeline(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send *commands* in one trip and return their replies, refusals among them. Raises RedisError or OSError."""
-        return await self._exchange(self._trip, commands)
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Send *commands* at once and return their replies, refusals among them. Raises RedisError or OSError."""
+        return await self._client.pipeline(self._timing.pipeline, commands)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
 
 
-class Wire:
-    """The one connection over which records go to Redis, that of *client*; it knows whether it is still the same.
+class Reconnected(Exception):
+    """The connection is a new one: Redis may have been restarted, and have less than it had."""
 
-    Of a cluster, it is one to each node, and none of them may be a new one.
+
+class RecordConnection:
+    """The one connection that carries records to Redis, and that knows whether it is still the same one.
+
+    To a cluster it is one connection to each node, and none of them may be new.
     """
 
-    def __init__(self, client: Redis | Cluster, trip: float) -> None:
-        self._exchange = _way(client)
-        self._trip = trip
+    def __init__(self, connect: Connector, timing: Timing) -> None:
+        self._client = connect(self._connected)
+        self._timing = timing
         self._made = 0
         self._trusted: int | None = None
-        if isinstance(client, Cluster):
-            client.on_connect = self._connected
-        else:
-            client.connection_pool.connection_kwargs["redis_connect_func"] = self._connected
 
     async def _connected(self, connection: Any) -> None:
         await connection.on_connect()
         self._made += 1
 
     def trust(self) -> None:
-        """Take the connection for granted as it is now."""
+        """Take the connection as it is now for the right one."""
         self._trusted = self._made
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
-        """See `Link.exchange`. Raises Reconnected, having sent nothing, if the connection is not the trusted one."""
-        return await self._exchange(self._trip, commands, self._check)
+        """Send *commands* as `RedisConnection.pipeline` does.
+
+        Raises Reconnected, and sends nothing, if the connection is not the trusted one.
+        """
+        return await self._client.pipeline(self._timing.pipeline, commands, self._check)
 
     def _check(self) -> None:
-        if self._trusted is None:  # with the first one, there is nothing yet to have been lost
+        if self._trusted is None:  # before the first connection, nothing was sent that could be lost
             self._trusted = self._made
         if self._made != self._trusted:
             raise Reconnected
 
-
-def _way(client: Redis | Cluster) -> _Exchange:
-    return client.exchange if isinstance(client, Cluster) else partial(exchange, client)
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
 
 
 def _reason(error: Exception) -> str:
-    """Return what operators look for, in Redis' own word for it (OOM, READONLY, LOADING, MISCONF), or nothing."""
-    # redis-py cuts the word off where it has a class for it.
+    """Return Redis' own word for what is wrong, which operators search for (OOM, READONLY, LOADING, MISCONF), or ""."""
+    # redis-py cuts the word off where it has a class for it, and keeps it as an attribute.
     word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     return word if isinstance(error, RedisError) and word.isalpha() and word.isupper() else ""

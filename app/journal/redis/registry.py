@@ -1,4 +1,4 @@
-"""What all processes agree on: which stream a key or a label stands for, and who has how many live streams."""
+"""What all processes agree on: the stream that a key or a label stands for, and how many streams an owner has live."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ from contextlib import suppress
 
 from app.errors import JournalDown, KeyReused
 from app.journal.redis import keys
-from app.journal.redis.connection import Command, Link
+from app.journal.redis.client import Command
+from app.journal.redis.connection import RedisConnection
+from app.journal.redis.timing import Timing
 from app.journal.redis.writer import Claim
 
-# Seconds that a live stream counts for without being renewed: those of a process that died are given back after that.
-_SLOT = 30
-# Seconds that a stream may take to appear after its key was claimed, and between two looks.
-_APPEARING, _LOOK = 2.0, 0.05
-# Seconds after a stream's end for which its claim can still be given up.
-_FORGET = 60.0
-
-# Seconds that a label is kept if nobody takes it away at the stream's end: longer than any stream is live.
-_LABEL = 86_400
-
-# Scripts, because another process may come between two commands; on Redis' clock, because others' may differ.
+# These are scripts, because another process may come between two commands. They use Redis' clock, because the clocks of
+# processes may differ.
 _REPLACE = (
     "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'EX',ARGV[3]) return 1 end return 0"
 )
-REMOVE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
+_REMOVE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
 _OCCUPY = (
     "local now=tonumber(redis.call('TIME')[1]) "
     "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now) "
@@ -40,35 +33,40 @@ _RENEW = (
 )
 
 
-class RedisRegistry:
-    """The claims and slots of this process's streams. *life* is how many seconds a claim lasts without its stream."""
+def removal(claim: Claim) -> Command:
+    """Return the command that deletes a claim's key, unless another stream has it by then."""
+    return ("EVAL", _REMOVE, 1, claim.key, claim.value)
 
-    def __init__(self, link: Link, life: int) -> None:
-        self._link = link
-        self._life = life
-        self._claims: dict[str, Claim] = {}  # by stream, until some time after its end
-        self._slots: dict[str, bytes] = {}  # by live stream
-        self._given_up: dict[Claim, float] = {}  # what could not be released, and until when that is tried
+
+class RedisRegistry:
+    """The registry of all processes, as seen by one of them: see `Registry`."""
+
+    def __init__(self, connection: RedisConnection, timing: Timing) -> None:
+        self._connection = connection
+        self._timing = timing
+        self._claims: dict[str, Claim] = {}  # by stream of this process, until some time after its end
+        self._slots: dict[str, bytes] = {}  # by live stream of this process: its owner's slots
+        self._unreleased: dict[Claim, float] = {}  # what Redis could not be told, and until when that is tried
 
     def claim_of(self, stream_id: str) -> Claim | None:
         """Return a stream's claim, if it has one."""
         return self._claims.get(stream_id)
 
     async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
-        """See `Registry.claim`."""
-        key, mark = keys.claim(owner, name), fingerprint.hex().encode()
+        key = keys.claim(owner, name)
+        mark = fingerprint.hex().encode()
         value = mark + b" " + stream_id.encode()
         while True:
-            [known] = await self._link.ask(("SET", key, value, "NX", "GET", "EX", self._life))
+            [known] = await self._connection.request(("SET", key, value, "NX", "GET", "EX", self._timing.live))
             if known is None:
                 break
-            theirs, _, other = known.partition(b" ")
-            if theirs != mark:
+            their_mark, _, other = known.partition(b" ")
+            if their_mark != mark:
                 raise KeyReused
             if await self._appears(other.decode()):
                 return str(other.decode())
-            # Whoever claimed it died before the stream was begun. Of those who see that, one goes on in its place.
-            [taken] = await self._link.ask(("EVAL", _REPLACE, 1, key, known, value, self._life))
+            # The process that claimed the key died before it began the stream. Of all who see that, one goes on.
+            [taken] = await self._connection.request(("EVAL", _REPLACE, 1, key, known, value, self._timing.live))
             if taken:
                 break
         self._claims[stream_id] = Claim(key, value)
@@ -76,61 +74,58 @@ class RedisRegistry:
 
     async def _appears(self, stream_id: str) -> bool:
         """Wait for a stream that another request is just beginning. Raises JournalDown."""
-        # That Redis is slow to answer does not count as an answer.
-        exists, clock = ("EXISTS", keys.log(stream_id)), asyncio.get_running_loop().time
-        until = clock() + _APPEARING
-        while not (await self._link.ask(exists))[0]:
-            if clock() >= until:
+        exists: Command = ("EXISTS", keys.log(stream_id))
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timing.appearing
+        # However slow Redis is, its answer is waited for at least once.
+        while not (await self._connection.request(exists))[0]:
+            if clock() >= deadline:
                 return False
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(self._timing.appearing_pause)
         return True
 
-    def retired(self, stream_id: str) -> None:
-        """Forget a claim that now ends with its stream's log; but not yet, as it may still be given up."""
+    def retire(self, stream_id: str) -> None:
+        """Note that a stream has ended. Its claim ends with its log, but for a while it can still be released."""
         if stream_id in self._claims:
-            asyncio.get_running_loop().call_later(_FORGET, self._claims.pop, stream_id, None)
+            asyncio.get_running_loop().call_later(self._timing.release, self._claims.pop, stream_id, None)
 
     async def release(self, stream_id: str) -> None:
-        """See `Registry.release`."""
         claim = self._claims.pop(stream_id, None)
         if claim is not None:
             try:
-                await self._link.ask(("EVAL", REMOVE, 1, claim.key, claim.value))
+                await self._connection.request(removal(claim))
             except JournalDown:
-                self._given_up[claim] = asyncio.get_running_loop().time() + _FORGET
+                self._unreleased[claim] = asyncio.get_running_loop().time() + self._timing.release
 
     async def label(self, owner: str, label: str, stream_id: str) -> Claim:
-        """Have *label* stand for a stream from now on. Return what stands for that. Raises JournalDown."""
+        """Have *label* stand for a stream from now on. Return the key that says so. Raises JournalDown."""
         made = Claim(keys.label(owner, label), stream_id.encode())
-        await self._link.ask(("SET", made.key, made.value, "EX", _LABEL))
+        await self._connection.request(("SET", made.key, made.value, "EX", self._timing.label))
         return made
 
     async def labelled(self, owner: str, label: str) -> str | None:
-        """Return the stream that *label* stands for, kept or not, or None. Raises JournalDown."""
-        [known] = await self._link.ask(("GET", keys.label(owner, label)))
+        [known] = await self._connection.request(("GET", keys.label(owner, label)))
         return None if known is None else str(known.decode())
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        """See `Registry.occupy`. Raises JournalDown."""
         key = keys.slots(owner)
-        [taken] = await self._link.ask(("EVAL", _OCCUPY, 1, key, stream_id, limit, _SLOT))
+        [taken] = await self._connection.request(("EVAL", _OCCUPY, 1, key, stream_id, limit, self._timing.slot))
         if taken:
             self._slots[stream_id] = key
         return bool(taken)
 
     async def vacate(self, owner: str, stream_id: str) -> None:
-        """See `Registry.vacate`."""
         key = self._slots.pop(stream_id, None)
         if key is not None:
             with suppress(JournalDown):
-                await self._link.ask(("ZREM", key, stream_id))
+                await self._connection.request(("ZREM", key, stream_id))
 
     def renewals(self) -> list[Command]:
-        """Return what has to be sent now and then: for live streams to go on counting, and for claims to be let go."""
+        """Return the commands that keep the slots of live streams, and that release what could not be released."""
         streams: dict[bytes, list[str]] = {}
         for stream_id, key in self._slots.items():
             streams.setdefault(key, []).append(stream_id)
-        commands: list[Command] = [("EVAL", _RENEW, 1, key, _SLOT, *ids) for key, ids in streams.items()]
+        commands: list[Command] = [("EVAL", _RENEW, 1, key, self._timing.slot, *ids) for key, ids in streams.items()]
         now = asyncio.get_running_loop().time()
-        self._given_up = {claim: until for claim, until in self._given_up.items() if now < until}
-        return commands + [("EVAL", REMOVE, 1, claim.key, claim.value) for claim in self._given_up]
+        self._unreleased = {claim: until for claim, until in self._unreleased.items() if now < until}
+        return commands + [removal(claim) for claim in self._unreleased]

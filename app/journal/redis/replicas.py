@@ -1,298 +1,314 @@
-"""Copies of logs that other processes write, kept up with the originals as long as somebody reads them here."""
+"""Copies of logs that other processes write. They are kept up with the originals as long as readers read them here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 from weakref import WeakValueDictionary
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, UnknownStream
-from app.events import TERMINAL, Event, Failure
+from app.events import Event, Failure
 from app.journal.memory import MemoryJournal, MemoryLog
-from app.journal.redis import codec, keys
-from app.journal.redis.codec import decode, encode, read_entry
-from app.journal.redis.connection import Link
-from app.request import StreamInfo
+from app.journal.redis import entries, keys
+from app.journal.redis.connection import RedisConnection
+from app.journal.redis.entries import HEADER, PAGE, encode, entries_after, info_of, read_header, read_tail
+from app.journal.redis.messages import Cancel, Following, Records, Unfollowing, pack
+from app.journal.redis.outbox import Outbox
 
-# Entries that are read in one trip.
-_PAGE = 1000
 # Streams of a dead process that are ended at once.
 _AT_ONCE = 16
 
 
-def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
-    """Return what the log of a stream of *process*'s begins with in Redis."""
-    return {
-        b"chunk": info.chunk.encode(),
-        b"owner": info.owner.encode(errors="surrogatepass"),  # a name may be anything
-        b"readers": b"%d" % info.readers,
-        b"label": info.label.encode(errors="surrogatepass"),
-        b"process": process.encode(),
-    }
+class Replica(MemoryLog):
+    """The copy of a log that *producer*, another process, writes. The log begins with *header* in Redis."""
 
+    __slots__ = ("__weakref__", "_replicas", "header", "key", "producer")
 
-def _info(header: dict[bytes, bytes]) -> StreamInfo:
-    owner = header[b"owner"].decode(errors="surrogatepass")
-    # A process of an earlier version says neither of these.
-    readers, label = int(header.get(b"readers", b"0")), header.get(b"label", b"").decode(errors="surrogatepass")
-    return StreamInfo(header[b"chunk"].decode(), owner, readers, label)
-
-
-class Copy(MemoryLog):
-    """The copy of a stream's log, which begins with *header* in Redis; *producer* writes the original."""
-
-    __slots__ = ("__weakref__", "_copies", "header", "producer")
-
-    def __init__(self, journal: MemoryJournal, copies: Copies, stream_id: str, header: dict[bytes, bytes]) -> None:
-        super().__init__(journal, stream_id, _info(header))
+    def __init__(self, journal: MemoryJournal, replicas: Replicas, stream_id: str, header: dict[bytes, bytes]) -> None:
+        super().__init__(journal, stream_id, info_of(header))
+        self.key = keys.log(stream_id)
         self.header = header
         self.producer = header[b"process"].decode()
-        self._copies = copies
+        self._replicas = replicas
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Append *events*, whose number is bounded where they were made."""
+        """Append *events*. Their producer has held them to the bounds."""
         self.reserve(events, unbounded=True)
         self.publish(events)
 
     def entered(self) -> None:
         super().entered()
         if self.reading == 1 and not self.ended:
-            self._copies.follow(self)
+            self._replicas.follow(self)
 
     def left(self) -> None:
         super().left()
         if not self.reading and not self.ended:
-            self._copies.on_change(self)
+            self._replicas.unread(self)
 
 
-class Copies:
-    """The copies of this process, in *journal*, by stream; an ended one is for that to keep.
+class Replicas:
+    """The replicas of *process*, in *memory*, which keeps those that have ended.
 
-    *keep* is how many seconds Redis keeps a log that is ended here, its producer being dead. `on_change` is told of a
-    copy that is followed from now on, or no longer, or whose first reader has come, or whose last has left.
+    *keep* is how many seconds Redis keeps a log that is ended here because its producer is dead.
     """
 
-    def __init__(self, link: Link, journal: MemoryJournal, keep: int, log: FilteringBoundLogger) -> None:
-        self._link = link
-        self._journal = journal
+    def __init__(
+        self,
+        connection: RedisConnection,
+        memory: MemoryJournal,
+        outbox: Outbox,
+        process: str,
+        keep: int,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._outbox = outbox
+        self._process = process
         self._keep = keep
         self._log = log
-        self.on_change: Callable[[Copy], None] = lambda copy: None
-        self._followed: dict[str, Copy] = {}
-        # There is never a second copy while somebody holds the first, who may begin to read it at any time.
-        self._known: WeakValueDictionary[str, Copy] = WeakValueDictionary()
-        self._idle: set[str] = set()  # what nobody read at the last beat
-        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._draining = False
+        self._followed: dict[str, Replica] = {}
+        # While somebody holds a replica and may begin to read it, there is never a second one of the same stream.
+        self._known: WeakValueDictionary[str, Replica] = WeakValueDictionary()
+        self._unread: set[str] = set()  # the replicas that had no reader at the last `drop_unread`
+        self._checks: dict[str, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
-        return f"<Copies: {len(self._followed)} followed, {len(self._looking)} being looked after>"
+        return f"<Replicas: {len(self._followed)} followed, {len(self._checks)} being checked>"
 
     @property
-    def followed(self) -> list[Copy]:
-        """The copies that are kept up."""
-        return list(self._followed.values())
+    def followed(self) -> list[Replica]:
+        """The replicas that are kept up."""
+        return [*self._followed.values()]
 
     @property
-    def looking(self) -> list[asyncio.Task[None]]:
-        """The tasks that look into originals."""
-        return list(self._looking.values())
+    def checks(self) -> list[asyncio.Task[None]]:
+        """The tasks that compare replicas with their originals."""
+        return [*self._checks.values()]
 
-    def get(self, stream_id: str) -> Copy | None:
-        """Return the copy that is kept up, or None."""
+    def get(self, stream_id: str) -> Replica | None:
+        """Return the replica that is kept up, or None."""
         return self._followed.get(stream_id)
 
-    def revived(self, stream_id: str) -> Copy | None:
-        """Return a copy that was dropped and is still held by somebody, kept up again; or None."""
-        copy = self._known.get(stream_id)
-        if copy is None or copy.ended:
+    def stop(self, stream_id: str) -> None:
+        """Ask the producer of a stream that is followed here to cancel it."""
+        replica = self._followed.get(stream_id)
+        if replica is not None:
+            self._outbox.tell(replica.producer, pack(Cancel(stream_id)))
+
+    def drain(self) -> None:
+        """Tell producers no more of readers that leave: they are on their way to another process."""
+        self._draining = True
+
+    def revived(self, stream_id: str) -> Replica | None:
+        """Return a replica that was dropped and that somebody still holds, followed again; or None."""
+        replica = self._known.get(stream_id)
+        if replica is None or replica.ended:
             return None
-        self.follow(copy)
-        return copy
+        self.follow(replica)
+        return replica
 
-    def follow(self, copy: Copy) -> None:
-        """Keep *copy* up with the original until it has ended, or nobody reads it any more."""
-        if copy.id not in self._followed:
-            self._journal.readopt(copy)
-            self._followed[copy.id] = self._known[copy.id] = copy
-        self._idle.discard(copy.id)
-        self.on_change(copy)
+    def follow(self, replica: Replica) -> None:
+        """Keep *replica* up with the original until it has ended, or has no readers any more."""
+        if replica.id not in self._followed:
+            self._memory.readopt(replica)
+            self._followed[replica.id] = replica
+            self._known[replica.id] = replica
+        self._unread.discard(replica.id)
+        self._announce(replica)
 
-    def drop_idle(self) -> None:
-        """Drop what nobody has read since the last time."""
-        for stream_id in self._idle:
-            copy = self._followed.get(stream_id)
-            if copy is not None and not copy.reading:
+    def unread(self, replica: Replica) -> None:
+        """Note that the last reader of *replica* has left."""
+        self._announce(replica)
+
+    def drop_unread(self) -> None:
+        """Drop the replicas that have had no reader since the last time."""
+        for stream_id in self._unread:
+            replica = self._followed.get(stream_id)
+            if replica is not None and not replica.reading:
                 del self._followed[stream_id]
-                self._journal.drop(copy)
-                self.on_change(copy)
-        self._idle = {copy.id for copy in self._followed.values() if not copy.reading}
+                self._memory.drop(replica)
+                self._announce(replica)
+        self._unread = {replica.id for replica in self._followed.values() if not replica.reading}
 
-    async def load(self, stream_id: str) -> Copy:
+    def _announce(self, replica: Replica) -> None:
+        """Tell the producer that this process follows a stream, and whether it has readers; or that it does not."""
+        if self._draining:
+            return
+        if self._followed.get(replica.id) is replica:
+            message = pack(Following(self._process, {replica.id: replica.reading > 0}))
+        else:
+            message = pack(Unfollowing(self._process, replica.id))
+        self._outbox.tell(replica.producer, message)
+
+    def announce_all(self) -> None:
+        """Tell each producer which of its streams this process follows: what was told before may be lost."""
+        streams: dict[str, dict[str, bool]] = {}
+        for replica in self._followed.values():
+            streams.setdefault(replica.producer, {})[replica.id] = replica.reading > 0
+        for producer, followed in streams.items():
+            self._outbox.tell(producer, pack(Following(self._process, followed)))
+
+    async def load(self, stream_id: str) -> Replica:
         """Copy a log out of Redis, and follow it if it has not ended.
 
         Raises UnknownStream, Overloaded, JournalDown, or JournalLost if records are missing.
         """
         key = keys.log(stream_id)
-        [entries] = await self._link.ask(("XRANGE", key, keys.HEADER, "+", "COUNT", _PAGE))
-        if not entries or entries[0][0] != keys.HEADER:
-            raise UnknownStream if self._link.settled else JournalDown
-        copy = Copy(self._journal, self, stream_id, _fields(entries.pop(0)))
-        self._journal.adopt(copy)
+        [found] = await self._connection.request(("XRANGE", key, HEADER, "+", "COUNT", PAGE))
+        if not found or found[0][0] != HEADER:
+            raise self._absence()
+        replica = Replica(self._memory, self, stream_id, read_header(found[0]))
+        self._memory.adopt(replica)
         try:
-            while entries:
-                for entry in entries:
-                    first, events = read_entry(entry)
-                    if first != copy.last + 1:
-                        raise JournalLost
-                    copy.extend(events)
-                    if copy.ended:
-                        return copy
-                [entries] = await self._link.ask(("XRANGE", key, b"(" + entries[-1][0], "+", "COUNT", _PAGE))
+            while found and not replica.ended:
+                tail = read_tail(found, replica.last)
+                if tail.gap:
+                    raise JournalLost
+                if tail.newer:
+                    replica.extend(tail.newer)
+                if not replica.ended:
+                    [found] = await self._connection.request(("XRANGE", key, b"(" + found[-1][0], "+", "COUNT", PAGE))
         except ValueError:
-            self._journal.drop(copy)
+            self._memory.drop(replica)
             raise JournalLost from None
         except BaseException:
-            self._journal.drop(copy)
+            self._memory.drop(replica)
             raise
-        if not copy.ended:
-            self.follow(copy)
-        return copy
+        if not replica.ended:
+            self.follow(replica)
+        return replica
 
-    async def caught_up(self, copy: Copy) -> Copy:
-        """Return *copy* with what it has missed. Raises UnknownStream, JournalDown or JournalLost."""
-        try:
-            if await self._catch_up(copy) is None:
-                raise UnknownStream if self._link.settled else JournalDown
-        except ValueError:
-            raise JournalLost from None
-        return copy
+    async def caught_up(self, replica: Replica) -> Replica:
+        """Return *replica* with what it has missed. Raises UnknownStream, JournalDown or JournalLost."""
+        if await self._catch_up(replica) is None:
+            raise self._absence()
+        return replica
 
-    async def reach(self, copy: Copy, after: int) -> None:
-        """Have record number *after* in *copy*, if there is one.
+    def _absence(self) -> StreamError:
+        """Return what it means that Redis does not have a log."""
+        return UnknownStream() if self._connection.settled else JournalDown()
 
-        Raises JournalDown if that is not to be known, as Redis is away, or may not have been given all again since.
+    async def reach(self, replica: Replica, after: int) -> None:
+        """Have record number *after* in *replica*, if there is one.
+
+        Raises JournalDown if that cannot be known: Redis is away, or may not have been given all records again since.
         """
-        with suppress(JournalLost, ValueError):  # whoever looks after the copy will see that, too
-            await self._catch_up(copy)
-        if after > copy.last and not copy.ended and not self._link.settled:
+        with suppress(JournalLost):  # the next check of the replica will find that too
+            await self._catch_up(replica)
+        if after > replica.last and not replica.ended and not self._connection.settled:
             raise JournalDown
 
-    def told(self, stream_id: str, first: int, data: bytes) -> None:
-        """Take in an entry that the producer has sent. Raises ValueError."""
-        copy = self._followed.get(stream_id)
-        if copy is not None:
-            if first == copy.last + 1:
-                self._append(copy, decode(data))
-            elif first > copy.last:
-                self.look(copy)
+    def on_records(self, records: Records) -> None:
+        """Take in what the producer has sent. If records are missing before it, look for them."""
+        replica = self._followed.get(records.stream_id)
+        if replica is not None:
+            if records.first == replica.last + 1:
+                self._append(replica, records.events)
+            elif records.first > replica.last:
+                self.check(replica)
 
-    def compare(self, stream_id: str, last: int) -> None:
+    def on_position(self, stream_id: str, last: int) -> None:
         """Take in what the producer says of its last record: -1 if the stream is no longer its own."""
-        copy = self._followed.get(stream_id)
-        if copy is not None and not 0 <= last <= copy.last:
-            self.look(copy, disowned=last < 0)
+        replica = self._followed.get(stream_id)
+        if replica is not None and not 0 <= last <= replica.last:
+            self.check(replica, disowned=last < 0)
 
-    def look(self, copy: Copy, *, disowned: bool = False) -> None:
-        """Look into the original, if that is not being done. If it was *disowned*, it had better be there."""
-        if copy.id not in self._looking:
-            task = asyncio.create_task(self._look(copy, disowned), name=f"look {copy.id}")
-            self._looking[copy.id] = task
-            task.add_done_callback(lambda _: self._looking.pop(copy.id, None))
+    def check(self, replica: Replica, *, disowned: bool = False) -> None:
+        """Compare *replica* with the original, if that is not being done.
 
-    async def _look(self, copy: Copy, disowned: bool) -> None:
+        If the producer has *disowned* the stream, the original has to have ended.
+        """
+        if replica.id not in self._checks:
+            task = asyncio.create_task(self._check(replica, disowned), name=f"check {replica.id}")
+            self._checks[replica.id] = task
+            task.add_done_callback(lambda _: self._checks.pop(replica.id, None))
+
+    async def _check(self, replica: Replica, disowned: bool) -> None:
         try:
-            last = await self._catch_up(copy)
-            if disowned and not copy.ended:
+            last = await self._catch_up(replica)
+            if disowned and not replica.ended:
                 if last is None:
-                    raise JournalLost  # it ended, and is no longer kept
-                await self._bury(copy)  # it was begun, and its producer was never told so
+                    raise JournalLost  # the stream has ended, and is no longer kept
+                await self._end_orphan(replica)  # the log was begun, and the producer was never told so
         except JournalDown:
-            pass  # with the next beat again
+            pass  # the next announcement leads here again
         except (RedisError, OSError) as error:
-            self._link.failed(error)
-        except (JournalLost, ValueError) as error:
-            self._end(copy, JournalLost())
-            self._log.error("journal.lost", stream_id=copy.id, error=type(error).__name__)
+            self._connection.failed(error)
+        except JournalLost as error:
+            self._append(replica, [Failure.of(error)])
+            self._log.error("journal.lost", stream_id=replica.id)
 
-    async def bury(self, process: str) -> None:
-        """End the streams of a dead *process* that are read here. Raises RedisError or OSError."""
-        dead = [copy for copy in self.followed if copy.producer == process]
+    async def end_orphans(self, process: str) -> None:
+        """End the streams of a dead *process* that are followed here. Raises RedisError or OSError."""
+        dead = [replica for replica in self.followed if replica.producer == process]
         for start in range(0, len(dead), _AT_ONCE):
-            await asyncio.gather(*[self._bury(copy) for copy in dead[start : start + _AT_ONCE]])
+            await asyncio.gather(*[self._end_orphan(replica) for replica in dead[start : start + _AT_ONCE]])
 
-    async def _bury(self, copy: Copy) -> None:
+    async def _end_orphan(self, replica: Replica) -> None:
         try:
-            last = await self._catch_up(copy)
-        except (JournalDown, JournalLost, ValueError):
-            return self.look(copy)  # which knows what to do
-        if copy.ended or self._followed.get(copy.id) is not copy:
-            return None
-        key, ending = keys.log(copy.id), Failure.of(ProducerLost())
+            last = await self._catch_up(replica)
+        except (JournalDown, JournalLost):
+            self.check(replica)  # which knows what to do then
+            return
+        if replica.ended or self._followed.get(replica.id) is not replica:
+            return
         if last is None:
-            header = [part for item in copy.header.items() for part in item]
-            await self._link.exchange([("XADD", key, keys.HEADER, *header), ("EXPIRE", key, self._keep, "NX")])
-        # What Redis has lost of it is in our copy, and nobody else is left to write it again. It is one entry, lest
-        # that of another who does the same comes between.
-        first = (last or 0) + 1
-        data = encode([*copy.records(first - 1, copy.last), ending])
-        [reply] = await self._link.exchange([codec.append(key, first, data)])
-        if reply is None or (isinstance(reply, ResponseError) and "equal or smaller" in str(reply)):
-            return self.look(copy)  # somebody else was first
+            await self._connection.pipeline(entries.begin(replica.key, replica.header, self._keep))
+            last = 0
+        # What Redis has lost of the stream is in this replica, and no producer is left to write it again. All of it is
+        # one entry, so that nothing comes between if another process does the same.
+        ending = Failure.of(ProducerLost())
+        data = encode([*replica.records(last, replica.last), ending])
+        [reply] = await self._connection.pipeline([entries.append(replica.key, last + 1, data)])
+        if entries.is_taken(reply):
+            self.check(replica)  # another process was first
+            return
         if isinstance(reply, Exception):
             raise reply
-        await self._link.asked(("EXPIRE", key, self._keep))
-        self._append(copy, [ending])
-        self._log.warning("stream.buried", stream_id=copy.id, peer=copy.producer, records=copy.last)
-        return None
+        await self._connection.execute(("EXPIRE", replica.key, self._keep))
+        self._append(replica, [ending])
+        self._log.warning("stream.producer_lost", stream_id=replica.id, peer=replica.producer, records=replica.last)
 
-    async def _catch_up(self, copy: Copy) -> int | None:
-        """Append to *copy* what the original has beyond it.
+    async def _catch_up(self, replica: Replica) -> int | None:
+        """Append to *replica* what the original has beyond it.
 
-        Return the number of the original's last record; None if it is gone. Raises JournalDown, JournalLost if records
-        are missing, or ValueError.
+        Return the number of the original's last record; None if it is gone. Raises JournalDown, or JournalLost if
+        records are missing.
         """
-        key = keys.log(copy.id)
         while True:
-            # The entry with the next record may begin before it: a log that was written anew is cut differently.
-            upto = b"%d-0" % (copy.last + 1)
-            [before] = await self._link.ask(("XREVRANGE", key, upto, keys.HEADER, "COUNT", 1))
-            if not before:
+            after = replica.last
+            try:
+                tail = await entries_after(self._connection.request, replica.key, after)
+            except ValueError:
+                raise JournalLost from None
+            if tail is None:
                 return None
-            [entries] = await self._link.ask(("XRANGE", key, before[0][0], "+", "COUNT", _PAGE))
-            last, events, grown = 0, list[Event](), False
-            for entry in entries:
-                first, events = read_entry(entry)
-                if first > copy.last + 1:
-                    raise JournalLost
-                last = first + len(events) - 1
-                if last > copy.last:
-                    self._append(copy, events[copy.last + 1 - first :])
-                    grown = True
-            if copy.ended or not grown or copy.id not in self._followed:
-                if events and isinstance(events[-1], TERMINAL) and not copy.ended:
-                    raise JournalLost  # it ended before what we have
-                return last
+            if tail.gap:
+                raise JournalLost
+            newer = tail.newer[replica.last - after :]  # without what has come by message meanwhile
+            if newer:
+                self._append(replica, newer)
+            if self._followed.get(replica.id) is not replica:
+                return tail.last  # it has ended, or was dropped
+            if not newer:
+                if tail.ending is not None:
+                    raise JournalLost  # the original ended before what this process has
+                return tail.last
 
     def give_up(self) -> None:
-        """End what is read here and cannot be read on, because Redis has been away for too long."""
-        for copy in self.followed:
-            self._end(copy, JournalDown())
+        """End what is followed here, because Redis has been away too long."""
+        for replica in self.followed:
+            self._append(replica, [Failure.of(JournalDown())])
 
-    def _append(self, copy: Copy, events: Sequence[Event]) -> None:
-        if self._followed.get(copy.id) is copy:
-            copy.extend(events)
-            if copy.ended:
-                del self._followed[copy.id]
-
-    def _end(self, copy: Copy, error: StreamError) -> None:
-        self._append(copy, [Failure.of(error)])
-
-
-def _fields(entry: Any) -> dict[bytes, bytes]:
-    flat = entry[1]
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    def _append(self, replica: Replica, events: Sequence[Event]) -> None:
+        if self._followed.get(replica.id) is replica:
+            replica.extend(events)
+            if replica.ended:
+                del self._followed[replica.id]

@@ -1,47 +1,48 @@
-"""One stream's way into Redis: what waits to be sent, what was sent, and what has arrived."""
+"""One stream's way into Redis: what waits to be sent, what was sent, and what Redis has acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from app.events import TERMINAL, Event, Failure
 from app.journal.memory import MemoryLog
 from app.journal.redis import keys
+from app.journal.redis.outbox import Outbox
 
-# Records of one stream that may wait before its upstream has to.
-_BEHIND = 1024
+BEHIND = 1024
+"""How many records of one stream may wait before its upstream has to wait too."""
 
 
 class Claim(NamedTuple):
-    """The key under which an idempotency key is claimed, and the value that says for which stream."""
+    """A key in Redis, and the value that says for which stream it stands."""
 
     key: bytes
     value: bytes
 
 
-class Marks(Protocol):
-    """Who sends what writers have."""
+class Follower(NamedTuple):
+    """Another process that follows the stream: when it last said so, and whether it has readers."""
 
-    def mark(self, writer: RedisWriter) -> None:
-        """Note that *writer* has something to send."""
-        ...
+    seen: float
+    reading: bool
 
 
 class RedisWriter:
-    """The writer of one stream. *header* is what its log begins with in Redis, *log* what is read in this process.
+    """The writer of one stream. *log* is what this process's readers read, *header* the header of the log in Redis.
 
-    *claim* is kept as long as the log, and *label*, which is of the same kind, until the stream's end.
+    *claim* lives as long as the log, and *label* until the stream's end.
     """
 
     __slots__ = (
-        "_behind",
-        "_committer",
+        "_caught_up",
         "_ended",
+        "_outbox",
         "acked",
         "begun",
         "claim",
+        "followers",
         "given_up",
         "header",
         "id",
@@ -53,7 +54,7 @@ class RedisWriter:
     )
 
     def __init__(
-        self, committer: Marks, log: MemoryLog, header: Mapping[bytes, bytes], claim: Claim | None = None
+        self, outbox: Outbox, log: MemoryLog, header: Mapping[bytes, bytes], claim: Claim | None = None
     ) -> None:
         self.id = log.id
         self.key = keys.log(log.id)
@@ -61,14 +62,15 @@ class RedisWriter:
         self.header = header
         self.claim = claim
         self.label: Claim | None = None
-        self.begun = False  # whether its log was begun in Redis
-        self.acked = 0  # the last record that Redis has
-        self.given_up = False  # its end is written, by this process or by another: no more is taken
+        self.followers: dict[str, Follower] = {}  # by process
+        self.begun = False  # whether the log was begun in Redis
+        self.acked = 0  # the number of the last record that Redis has acknowledged
+        self.given_up = False  # the end is written, by this process or by another: no more is taken
         self.waiting: list[Event] = []  # to be sent
         self.taken: list[Event] = []  # sent, and not acknowledged yet
-        self._committer = committer
+        self._outbox = outbox
         self._ended = False
-        self._behind: asyncio.Future[None] | None = None
+        self._caught_up: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<RedisWriter {self.acked} records, {len(self.taken)} under way, {len(self.waiting)} waiting>"
@@ -81,57 +83,68 @@ class RedisWriter:
         self.log.reserve(events)
         self._ended = isinstance(events[-1], TERMINAL)
         self.waiting += events
-        self._committer.mark(self)
+        self._outbox.mark(self.id)
 
     @property
     def full(self) -> bool:
-        return len(self.waiting) + len(self.taken) > _BEHIND and not self.given_up
+        return len(self.waiting) + len(self.taken) > BEHIND and not self.given_up
 
     async def drain(self) -> None:
         while self.full:
-            self._behind = self._behind or asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._behind)
+            if self._caught_up is None:
+                self._caught_up = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._caught_up)
 
     def take(self) -> tuple[int, list[Event]]:
-        """Return what is to be sent, and its first record's number."""
-        self.taken, self.waiting = self.waiting, []
+        """Return the number of the first record to be sent, and the records."""
+        self.taken = self.waiting
+        self.waiting = []
         return self.acked + 1, self.taken
 
-    def acknowledged(self) -> None:
-        """Let readers have what was sent."""
-        events, self.taken = self.taken, []
+    def acknowledge(self) -> None:
+        """Make readable what was sent: Redis has it."""
+        events = self.taken
+        self.taken = []
         self.acked += len(events)
         if not self.given_up:
             self.log.publish(events)
         elif isinstance(events[-1], TERMINAL):
-            self.waiting = []  # too late for another end
-        self._caught_up()
+            self.waiting = []  # it is too late for another end
+        self._wake()
 
-    def refused(self) -> None:
-        """Take back what was sent, to be sent again; of a stream that was given up, its end."""
-        self.taken, self.waiting = [], self.taken + self.waiting
+    def put_back(self) -> None:
+        """Take back what was sent, to send it again; of a stream that was given up, only its end."""
+        self.waiting = self.taken + self.waiting
+        self.taken = []
         if self.given_up:
             del self.waiting[:-1]
+
+    def arrived(self, events: Sequence[Event]) -> None:
+        """Take *events*, which Redis has, for sent: they are the first of those that are pending."""
+        pending = self.taken + self.waiting
+        self.taken = [*events]
+        self.waiting = pending[len(events) :]
 
     def give_up(self, ending: Failure) -> None:
         """End the log with *ending*: for the readers of this process now, for all others once Redis has it.
 
-        What is under way may arrive yet: then it comes before that, where readers of this process do not see it.
+        Records under way may arrive yet. They come before the end then, and readers of this process do not see them.
         """
         self.given_up = True
         self.waiting = [ending]
         self.log.publish([ending])
-        self._caught_up()
+        self._wake()
 
     def lose(self, events: Sequence[Event]) -> None:
-        """End the log with what another process wrote, the last of *events* being terminal."""
+        """End the log with *events*, of which the last is terminal: another process has ended it in Redis."""
         if not self.given_up:
             self.given_up = True
             self.log.publish(events)
-        self.taken, self.waiting = [], []
-        self._caught_up()
+        self.taken = []
+        self.waiting = []
+        self._wake()
 
-    def _caught_up(self) -> None:
-        if self._behind is not None:
-            self._behind.set_result(None)
-            self._behind = None
+    def _wake(self) -> None:
+        if self._caught_up is not None:
+            self._caught_up.set_result(None)
+            self._caught_up = None

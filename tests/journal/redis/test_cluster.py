@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from app.composition.settings import Settings
 from app.edge.access.quota import Quota
 from app.errors import JournalDown, KeyReused
 from app.events import Delta, Failure
-from app.journal import redis as journals
-from app.journal.redis import keys, peers
-from app.journal.redis.cluster import Cluster
-from app.journal.redis.codec import append
+from app.journal.redis import keys
+from app.journal.redis.cluster import ClusterClient
+from app.journal.redis.entries import HEADER, append
 from app.request import Allowance, Principal
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, hurry, opened, read, reading, text
+from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, opened, read, reading, text
 from tests.real.redis import RedisServer
 from tests.waiting import until, wait_until
 
@@ -104,18 +104,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
 
 
 @pytest.fixture
-async def machine(
-    nodes: list[Node], log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Machine]:
+async def machine(nodes: list[Node], log: FilteringBoundLogger) -> AsyncIterator[Machine]:
     """Where processes are started, which know the first node's address."""
     for node in nodes:
         node.run("FLUSHALL")
-    hurry(monkeypatch)
-    # Several of these servers share two processors. A lease outlasts a trip that fails.
-    monkeypatch.setattr(journals, "_TRIP", 1.0)
-    monkeypatch.setattr(peers, "LEASE", 2.0)
+    # Several of these servers share two processors. A lease outlasts a pipeline that fails.
+    timing = replace(FAST, pipeline=1.0, lease=2.0)
     async with AsyncExitStack() as held:
-        yield Machine(f"redis+cluster://127.0.0.1:{nodes[0].port}", log, held)
+        yield Machine(f"redis+cluster://127.0.0.1:{nodes[0].port}", log, held, timing)
 
 
 def node_of(nodes: list[Node], stream_id: str) -> Node:
@@ -148,12 +144,12 @@ async def test_replies_in_order(machine: Machine, nodes: list[Node]) -> None:
     """One trip's replies are in the order of its commands, whichever node they come from and however they are put."""
     a = await machine.start()
     names = [f"n{number}" for number in range(60)]
-    commands: list[Any] = [("XADD", keys.log(name), keys.HEADER, b"f", name) for name in names]
-    await a.journal._link.asked(*commands)
+    commands: list[Any] = [("XADD", keys.log(name), HEADER, b"f", name) for name in names]
+    await a.journal._connection.execute(*commands)
     commands = [append(keys.log(name), number + 1, b"x") for number, name in enumerate(names)]
-    assert await a.journal._link.asked(*commands) == [b"%d-0" % (number + 1) for number in range(60)]
+    assert await a.journal._connection.execute(*commands) == [b"%d-0" % (number + 1) for number in range(60)]
     commands = [("EVAL", "return ARGV[1]", 1, name, name) for name in names]
-    assert await a.journal._link.asked(*commands) == [name.encode() for name in names]
+    assert await a.journal._connection.execute(*commands) == [name.encode() for name in names]
     assert sum(len(node.logs()) for node in nodes) == 60
     assert all(node.logs() for node in nodes)
 
@@ -266,7 +262,7 @@ async def test_part_of_a_trip(machine: Machine, nodes: list[Node]) -> None:
     nodes[1].send(signal.SIGSTOP)
     try:
         with pytest.raises((TimeoutError, RedisError)):
-            await a.journal._link.asked(*commands)
+            await a.journal._connection.execute(*commands)
         for place in (0, 2):
             assert nodes[place].logs() == {keys.log(name) for name in names if slots[name] == place}
     finally:
@@ -328,8 +324,8 @@ def _move(nodes: list[Node], slot: int, source: Node, target: Node) -> None:
 async def test_no_connection_is_left(machine: Machine, nodes: list[Node]) -> None:
     """However often connections break, a process has as many to each node as it has clients, and ends them all."""
     a = await machine.start()
-    client, before = a.journal._client, [len(_others(node)) for node in nodes]
-    assert isinstance(client, Cluster)
+    client, before = a.journal._connection._client, [len(_others(node)) for node in nodes]
+    assert isinstance(client, ClusterClient)
     for turn in range(5):
         writers = [await a.journal.create(f"{turn}-{number}", INFO) for number in range(20)]
         for node in nodes:
@@ -340,7 +336,7 @@ async def test_no_connection_is_left(machine: Machine, nodes: list[Node]) -> Non
             writer.append([Delta("x"), DONE])
         await until(lambda: not a.journal._committer._live)
         await until(lambda: a.journal.ready)
-    assert len(client.clients) == 3
+    assert len(client._clients) == 3
     assert all(len(_others(node)) <= was + 3 for node, was in zip(nodes, before, strict=True))
     await a.held.aclose()
     await until(lambda: not any(_others(node) for node in nodes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,16 +14,19 @@ from structlog.testing import LogCapture
 
 from app.errors import JournalLost, UnknownStream
 from app.events import Delta
-from app.journal.redis import committer as commit
-from app.journal.redis import keys, peers
-from app.journal.redis.codec import encode
-from app.journal.redis.connection import Command
+from app.journal.redis import keys, messages
+from app.journal.redis.client import Command
+from app.journal.redis.entries import HEADER, encode
+from app.journal.redis.messages import Positions
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
-from tests.journal.processes import DONE, INFO, Machine, acked, ending, opened, read, text
+from tests.journal.processes import DONE, FAST, INFO, Machine, acked, ending, opened, read, text
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+# With so long between two renewals, none of them tells again what was lost.
+SELDOM = replace(FAST, renewal=30, lease=60)
 
 
 async def test_read_elsewhere(machine: Machine) -> None:
@@ -59,7 +63,7 @@ async def test_info_of_an_earlier_version(machine: Machine, redis: Redis) -> Non
     writer = await a.journal.create("s", INFO)
     header: dict[Any, Any] = {name: writer.header[name] for name in (b"chunk", b"owner", b"process")}
     redis.delete(keys.log("s"))
-    redis.xadd(keys.log("s"), header, id=keys.HEADER)
+    redis.xadd(keys.log("s"), header, id=HEADER)
     assert (await b.journal.open("s")).info == INFO._replace(readers=0)
 
 
@@ -76,17 +80,17 @@ async def test_a_lost_message_heals(machine: Machine, redis: Redis) -> None:
     assert text(await reader) == "012345"
 
 
-async def test_a_gap_is_seen(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gap_is_seen(machine: Machine) -> None:
     """A message that is missing shows by the next one's number, and the log itself is asked."""
-    monkeypatch.setattr(peers, "BEAT", 30)
-    a, b = [await machine.start() for _ in "ab"]
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
-    forward, a.journal._committer.on_commit = a.journal._committer.on_commit, lambda *_: None
+    followers = {**writer.followers}
+    writer.followers.clear()
     writer.append([Delta("lost ")])
     await acked(writer, 1)
-    a.journal._committer.on_commit = forward
+    writer.followers.update(followers)
     writer.append([Delta("told")])
     log = await b.journal.open("s")
     await until(lambda: log.last == 2)
@@ -100,7 +104,7 @@ async def test_a_lost_end_heals(machine: Machine) -> None:
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
-    a.journal._committer.on_commit = lambda *_: None
+    writer.followers.clear()
     writer.append([Delta("x"), DONE])
     assert text(await reader) == "x"
 
@@ -129,10 +133,10 @@ async def test_a_look_is_no_reader(machine: Machine) -> None:
     writer.append([Delta("x")])
     await acked(writer, 1)
     log = await b.journal.open("s")
-    await until(lambda: a.journal._peers._followers.get("s"))
+    await until(lambda: writer.followers)
     assert log.last == 1
     assert a.owner.readers.get("s", 0) == 0
-    await until(lambda: not a.journal._peers._followers)  # and it is forgotten
+    await until(lambda: not writer.followers)  # and it is forgotten
 
 
 async def test_lost_presence_heals(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,15 +145,15 @@ async def test_lost_presence_heals(machine: Machine, monkeypatch: pytest.MonkeyP
     await a.journal.create("s", INFO)
     log = await b.journal.open("s")
     with monkeypatch.context() as deaf:
-        deaf.setattr(a.journal._peers, "_take", lambda message: None)
+        deaf.setattr(a.journal._peers, "_take", lambda body: None)
         reader = asyncio.create_task(read(log))
-        await asyncio.sleep(2 * peers.BEAT)
+        await asyncio.sleep(2 * FAST.renewal)
         assert a.owner.readers.get("s", 0) == 0
     await until(lambda: a.owner.readers.get("s") == 1)
     with monkeypatch.context() as deaf:
-        deaf.setattr(a.journal._peers, "_take", lambda message: None)
+        deaf.setattr(a.journal._peers, "_take", lambda body: None)
         reader.cancel()
-        await until(lambda: b.journal._copies.get("s") is None)
+        await until(lambda: b.journal._replicas.get("s") is None)
     await until(lambda: a.owner.readers["s"] == 0)
 
 
@@ -172,7 +176,7 @@ async def test_a_reader_comes_as_the_last_leaves(machine: Machine) -> None:
     first = asyncio.create_task(read(log))
     await until(lambda: a.owner.readers.get("s") == 1)
     first.cancel()
-    await until(lambda: b.journal._copies.get("s") is None and len(b.journal) == 0)
+    await until(lambda: b.journal._replicas.get("s") is None and len(b.journal) == 0)
     second = asyncio.create_task(read(log))
     await until(lambda: a.owner.readers.get("s") == 1)
     third = asyncio.create_task(opened(b.journal))
@@ -186,7 +190,7 @@ async def test_one_copy(machine: Machine) -> None:
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     held = await b.journal.open("s")
-    await until(lambda: b.journal._copies.get("s") is None)
+    await until(lambda: b.journal._replicas.get("s") is None)
     assert await b.journal.open("s") is held
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
@@ -213,14 +217,16 @@ async def test_garbage_in_the_inbox(machine: Machine, redis: Redis, logs: LogCap
     for garbage in (
         b"",
         b"x",
-        b"d",
-        b"d s x []",
-        b"d s 1 nonsense",
-        b'd s 1 [["?"]]',
-        b"o s",
-        b"t",
-        b"u a",
         b"\xff \xff",
+        b"[]",
+        b"{}",
+        b"[0]",
+        b'[1,["?"]]',
+        b'[1,["records","s","x",[]]]',
+        b'[1,["records","s",1,[["?"]]]]',
+        b'[1,["positions",{"s":"x"}]]',
+        b'[1,["following","a"]]',
+        b'[1,["unfollowing",1,"s"]]',
     ):
         redis.publish(keys.inbox(b.journal._process), garbage)
     writer.append([Delta("x"), DONE])
@@ -246,12 +252,15 @@ async def test_a_log_with_a_gap(machine: Machine, redis: Redis) -> None:
 
 async def test_an_expired_log_of_a_living_producer(machine: Machine, redis: Redis) -> None:
     """A reader that missed the end of a stream which is kept no longer is told so, and does not wait for ever."""
-    a, b = [await machine.start() for _ in "ab"]
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
-    a.journal._committer.on_commit = lambda stream_id, *_: [redis.delete(keys.log(stream_id))][1:].clear()
+    writer.followers.clear()
     writer.append([Delta("x"), DONE])
+    await acked(writer, 2)
+    redis.delete(keys.log("s"))
+    a.journal._outbox.tell(b.journal._process, messages.pack(Positions({"s": -1})))
     assert ending(await reader) == "journal_lost"
 
 
@@ -267,15 +276,14 @@ async def test_a_herd(machine: Machine, redis: Redis) -> None:
     answers += [await opened(b.journal, "s0") for _ in range(50)]
     assert answers == [[Delta("x" * 100), DONE]] * 650
     assert int(redis.info("commandstats")["cmdstat_xrange"]["calls"]) == 150
-    assert b.journal.size == sum(log.size for log in b.journal._local._logs.values()) > 0
-    assert not b.journal._link.away
+    assert b.journal.size == sum(log.size for log in b.journal._memory._logs.values()) > 0
+    assert not b.journal._connection.away
     assert int(redis.info("clients")["connected_clients"]) < 40
 
 
-async def test_flat_in_readers(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_flat_in_readers(machine: Machine, redis: Redis) -> None:
     """A record costs Redis one command, and one more for each process that has readers, however many those are."""
-    monkeypatch.setattr(peers, "BEAT", 30)
-    a, b = [await machine.start() for _ in "ab"]
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     log = await b.journal.open("s")
     logs = await asyncio.gather(*[b.journal.open("s") for _ in range(200)])
@@ -297,21 +305,19 @@ async def test_flat_in_readers(machine: Machine, redis: Redis, monkeypatch: pyte
         reader.cancel()
 
 
-async def test_one_trip_for_all_streams(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_trip_for_all_streams(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What many streams have at the same time goes in one trip, over one connection."""
-    monkeypatch.setattr(commit, "_WINDOW", 0.05)
-    a = await machine.start()
+    a = await machine.start(timing=SELDOM)
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(300)]
-    await asyncio.sleep(0.1)
     trips = 0
-    send = a.journal._committer._wire.send
+    send = a.journal._records.send
 
     async def counted(commands: Sequence[Command]) -> list[Any]:
         nonlocal trips
         trips += 1
         return await send(commands)
 
-    monkeypatch.setattr(a.journal._committer._wire, "send", counted)
+    monkeypatch.setattr(a.journal._records, "send", counted)
     for writer in writers:
         writer.append([Delta("x")])
     await until(lambda: all(writer.acked for writer in writers))
@@ -338,7 +344,7 @@ async def test_leaving(machine: Machine, redis: Redis) -> None:
     writer.append([Delta("last"), DONE])
     await a.held.aclose()
     assert text(await reader) == "last"
-    assert asyncio.get_running_loop().time() - start < peers.BEAT
+    assert asyncio.get_running_loop().time() - start < FAST.renewal
     assert not redis.exists(lease)
     await until(lambda: len(redis.client_list()) == b.connections + 1)
     assert {task for task in asyncio.all_tasks() if "journal" in task.get_name()} <= before
@@ -351,11 +357,11 @@ async def test_many_leave_while_looking(machine: Machine) -> None:
         (await a.journal.create(f"s{number}", INFO)).append([Delta("x")])
     logs = [asyncio.create_task(b.journal.open(f"s{number}")) for number in range(50)]
     await logs[0]
-    for copy in b.journal._copies.followed:
-        b.journal._copies.look(copy)
+    for copy in b.journal._replicas.followed:
+        b.journal._replicas.check(copy)
     await b.held.aclose()
     await asyncio.wait(logs)
-    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "look"))]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "check"))]
 
 
 async def test_a_slow_reader_elsewhere(machine: Machine) -> None:

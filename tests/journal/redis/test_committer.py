@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
+from structlog.testing import LogCapture
 
 from app.errors import JournalDown
 from app.events import Delta, Done, Failure
-from app.journal import redis as journals
-from app.journal.redis import RedisJournal, keys, peers, registry, writer
-from app.journal.redis import committer as commit
-from app.journal.redis.codec import encode
-from app.journal.redis.writer import RedisWriter
+from app.journal.redis import keys
+from app.journal.redis.committer import Committer
+from app.journal.redis.entries import encode
+from app.journal.redis.journal import RedisJournal
+from app.journal.redis.writer import BEHIND, RedisWriter
 from app.usage import Usage
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, text
+from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, entries, opened, text
 from tests.ports import free_port
 from tests.real.proxy import Proxy
 from tests.real.redis import launch_redis
@@ -103,15 +105,15 @@ async def test_a_late_batch(machine: Machine, redis: Redis) -> None:
     assert a.owner.stopped == []
 
 
-async def test_given_up_under_way(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_given_up_under_way(machine: Machine, redis: Redis) -> None:
     """A stream that was given up while a batch of it was under way ends for everybody, that batch before the end."""
-    monkeypatch.setattr(peers, "LEASE", 30)  # else it would be taken for dead before it gives up
+    patient = replace(FAST, lease=30)  # with a short lease it would be taken for dead before it gives up
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy), patience=1), await machine.start()
+        a, b = await machine.start(url_of(proxy), 1, patient), await machine.start(timing=patient)
         writer = await begun(a)
         readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
         await until(lambda: a.owner.readers.get("s") == 1)
-        await a.journal._committer.emptied()  # what is told of readers would be under way in its place
+        await a.journal._committer.flushed()  # what is told of readers would be under way in its place
         proxy.pause()
         writer.append([Delta("x")])
         await until(lambda: len(entries(redis)) == 3)
@@ -124,16 +126,15 @@ async def test_given_up_under_way(machine: Machine, redis: Redis, monkeypatch: p
         await until(lambda: not a.journal._committer._live)
 
 
-async def test_given_up_with_an_answer_at_last(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_given_up_with_an_answer_at_last(machine: Machine, redis: Redis) -> None:
     """An answer that comes after a stream was given up counts: the end is written after what it acknowledges."""
-    monkeypatch.setattr(journals, "_TRIP", 5.0)
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy)), await machine.start()
+        a, b = await machine.start(url_of(proxy), timing=replace(FAST, pipeline=5.0)), await machine.start()
         writer = await begun(a)
         proxy.pause()
         writer.append([Delta("x")])
         await until(lambda: len(entries(redis)) == 3)
-        a.journal._give_up()
+        a.journal._on_outage_timeout()
         proxy.resume()
         here, there = await opened(a.journal), await opened(b.journal)
         assert there == [Delta("0"), Delta("x"), here[-1]]
@@ -173,26 +174,25 @@ async def test_a_key_that_is_not_ours(machine: Machine, redis: Redis) -> None:
     assert a.journal.ready
 
 
-async def test_drain(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain(machine: Machine) -> None:
     """Whoever is too far ahead of Redis waits; one may be cancelled; for a stream that was given up, nobody waits."""
-    monkeypatch.setattr(writer, "_BEHIND", 10)
     with Proxy(machine.url) as proxy:
         a = await machine.start(url_of(proxy), patience=0.6)
         ahead = await a.journal.create("s", INFO)
-        ahead.append([Delta("x")] * 10)
+        ahead.append([Delta("x")] * BEHIND)
         await asyncio.wait_for(ahead.drain(), 0.1)
-        await acked(ahead, 10)
+        await acked(ahead, BEHIND)
         proxy.pause()
-        ahead.append([Delta("x")] * 11)
+        ahead.append([Delta("x")] * (BEHIND + 1))
         waiting = [asyncio.create_task(ahead.drain()) for _ in range(3)]
         await asyncio.sleep(0.02)
         assert not any(task.done() for task in waiting)
         waiting[0].cancel()
         proxy.resume()
         await asyncio.gather(*waiting[1:])
-        await acked(ahead, 21)
+        await acked(ahead, 2 * BEHIND + 1)
         proxy.pause()
-        ahead.append([Delta("x")] * 11)
+        ahead.append([Delta("x")] * (BEHIND + 1))
         await ahead.drain()
         assert ahead.given_up
         proxy.resume()
@@ -221,10 +221,9 @@ async def test_kept_for_no_time(machine: Machine, redis: Redis) -> None:
     await until(lambda: not redis.keys("*:log") and not len(a.journal) and not len(b.journal))
 
 
-async def test_live_logs_are_renewed(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_live_logs_are_renewed(machine: Machine, redis: Redis) -> None:
     """A live log is kept as long as its producer lives, however long that is silent; and not much longer."""
-    monkeypatch.setattr(journals, "_LIFE", 1)
-    a = await machine.start()
+    a = await machine.start(timing=replace(FAST, live=1))
     assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
     writer = await a.journal.create("s", INFO)
     await asyncio.sleep(1.3)
@@ -234,10 +233,9 @@ async def test_live_logs_are_renewed(machine: Machine, redis: Redis, monkeypatch
     await until(lambda: not redis.exists(keys.log("s")))
 
 
-async def test_a_claim_without_a_stream(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_without_a_stream(machine: Machine) -> None:
     """A key whose claimer died before it began the stream goes to one of those who wait for that."""
-    monkeypatch.setattr(registry, "_APPEARING", 0.1)
-    a, b, c = [await machine.start() for _ in "abc"]
+    a, b, c = [await machine.start(timing=replace(FAST, appearing=0.1)) for _ in "abc"]
     assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
 
     async def claim(journal: RedisJournal, stream_id: str) -> str | None:
@@ -255,10 +253,9 @@ async def test_a_claim_without_a_stream(machine: Machine, monkeypatch: pytest.Mo
     assert await b.journal.registry.claim("ann", "k", b"1", "d") == winner
 
 
-async def test_slots_of_the_dead(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_of_the_dead(machine: Machine, redis: Redis) -> None:
     """Slots count in every process as long as the one that took them lives, and are given back some time after."""
-    monkeypatch.setattr(registry, "_SLOT", 3)
-    a, b = [await machine.start() for _ in "ab"]
+    a, b = [await machine.start(timing=replace(FAST, slot=3)) for _ in "ab"]
     assert await a.journal.registry.occupy("ann", "s", 1)
     assert not await b.journal.registry.occupy("ann", "t", 1)
     await asyncio.sleep(4)
@@ -273,7 +270,7 @@ async def test_one_owner_with_many_streams(machine: Machine, redis: Redis) -> No
     a = await machine.start()
     for owner in "ab":
         assert all(await asyncio.gather(*[a.journal.registry.occupy(owner, f"{owner}{n}", 100) for n in range(100)]))
-    await a.journal._peers._beat()
+    await a.journal._peers._renew()
     assert [redis.zcard(keys.slots(owner)) for owner in "ab"] == [100, 100]
     for owner in "ab":
         await asyncio.gather(*[a.journal.registry.vacate(owner, f"{owner}{n}") for n in range(100)])
@@ -281,18 +278,17 @@ async def test_one_owner_with_many_streams(machine: Machine, redis: Redis) -> No
     assert a.journal.registry.renewals() == []
 
 
-async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: LogCapture) -> None:
     """A bug that meets the committer once is logged without any value, and costs no stream anything."""
-    a = await machine.start()
+    a = await machine.start(timing=replace(FAST, restart=0.01))
     stream = await a.journal.create("s", INFO)
-    monkeypatch.setattr(journals, "_AGAIN", 0.01)
-    acknowledge = commit.Committer._acknowledge
+    acknowledge = Committer._acknowledge
 
     def crash(*_: object) -> None:
-        monkeypatch.setattr(commit.Committer, "_acknowledge", acknowledge)
+        monkeypatch.setattr(Committer, "_acknowledge", acknowledge)
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(commit.Committer, "_acknowledge", crash)
+    monkeypatch.setattr(Committer, "_acknowledge", crash)
     stream.append([Delta("x")])
     await acked(stream, 1)
     stream.append([DONE])
@@ -316,8 +312,8 @@ async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
         reader = asyncio.create_task(opened(b.journal))
         await until(lambda: a.owner.readers.get("s") == 1)
         writer.append([Delta("x")])
-        await a.journal._peers._beat()
-        a.journal._committer.doubt()
+        await a.journal._peers._renew()
+        a.journal._committer.require_reconcile()
         writer.append([DONE])
         assert text(await reader) == "x"
         assert await b.journal.registry.claim("ann", "k", b"1", "t") == "s"

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,8 @@ from structlog.testing import LogCapture
 
 from app.errors import JournalDown
 from app.events import Delta, Failure
-from app.journal import redis as journals
-from app.journal.redis import keys, peers
-from tests.journal.processes import DONE, INFO, Machine, Process, acked, entries, opened, read, reading, text
+from app.journal.redis import keys
+from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, entries, opened, read, reading, text
 from tests.ports import free_port
 from tests.real.redis import PERSISTENT, RedisServer, launch_redis
 from tests.waiting import until
@@ -147,7 +147,7 @@ async def test_a_stall(machine: Machine, server: RedisServer, logs: LogCapture) 
     whole = "".join(f"{number} " for number in range(150))
     assert [text(events) for events in await asyncio.gather(*readers)] == [whole] * 2
     assert said(logs) == [""]  # one line, however many tries
-    assert not any(entry["event"] in ("peer.gone", "stream.buried") for entry in logs.entries)
+    assert not any(entry["event"] in ("peer.gone", "stream.producer_lost") for entry in logs.entries)
     await a.journal.create("t", INFO)
 
 
@@ -187,7 +187,7 @@ async def test_refused(machine: Machine, logs: LogCapture, tmp_path: Path, reaso
                 await a.journal.create("t", INFO)
             with pytest.raises(JournalDown):
                 await b.journal.registry.claim("ann", "k", b"1", "t")
-            await asyncio.sleep(3 * peers.BEAT)
+            await asyncio.sleep(3 * FAST.renewal)
             assert (a.journal.ready, b.journal.ready) == (False, False)
             _mend(redis, reason, directory)
         await until(lambda: a.journal.ready and b.journal.ready)
@@ -288,10 +288,9 @@ async def test_not_there_yet(machine: Machine, server: RedisServer, logs: LogCap
     assert [entry["event"] for entry in logs.entries] == ["journal.away", "journal.back"]
 
 
-async def test_the_last_words(machine: Machine, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_words(machine: Machine, server: RedisServer) -> None:
     """A process that ends while Redis is away does not wait for it."""
-    monkeypatch.setattr(journals, "_LAST", 60)
-    a = await machine.start()
+    a = await machine.start(timing=replace(FAST, flush=60))
     writer = await a.journal.create("s", INFO)
     server.send(signal.SIGSTOP)
     try:
@@ -317,12 +316,12 @@ async def test_nothing_is_left(machine: Machine, redis: Redis) -> None:
         for writer in writers:
             writer.append([Delta("x"), DONE])
         assert [text(events) for events in await asyncio.gather(*readers[1::2])] == ["x"] * 10
-        await until(lambda: not a.journal._committer._live and not b.journal._copies.followed)
+        await until(lambda: not a.journal._committer._live and not b.journal._replicas.followed)
         a.owner.readers.clear()
     await until(lambda: not len(a.journal) and not len(b.journal))
     assert (a.journal.size, b.journal.size) == (0, 0)
     await until(lambda: not redis.keys("*:log"))
-    assert (a.journal._peers._followers, a.journal._committer._marked, a.journal._committer._suspect) == ({}, {}, {})
+    assert (a.journal._committer._unreconciled, a.journal._outbox.empty) == ({}, True)
     await until(lambda: len(redis.client_list()) <= a.connections + b.connections + 1)
     assert a.connections + b.connections < 40
-    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "look"))]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "check"))]

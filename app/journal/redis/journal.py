@@ -1,0 +1,226 @@
+"""The journal of many processes: Redis Streams, or Valkey's.
+
+Strategy: what a process produces, and what it reads of other processes, is in its memory as if there were no Redis, and
+readers know no other log. Redis stands between a record's making and its being readable (`committer`), carries it to
+the processes that read the stream elsewhere (`peers`), and has what all have to agree on (`registry`). No work is done
+per reader, and per delta only an entry in a pipeline that many streams share.
+
+Calls go one way: the journal → peers → committer, replicas → registry, writer → outbox, connection → client. What comes
+up from Redis unasked is told to the owner of the streams, by `_presence` and `_stop` below and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any
+
+from redis.exceptions import RedisError
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import JournalDown, StreamError
+from app.events import Failure
+from app.journal import Bounds, Owner
+from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.redis.committer import Committer
+from app.journal.redis.connection import RecordConnection, RedisConnection, connector
+from app.journal.redis.entries import header_of
+from app.journal.redis.outbox import Outbox
+from app.journal.redis.peers import Peers
+from app.journal.redis.registry import RedisRegistry
+from app.journal.redis.replicas import Replica, Replicas
+from app.journal.redis.timing import USUAL, Timing
+from app.journal.redis.writer import RedisWriter
+from app.request import StreamInfo
+
+
+class RedisJournal:
+    """The journal of this process, shared with all others at *url*.
+
+    The *bounds* on memory hold for this process, replicas included. An ended log stays in Redis for `bounds.seconds`;
+    how much memory that may take is for Redis' own `maxmemory` to say. While Redis is away, live streams wait for
+    *patience* seconds, and then end with JournalDown.
+    """
+
+    def __init__(
+        self, url: str, bounds: Bounds, patience: float, log: FilteringBoundLogger, timing: Timing = USUAL
+    ) -> None:
+        process = secrets.token_hex(8)
+        log = log.bind(process=process)
+        keep = max(1, round(bounds.seconds))
+        connect = connector(url, timing)
+        outbox = Outbox()
+        self._process = process
+        self._patience = patience
+        self._timing = timing
+        self._log = log
+        self._owner: Owner
+        self._outbox = outbox
+        self._memory = MemoryJournal(replace(bounds, seconds=min(bounds.seconds, timing.ended_nearby)))
+        self._connection = RedisConnection(connect(None), outbox.wake, timing, log)
+        self._records = RecordConnection(connect, timing)
+        self._subscriber = connect(None)
+        self.registry = RedisRegistry(self._connection, timing)
+        self._committer = Committer(
+            self._connection, self._records, outbox, self.registry, self._stop, keep, timing, log
+        )
+        self._replicas = Replicas(self._connection, self._memory, outbox, process, keep, log)
+        self._peers = Peers(
+            self._connection,
+            self._subscriber,
+            outbox,
+            self._committer,
+            self._replicas,
+            self.registry,
+            self._presence,
+            self._stop,
+            process,
+            timing,
+            log,
+        )
+        self._loading: dict[str, asyncio.Task[Replica]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RedisJournal {self._process}: {self._memory!r}, {self._committer!r}, {self._replicas!r}>"
+
+    def __len__(self) -> int:
+        """How many streams are in this process's memory."""
+        return len(self._memory)
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+        return self._memory.size
+
+    @property
+    def ready(self) -> bool:
+        return not self._connection.away
+
+    @asynccontextmanager
+    async def serving(self, owner: Owner) -> AsyncIterator[None]:
+        """While the block runs, send, listen and renew. At its end, what has been appended is sent first."""
+        self._owner = owner
+        await self._begin()
+        loops = [self._committer.run, self._peers.listen, self._peers.renew_lease, self._watch_outages]
+        tasks = [asyncio.create_task(self._running(loop), name=f"{loop.__name__} {self._process}") for loop in loops]
+        try:
+            yield
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.flush):
+                    await self._committer.flushed()
+        finally:
+            await _cancelled([*tasks, *self._loading.values(), *self._replicas.checks])
+            await self._peers.release_lease()
+            for each in (self._connection, self._records, self._subscriber):
+                await each.aclose()
+            self._memory.close()
+
+    async def _running(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *loop* for ever: the boundary, because a bug that met one stream must not end all streams."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:
+                self._log.error("journal.crashed", loop=loop.__name__, error=type(error).__name__, at=_where(error))
+                self._committer.require_reconcile()
+                await asyncio.sleep(self._timing.restart)
+
+    async def _begin(self) -> None:
+        """Take the lease, and log what is wrong with Redis, if anything is. Redis may well come later."""
+        try:
+            await self._peers.acquire_lease()
+        except (RedisError, OSError) as error:
+            self._connection.failed(error)
+            return
+        with suppress(RedisError, OSError):  # a hosted Redis may not let its clients ask
+            [found] = await self._connection.execute(("CONFIG", "GET", "maxmemory-policy"))
+            policy = dict(zip(found[::2], found[1::2], strict=True)).get(b"maxmemory-policy", b"").decode()
+            if policy.startswith("allkeys"):
+                self._log.warning("journal.evicting", policy=policy, advice="set maxmemory-policy to noeviction")
+
+    async def _watch_outages(self) -> None:
+        while True:
+            # If the outage lasts, this comes again: a pipeline may have come through at the last moment, and may have
+            # left something that waits.
+            await self._connection.outage(self._patience)
+            self._on_outage_timeout()
+
+    def _on_outage_timeout(self) -> None:
+        """End all that has waited for Redis too long."""
+        self._committer.give_up()
+        self._replicas.give_up()
+
+    def _presence(self, stream_id: str, change: int) -> None:
+        self._owner.presence(stream_id, change)
+
+    def _stop(self, stream_id: str, error: StreamError | None = None) -> None:
+        self._owner.stop(stream_id, error)
+
+    async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
+        log = await self._memory.create(stream_id, info)
+        header = header_of(info, self._process)
+        writer = RedisWriter(self._outbox, log, header, self.registry.claim_of(stream_id))
+        try:
+            await self._committer.create(writer)
+        except BaseException:
+            self._memory.drop(log)
+            raise
+        if info.label:
+            try:
+                writer.label = await self.registry.label(info.owner, info.label, stream_id)
+            except JournalDown as error:
+                writer.append([Failure.of(error)])
+                raise
+        return writer
+
+    async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
+        log = await self._open(stream_id)
+        if after > log.last and isinstance(log, Replica) and not log.ended:
+            await self._replicas.reach(log, after)
+        return log
+
+    async def _open(self, stream_id: str) -> MemoryLog:
+        # Many readers may come back at once, to a process that does not have the stream: one of them loads it.
+        loading = self._loading.get(stream_id)
+        if loading is None:
+            log = self._memory.get(stream_id)
+            if log is not None:
+                return log
+            replica = self._replicas.revived(stream_id)
+            load = self._replicas.load(stream_id) if replica is None else self._replicas.caught_up(replica)
+            loading = asyncio.create_task(load, name=f"load {stream_id}")
+            self._loading[stream_id] = loading
+            loading.add_done_callback(lambda task: self._loaded(stream_id, task))
+        return await asyncio.shield(loading)
+
+    def _loaded(self, stream_id: str, task: asyncio.Task[Replica]) -> None:
+        del self._loading[stream_id]
+        if not task.cancelled():
+            task.exception()  # taken note of, because all who asked may have left
+
+    def stop(self, stream_id: str) -> None:
+        self._replicas.stop(stream_id)
+
+    def drain(self) -> None:
+        self._replicas.drain()
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel *tasks* until they have ended: before Python 3.12, `asyncio.wait_for` can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.05)
+
+
+def _where(error: BaseException) -> str:
+    """Return the innermost place that *error* came through. Its message may hold what must not be logged."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
