@@ -19,7 +19,7 @@ from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
 from app.hub import Hub, Key
-from app.rechunk import lag
+from app.rechunk import merge_after
 from app.request import StreamRequest
 from app.wire import Create, Reading
 from app.wire.transcript import Transcript
@@ -108,7 +108,7 @@ class Streams:
             # With jitter, so that the readers of a process that went away do not all come back in the same instant.
             retry_ms=round(self.options.reconnect_ms * random.uniform(0.75, 1.25)),  # noqa: S311 - no secret
             url=f"/v1/streams/{stream_id}{ticket}" if ticket else "",
-            merge_after=lag(subscription.log.info.chunk) or sys.maxsize,
+            merge_after=merge_after(subscription.log.info.chunk) or sys.maxsize,
         )
         return StreamResponse(subscription, create(reading), self.options.keep_alive, smooth=smooth, hold=hold)
 

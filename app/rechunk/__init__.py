@@ -1,71 +1,61 @@
-"""How content deltas are cut anew. Whatever the cut, the text stays what upstream sent.
+"""Re-chunking: how the text of an answer is cut into events. The text itself stays what the upstream sent.
 
-A cut is a module of this package, and its name is its public name: adding one is adding one file, which exports
-`FORM`, how a request writes it, `PATTERN`, the same as a regular expression, `LAG`, which `lag` returns, and
-`create(argument, max_delay)`, which returns a `Rechunker` or raises ValueError if that cut takes no such argument or
-bound. Modules with a leading underscore are not cuts. Most cuts are one function of the kind `Cut` in `_holding`.
+A cut is a module of this package, and its name is its public name. Adding a cut is adding one file, which exports a
+`CUT`; see `_grammar.Cut`. Modules with a leading underscore are not cuts. Most cuts are one function, which `_holding`
+runs.
 
-Invariants: lossless; in order; texts of different kinds are never joined; the first text of each kind is not held
-back; never more than `_holding.LIMIT` characters are held (`size` apart, where more was asked for). No clock here:
-whoever feeds a rechunker arms the timer that `max_delay` asks for, and reads as rarely as `pause` lets it.
+Invariants: No text is lost, and the order stays. Texts of different kinds are never joined. The first text of each kind
+is not held back. At most `_holding.LIMIT` characters are held, or more if `size:N` asks for more. There is no clock
+here: the relay arms the timer that `max_delay` asks for, and the source reads as rarely as `pause` allows.
 """
 
 from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any
 
+from app.rechunk._grammar import Cut
 from app.rechunk._rechunker import Rechunker
 
-__all__ = ["Rechunker", "create", "lag", "names", "pattern"]
-
-_SPEC = re.compile(r"([a-z]+)(?::([1-9][0-9]{0,4}))?(?:,([1-9][0-9]{0,4})ms)?", re.ASCII)
-_LONGEST_MS = 60_000
+__all__ = ["Cut", "Rechunker", "create", "cuts", "merge_after", "pattern"]
 
 
 @cache
-def names() -> Sequence[str]:
-    """Return the names of all cuts, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
+def cuts() -> Mapping[str, Cut]:
+    """Return the table of all cuts, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return {name: import_module(f"{__name__}.{name}").CUT for name in names}
 
 
 def create(spec: str) -> Rechunker:
     """Return a new rechunker for one stream, made as *spec* says, such as `word,80ms` or `size:40`.
 
-    Raises ValueError, with a sentence for the one who asked, if there is no such cut.
+    Raises ValueError, with a sentence for the client, if there is no such cut.
     """
-    match = _SPEC.fullmatch(spec)
-    # Only a name that was found in this package is imported, so a request can never load anything else.
-    if match and match[1] in names():
-        argument, bound = (int(number) if number else None for number in match.group(2, 3))
-        if bound is None or bound <= _LONGEST_MS:
-            try:
-                rechunker: Rechunker = _load(match[1], "create")(argument, bound / 1000 if bound else None)
-            except ValueError:
-                pass
-            else:
-                return rechunker
-    forms = "; ".join(_load(name, "FORM") for name in names())
-    raise ValueError(f"{spec[:40]!r} is not one of: {forms} (MS from 1 to {_LONGEST_MS})")
+    name = _name(spec)
+    cut = cuts().get(name)
+    if cut is None:
+        forms = "; ".join(cut.form(name) for name, cut in cuts().items())
+        raise ValueError(f"{spec[:40]!r} is not one of: {forms}")
+    return cut.read(spec, name)
+
+
+def merge_after(spec: str) -> int | None:
+    """Return how many waiting texts show that a reader of this cut is behind, so that they may be joined for it.
+
+    None if they never may be.
+    """
+    cut = cuts().get(_name(spec))
+    return None if cut is None else cut.merge_after  # another version of this service may know more cuts
 
 
 def pattern() -> str:
-    """Return a regular expression (ECMA 262) of what `create` takes."""
-    return "|".join(_load(name, "PATTERN") for name in names())
+    """Return the regular expression of every spec that `create` takes, for JSON Schema."""
+    return f"(?:{'|'.join(cut.pattern(name) for name, cut in cuts().items())})"
 
 
-def lag(spec: str) -> int | None:
-    """Return how many unread texts show that a reader of this cut is behind, so that they may be joined for it.
-
-    None where they never may, because the cut promises something of each.
-    """
-    found: int | None = _load(spec.partition(",")[0].partition(":")[0], "LAG")
-    return found
-
-
-def _load(cut: str, attribute: str) -> Any:
-    return getattr(import_module(f"{__name__}.{cut}"), attribute)
+def _name(spec: str) -> str:
+    return re.split("[:,]", spec, maxsplit=1)[0]

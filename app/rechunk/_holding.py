@@ -1,11 +1,11 @@
 """Holding text back until a piece of it is whole.
 
-Strategy: text of one kind is kept from the last cut on, *also what has left already*, so that where the cuts fall
-depends on the text alone and never on how it arrived or when it was flushed. Early departures (the first text, a
-flush) only move `_sent` forward; the next piece is then what remains up to the next cut.
+Strategy: text of one kind is kept from the last cut on, *also what has left already*. So where the cuts fall depends on
+the text alone, and never on how it arrived or when it was flushed. Text that leaves early (the first text, a flush)
+only moves `_sent` forward; the next piece is then what remains up to the next cut.
 
-Invariant: each position is judged once, and no more than `LIMIT` characters are kept, so the cost of a text is linear
-in its length.
+Invariant: each position is judged once, and at most `LIMIT` characters are kept, so the cost of a text is linear in its
+length.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ from app.rechunk._rechunker import Rechunker, merge
 # in a machine's memory, and that copying it for every delta of an endless line costs about a microsecond.
 LIMIT = 16_384
 
-# (text, start, at) -> end of the piece of *text* that begins at *start*, or 0 while that is not certain. Positions
-# before *at* were judged by earlier calls. Whether a position is a cut depends on *text* from *start* up to and
-# including the character at that position, on nothing else; that is what makes the pieces independent of the splits.
-Cut = Callable[[str, int, int], int]
+FindEnd = Callable[[str, int, int], int]
+"""(text, start, at) -> where the piece of *text* that begins at *start* ends, or 0 as long as that is not certain.
+
+Positions before *at* were judged by earlier calls. Whether a piece ends at a position must depend on the text from
+*start* up to and including the character at that position, and on nothing else. That makes the pieces independent of
+how the upstream split the text.
+"""
 
 
 class Holding(Rechunker):
-    """Lets text leave in the pieces that *cut* finds.
+    """Lets text leave in the pieces whose ends *find_end* finds.
 
-    The first text of each kind leaves at once, all of it or the first *settled(text)* characters; then the rest of it
-    leaves as soon as its last grapheme cluster is whole. A piece longer than *limit* is cut at the last cluster
-    boundary within, or, where a single cluster is that long, at *limit*.
+    The first text of each kind leaves at once: all of it, or its first *settled(text)* characters. In that case the
+    rest leaves as soon as its last grapheme cluster is whole. A piece longer than *limit* is cut at the last cluster
+    boundary before that, or at *limit* if a single cluster is longer.
     """
 
-    __slots__ = ("_begun", "_cut", "_kind", "_limit", "_owed", "_sent", "_settled", "_text", "held", "max_delay")
+    __slots__ = ("_begun", "_find_end", "_kind", "_limit", "_owed", "_sent", "_settled", "_text", "held", "max_delay")
 
     def __init__(
-        self, cut: Cut, max_delay: float | None, *, settled: Callable[[str], int] = len, limit: int = LIMIT
+        self, find_end: FindEnd, max_delay: float | None, *, settled: Callable[[str], int] = len, limit: int = LIMIT
     ) -> None:
         self.held = False
         self.max_delay = max_delay
-        self._cut = cut
+        self._find_end = find_end
         self._settled = settled
         self._limit = limit
         self._kind: type[Text] | None = None
@@ -102,15 +105,16 @@ class Holding(Rechunker):
             self._sent = end
 
     def _grow(self, added: str, kind: type[Text], out: list[Event]) -> None:
-        """Append *added*, at most `LIMIT` characters, and let leave what is whole now."""
-        cut, limit = self._cut, self._limit
+        """Append *added*, at most `LIMIT` characters, and let the pieces leave that are whole now."""
+        find_end = self._find_end
+        limit = self._limit
         at = len(self._text)
         self._text += added
         if self._owed:
             self._pay(kind, out)
         start = 0
         while True:
-            end = cut(self._text, start, max(at, start + 1))
+            end = find_end(self._text, start, max(at, start + 1))
             if end and end - start <= limit:
                 self._leave(end, kind, out)
                 start = end

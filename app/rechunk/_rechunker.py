@@ -1,4 +1,4 @@
-"""What every way to re-chunk promises to whoever feeds it, and the joining that all but one begin with."""
+"""What every cut does for the relay, and the joining that all cuts but `none` begin with."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from app.events import Event, merged
 
 
 class Rechunker:
-    """Cuts the texts of one stream anew. This one leaves them as they are; subclasses do more.
+    """Re-chunks the texts of one stream. This class leaves them as they are; subclasses do more.
 
-    *held* is true while text is held back. Then the caller sees to it that `flush` is called within *max_delay*
-    seconds, or, where that is None, at the latest when the stream ends. After content, upstream need not be read for
-    *pause* seconds: what comes meanwhile is to leave together.
+    *held* is true while text is held back. The caller has to call `flush` within *max_delay* seconds then, or, if that
+    is None, when the stream ends. After content the upstream is not read for *pause* seconds, because what comes
+    meanwhile is to leave together.
     """
 
     __slots__ = ()
@@ -22,7 +22,7 @@ class Rechunker:
     pause: float | None = None
 
     def feed(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Take what came with one network read; return what may leave now, in order."""
+        """Take what came with one network read, and return what may leave now, in order."""
         return events
 
     def flush(self) -> Sequence[Event]:

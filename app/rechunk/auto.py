@@ -1,16 +1,8 @@
-"""`auto`: texts that arrived together leave together. Nothing waits; the busier things are, the larger the events."""
+"""`auto`: texts that arrived together leave together. Nothing waits. The busier the service, the larger the events."""
 
 from __future__ import annotations
 
-from app.rechunk._rechunker import Merging, Rechunker
+from app.rechunk._grammar import Cut
+from app.rechunk._rechunker import Merging
 
-FORM = "auto"
-PATTERN = "auto"
-LAG = 2
-
-
-def create(argument: int | None, max_delay: float | None) -> Rechunker:
-    """Return a rechunker that joins the neighbours within a batch."""
-    if argument is not None or max_delay is not None:
-        raise ValueError("auto takes neither an argument nor a bound")
-    return Merging()
+CUT = Cut(lambda number, max_delay: Merging(), merge_after=2)

@@ -11,13 +11,8 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import EXTENDER
-from app.rechunk._grammar import BOUND
+from app.rechunk._grammar import Cut
 from app.rechunk._holding import Holding
-from app.rechunk._rechunker import Rechunker
-
-FORM = "sentence[,MSms]"
-PATTERN = f"sentence{BOUND}"
-LAG = 32
 
 # Neighbouring classes are disjoint and quantifiers possessive, so looking behind is linear. It is also tried last: only
 # once per run of spaces or closers, at the end of the run.
@@ -33,15 +28,11 @@ _END = regex.compile(
 _ITEM = regex.compile(rf"[\s>]*+[0-9]++\.{_SPACE}++")
 
 
-def _cut(text: str, start: int, at: int) -> int:
+def _find_end(text: str, start: int, at: int) -> int:
     match = _END.search(text, at)
     if match and _ITEM.fullmatch(text, start, match.end()):
         match = _END.search(text, match.end() + 1)
     return match.end() if match else 0
 
 
-def create(argument: int | None, max_delay: float | None) -> Rechunker:
-    """Return a rechunker that lets whole sentences leave."""
-    if argument is not None:
-        raise ValueError("sentence takes no argument")
-    return Holding(_cut, max_delay)
+CUT = Cut(lambda number, max_delay: Holding(_find_end, max_delay), bounded=True, merge_after=32)

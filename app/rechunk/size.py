@@ -14,15 +14,9 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import after, floor, last
-from app.rechunk._grammar import BOUND
+from app.rechunk._grammar import Cut
 from app.rechunk._holding import LIMIT, Holding
-from app.rechunk._rechunker import Rechunker
 
-FORM = "size:N[,MSms] with N from 1 to 65536"
-PATTERN = "size:(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-6])" + BOUND
-LAG = None
-
-_LARGEST = 65_536
 _SETTLED = regex.compile(r"(?V1)[\p{ASCII}\p{Lu}\p{Ll}\p{P}\p{White_Space}[\p{Lo}&&\p{ea=W}]]")
 
 
@@ -30,13 +24,8 @@ def _settled(text: str) -> int:
     return len(text) if _SETTLED.match(text, len(text) - 1) else last(text)
 
 
-def create(argument: int | None, max_delay: float | None) -> Rechunker:
-    """Return a rechunker that lets *argument* characters leave at a time."""
-    if argument is None or argument > _LARGEST:
-        raise ValueError("size takes a number of characters")
-    size = argument
-
-    def cut(text: str, start: int, at: int) -> int:
+def _create(size: int, max_delay: float | None) -> Holding:
+    def find_end(text: str, start: int, at: int) -> int:
         end = start + size
         if len(text) <= end:
             return 0
@@ -48,5 +37,8 @@ def create(argument: int | None, max_delay: float | None) -> Rechunker:
         whole = after(rest, max(at - start, size + 1))
         return start + whole if whole < len(rest) else 0
 
-    # Whoever asks for pieces longer than the bound on holding has asked to hold more.
-    return Holding(cut, max_delay, settled=_settled, limit=max(size, LIMIT))
+    # A client that asks for pieces longer than the bound on holding has asked to hold more.
+    return Holding(find_end, max_delay, settled=_settled, limit=max(size, LIMIT))
+
+
+CUT = Cut(_create, unit="N", largest=65_536, bounded=True)

@@ -1,23 +1,17 @@
 """`time:MS`: what came in MS milliseconds leaves together. Nothing is cut here.
 
-Upstream is not read meanwhile: what comes waits in the socket, where the kernel joins it for less than we could, and
-leaves with the read that brings it. Only beyond `_LONGEST_PAUSE` text is held here, since an answer's end, and
-upstream's, would otherwise be noticed late.
+The upstream is not read meanwhile. What it sends waits in the socket, where the kernel joins it for less than we could,
+and leaves with the read that brings it. If the time is longer than `_LONGEST_PAUSE`, text is held here as well, because
+the end of the answer, or of the connection, would otherwise be noticed late.
 """
 
 from __future__ import annotations
 
-from app.rechunk._grammar import MS
+from app.rechunk._grammar import LONGEST_MS, Cut
 from app.rechunk._holding import Holding
 from app.rechunk._rechunker import Merging, Rechunker
 
-FORM = "time:MS"
-PATTERN = f"time:{MS}"
-LAG = 2
-
-_LONGEST = 60_000
-# Seconds.
-_LONGEST_PAUSE = 0.25
+_LONGEST_PAUSE = 0.25  # seconds
 
 
 class _Pausing(Merging):
@@ -33,13 +27,13 @@ class _Waiting(Holding):
     pause = _LONGEST_PAUSE
 
 
-def _cut(text: str, start: int, at: int) -> int:
+def _find_none(text: str, start: int, at: int) -> int:
     return 0
 
 
-def create(argument: int | None, max_delay: float | None) -> Rechunker:
-    """Return a rechunker that has everything of *argument* milliseconds leave at once."""
-    if argument is None or argument > _LONGEST or max_delay is not None:
-        raise ValueError("time takes a number of milliseconds and no bound")
-    seconds = argument / 1000
-    return _Pausing(seconds) if seconds <= _LONGEST_PAUSE else _Waiting(_cut, seconds)
+def _create(milliseconds: int, max_delay: float | None) -> Rechunker:
+    seconds = milliseconds / 1000
+    return _Pausing(seconds) if seconds <= _LONGEST_PAUSE else _Waiting(_find_none, seconds)
+
+
+CUT = Cut(_create, unit="MS", largest=LONGEST_MS, merge_after=2)

@@ -12,13 +12,8 @@ from __future__ import annotations
 import regex
 
 from app.rechunk._clusters import EXTENDER
-from app.rechunk._grammar import BOUND
+from app.rechunk._grammar import Cut
 from app.rechunk._holding import Holding
-from app.rechunk._rechunker import Rechunker
-
-FORM = "word[,MSms]"
-PATTERN = f"word{BOUND}"
-LAG = 32
 
 _SPACE = r"[\s--[\u00a0\u2007\u202f]]"
 # A letter of a script written without spaces; the prolonged sound mark belongs to no script.
@@ -51,13 +46,9 @@ _CUT = regex.compile(
 _ASCII_CUT = regex.compile(r"\s(?=\S)(?<=\S\s++)")
 
 
-def _cut(text: str, start: int, at: int) -> int:
+def _find_end(text: str, start: int, at: int) -> int:
     match = _ASCII_CUT.search(text, at - 1) if text.isascii() else _CUT.search(text, at)
     return match.end() if match else 0
 
 
-def create(argument: int | None, max_delay: float | None) -> Rechunker:
-    """Return a rechunker that lets whole words leave."""
-    if argument is not None:
-        raise ValueError("word takes no argument")
-    return Holding(_cut, max_delay)
+CUT = Cut(lambda number, max_delay: Holding(_find_end, max_delay), bounded=True, merge_after=32)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.events import EventId
-from app.rechunk import lag
+from app.rechunk import merge_after
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
@@ -34,7 +34,7 @@ def service(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def joins(chunk: str) -> bool:
     """Whether a reader that lags may be given several records of this cut as one event."""
-    return lag(chunk.partition(",smooth")[0]) is not None
+    return merge_after(chunk.partition(",smooth")[0]) is not None
 
 
 def body_of(chunk: str, rate: int, repeat: int = 1) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.events import TEXT, Delta, Done, Event, Reasoning, Refusal, Start, ToolCall
-from app.rechunk import create, names
+from app.rechunk import create, cuts
 from app.rechunk._holding import LIMIT
 
 ARGUMENTS = {"size": ["1", "2", "3", "7"], "time": ["50", "500"]}
-EVERY = [f"{name}:{value}" if value else name for name in names() for value in ARGUMENTS.get(name, [""])]
+EVERY = [f"{name}:{value}" if value else name for name in cuts() for value in ARGUMENTS.get(name, [""])]
 PASSING = ["auto", "none", "time:50"]
 HOLDING = [spec for spec in EVERY if spec not in PASSING]
 CUTTING = [spec for spec in HOLDING if not spec.startswith("time")]

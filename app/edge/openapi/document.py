@@ -54,7 +54,7 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     description: Schema = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     description["info"]["version"] = __version__
     schemas = description["components"]["schemas"]
-    schemas["Chunk"]["pattern"] = f"^(?:(?:{rechunk.pattern()})(?:,{_SMOOTH})?|{_SMOOTH}|)$"
+    schemas["Chunk"]["pattern"] = f"^(?:{rechunk.pattern()}(?:,{_SMOOTH})?|{_SMOOTH}|)$"
     schemas["Dialect"]["enum"] = list(dialects())
     _fill_in(schemas["Error"]["properties"]["error"]["properties"], raised(StreamError))
     _fill_in(schemas["StreamFailure"]["properties"], raised(*IN_BAND))

@@ -34,7 +34,7 @@ from app.edge.dialects.ui_messages import UIMessage, UIPart
 from app.edge.openapi.document import IN_BAND, document, error_schema, raised
 from app.errors import BadRequest, StreamError
 from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
-from app.rechunk import names
+from app.rechunk import cuts
 from app.wire import Reading
 from app.wire.native import EventEncoder
 from tests.wire.dummy import added, dummy_dialect
@@ -393,8 +393,15 @@ def test_what_is_not_described_is_refused(field: dict[str, Any]) -> None:
 def test_every_cut_is_described() -> None:
     """The grammar has each cut."""
     schema = Draft202012Validator({"type": "string", "pattern": CHUNK})
-    for name in names():
+    for name in cuts():
         assert schema.is_valid(name) or schema.is_valid(f"{name}:40"), name
+
+
+_CUT = """
+from app.rechunk import Cut, Rechunker
+
+CUT = Cut(lambda number, max_delay: Rechunker())
+"""
 
 
 @pytest.fixture
@@ -402,10 +409,10 @@ def dummies(tmp_path: Path) -> Iterator[None]:
     """Add a cut and a dialect, by one file each."""
     folder = tmp_path / "cuts"
     folder.mkdir()
-    names.cache_clear()
-    with added(rechunk, 'PATTERN = "dummy"', folder), dummy_dialect(tmp_path):
+    cuts.cache_clear()
+    with added(rechunk, _CUT, folder), dummy_dialect(tmp_path):
         yield
-    names.cache_clear()
+    cuts.cache_clear()
 
 
 def test_one_file_is_enough(dummies: None) -> None:
