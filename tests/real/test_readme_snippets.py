@@ -65,8 +65,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     def made() -> Path:
         if not (folder / "chat-sse").exists():
             block = next(block for block in BLOCKS if block.key == (RECIPES, "Quick start", "sh", 0))
+            # `exec`, so that a signal reaches the service and not its shell.
+            code = block.code.replace("REPOSITORY", str(ROOT)).replace("deploy/run", "exec deploy/run")
             started = Server(
-                ["sh", "-ec", block.code.replace("REPOSITORY", str(ROOT))],
+                ["sh", "-ec", code],
                 log_file(folder, "quick-start"),
                 {"CHAT_SSE_PORT": "0", "PYTHONPATH": ""},
             )
