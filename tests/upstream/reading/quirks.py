@@ -1,6 +1,6 @@
-"""What upstreams have been seen to send, row by row of `reference/upstream.md`, and what must be made of it.
+"""What upstreams have been seen to send, row by row of the upstream README, and what must be made of it.
 
-Only data: `test_reader.py` plays each case whole, byte by byte and at random cuts. A case's name begins with its row.
+Only data: `test_chat.py` plays each case whole, byte by byte and at random cuts. A case's name begins with its row.
 """
 
 from __future__ import annotations

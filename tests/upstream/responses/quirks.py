@@ -1,4 +1,4 @@
-"""Responses streams, row by row of section 8 of `reference/upstream.md`, and what must be made of them.
+"""Responses streams, row by row of the upstream README, and what must be made of them.
 
 Only data: `test_responses_reader.py` plays each. A case's name begins with its row, or with what it is about. Where the
 row is not of Responses but of streams (F, H, E), the case is the chat's, said in Responses' words.

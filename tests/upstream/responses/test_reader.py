@@ -1,4 +1,4 @@
-"""The Responses reader against everything that section 8 says, and what streams of any dialect have been seen to do."""
+"""The Responses reader against the rows of the upstream README, and what streams of any dialect have been seen to do."""
 
 from __future__ import annotations
 
