@@ -1,4 +1,4 @@
-"""Log probabilities, as both of OpenAI's dialects have them, in the shape that chat completions give them."""
+"""Log probabilities, which both of OpenAI's dialects have, in the shape of chat completions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_TOKEN = 1024  # characters; a token of OpenAI's has 128 at most
 def read_logprobs(value: object) -> Sequence[dict[str, Any]]:
     """Return the tokens that *value* lists: `token`, `logprob`, `bytes` (or None) and `top_logprobs` of each.
 
-    Nothing else of upstream's, so that it can be encoded whatever they put there. Nothing for what is no list of
-    tokens, or where one of them has no finite number (C14): with a token missing, the rest would be of no use.
+    All other fields are left out, so that the result can always be encoded. It is empty if *value* is not a list of
+    tokens, or if one of them has no finite number (row C14): with a token missing, the rest is of no use.
     """
     if not isinstance(value, list):
         return ()
@@ -34,7 +34,9 @@ def read_logprobs(value: object) -> Sequence[dict[str, Any]]:
 def _token(item: object) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return None
-    token, logprob, raw = item.get("token"), item.get("logprob"), item.get("bytes")
+    token = item.get("token")
+    logprob = item.get("logprob")
+    raw = item.get("bytes")
     if not isinstance(token, str) or len(token) > MAX_TOKEN or isinstance(logprob, bool):
         return None
     if not isinstance(logprob, (int, float)) or abs(logprob) > 1e9 or not math.isfinite(logprob):

@@ -1,13 +1,13 @@
-"""Bytes to Server-Sent Events: the framing of upstream's stream, and nothing of its meaning.
+"""From bytes to Server-Sent Events: the framing of the upstream's stream, and nothing of its meaning.
 
-What comes out does not depend on how the network cut the bytes, no input raises, and no more than one event of bounded
-size is ever kept.
+Invariant: the events do not depend on how the network cut the bytes, no input raises, and no more than one event of
+bounded size is ever kept.
 
-Strategy: line ends are made LF first, which costs one search where they are LF already; then `bytes.split` does the
-work, so that Python runs per line and never per byte. 0.5 µs per event and 0.8 µs per read, for chunks of 330 bytes on
-a machine whose orjson takes 1.1 µs to parse one. Cutting at blank lines first was tried and is slower: searching for
-two bytes costs more than it saves. An unfinished line grows one bytearray (prefix + read would be quadratic) and only
-what is new is searched.
+Strategy: all line ends become LF first, which costs one search if they are LF already. Then `bytes.split` does the
+work, so Python runs per line and never per byte: 0.5 µs per event and 0.8 µs per read, for chunks of 330 bytes on a
+machine whose orjson takes 1.1 µs to parse one. Cutting at blank lines first is slower, because a search for two bytes
+costs more than it saves. An unfinished line grows one bytearray (prefix + read would be quadratic), and only what is
+new is searched.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from __future__ import annotations
 from app.errors import Malformed
 
 BOM = b"\xef\xbb\xbf"
-MAX_EVENT = 8 * 1024 * 1024  # F26: a tool call or an image in one event; the SDKs' own tests go to 64 MiB
-MAX_STRAY = 8 * 1024  # of a whole stream's lines that are no field
+MAX_EVENT = 8 * 1024 * 1024  # row F26: a tool call or an image in one event; the SDKs' own tests go to 64 MiB
+MAX_STRAY = 8 * 1024  # of all lines of a stream that are not fields
 
 SSEEvent = tuple[bytes | None, bytes]
-"""The name and the data of one event. The name is b"" where upstream gave none; data lines are joined with LF.
+"""The name and the data of one event. The name is b"" if the upstream gave none; data lines are joined with LF.
 
-With None for a name it is no event, but a line that is no known field: some upstreams put their errors there (F16,
-F17), and it is in its place among the events because only there it can be judged. A plain pair: a NamedTuple is
-0.25 µs dearer, a tenth of all that an ordinary delta costs.
+A name of None marks a line that is not a known field. Some upstreams put their errors there (rows F16, F17), so these
+lines keep their places among the events. It is a plain pair, because a NamedTuple takes 0.25 µs more, a tenth of what
+an ordinary delta costs.
 """
 
 
 class Splitter:
-    """The WHATWG event stream parser, without ids and retry times, for which a relay has no use.
+    """WHATWG's event stream parser, without ids and retry times, for which a relay has no use.
 
-    *error* is set when a line or an event outgrew *max_event* bytes; the events before it are still returned, and
-    everything after it is ignored.
+    *error* is set when a line or an event outgrows *max_event* bytes. The events before it are still returned, and all
+    after it are ignored.
     """
 
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self.error: Malformed | None = None
         self._max_event = max_event
-        self._opening: bytes | None = b""  # what may yet become a byte-order mark; None once that is settled
+        self._opening: bytes | None = b""  # what may yet become a byte order mark; None once that is certain
         self._after_cr = False
-        self._tail = bytearray()  # the line that is not ended yet
+        self._tail = bytearray()  # the line that has not ended yet
         self._name = b""
         self._data: list[bytes] = []
-        self._room = max_event  # for what more may join self._data
+        self._room = max_event  # how many bytes may yet join self._data
         self._stray_room = MAX_STRAY
 
     @property
@@ -115,7 +115,7 @@ class Splitter:
         return self.feed(b"\n\n")
 
     def _without_bom(self, data: bytes) -> bytes:
-        # F3: exactly one, and perhaps a byte at a time.
+        # Row F3: exactly one, and perhaps a byte at a time.
         data = (self._opening or b"") + data
         if len(data) < len(BOM) and BOM.startswith(data):
             self._opening = data

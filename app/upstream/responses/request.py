@@ -1,22 +1,24 @@
-"""A chat request, as OpenAI's Responses API wants it said. The other way round is `responses_reader`.
+"""A chat request in the words of OpenAI's Responses API. `responses.reader` goes the other way.
 
-What the two share is said the other way; what Responses cannot say is refused, with its name, before anything is sent:
-to leave it out would be to answer another question. A field at the value that means the same as its absence is left
-out. Fields that neither API knows pass as they are, for an upstream that may.
+What both APIs know is renamed. What Responses cannot express is refused by name before anything is sent: to leave it
+out would be to answer another question. A field is left out if its value means the same as its absence. Fields that
+neither API knows pass as they are, for upstreams that may know them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from app.errors import Rejected
 from app.request import StreamRequest
 
+T = TypeVar("T")
+
 LOGPROBS: Final = "message.output_text.logprobs"
 
-# What cannot be said, and the values of it that say nothing.
-_UNSAYABLE: Final[dict[str, tuple[object, ...]]] = {
+# The fields that Responses do not have, and the values of each that mean the same as its absence.
+_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
     "audio": (),
     "conversation": (),
     "frequency_penalty": (0,),
@@ -34,9 +36,9 @@ _UNSAYABLE: Final[dict[str, tuple[object, ...]]] = {
     "stop": ([], ""),
     "web_search_options": (),
 }
-# What is said elsewhere, or for the client's side of the stream only.
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_TAKEN: Final = frozenset(
+# The fields that are renamed, and those that concern the client's side of the stream only.
+_RENAMED: Final = frozenset(
     {"response_format", "verbosity", "reasoning_effort", "logprobs", "tools", "tool_choice"}
     | {"input", "messages", "stream_options", *_LIMITS}
 )
@@ -44,15 +46,15 @@ _NOTHING: Final = {"type": "object", "properties": {}}  # the parameters of a fu
 
 
 def responses_fields(request: StreamRequest, extra: Mapping[str, Any], background: bool) -> dict[str, Any]:
-    """Return the body for *request*; *extra* is the operator's, in Responses' own words. Raises Rejected.
+    """Return the body for *request*. *extra* has the operator's fields, in Responses' words. Raises Rejected.
 
-    The answer is stored upstream only if the client asks for it, or if it is made in the *background*, which OpenAI
-    refuses to do without.
+    The upstream stores the answer only if the client asks for that, or if it answers in the *background*, which OpenAI
+    does not do without storing.
     """
     asked = {name: value for name, value in request.parameters.items() if value is not None}
-    for name, meaningless in _UNSAYABLE.items():
+    for name, meaningless in _UNSUPPORTED.items():
         if name in asked and asked.pop(name) not in meaningless:
-            raise _unsayable(name)
+            raise _unsupported(name)
     if background and asked.get("store") is False:
         raise Rejected(
             "'store': this model's upstream answers in the background, and has to store for it.", param="store"
@@ -60,7 +62,8 @@ def responses_fields(request: StreamRequest, extra: Mapping[str, Any], backgroun
 
     store = asked.pop("store", False)
     fields: dict[str, Any] = {"model": request.model, "input": _input(request.messages), "store": store}
-    if limits := [_count(asked[name], name) for name in _LIMITS if name in asked]:
+    limits = [_expect(asked[name], int, name) for name in _LIMITS if name in asked]
+    if limits:
         fields["max_output_tokens"] = min(limits)
     if "response_format" in asked:
         fields["text"] = {"format": _flat(asked["response_format"], "json_schema", "response_format")}
@@ -69,17 +72,17 @@ def responses_fields(request: StreamRequest, extra: Mapping[str, Any], backgroun
     if "reasoning_effort" in asked:
         fields["reasoning"] = {"effort": asked["reasoning_effort"]}
     if "tools" in asked:
-        tools = enumerate(_list(asked["tools"], "tools"))
+        tools = enumerate(_expect(asked["tools"], list, "tools"))
         fields["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in tools]
     if "tool_choice" in asked:
         fields["tool_choice"] = _choice(asked["tool_choice"])
     if asked.get("logprobs"):
         fields["include"] = [LOGPROBS]
 
-    # In Responses' own words, what is said already stands: it may be what the operator pinned.
-    fields = _merged({name: value for name, value in asked.items() if name not in _TAKEN}, fields)
+    # A client may use Responses' own words, too. They do not replace what is there already.
+    fields = _merged({name: value for name, value in asked.items() if name not in _RENAMED}, fields)
     fields = _merged(fields, extra)
-    # Last: what these are is not for others to say.
+    # Last, because neither the client nor the operator decides these.
     fields["model"], fields["stream"] = request.model, True
     fields.pop("background", None)
     if background:
@@ -88,10 +91,11 @@ def responses_fields(request: StreamRequest, extra: Mapping[str, Any], backgroun
 
 
 def _merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields*, replaced by those of *over*; where both have a part of one thing, that is put together."""
+    """Return *fields* with those of *over* in their places; `reasoning`, `text` and `include` are put together."""
     merged = {**fields, **over}
     for name in fields.keys() & over.keys():
-        before, after = fields[name], over[name]
+        before = fields[name]
+        after = over[name]
         if name in ("reasoning", "text") and isinstance(before, Mapping) and isinstance(after, Mapping):
             merged[name] = {**before, **after}
         elif name == "include" and isinstance(before, list) and isinstance(after, list):
@@ -99,37 +103,16 @@ def _merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _unsayable(name: str) -> Rejected:
+def _unsupported(name: str) -> Rejected:
     return Rejected(
         f"'{name}' cannot be said to this model's upstream, which speaks OpenAI's Responses API.", param=name
     )
 
 
-def _wrong(name: str) -> Rejected:
-    return Rejected(f"'{name}' is not what OpenAI's chat completions have there.", param=name)
-
-
-def _object(value: object, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _wrong(name)
-    return value
-
-
-def _string(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(name)
-    return value
-
-
-def _list(value: object, name: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _wrong(name)
-    return value
-
-
-def _count(value: object, name: str) -> int:
-    if not isinstance(value, int):
-        raise _wrong(name)
+def _expect(value: object, kind: type[T], name: str) -> T:
+    """Return *value* if it is of *kind*. Raises Rejected, with the *name* of its field."""
+    if not isinstance(value, kind):
+        raise Rejected(f"'{name}' is not what OpenAI's chat completions have there.", param=name)
     return value
 
 
@@ -138,14 +121,14 @@ def _count(value: object, name: str) -> int:
 
 def _flat(value: object, kind: str, name: str) -> dict[str, Any]:
     """Take what is under *kind*, the name of its own type, out of there."""
-    fields = _object(value, name)
+    fields = _expect(value, dict, name)
     if fields.get("type") != kind:
         return dict(fields)
-    return {"type": kind, **_object(fields.get(kind), f"{name}.{kind}")}
+    return {"type": kind, **_expect(fields.get(kind), dict, f"{name}.{kind}")}
 
 
 def _tool(tool: object, name: str) -> dict[str, Any]:
-    kind = _object(tool, name).get("type")
+    kind = _expect(tool, dict, name).get("type")
     if kind == "function":
         # A chat's functions are lax if nothing is said of it, and Responses' are strict.
         fields = _flat(tool, kind, name)
@@ -167,15 +150,15 @@ def _choice(choice: object) -> object:
     fields = _flat(choice, kind, "tool_choice")
     if kind == "allowed_tools":
         name = "tool_choice.allowed_tools.tools"
-        tools = _list(fields.get("tools"), name)
+        tools = _expect(fields.get("tools"), list, name)
         fields["tools"] = [_allowed(tool, name) for tool in tools]
     return fields
 
 
 def _allowed(tool: object, name: str) -> dict[str, Any]:
-    kind = _object(tool, name).get("type")
-    # Any other is as Responses have it, and is not to be quoted.
-    return _flat(tool, kind, name) if kind in ("function", "custom") else dict(_object(tool, name))
+    kind = _expect(tool, dict, name).get("type")
+    # Any other has the form of Responses already.
+    return _flat(tool, kind, name) if kind in ("function", "custom") else dict(_expect(tool, dict, name))
 
 
 # Messages.
@@ -183,19 +166,20 @@ def _allowed(tool: object, name: str) -> dict[str, Any]:
 
 def _input(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
-    custom: set[str] = set()  # the ids of calls whose answers are called otherwise
+    custom: set[str] = set()  # the ids of calls of custom tools, whose outputs are items of another type
     for index, message in enumerate(messages):
-        name, role = f"messages[{index}]", message.get("role")
+        name = f"messages[{index}]"
+        role = message.get("role")
         if message.get("name") and role != "tool":
-            raise _unsayable(f"{name}.name")
+            raise _unsupported(f"{name}.name")
         if role == "assistant":
             items += _assistant(message, name, custom)
         elif role == "tool":
-            id = _string(message.get("tool_call_id"), f"{name}.tool_call_id")
+            id = _expect(message.get("tool_call_id"), str, f"{name}.tool_call_id")
             kind = "custom_tool_call_output" if id in custom else "function_call_output"
             items.append({"type": kind, "call_id": id, "output": _content(message, name, _input_part) or ""})
         elif role == "function":
-            raise _unsayable(f"{name}.role")
+            raise _unsupported(f"{name}.role")
         else:
             items.append({"role": role, "content": _content(message, name, _input_part) or ""})
     return items
@@ -204,25 +188,33 @@ def _input(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _assistant(message: Mapping[str, Any], name: str, custom: set[str]) -> list[dict[str, Any]]:
     for field in ("audio", "function_call"):
         if message.get(field):
-            raise _unsayable(f"{name}.{field}")
+            raise _unsupported(f"{name}.{field}")
     content = _content(message, name, _output_part)
-    if refusal := message.get("refusal"):
+    refusal = message.get("refusal")
+    if refusal:
         said = [{"type": "output_text", "text": content}] if content and isinstance(content, str) else content or []
-        content = [*said, {"type": "refusal", "refusal": _string(refusal, f"{name}.refusal")}]
+        content = [*said, {"type": "refusal", "refusal": _expect(refusal, str, f"{name}.refusal")}]
     items: list[dict[str, Any]] = [{"role": "assistant", "content": content}] if content else []
-    for index, call in enumerate(_list(message.get("tool_calls") or [], f"{name}.tool_calls")):
+    for index, call in enumerate(_expect(message.get("tool_calls") or [], list, f"{name}.tool_calls")):
         where = f"{name}.tool_calls[{index}]"
-        fields = _object(call, where)
-        id = _string(fields.get("id"), f"{where}.id")
-        kind, said_in, item = ("function", "arguments", "function_call")
-        if fields.get("type") == "custom":
-            kind, said_in, item = ("custom", "input", "custom_tool_call")
-            custom.add(id)
-        tool = _object(fields.get(kind), f"{where}.{kind}")
-        called = _string(tool.get("name"), f"{where}.{kind}.name")
-        said_to = _string(tool.get(said_in), f"{where}.{kind}.{said_in}")
-        items.append({"type": item, "call_id": id, "name": called, said_in: said_to})
+        item = _call(_expect(call, dict, where), where)
+        if item["type"] == "custom_tool_call":
+            custom.add(item["call_id"])
+        items.append(item)
     return items
+
+
+def _call(call: Mapping[str, Any], name: str) -> dict[str, Any]:
+    kind = "custom" if call.get("type") == "custom" else "function"
+    item, field = ("custom_tool_call", "input") if kind == "custom" else ("function_call", "arguments")
+    id = _expect(call.get("id"), str, f"{name}.id")
+    tool = _expect(call.get(kind), dict, f"{name}.{kind}")
+    return {
+        "type": item,
+        "call_id": id,
+        "name": _expect(tool.get("name"), str, f"{name}.{kind}.name"),
+        field: _expect(tool.get(field), str, f"{name}.{kind}.{field}"),
+    }
 
 
 def _content(
@@ -231,11 +223,11 @@ def _content(
     content = message.get("content")
     if content is None or isinstance(content, str):
         return content
-    return [
-        part_of(_object(part, where), where)
-        for index, part in enumerate(_list(content, f"{name}.content"))
-        for where in [f"{name}.content[{index}]"]
-    ]
+    parts = []
+    for index, part in enumerate(_expect(content, list, f"{name}.content")):
+        where = f"{name}.content[{index}]"
+        parts.append(part_of(_expect(part, dict, where), where))
+    return parts
 
 
 def _input_part(part: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -245,14 +237,14 @@ def _input_part(part: Mapping[str, Any], name: str) -> dict[str, Any]:
             return {"type": "input_text", **rest}
         case "image_url":
             image = part.get("image_url")
-            image = {"url": image} if isinstance(image, str) else _object(image, f"{name}.image_url")
-            url = _string(image.get("url"), f"{name}.image_url.url")
+            image = {"url": image} if isinstance(image, str) else _expect(image, dict, f"{name}.image_url")
+            url = _expect(image.get("url"), str, f"{name}.image_url.url")
             return {"type": "input_image", "image_url": url, "detail": image.get("detail") or "auto", **rest}
         case "file":
-            return {"type": "input_file", **_object(part.get("file"), f"{name}.file"), **rest}
+            return {"type": "input_file", **_expect(part.get("file"), dict, f"{name}.file"), **rest}
         case "refusal":
-            raise _unsayable(name)
-    return dict(part)  # input_audio, which is called the same; and what is in Responses' words already
+            raise _unsupported(name)
+    return dict(part)  # `input_audio`, which both APIs have, and any part that is in Responses' words already
 
 
 def _output_part(part: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The Responses reader against the rows of the upstream README, and what streams of any dialect have been seen to do."""
+"""The Responses reader against the rows of the upstream README, and against what streams of any dialect may do."""
 
 from __future__ import annotations
 
