@@ -1,12 +1,16 @@
 """The hot path: source → rechunk → journal, for one stream.
 
-A `Relay` runs in the stream's producer task, which owns the upstream connection. However the stream ends, by upstream's
-finish, an error, a limit, a stop or a bug, exactly one terminal record is appended, last, after all text that was held
-back. This is the only place where an exception becomes a record.
+A `Relay` runs in the stream's producer task, which owns the upstream connection. However the stream ends, by a finish
+reason, an error, a limit, a stop or a bug, the relay appends exactly one terminal record, last, after all text that was
+held back. This is the only place where an exception becomes a record.
 
-Clocks: the source yields a batch per network read, empty ones included, so that all limits can be kept here by one
-timer per stream that looks at two timestamps when it fires. Nothing is armed or cancelled per delta, except the bound
-on held text, and that once per held piece.
+Three timers belong to a stream. Nothing is armed or cancelled per delta:
+
+- *commit* starts the stream without content, so that its readers get a 200 and keep-alives.
+- *watchdog* keeps all limits. The source yields a batch per network read, empty ones included, so the relay only notes
+  two times per read. When the timer fires, it looks at them and is armed again for the next limit that can pass.
+- *release* lets text go that the rechunker has held for `max_delay`. It is armed once per held piece: if a newer piece
+  is held when it fires, it is armed again for that.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import asyncio
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from structlog.typing import FilteringBoundLogger
 
@@ -56,7 +61,11 @@ class Limits:
 
 
 class Relay:
-    """One stream's producer. `run` it in a task of its own; `stop` ends it from outside."""
+    """One stream's producer. `run` it in a task of its own; `stop` ends it from outside.
+
+    *attempts* are what the upstreams said. *deltas* and *output_bytes* (UTF-8) count what the model wrote. The times
+    are whole milliseconds since the stream was opened. *ended* is the terminal record, once there is one.
+    """
 
     def __init__(
         self,
@@ -68,115 +77,120 @@ class Relay:
         meter: Meter,
         log: FilteringBoundLogger,
     ) -> None:
+        self.attempts: list[Attempt] = []
+        self.deltas = 0
+        self.output_bytes = 0
+        self.first_token_ms: int | None = None
+        self.duration_ms = 0
+        self.ended: Done | Failure | None = None
         self._opener = opener
         self._request = request
         self._rechunker = rechunker
         self._writer = writer
         self._limits = limits
         self._meter = meter
-        self._append = writer.append
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._commit: asyncio.TimerHandle | None = None
-        self._release: asyncio.TimerHandle | None = None
-        self._opened_at = self._loop.time()
-        self._read_at = self._progress_at = self._opened_at
-        self._first_at: float | None = None
-        self._ended_at: float | None = None
-        self._due = 0.0  # when what is held has to leave
         self._started = False
-        self.output_bytes = 0
-        self.attempts: list[Attempt] = []
-        self.deltas = 0
-        self.ended: Done | Failure | None = None
+        self._opened_at = self._loop.time()
+        self._read_at = self._opened_at
+        self._progress_at = self._opened_at
+        self._commit: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._release: asyncio.TimerHandle | None = None
+        self._release_at = 0.0
 
     async def run(self) -> None:
-        """Relay the whole stream, and let upstream's connection go. Raises nothing but a cancellation from outside."""
+        """Relay the whole stream, and close the upstream connection.
+
+        Raises nothing but a cancellation that does not come from `stop`.
+        """
         self._task = asyncio.current_task()
-        self._commit = self._loop.call_later(self._limits.commit, self._commit_start)
+        self._commit = self._loop.call_later(self._limits.commit, self._start_uncommitted)
         self._watch()
         try:
-            if self._stopped is None:  # else: stopped before the task had its first turn
+            if self._stopped is None:  # else it was stopped before the task had its first turn
                 await self._relay()
-            self._end(self._stopped or InternalError())  # a source that just ends broke its contract
+            self._end(InternalError())  # a source that ends without a Done broke its contract
         except StreamError as error:
-            self._end(self._stopped or error)
+            self._end(error)
         except asyncio.CancelledError:
-            self._end(self._stopped or Draining())
-            if self._stopped is None:  # not by `stop`: the loop itself is going down
+            self._end(Draining())
+            if self._stopped is None:  # the loop itself is going down
                 raise
-        except Exception as error:  # the boundary: a bug must not leave a reader without a terminal record
-            self._crashed(error)
-            self._end(self._stopped or InternalError())
+        except Exception as error:  # the boundary: a bug must not leave readers without a terminal record
+            self._log_crash(error)
+            self._end(InternalError())
         finally:
-            self._disarm()
+            for timer in (self._commit, self._watchdog, self._release):
+                if timer is not None:
+                    timer.cancel()
 
     def stop(self, ending: Done | StreamError) -> None:
-        """End the stream with *ending* and abort upstream. Harmless if it has ended or is being stopped already."""
+        """End the stream with *ending* and abort the upstream. Harmless if the stream has ended or is being stopped."""
         if self._stopped is None and self.ended is None:
             self._stopped = ending
             if self._task is not None:
                 self._task.cancel()
 
     async def _relay(self) -> None:
-        """Relay batch after batch. The hot path proper: what is done here is done per network read."""
-        rechunker, writer, clock = self._rechunker, self._writer, self._loop.time
-        take, observe_gap = self._take, self._meter.gap.observe
+        """Relay batch after batch. This is the hot path proper: what is done here is done per network read."""
+        writer = self._writer
+        clock = self._loop.time
+        take = self._take
+        observe_gap = self._meter.gap.observe
         first, batches = await self._opener.begin(self._request, self.attempts)
         async with aclosing(batches):
-            self._read_at = now = clock()
+            now = clock()
+            self._read_at = now
             if isinstance(first[0], Done):
                 self._end(first[0])
             else:
                 self._begin(now)
                 take(first, now)
-            following, pause = batches.asend, rechunker.pause
-            with suppress(StopAsyncIteration):
-                while True:
-                    batch = await following(pause)
-                    self._read_at = now = clock()
-                    pause = None
-                    if not batch:
-                        continue
-                    if isinstance(batch[0], Done):
-                        self._end(batch[0])
-                        continue  # the source may take a moment yet, to leave its connection fit for use again
-                    observe_gap(now - self._progress_at)
-                    take(batch, now)
-                    pause = rechunker.pause
-                    if writer.full:
-                        await writer.drain()
+            async for batch in batches:
+                now = clock()
+                self._read_at = now
+                if not batch:
+                    continue
+                if isinstance(batch[0], Done):
+                    self._end(batch[0])
+                    continue  # the source may take a moment to leave its connection fit for use again
+                observe_gap(now - self._progress_at)
+                take(batch, now)
+                if writer.full:
+                    await writer.drain()
 
     def _take(self, batch: Sequence[Content | Done], now: float) -> None:
         """Append what may leave of *batch*, which was read *now*."""
         for event in batch:
             if type(event) is not Logprobs:
-                text = event.text if type(event) is Delta else _said(event)
+                text = event.text if type(event) is Delta else _text_of(event)
                 self.deltas += 1
                 self.output_bytes += len(text) if text.isascii() else len(text.encode())
         self._progress_at = now
         rechunker = self._rechunker
         events = rechunker.feed(batch)
         if events:
-            self._append(events)
-        if rechunker.held and (bounded := rechunker.max_delay):
-            if events or self._release is None:
-                self._due = now + bounded  # all that is held came with this read
+            self._writer.append(events)
+        if rechunker.held and rechunker.max_delay:
+            if events or self._release is None:  # all that is held came with this read
+                self._release_at = now + rechunker.max_delay
             if self._release is None:
-                self._release = self._loop.call_at(self._due, self._let_go)
+                self._release = self._loop.call_at(self._release_at, self._release_held)
 
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""
-        self._first_at = self._progress_at = now
+        self._progress_at = now
+        self.first_token_ms = self._since_opening(now)
         self._meter.first_token.observe(now - self._opened_at)
         self._start()
         self._watch()
 
-    def _commit_start(self) -> None:
-        """Start without content. But while another upstream may yet answer, it is not known what to say of that."""
+    def _start_uncommitted(self) -> None:
+        """Start without content, unless another upstream may yet be asked: `Start` names the one that answers."""
         if self._attempt.last:
             self._start()
 
@@ -195,10 +209,9 @@ class Relay:
         if events:
             self._writer.append(events)
 
-    def _let_go(self) -> None:
-        """Release held text if its time is up; else come back when it is."""
-        if self._due > self._loop.time():
-            self._release = self._loop.call_at(self._due, self._let_go)
+    def _release_held(self) -> None:
+        if self._release_at > self._loop.time():
+            self._release = self._loop.call_at(self._release_at, self._release_held)
             return
         try:
             self._flush()
@@ -206,33 +219,24 @@ class Relay:
             self.stop(error)
 
     def _watch(self) -> None:
-        """Stop the stream if a limit has passed; else come back when the next one may have."""
-        limits, now = self._limits, self._loop.time()
-        due: list[tuple[float, type[TimedOut]]] = (
-            [(self._opened_at + limits.total, TotalTimeout)] if limits.total else []
-        )
-        if self._first_at is None:
-            if limits.first_token:
-                due.append((self._opened_at + limits.first_token, FirstTokenTimeout))
+        """Stop the stream if a limit has passed; else come back when the next one can pass."""
+        limits = self._limits
+        running: list[tuple[float, float, type[TimedOut]]] = [(self._opened_at, limits.total, TotalTimeout)]
+        if self.first_token_ms is None:
+            running.append((self._opened_at, limits.first_token, FirstTokenTimeout))
         else:
-            if limits.idle:
-                due.append((self._read_at + limits.idle, IdleTimeout))
-            if limits.progress:
-                due.append((self._progress_at + limits.progress, ProgressTimeout))
+            running.append((self._read_at, limits.idle, IdleTimeout))
+            running.append((self._progress_at, limits.progress, ProgressTimeout))
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
+        due = [(since + seconds, error) for since, seconds, error in running if seconds]
         if due:
-            when, error = min(due, key=lambda limit: limit[0])
-            if when <= now:
+            when, error = min(due, key=itemgetter(0))
+            if when <= self._loop.time():
                 self.stop(error())
             else:
                 self._watchdog = self._loop.call_at(when, self._watch)
-
-    def _disarm(self) -> None:
-        for timer in (self._commit, self._watchdog, self._release):
-            if timer is not None:
-                timer.cancel()
 
     @property
     def _attempt(self) -> Attempt:
@@ -240,24 +244,25 @@ class Relay:
         return self.attempts[-1] if self.attempts else Attempt()
 
     def _end(self, ending: Done | StreamError) -> None:
-        """Append the terminal record, once, after the text that was held back."""
+        """Append the terminal record, once, after the text that was held back. What `stop` was given comes first."""
         if self.ended is not None:
             return
+        ending = self._stopped or ending
         if self._attempt.done is not None and isinstance(ending, (TimedOut, Draining)):
             ending = self._attempt.done  # the answer was whole: only what may follow it had not come yet
+        usage: Usage | None = None
         try:
             self._flush()
+            if isinstance(ending, Done):
+                self._start()
             usage = self._usage(ending)
         except StreamError as error:
-            ending, usage = error, None
-        except Exception as error:  # the boundary again: here, too, the record must be written
-            self._crashed(error)
-            ending, usage = InternalError(), None
-        self._ended_at = self._loop.time()
-        if isinstance(ending, StreamError):
-            self.ended = Failure.of(ending, usage)
-        else:
-            self._start()
+            ending = error
+        except Exception as error:  # the boundary again: the record must be written here, too
+            self._log_crash(error)
+            ending = InternalError()
+        self.duration_ms = self._since_opening(self._loop.time())
+        if isinstance(ending, Done):
             self.ended = replace(
                 ending,
                 usage=usage,
@@ -265,43 +270,34 @@ class Relay:
                 first_token_ms=self.first_token_ms,
                 duration_ms=self.duration_ms,
             )
+        else:
+            self.ended = Failure.of(ending, usage)
         self._writer.append((self.ended,))
 
-    def _crashed(self, error: Exception) -> None:
-        """Log a bug: its kind and its place, and none of the values that its message may hold."""
-        self._log.error("stream.crashed", error=type(error).__name__, at=_where(error))
-
     def _usage(self, ending: Done | StreamError) -> Usage:
-        """Upstream's own usage where it came, else an estimate.
+        """Return the upstream's own usage where it came, else an estimate.
 
-        A prompt that upstream did not accept cost nothing.
+        A prompt that the upstream did not accept cost nothing.
         """
-        known = ending.usage if isinstance(ending, Done) else None
-        if known is None:
-            known = self._attempt.usage
+        attempt = self._attempt
+        known = (ending.usage if isinstance(ending, Done) else None) or attempt.usage
         if known is not None:
             return known
-        prompt_tokens = estimate_prompt_tokens(self._request.messages) if self._attempt.status == 200 else 0
+        prompt_tokens = estimate_prompt_tokens(self._request.messages) if attempt.status == 200 else 0
         return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes))
 
-    @property
-    def first_token_ms(self) -> int | None:
-        """Whole milliseconds from the opening to the first content, or None."""
-        return None if self._first_at is None else round((self._first_at - self._opened_at) * 1000)
+    def _since_opening(self, now: float) -> int:
+        return round((now - self._opened_at) * 1000)
 
-    @property
-    def duration_ms(self) -> int:
-        """Whole milliseconds from the opening to the end, or to now."""
-        return round(((self._ended_at or self._loop.time()) - self._opened_at) * 1000)
+    def _log_crash(self, error: Exception) -> None:
+        """Log a bug by its kind and its innermost frames: its message may hold values that must not be logged."""
+        frames = traceback.extract_tb(error.__traceback__)[-5:]
+        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        self._log.error("stream.crashed", error=type(error).__name__, at=where)
 
 
-def _said(event: Content | Done) -> str:
+def _text_of(event: Content | Done) -> str:
     """Return what of *event* the model wrote."""
     if isinstance(event, TEXT):
         return event.text
     return event.arguments if isinstance(event, ToolCall) else ""
-
-
-def _where(error: Exception) -> list[str]:
-    """Return the innermost frames as `file:line function`: what a log needs of a bug without the values in it."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]

@@ -49,7 +49,8 @@ class StreamRequest:
 
     *messages* and *parameters* have OpenAI's shape and are sent to the upstream unchanged. *chunk* names the cut, as
     `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
-    infinity for ever. *traceparent* is the W3C header of that name, or "".
+    infinity for ever. *traceparent* is the W3C header of that name, or "". The upstream is not read for *pause* seconds
+    after content, because what comes meanwhile is to leave together.
     """
 
     model: str
@@ -58,6 +59,7 @@ class StreamRequest:
     chunk: str = "auto"
     grace: float = 0.0
     traceparent: str = ""
+    pause: float | None = None
 
 
 class StreamInfo(NamedTuple):

@@ -310,31 +310,28 @@ async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limi
     assert events[-1].finish_reason == "length"
 
 
-async def test_time_has_upstream_read_once_a_window(log: FilteringBoundLogger) -> None:
-    """With `time` upstream is left alone for a window, and what came in it leaves at once; that is no silence."""
-    loop = asyncio.get_running_loop()
-    pauses: list[float | None] = []
+class Pausing(Script):
+    """A source that sends six letters, and pauses after each for *pause* seconds."""
 
-    class Heeding(Script):
-        async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
-            for text in "abcdef":
-                pauses.append((yield (Delta(text),)))
-                await asyncio.sleep(pauses[-1] or 0)
-                assert (yield ()) is None, "only what is content begins a window"
-            yield (DONE,)
-            self.closed.set()
+    def __init__(self, pause: float) -> None:
+        super().__init__()
+        self.pause = pause
 
-    limits = Limits(60, 0, idle=0.3, progress=0, total=0)
-    began = loop.time()
-    events = await (await Run(log, Heeding(), "time:80", limits).begin()).events()
-    assert [event.text for event in events if isinstance(event, Delta)] == list("abcdef")
-    assert pauses == [0.08] * 6
-    assert loop.time() - began > 0.4
-    pauses.clear()
-    slow = await (await Run(log, Heeding(), "time:700", limits).begin()).events()
-    assert [event.text for event in slow if isinstance(event, Delta)] == ["a", "bcd", "ef"]
-    assert pauses == [0.25] * 6, "the limit on silence goes by what is read"
-    assert isinstance(slow[-1], Done)
-    pauses.clear()
-    await (await Run(log, Heeding(), "auto", limits).begin()).events()
-    assert pauses == [None] * 6
+    async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
+        for text in "abcdef":
+            yield (Delta(text),)
+            await asyncio.sleep(self.pause)
+            yield ()
+        yield (DONE,)
+        self.closed.set()
+
+
+@pytest.mark.parametrize(("chunk", "pause", "pieces"), [("time:80", 0.08, 6), ("time:700", 0.25, 3)])
+async def test_a_pause_is_no_silence(log: FilteringBoundLogger, chunk: str, pause: float, pieces: int) -> None:
+    """With `time` the upstream is left alone for a while; the limit on silence goes by what is read after that."""
+    assert create(chunk).pause == pause
+    limits = Limits(60, 0, idle=0.35, progress=0, total=0)
+    events = await (await Run(log, Pausing(pause), chunk, limits).begin()).events()
+    assert text(events) == "abcdef"
+    assert len([event for event in events if isinstance(event, Delta)]) == pieces
+    assert isinstance(events[-1], Done)

@@ -182,6 +182,7 @@ class Hub:
             request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
         log = log.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
+        request = replace(request, pause=rechunker.pause)
         relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, log)
         stream = Stream(stream_id, principal, request, relay, log)
         self._streams[stream_id] = stream

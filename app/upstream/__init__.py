@@ -14,8 +14,8 @@ from app.events import Content, Done
 from app.request import StreamRequest
 from app.usage import Usage
 
-Batches = AsyncGenerator[Sequence[Content | Done], float | None]
-"""What a network read brought, each time. What is sent in is for how many seconds not to read before the next one."""
+Batches = AsyncGenerator[Sequence[Content | Done], None]
+"""What a network read brought, each time."""
 
 Begun = tuple[Sequence[Content | Done], Batches]
 """The first batch with something in it, and the generator that yielded it."""
@@ -57,7 +57,7 @@ class Source(Protocol):
         The first batch is empty and comes with the response headers. A batch may be empty: bytes came, content did not;
         whoever keeps the clocks needs to know the difference. The last batch is a lone `Done`; every other end raises
         an `UpstreamError`, after all content that came before it was yielded. Closing the generator, at any point,
-        aborts the request.
+        aborts the request. After content the source does not read for the *request*'s pause.
         """
         ...
 

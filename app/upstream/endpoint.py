@@ -15,6 +15,7 @@ import httpx
 import orjson
 
 from app.errors import UpstreamError
+from app.events import Content
 from app.request import StreamRequest
 from app.upstream import Attempt, Batches
 from app.upstream.http import client as http
@@ -113,24 +114,25 @@ async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[Ups
 
 
 async def stream_answer(
-    reader: AnswerReader[Any], asked: AbstractAsyncContextManager[Read], attempt: Attempt
+    reader: AnswerReader[Any], asked: AbstractAsyncContextManager[Read], attempt: Attempt, pause: float | None
 ) -> Batches:
     """Yield what *reader* finds in the body of the response to what was *asked*, as `Source.stream` does.
 
     This is the one generator that a batch passes between the socket and the relay. However it ends, it ends the request
-    and completes *attempt*.
+    and completes *attempt*. After content it does not read for *pause* seconds.
     """
     answer = reader.answer
     feed = reader.feed
     async with asked as read:
         yield ()
         read_on = read
-        pause = None
+        content: Sequence[Content] = ()
         with _recording(reader, attempt):
             try:
                 with http.faults(answered=True):
-                    while data := await read_on(pause):
-                        pause = yield feed(data)
+                    while data := await read_on(pause if content else None):
+                        content = feed(data)
+                        yield content
                         if answer.state is OPEN:
                             continue
                         if answer.state is ENDED:

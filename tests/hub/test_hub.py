@@ -16,8 +16,9 @@ from app.hub import Capacity, Key, Subscription, parse_policy
 from app.hub import hub as hub_module
 from app.journal.memory import MemoryLog
 from app.request import ANYONE, StreamInfo, StreamRequest
+from app.upstream import Attempt
 from tests.house import House
-from tests.script import forever
+from tests.script import Script, forever
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,22 @@ async def test_whole(log: FilteringBoundLogger, logs: LogCapture) -> None:
     (line,) = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
     assert (line["reason"], line["deltas"], line["output_bytes"]) == ("stop", 2, 3)
     assert (line["subscribers_peak"], line["subscribers_total"]) == (1, 1)
+
+
+async def test_the_source_is_told_the_pause(log: FilteringBoundLogger) -> None:
+    """How long not to read after content follows from the cut, and is known when the source is asked."""
+    asked_with: list[float | None] = []
+
+    class Asked(Script):
+        def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
+            asked_with.append(request.pause)
+            return super().stream(request, attempt)
+
+    house = House(log, source=Asked((Delta("a"),), DONE))
+    for chunk in ("time:80", "auto"):
+        await house.read(StreamRequest("m", (), chunk=chunk))
+    assert asked_with == [0.08, None]
+    await house.settled()
 
 
 async def test_attach_from_every_position(log: FilteringBoundLogger) -> None:

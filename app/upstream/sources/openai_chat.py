@@ -33,7 +33,8 @@ class OpenAIChat:
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
-        return stream_answer(chat_reader(self._max_event, secrets), self._asked(request, secrets, attempt), attempt)
+        reader = chat_reader(self._max_event, secrets)
+        return stream_answer(reader, self._asked(request, secrets, attempt), attempt, request.pause)
 
     @asynccontextmanager
     async def _asked(self, request: StreamRequest, secrets: Sequence[str], attempt: Attempt) -> AsyncIterator[Read]:

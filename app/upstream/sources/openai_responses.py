@@ -43,7 +43,7 @@ class OpenAIResponses:
         """See `Source.stream`."""
         secrets = self._endpoint.secrets(request)
         reader = responses_reader(self._max_event, secrets)
-        return stream_answer(reader, self._asked(reader, request, secrets, attempt), attempt)
+        return stream_answer(reader, self._asked(reader, request, secrets, attempt), attempt, request.pause)
 
     @asynccontextmanager
     async def _asked(
