@@ -98,7 +98,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         held.enter_context(sampling(meter.loop_lag))
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
-        quota = Quota(_counts(settings, held), settings.total_requests_per_minute, log)
+        quota = Quota(create_counts(settings, held), settings.total_requests_per_minute, log)
         observers: list[Observer] = [CanonicalLine(), StreamCounts(meter), quota]
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
@@ -177,7 +177,7 @@ def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
     return Models([_endpoint(each, clients[each.name]) for each in config.upstreams if each.name in anything])
 
 
-def _counts(settings: Settings, held: AsyncExitStack) -> Storage:
+def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
     """Return the storage for the quota's counts, which is where the streams are kept."""
     if settings.journal == "memory":
         return MemoryCounts()

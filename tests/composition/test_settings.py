@@ -13,17 +13,6 @@ from app.composition.settings import PREFIX, Settings, SettingsError, load
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove the variables of the person who runs the tests, and do not read their `.env`."""
-    import os
-
-    for name in list(os.environ):
-        if name.startswith((PREFIX, "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
 def names() -> list[str]:
     return [f"{PREFIX}{name.upper()}" for name in Settings.model_fields if not name.startswith("openai_")]
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.composition.service import _counts
+from app.composition.service import create_counts
 from app.composition.settings import Settings
 from app.edge.access.quota import Quota
 from app.errors import JournalDown, KeyReused
@@ -274,7 +274,7 @@ async def test_counts(machine: Machine, nodes: list[Node], log: FilteringBoundLo
     """Requests are counted on the cluster, for all processes together."""
     settings = Settings.model_validate({"journal": machine.url})
     async with AsyncExitStack() as held:
-        here, there = [Quota(_counts(settings, held), 0, log, patience=5.0) for _ in "ab"]
+        here, there = [Quota(create_counts(settings, held), 0, log, patience=5.0) for _ in "ab"]
         for number in range(9):
             ann = Principal(f"ann{number}", Allowance(requests=2))
             answers = [await each.admit(ann, spends=False) for each in (here, there, here, there)]
