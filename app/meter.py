@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 # conventions); the event loop's own lag, from where it does not matter to where nothing works.
 DURATION = tuple(0.01 * 2**n for n in range(14))
 GAP = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-LOOP_LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LOOP_DELAY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 OTHER = "other"
 
@@ -65,7 +65,7 @@ class Meter:
         self.duration = Histogram(DURATION)
         self.first_token = Histogram(DURATION)
         self.gap = Histogram(GAP)  # between two reads with content
-        self.loop_lag = Histogram(LOOP_LAG)
+        self.loop_delay = Histogram(LOOP_DELAY)
 
     def model(self, name: str) -> str:
         """Return *name* as a label."""

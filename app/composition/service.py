@@ -95,7 +95,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         policy = create_policy(config, settings)
         model = default_model(config, settings, policy)
         meter = Meter({model, *config.offered, *settings.models}, [upstream.name for upstream in config.upstreams])
-        held.enter_context(sampling(meter.loop_lag))
+        held.enter_context(sampling(meter.loop_delay))
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
         quota = Quota(create_counts(settings, held), settings.total_requests_per_minute, log)

@@ -1,8 +1,8 @@
-"""Every metric: its public names, its meaning, and where its value comes from.
+"""Every metric: its public name, its meaning, and where its value comes from.
 
-Names follow the OpenTelemetry conventions for generative AI where those have one that is true of us; they still move,
-so they stand here and nowhere else. The conventions' `gen_ai.server.time_per_output_token` would not be true: a network
-read may carry many tokens, and time is taken once per read. The rest is named `chat_sse`.
+Names follow OpenTelemetry's conventions for generative AI where those have one that fits. The conventions still change,
+so the names stand here and nowhere else. (`gen_ai.server.time_per_output_token` would not fit: a network read may carry
+many tokens, and time is taken once per read.) All other names begin with `chat_sse`.
 
 Labels are bounded: the models and upstreams of the settings, codes of ours, and HTTP statuses.
 """
@@ -10,191 +10,24 @@ Labels are bounded: the models and upstreams of the settings, codes of ours, and
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from app import __version__
 from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError
 from app.hub import Hub
 from app.meter import OTHER, Histogram, Meter
 
-Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 Value = float | Histogram
 
-
-class Instrument(NamedTuple):
-    """One metric. *name* is Prometheus's, *otel* OpenTelemetry's, or "" where its resource says the same.
-
-    *unit* is UCUM's. A test holds the two names to each other, by OpenTelemetry's rules for translating them.
-    """
-
-    name: str
-    otel: str
-    kind: Kind
-    unit: str
-    meaning: str
-    labels: Labels = ()
-
-
-DURATION = Instrument(
-    "gen_ai_server_request_duration_seconds",
-    "gen_ai.server.request.duration",
-    "histogram",
-    "s",
-    "From a stream's opening to its end, however it ended.",
-)
-FIRST_TOKEN = Instrument(
-    "gen_ai_server_time_to_first_token_seconds",
-    "gen_ai.server.time_to_first_token",
-    "histogram",
-    "s",
-    "From a stream's opening to its first content, retries and fallbacks included.",
-)
-INTER_DELTA = Instrument(
-    "chat_sse_inter_delta_seconds",
-    "chat_sse.inter_delta",
-    "histogram",
-    "s",
-    "Between two network reads from upstream that brought content.",
-)
-INPUT_TOKENS = Instrument(
-    "gen_ai_client_inference_usage_input_tokens_total",
-    "gen_ai.client.inference.usage.input_tokens",
-    "counter",
-    "{token}",
-    "Prompt tokens of ended streams: upstream's count, else an estimate.",
-    ("model",),
-)
-OUTPUT_TOKENS = Instrument(
-    "gen_ai_client_inference_usage_output_tokens_total",
-    "gen_ai.client.inference.usage.output_tokens",
-    "counter",
-    "{token}",
-    "Answer tokens of ended streams: upstream's count, else an estimate.",
-    ("model",),
-)
-STREAMS = Instrument(
-    "chat_sse_streams_total",
-    "chat_sse.streams",
-    "counter",
-    "{stream}",
-    "Ended streams, by finish reason or error code; without an upstream if none was asked.",
-    ("model", "upstream", "reason"),
-)
-STREAMS_OPENED = Instrument(
-    "chat_sse_streams_opened_total", "chat_sse.streams.opened", "counter", "{stream}", "Streams opened."
-)
-STREAMS_LIVE = Instrument(
-    "chat_sse_streams_live", "chat_sse.streams.live", "gauge", "{stream}", "Streams that upstream is answering."
-)
-STREAMS_MAX = Instrument(
-    "chat_sse_streams_max", "chat_sse.streams.max", "gauge", "{stream}", "Most streams that may be live."
-)
-SUBSCRIBERS = Instrument(
-    "chat_sse_subscribers_total", "chat_sse.subscribers", "counter", "{subscriber}", "Readers that have attached."
-)
-SUBSCRIBERS_LIVE = Instrument(
-    "chat_sse_subscribers_live", "chat_sse.subscribers.live", "gauge", "{subscriber}", "Readers that are attached."
-)
-SUBSCRIBERS_MAX = Instrument(
-    "chat_sse_subscribers_max", "chat_sse.subscribers.max", "gauge", "{subscriber}", "Most readers that may be."
-)
-RESUMES = Instrument(
-    "chat_sse_resumes_total",
-    "chat_sse.resumes",
-    "counter",
-    "{subscriber}",
-    "Readers that have attached after a position.",
-)
-LAG = Instrument(
-    "chat_sse_subscriber_lag_records",
-    "chat_sse.subscriber.lag_records",
-    "gauge",
-    "{record}",
-    "Records that the slowest attached reader is behind.",
-)
-JOURNAL_BYTES = Instrument(
-    "chat_sse_journal_bytes", "chat_sse.journal.bytes", "gauge", "By", "Memory that the streams' logs take."
-)
-JOURNAL_MAX = Instrument(
-    "chat_sse_journal_max_bytes", "chat_sse.journal.max_bytes", "gauge", "By", "Most memory that they may take."
-)
-JOURNAL_STREAMS = Instrument(
-    "chat_sse_journal_streams", "chat_sse.journal.streams", "gauge", "{stream}", "Streams kept, live ones included."
-)
-EVICTIONS = Instrument(
-    "chat_sse_evictions_total",
-    "chat_sse.evictions",
-    "counter",
-    "{stream}",
-    "Ended streams no longer kept: their time was up, or there was no room in count or memory.",
-    ("reason",),
-)
-RESPONSES = Instrument(
-    "chat_sse_upstream_responses_total",
-    "chat_sse.upstream.responses",
-    "counter",
-    "{request}",
-    "Requests to upstream, by the HTTP status that came, or the error code if none did.",
-    ("upstream", "status"),
-)
-RETRIES = Instrument(
-    "chat_sse_upstream_retries_total",
-    "chat_sse.upstream.retries",
-    "counter",
-    "{request}",
-    "Requests that asked the same upstream again for the same stream.",
-    ("upstream",),
-)
-FALLBACKS = Instrument(
-    "chat_sse_fallbacks_total",
-    "chat_sse.fallbacks",
-    "counter",
-    "{stream}",
-    "Ended streams whose last upstream was not the first choice.",
-    ("upstream",),
-)
-REFUSED = Instrument(
-    "chat_sse_requests_refused_total",
-    "chat_sse.requests.refused",
-    "counter",
-    "{request}",
-    "Requests that were answered with an error of ours, by its code.",
-    ("reason",),
-)
-LOOP_LAG = Instrument(
-    "chat_sse_event_loop_lag_seconds",
-    "chat_sse.event_loop.lag",
-    "histogram",
-    "s",
-    "How late the event loop runs what is due, sampled twice a second.",
-)
-DRAINING = Instrument(
-    "chat_sse_draining", "chat_sse.draining", "gauge", "1", "1 while no new streams are taken, because it shuts down."
-)
-BUILD = Instrument("chat_sse_build_info", "", "gauge", "1", "Always 1; what runs.", ("version", "python"))
-
-INSTRUMENTS = tuple(value for value in list(globals().values()) if isinstance(value, Instrument))
-
-_EVICTED = ("time", "count", "memory")
-# What an alert asks for has to be there before it has happened: a rate takes no notice of a series' first value.
-_STATUSES = ("200", "401", "402", "403", "429", "500", "502", "503")
-
-_HOPELESS = (Unauthorized.code, Unpaid.code)
-
-
-class Reading(NamedTuple):
-    """The value of one instrument, by label values. A histogram is the live one: copy what is to be kept."""
-
-    instrument: Instrument
-    values: Iterable[tuple[Labels, Value]]
+_UNITS = {"s": "_seconds", "By": "_bytes"}
 
 
 class Kept(Protocol):
-    """What a journal says of itself: how many streams are in it, and how many bytes."""
+    """What a journal says of itself: how many streams are in it, and how many bytes they take."""
 
     @property
     def size(self) -> int: ...
@@ -210,63 +43,147 @@ class Ceilings(NamedTuple):
     journal: int
 
 
+class Measured(NamedTuple):
+    """Where all values come from."""
+
+    meter: Meter
+    hub: Hub
+    journal: Kept
+    ceilings: Ceilings
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One metric. *otel* is OpenTelemetry's name for it, *unit* is UCUM's.
+
+    *read* returns its value; or, if it has *labels*, its values by the values of the labels (a tuple, or a string if
+    there is one label). One that is not *exported* over OTLP says what OpenTelemetry's resource says as well.
+    """
+
+    otel: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    read: Callable[[Measured], Value | Mapping[Any, Value]]
+    meaning: str
+    labels: Labels = ()
+    exported: bool = True
+
+    @property
+    def name(self) -> str:
+        """Prometheus's name, by OpenTelemetry's rules for translating names."""
+        name = self.otel.replace(".", "_")
+        unit = _UNITS.get(self.unit, "")
+        if not name.endswith(unit):
+            name += unit
+        return f"{name}_total" if self.kind == "counter" else name
+
+
+class Reading(NamedTuple):
+    """The values of one instrument, by label values. A histogram is the live one: copy what is to be kept."""
+
+    instrument: Instrument
+    values: Iterable[tuple[Labels, Value]]
+
+
 class Readings:
     """Reads all instruments of one process, in its event loop."""
 
     def __init__(self, meter: Meter, hub: Hub, journal: Kept, ceilings: Ceilings) -> None:
-        self._meter = meter
-        self._hub = hub
-        self._journal = journal
-        self._ceilings = ceilings
+        self._measured = Measured(meter, hub, journal, ceilings)
 
     def __call__(self) -> Sequence[Reading]:
         """Return a reading of each instrument."""
-        meter, hub, journal, ceilings = self._meter, self._hub, self._journal, self._ceilings
-        upstreams = meter.upstreams
-        return (
-            _one(DURATION, meter.duration),
-            _one(FIRST_TOKEN, meter.first_token),
-            _one(INTER_DELTA, meter.gap),
-            _by_name(INPUT_TOKENS, meter.input_tokens),
-            _by_name(OUTPUT_TOKENS, meter.output_tokens),
-            Reading(STREAMS, (dict.fromkeys(product((OTHER,), upstreams, _HOPELESS), 0) | meter.ended).items()),
-            _one(STREAMS_OPENED, meter.opened),
-            _one(STREAMS_LIVE, hub.live),
-            _one(STREAMS_MAX, ceilings.streams),
-            _one(SUBSCRIBERS, meter.attached),
-            _one(SUBSCRIBERS_LIVE, hub.reading),
-            _one(SUBSCRIBERS_MAX, ceilings.readers),
-            _one(RESUMES, meter.resumed),
-            _one(LAG, hub.records_behind),
-            _one(JOURNAL_BYTES, journal.size),
-            _one(JOURNAL_MAX, ceilings.journal),
-            _one(JOURNAL_STREAMS, len(journal)),
-            _by_name(EVICTIONS, meter.evicted, _EVICTED),
-            Reading(RESPONSES, (dict.fromkeys(product(upstreams, _STATUSES), 0) | meter.answers).items()),
-            _by_name(RETRIES, meter.retries, upstreams),
-            _by_name(FALLBACKS, meter.fallbacks, upstreams),
-            _by_name(REFUSED, meter.refused, _REFUSALS),
-            _one(LOOP_LAG, meter.loop_lag),
-            _one(DRAINING, not hub.ready),
-            Reading(BUILD, [((__version__, platform.python_version()), 1)]),
-        )
+        return [Reading(instrument, _values(instrument.read(self._measured))) for instrument in INSTRUMENTS]
 
 
-def _one(instrument: Instrument, value: Value) -> Reading:
-    return Reading(instrument, [((), value)])
+def _values(found: Value | Mapping[Any, Value]) -> list[tuple[Labels, Value]]:
+    if not isinstance(found, Mapping):
+        return [((), found)]
+    return [(labels if isinstance(labels, tuple) else (labels,), value) for labels, value in found.items()]
 
 
-def _by_name(instrument: Instrument, counts: Counter[str], known: Iterable[str] = ()) -> Reading:
-    """Read *counts*; a *known* name is there from the start."""
-    return Reading(instrument, [((name,), value) for name, value in (dict.fromkeys(known, 0) | counts).items()])
+def _from_zero(counts: Mapping[Any, Value], *known: Iterable[str]) -> Mapping[Any, Value]:
+    """Return *counts*, with a zero where nothing was counted for one of the *known* labels, or combinations of them.
+
+    A series that an alert asks for has to be there before it counts anything, because a rate takes no notice of a
+    series' first value.
+    """
+    keys: Iterable[Any] = product(*known) if len(known) > 1 else known[0]
+    return {**dict.fromkeys(keys, 0), **counts}
 
 
 def _codes(error: type[StreamError]) -> Iterable[str]:
-    """Yield the codes that a request may be refused with. What upstream did wrong becomes a stream's end instead."""
+    """Yield the codes that a request may be refused with. An upstream's error ends a stream instead."""
     if error is not UpstreamError:
         yield error.code
         for kind in error.__subclasses__():
             yield from _codes(kind)
 
 
+_EVICTED = ("time", "count", "memory")
+_HOPELESS = (Unauthorized.code, Unpaid.code)
 _REFUSALS = tuple(dict.fromkeys(_codes(StreamError)))
+_STATUSES = ("200", "401", "402", "403", "429", "500", "502", "503")
+
+
+# The formatter would make seven lines of each row.
+# fmt: off
+INSTRUMENTS = (
+    Instrument("gen_ai.server.request.duration", "histogram", "s", lambda of: of.meter.duration,
+               "From a stream's opening to its end, however it ended."),
+    Instrument("gen_ai.server.time_to_first_token", "histogram", "s", lambda of: of.meter.first_token,
+               "From a stream's opening to its first content, retries and fallbacks included."),
+    Instrument("chat_sse.inter_delta", "histogram", "s", lambda of: of.meter.gap,
+               "Between two network reads from the upstream that brought content."),
+    Instrument("gen_ai.client.inference.usage.input_tokens", "counter", "{token}", lambda of: of.meter.input_tokens,
+               "Prompt tokens of ended streams: the upstream's count, else an estimate.", ("model",)),
+    Instrument("gen_ai.client.inference.usage.output_tokens", "counter", "{token}", lambda of: of.meter.output_tokens,
+               "Answer tokens of ended streams: the upstream's count, else an estimate.", ("model",)),
+    Instrument("chat_sse.streams", "counter", "{stream}",
+               lambda of: _from_zero(of.meter.ended, (OTHER,), of.meter.upstreams, _HOPELESS),
+               "Ended streams, by finish reason or error code; no upstream if none was asked.",
+               ("model", "upstream", "reason")),
+    Instrument("chat_sse.streams.opened", "counter", "{stream}", lambda of: of.meter.opened,
+               "Streams opened."),
+    Instrument("chat_sse.streams.live", "gauge", "{stream}", lambda of: of.hub.live,
+               "Streams that are being answered."),
+    Instrument("chat_sse.streams.max", "gauge", "{stream}", lambda of: of.ceilings.streams,
+               "The most streams that may be live."),
+    Instrument("chat_sse.subscribers", "counter", "{subscriber}", lambda of: of.meter.attached,
+               "Readers that have attached."),
+    Instrument("chat_sse.subscribers.live", "gauge", "{subscriber}", lambda of: of.hub.reading,
+               "Readers that are attached."),
+    Instrument("chat_sse.subscribers.max", "gauge", "{subscriber}", lambda of: of.ceilings.readers,
+               "The most readers that may be attached."),
+    Instrument("chat_sse.resumes", "counter", "{subscriber}", lambda of: of.meter.resumed,
+               "Readers that have attached after a position."),
+    Instrument("chat_sse.subscriber.lag_records", "gauge", "{record}", lambda of: of.hub.records_behind,
+               "Records that the slowest attached reader is behind."),
+    Instrument("chat_sse.journal.bytes", "gauge", "By", lambda of: of.journal.size,
+               "Memory that the streams' logs take."),
+    Instrument("chat_sse.journal.max_bytes", "gauge", "By", lambda of: of.ceilings.journal,
+               "The most memory that they may take."),
+    Instrument("chat_sse.journal.streams", "gauge", "{stream}", lambda of: len(of.journal),
+               "Streams kept, live ones included."),
+    Instrument("chat_sse.evictions", "counter", "{stream}", lambda of: _from_zero(of.meter.evicted, _EVICTED),
+               "Ended streams that are no longer kept, by what ran out: time, count or memory.", ("reason",)),
+    Instrument("chat_sse.upstream.responses", "counter", "{request}",
+               lambda of: _from_zero(of.meter.answers, of.meter.upstreams, _STATUSES),
+               "Requests to upstreams, by the HTTP status that came, or the error code if none did.",
+               ("upstream", "status")),
+    Instrument("chat_sse.upstream.retries", "counter", "{request}",
+               lambda of: _from_zero(of.meter.retries, of.meter.upstreams),
+               "Requests that asked the same upstream again for the same stream.", ("upstream",)),
+    Instrument("chat_sse.fallbacks", "counter", "{stream}",
+               lambda of: _from_zero(of.meter.fallbacks, of.meter.upstreams),
+               "Ended streams whose last upstream was not the first choice.", ("upstream",)),
+    Instrument("chat_sse.requests.refused", "counter", "{request}", lambda of: _from_zero(of.meter.refused, _REFUSALS),
+               "Requests that were answered with an error of ours, by its code.", ("reason",)),
+    Instrument("chat_sse.event_loop.lag", "histogram", "s", lambda of: of.meter.loop_delay,
+               "How late the event loop runs what is due, sampled twice a second."),
+    Instrument("chat_sse.draining", "gauge", "1", lambda of: not of.hub.ready,
+               "1 while no new streams are taken, because it shuts down."),
+    Instrument("chat_sse.build_info", "gauge", "1", lambda of: {(__version__, platform.python_version()): 1},
+               "Always 1; what runs.", ("version", "python"), exported=False),
+)
+# fmt: on

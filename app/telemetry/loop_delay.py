@@ -11,7 +11,7 @@ from app.meter import Histogram
 
 
 @contextmanager
-def sampling(lag: Histogram, every: float = 0.5) -> Iterator[None]:
+def sampling(delay: Histogram, every: float = 0.5) -> Iterator[None]:
     """While the block runs, observe every so many seconds how late, in seconds, the running loop calls a timer.
 
     By `time.monotonic`, because uvloop's own clock counts whole milliseconds.
@@ -26,7 +26,7 @@ def sampling(lag: Histogram, every: float = 0.5) -> Iterator[None]:
         timer = loop.call_later(every, sample)
 
     def sample() -> None:
-        lag.observe(max(0.0, time.monotonic() - due))
+        delay.observe(max(0.0, time.monotonic() - due))
         arm()
 
     arm()

@@ -90,7 +90,7 @@ class MetricSender:
         readings, now = self._read(), time.time_ns()
         if not readings:
             return None
-        metrics = [_metric(reading, self._began, now) for reading in readings if reading.instrument.otel]
+        metrics = [_metric(reading, self._began, now) for reading in readings if reading.instrument.exported]
         scope = otel.ScopeMetrics(InstrumentationScope("chat-sse", __version__), metrics, "")
         return otel.MetricsData([otel.ResourceMetrics(self._resource, [scope], "")])
 
