@@ -140,9 +140,9 @@ async def stream_answer(
                         if attempt.done is None:
                             attempt.done = answer.done
                             read_on = _reading_briefly(read)
-                yield reader.eof()
+                yield reader.end()
             except UpstreamError as error:
-                yield reader.cut(error)
+                yield reader.end(error)
             yield (reader.result(),)
             await _drain(read)
 

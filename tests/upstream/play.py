@@ -22,9 +22,9 @@ MAX_EVENT = 32 * 1024
 def read(reader: AnswerReader[Any], pieces: Iterable[bytes], ends: str = "eof") -> list[Content]:
     events = [event for piece in pieces for event in reader.feed(piece)]
     if ends == "eof":
-        events += reader.eof()
+        events += reader.end()
     elif ends != "open":
-        events += reader.cut(IdleTimeout() if ends == "timeout" else Disconnected())
+        events += reader.end(IdleTimeout() if ends == "timeout" else Disconnected())
     return events
 
 

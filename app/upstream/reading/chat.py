@@ -7,7 +7,7 @@ bytes; 2.2 when it is one of many; and 0.9 when the template knows it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from app.errors import UpstreamError
 from app.events import Delta, Logprobs, Reasoning, Refusal
@@ -33,14 +33,11 @@ _FUNCTION_CALL: Final = -1  # the index of the one call that `function_call` is 
 
 def chat_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> AnswerReader[ChatDialect]:
     """Return a reader for one response. *max_event* bounds an event, in bytes; *secrets* are as `Answer` has them."""
-    return AnswerReader(ChatDialect(Answer(secrets)), max_event)
+    return AnswerReader(ChatDialect(Answer(secrets)), max_event, uniform=True)
 
 
 class ChatDialect:
     """See `Dialect`."""
-
-    uniform: ClassVar = True
-    text_events: ClassVar = frozenset({b""})
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -84,7 +81,7 @@ class ChatDialect:
         if not usage and "x_groq" in event:
             usage = object_of(event["x_groq"]).get("usage")
         if usage and isinstance(usage, dict):
-            answer.set_usage(usage)
+            answer.usage_fields = usage
         if not choices or not isinstance(choices, list):
             return  # rows C4, C5, C6
         if not answer.model:
@@ -104,7 +101,7 @@ class ChatDialect:
     def _read_choice(self, choice: dict[str, Any], has_usage: bool) -> None:
         usage = choice.get("usage")
         if usage and isinstance(usage, dict) and not has_usage:
-            self.answer.set_usage(usage)
+            self.answer.usage_fields = usage
         index = choice.get("index")
         if isinstance(index, int) and index != 0:
             return  # row C13: one answer was asked for
@@ -118,7 +115,7 @@ class ChatDialect:
         if not reason or not isinstance(reason, str) or self.answer.state is ENDED:
             return  # row C20
         if reason in FAILED:
-            self.answer.fail(UpstreamError("The upstream service broke off its answer."))
+            self.answer.end(error=UpstreamError("The upstream service broke off its answer."))
         else:
             # Row X7: `stop` after tool calls stays `stop`, as OpenAI sends it when the request named the tool.
             self.answer.finish(FINISH.get(reason, "other"), reason)

@@ -8,7 +8,7 @@ always encodable.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from app.errors import Malformed, UpstreamError
 from app.events import Content, Delta, Done
@@ -24,10 +24,6 @@ class Dialect(Protocol):
     answer: Answer
     ready: bool
     """Whether `plain_text` may be asked in place of `read`."""
-    uniform: ClassVar[bool]
-    """Whether the text events of a stream differ in their text alone, so that a template may fit."""
-    text_events: ClassVar[frozenset[bytes]]
-    """The names of events that `plain_text` knows."""
 
     def plain_text(self, event: Any) -> str | None:
         """Return the text of an event that holds nothing else of interest, as most do; None for any other."""
@@ -48,17 +44,17 @@ D = TypeVar("D", bound=Dialect)
 class AnswerReader(Generic[D]):
     """Reads the body of one response into the answer of *dialect*; after `resume`, that of another response.
 
-    *max_event* bounds one event, in bytes.
+    *max_event* bounds one event, in bytes. *uniform* says that the text events of a stream differ in their text alone,
+    so that a template may fit.
     """
 
-    def __init__(self, dialect: D, max_event: int = MAX_EVENT) -> None:
+    def __init__(self, dialect: D, max_event: int = MAX_EVENT, *, uniform: bool = False) -> None:
         self.answer = dialect.answer
         self.dialect = dialect
         self._plain_text = dialect.plain_text
-        self._text_events = dialect.text_events
         self._max_event = max_event
         self._body = Body(max_event)
-        self._template = Template(dialect.plain_text, LESSONS if dialect.uniform else 0)
+        self._template = Template(dialect.plain_text, LESSONS if uniform else 0)
         self._by_template = False  # whether the next events may be recognised by the template
 
     @property
@@ -78,25 +74,19 @@ class AnswerReader(Generic[D]):
         try:
             self._read(self._body.feed(data))
         except Malformed as fault:
-            answer.break_off(fault)
+            answer.end(fault=fault)
         self._by_template = self._template.known and self._body.between
         return answer.take()
 
-    def eof(self) -> list[Content]:
-        """Take the clean end of the body, and return the content that was pending."""
-        return self.cut(None)
-
-    def cut(self, fault: UpstreamError | None) -> list[Content]:
-        """Take the end of a body that was reset, truncated or timed out, as *fault* says; else like `eof`."""
+    def end(self, fault: UpstreamError | None = None) -> list[Content]:
+        """Take the end of the body, and return the content that was pending. *fault* is what cut the body, if any."""
         answer = self.answer
         if answer.state is not ENDED:
             try:
                 self._read(self._body.end())
             except Malformed as malformed:
                 fault = fault or malformed
-            if fault is not None:
-                answer.break_off(fault)
-            answer.end()
+            answer.end(fault=fault)
             self._by_template = False
         return answer.take()
 
@@ -117,11 +107,10 @@ class AnswerReader(Generic[D]):
         dialect = self.dialect
         template = self._template
         plain_text = self._plain_text
-        text_events = self._text_events
         # The short cut would overtake half a character that is held back.
         plain = dialect.ready and not answer.halves
         for name, value, payload in events:
-            if plain and payload and name in text_events and (text := plain_text(value)):
+            if plain and payload and name != b"error" and (text := plain_text(value)):
                 answer.content.append(Delta(text))
                 if template.lessons:
                     template.learn(payload, text)

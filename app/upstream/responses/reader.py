@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from app.errors import Malformed, UpstreamError
 from app.events import Delta, Logprobs, Reasoning, Refusal
@@ -70,9 +70,6 @@ class ResponsesDialect:
     *response_id* is "" until the upstream gave it one, *sequence* is the number of the last event that was read, -1 if
     the upstream does not number its events.
     """
-
-    uniform: ClassVar = False  # each event has a number of its own
-    text_events: ClassVar = frozenset({b"", b"response.output_text.delta"})
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -162,7 +159,7 @@ class ResponsesDialect:
             return
         if part not in self._begun:
             if len(self._begun) >= MAX_PARTS:
-                self.answer.break_off(Malformed(f"The upstream service sent more than {MAX_PARTS} parts of an answer."))
+                self.answer.end(fault=Malformed(f"The upstream service sent more than {MAX_PARTS} parts of an answer."))
                 return
             self._begun.add(part)
         form, at, index = part
@@ -241,7 +238,7 @@ class ResponsesDialect:
             self.response_id = id
         usage = object_of(response.get("usage"))
         if usage:
-            self.answer.set_usage({USAGE.get(name, name): value for name, value in usage.items()})
+            self.answer.usage_fields = {USAGE.get(name, name): value for name, value in usage.items()}
 
     def _read_end(self, event: dict[str, Any]) -> None:
         """Read a terminal event. Its type counts, unless the response in a `response.completed` says otherwise."""
@@ -254,7 +251,7 @@ class ResponsesDialect:
             self.answer.judge({"error": _with_status(response.get("error") or event.get("error"))}, certain=True)
             return
         if outcome == "cancelled":
-            self.answer.fail(UpstreamError("The upstream service broke off its answer."))
+            self.answer.end(error=UpstreamError("The upstream service broke off its answer."))
             return
         self._add_missing(response.get("output"))
         if self.answer.state is ENDED:

@@ -148,8 +148,8 @@ def read(pieces: Iterable[bytes], ends: str, make: Callable[[int], AnswerReader[
         handed_out = sum(len(call.id) + len(call.name) for call in events if isinstance(call, ToolCall))
         # Five of an event's size: the line, the data and the name of one; usage; the body that is none.
         assert held(reader) <= 5 * MAX_EVENT + MAX_BLANK + 2 * MAX_STRAY + 2 * handed_out + 2000
-    events += reader.eof() if ends == "eof" else reader.cut(Disconnected())
-    assert not reader.feed(HI) and not reader.eof(), "the end is the end"
+    events += reader.end() if ends == "eof" else reader.end(Disconnected())
+    assert not reader.feed(HI) and not reader.end(), "the end is the end"
     verdict: Done | tuple[type[UpstreamError], str, str | None]
     try:
         verdict = reader.result()

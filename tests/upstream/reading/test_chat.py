@@ -279,6 +279,6 @@ def test_endless_input_is_not_kept(endless: Callable[[], bytes], end: type[Upstr
     kept, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 200_000
-    reader.eof()
+    reader.end()
     with pytest.raises(end):
         reader.result()

@@ -147,8 +147,8 @@ def test_it_makes_no_difference(pieces: list[bytes], cuts: list[int]) -> None:
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(places):
         found += learning.feed(data[start:end])
-    found += learning.eof()
-    expected = [*plain.feed(data), *plain.eof()]
+    found += learning.end()
+    expected = [*plain.feed(data), *plain.end()]
     assert joined(found) == joined(expected)
 
 

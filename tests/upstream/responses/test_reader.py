@@ -108,7 +108,7 @@ def test_types_with_anything_in_them(kind: str, value: object) -> None:
     name = kind if kind in ("error", "keepalive") else f"response.{kind}"
     for raw in (event({"type": name}), event(fields | {"type": name})):
         reader = responses_reader()
-        assert orjson.dumps([*reader.feed(HI + raw + HI), *reader.eof()])
+        assert orjson.dumps([*reader.feed(HI + raw + HI), *reader.end()])
         verdict(reader)
 
 
@@ -211,7 +211,7 @@ def test_a_whole_answer_in_place_of_the_rest() -> None:
     reader.resume()
     body = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": []}]}
     assert reader.feed(json.dumps(body).encode()) == []
-    assert reader.eof() == []
+    assert reader.end() == []
     with pytest.raises(Malformed):
         reader.result()
 
@@ -305,6 +305,6 @@ def test_endless_input_is_not_kept(piece: bytes) -> None:
     kept, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 250_000
-    reader.cut(Disconnected())
+    reader.end(Disconnected())
     with pytest.raises(UpstreamError):
         reader.result()
