@@ -29,6 +29,7 @@ class House:
         capacity: Capacity | None = None,
         ended: int = 10,
         observers: Sequence[Observer] = (),
+        first_reader: float = 10.0,
     ) -> None:
         self.source = source or Script(*steps)
         self.meter = meter or Meter(["m"])
@@ -36,7 +37,7 @@ class House:
             Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
         )
         told = [CanonicalLine(), StreamCounts(self.meter), *observers]
-        self.hub = Hub(self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, told)
+        self.hub = Hub(self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, told, first_reader)
 
     async def read(self, request: StreamRequest, after: int = 0) -> str:
         """Open a stream, read it to its end, read it again after record *after* if that is given, and return its id."""

@@ -310,6 +310,17 @@ async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limi
     assert events[-1].finish_reason == "length"
 
 
+async def test_a_stop_before_the_start_has_a_record_though_nothing_fits(log: FilteringBoundLogger) -> None:
+    """A stream that is stopped before its first record ends with the journal's error if its start does not fit."""
+    run = await Run(log, Script(forever), size=1).begin()
+    await asyncio.sleep(0)
+    run.relay.stop(Done("cancelled"))
+    events = await run.events()
+    assert [type(event) for event in events] == [Failure]
+    assert isinstance(events[0], Failure)
+    assert events[0].code == "stream_too_large"
+
+
 class Pausing(Script):
     """A source that sends six letters, and pauses after each for *pause* seconds."""
 

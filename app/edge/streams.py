@@ -18,7 +18,7 @@ from app.edge.bodies import ChatRequest, Defaults, parse_json, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
-from app.hub import Hub, Key
+from app.hub import Hub, IdempotencyKey
 from app.rechunk import merge_after
 from app.request import StreamRequest
 from app.wire import Create, Reading
@@ -129,11 +129,11 @@ class Streams:
         return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
 
 
-def _key(request: Request, data: object) -> Key | None:
+def _key(request: Request, data: object) -> IdempotencyKey | None:
     """Return the request's idempotency key, with a fingerprint of what its body says, however that is spelt."""
     name = request.headers.get("idempotency-key")
     if name is None:
         return None
     if not 1 <= len(name) <= 255:
         raise BadRequest("An Idempotency-Key has from 1 to 255 characters.", param="Idempotency-Key")
-    return Key(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())
+    return IdempotencyKey(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())

@@ -1,7 +1,7 @@
-"""The lifetimes of streams: opened, attached to, left alone, cancelled, drained.
+"""The lifetimes of streams: they are opened, attached to, left alone, cancelled and drained.
 
-A stream belongs to the server. Its producer is a task of the hub's; its subscribers are counted here and read the
-journal through a cursor of their own. Whoever opened the stream is a subscriber like any other.
+A stream belongs to the server, not to a connection. The hub runs its producer in a task. Readers are counted here, and
+each reads the journal from a position of its own, also the reader whose request opened the stream.
 """
 
 from __future__ import annotations
@@ -27,24 +27,22 @@ from app.relay import Limits, Relay
 from app.request import ANYONE, Allowance, Principal, StreamInfo, StreamRequest
 from app.upstream import Opener
 
-# A stream that was started without a reader has at least this many seconds to get one, whatever its policy.
-FIRST_READER = 10.0
 # How many seconds to wait for the end of a stream that was cancelled.
 _STOPPING = 1.0
-# How long a drain waits for stopped producers to let their upstream connections go.
-_LET_GO = 5.0
+# How many seconds a drain waits for producers that were stopped to close their upstream connections.
+_CLOSING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many may be live or attached at once in one process, whoever's they are."""
+    """How many streams may be live, and how many readers attached, in one process at once."""
 
     streams: int = 2000
     readers: int = 10_000
 
 
-class Key(NamedTuple):
-    """An idempotency key, and what stands for the body that came with it."""
+class IdempotencyKey(NamedTuple):
+    """An idempotency key, and the fingerprint of the body that came with it."""
 
     name: str
     fingerprint: bytes
@@ -53,7 +51,8 @@ class Key(NamedTuple):
 class Hub:
     """All streams that this process produces, and all readers that it serves.
 
-    A principal sees its own streams only: another's is unknown to it.
+    To a principal, the streams of others do not exist. A stream has at least *first_reader* seconds to get its first
+    reader, whatever the request's grace is.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class Hub:
         meter: Meter,
         log: FilteringBoundLogger,
         observers: Sequence[Observer] = (),
+        first_reader: float = 10.0,
     ) -> None:
         self._journal = journal
         self._opener = opener
@@ -73,6 +73,7 @@ class Hub:
         self._meter = meter
         self._log = log
         self._observers = observers
+        self._first_reader = first_reader
         self._streams: dict[str, Stream] = {}
         self._opening = 0
         self._readers: set[Subscription] = set()
@@ -113,7 +114,7 @@ class Hub:
         self,
         request: StreamRequest,
         principal: Principal = ANYONE,
-        key: Key | None = None,
+        key: IdempotencyKey | None = None,
         log: FilteringBoundLogger | None = None,
         label: str = "",
     ) -> str:
@@ -136,7 +137,7 @@ class Hub:
         self._start(stream_id, request, principal, writer, log or self._log)
         return stream_id
 
-    async def opened_with(self, key: Key, principal: Principal = ANYONE) -> str | None:
+    async def opened_with(self, key: IdempotencyKey, principal: Principal = ANYONE) -> str | None:
         """Return the id of the stream that *key* was used for before, or None. Starts nothing.
 
         Raises KeyReused or JournalDown.
@@ -188,7 +189,7 @@ class Hub:
         self._streams[stream_id] = stream
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
-        stream.abandon(max(FIRST_READER, request.grace))
+        stream.start_grace(max(self._first_reader, request.grace))
         log.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
 
     async def attach(
@@ -206,7 +207,7 @@ class Hub:
         if after > log.last:
             raise UnknownStream  # a record that this stream never had
         if principal.stream_id:
-            # Whoever has its ticket reads on the owner's account.
+            # A reader with a ticket counts as one of the owner's.
             principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
         self.admit(principal)
         stream = self._streams.get(stream_id)
@@ -250,13 +251,13 @@ class Hub:
         return log
 
     def presence(self, stream_id: str, change: int) -> None:
-        """Take note that another process has begun to read a stream (1), or that none of its readers is left (-1)."""
+        """Take note that another process has begun to read a stream (1), or that its last reader has left (-1)."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.entered() if change > 0 else stream.left()
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
-        """End a stream because another process asks for it, or with *error* because it is no longer ours to write."""
+        """End a stream, because another process asks for it, or with *error*, because this process lost its log."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.cancel() if error is None else stream.relay.stop(error)
@@ -278,18 +279,18 @@ class Hub:
             self._note_idle()
 
     def evicted(self, stream_id: str, reason: str) -> None:
-        """Take note that the journal no longer keeps a stream: its time is up, or there was no room for it."""
+        """Take note that the journal no longer keeps a stream, because its time was up or there was no room for it."""
         evicted = self._meter.evicted
         evicted[reason] += 1
-        # That time is up is in the order of things; that there was no room is not.
+        # An operator has to do something about a lack of room, but not about the end of a stream's time.
         write = self._log.debug if reason == "time" else self._log.warning
         write("journal.evicted", stream_id=stream_id, reason=reason, so_far=evicted[reason])
 
     async def drain(self, grace: float) -> None:
         """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining.
 
-        Who reads what another process produces is sent away at once: any other serves it as well, and for longer. But
-        one that cannot come back has the *grace*, too.
+        A reader of another process's stream is sent away at once, because every other process can serve it for longer.
+        If it cannot come back by itself, it has the *grace*, too.
         """
         if not self._draining:
             self._draining = True
@@ -307,15 +308,15 @@ class Hub:
             stream.relay.stop(Draining())
         for reader in self._staying():
             reader.dismiss()
-        with suppress(TimeoutError):  # each has its terminal record by now; what may take longer is upstream's socket
-            async with asyncio.timeout(_LET_GO):
+        with suppress(TimeoutError):  # each stream has its terminal record by now; an upstream's socket may take longer
+            async with asyncio.timeout(_CLOSING):
                 await self._idle.wait()
 
     async def _produce(self, stream: Stream) -> None:
         try:
             await stream.relay.run()
         finally:
-            stream.claim()
+            stream.end_grace()
             del self._streams[stream.id]
             outcome = Outcome.of(stream)
             try:
@@ -324,13 +325,13 @@ class Hub:
                 if stream.limited:
                     await self._journal.registry.vacate(stream.owner, stream.id)
                 if outcome.first_token_ms is None:
-                    # Nothing was answered, and nothing paid for: the same key may try again.
+                    # Nothing was answered or paid for, so the same key may be used for another try.
                     await self._journal.registry.release(stream.id)
             finally:
                 self._note_idle()
 
     def _staying(self) -> list[Subscription]:
-        """Return those who read what another process produces, and cannot come back for the rest."""
+        """Return the readers of other processes' streams that cannot come back for the rest."""
         return [reader for reader in self._readers if reader.elsewhere and not reader.resumable]
 
     def _note_idle(self) -> None:
@@ -340,7 +341,7 @@ class Hub:
 
 
 def _count_out(counts: Counter[str], name: str) -> None:
-    """Take one from *name*, and *name* out with the last one: there is no end to names."""
+    """Take one from *name*. A name without readers is removed, because clients can make up any number of them."""
     counts[name] -= 1
     if not counts[name]:
         del counts[name]

@@ -1,4 +1,4 @@
-"""One live stream: its producer, and the count of those who read it."""
+"""One live stream: its producer, and the count of its readers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ def parse_policy(text: str) -> float:
 
 
 class Stream:
-    """One producer of this process, and the count of those who read it."""
+    """One producer of this process, and the count of its readers.
+
+    *attached* is how many readers there were in all, *peak* how many at once.
+    """
 
     __slots__ = (
+        "_grace_timer",
         "attached",
         "grace",
         "id",
         "limited",
         "log",
         "model",
-        "orphaned",
         "owner",
         "peak",
         "relay",
@@ -56,7 +59,7 @@ class Stream:
         self.relay = relay
         self.log = log
         self.task: asyncio.Task[None] | None = None
-        self.orphaned: asyncio.TimerHandle | None = None
+        self._grace_timer: asyncio.TimerHandle | None = None
         self.subscribers = 0
         self.attached = 0
         self.peak = 0
@@ -65,7 +68,7 @@ class Stream:
         return f"<Stream {self.id} {'ended' if self.relay.ended else 'live'}, {self.subscribers} reading>"
 
     def cancel(self) -> None:
-        """End it as its clients' wish, and abort upstream. Harmless once it has ended."""
+        """End the stream as its client asked, and abort the upstream. Harmless once it has ended."""
         self.relay.stop(_CANCELLED)
 
     def entered(self) -> None:
@@ -73,28 +76,28 @@ class Stream:
         self.subscribers += 1
         self.attached += 1
         self.peak = max(self.peak, self.subscribers)
-        self.claim()
+        self.end_grace()
 
     def left(self) -> None:
-        """Count a subscriber out; the last one's leaving starts the grace."""
+        """Count a subscriber out. When the last one leaves, the grace starts."""
         self.subscribers -= 1
         if not self.subscribers and self.relay.ended is None:
-            self.abandon(self.grace)
+            self.start_grace(self.grace)
 
-    def abandon(self, grace: float) -> None:
-        """Let it go on for *grace* seconds without a reader."""
+    def start_grace(self, grace: float) -> None:
+        """Let the stream go on for *grace* seconds without a reader, then cancel it."""
         if grace == 0:
             self.cancel()
         elif grace < math.inf:
-            self.orphaned = asyncio.get_running_loop().call_later(grace, self._orphan)
+            self._grace_timer = asyncio.get_running_loop().call_later(grace, self._orphan)
 
-    def claim(self) -> None:
-        """Forget the grace: there is a reader, or an end."""
-        if self.orphaned is not None:
-            self.orphaned.cancel()
-            self.orphaned = None
+    def end_grace(self) -> None:
+        """Stop counting the grace: a reader has come, or the stream has ended."""
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
 
     def _orphan(self) -> None:
-        self.orphaned = None
+        self._grace_timer = None
         self.log.info("stream.orphaned", grace=self.grace)
         self.cancel()

@@ -15,14 +15,14 @@ import stamina.instrumentation
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-# sse-starlette logs every chunk it sends, httpx every URL, asyncio reprs of whatever it holds.
+# sse-starlette logs every chunk that it sends, httpx every URL, and asyncio reprs of all kinds of objects.
 _QUIET = ("sse_starlette", "httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
     """Set up logging for the process and return the service's logger.
 
-    *level* is a level's name; *style* is `json`, `console` or `auto`. Called once, by whoever is the main program.
+    *level* is the name of a level; *style* is `json`, `console` or `auto`. A main program calls this once.
     """
     out = stream or sys.stderr
     lines = _Lines(out)
@@ -52,14 +52,14 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),
         cache_logger_on_first_use=True,
     )
-    # Its own hook would log the reprs of upstream's errors; the canonical line counts the attempts.
+    # stamina's own hook would log the reprs of the upstream's errors; the canonical line counts the attempts.
     stamina.instrumentation.set_on_retry_hooks([])
     logger: FilteringBoundLogger = structlog.get_logger().bind()
     return logger
 
 
 class _Lines:
-    """A stream for log lines that never fails: a full disk or a reader that went away must not end an answer."""
+    """A stream for log lines that never fails, because a full disk or a closed pipe must not end an answer."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -74,7 +74,7 @@ class _Lines:
 
 
 def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
-    """Put what is looked for first, and make strings safe to print: a model's name, for one, is anybody's to choose."""
+    """Put first what people look for, and make strings safe to print: a client chooses the model's name, for one."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return first | {key: _printable(value) for key, value in event.items()}
 
@@ -84,7 +84,7 @@ def _printable(value: object) -> object:
 
 
 def _without_traceback(logger: object, name: str, event: EventDict) -> EventDict:
-    """Keep the type of a library's exception and drop its message and traceback: they can quote what was sent."""
+    """Keep the type of a library's exception, and drop its message and traceback: they can quote what was sent."""
     error = event.pop("exc_info", None)
     if isinstance(error, tuple) and error[0] is not None:
         event["error"] = error[0].__name__

@@ -1,4 +1,4 @@
-"""How late the event loop is: what a blocked or overloaded loop looks like from inside."""
+"""How late the event loop runs its timers, which shows that it is blocked or overloaded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from app.meter import Histogram
 
 @contextmanager
 def sampling(delay: Histogram, every: float = 0.5) -> Iterator[None]:
-    """While the block runs, observe every so many seconds how late, in seconds, the running loop calls a timer.
+    """While the block runs, observe once in *every* seconds how many seconds late the running loop calls a timer.
 
-    By `time.monotonic`, because uvloop's own clock counts whole milliseconds.
+    Time is taken from `time.monotonic`, because uvloop's own clock counts whole milliseconds.
     """
     loop = asyncio.get_running_loop()
     due = 0.0

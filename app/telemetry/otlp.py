@@ -1,7 +1,8 @@
 """Traces and metrics over OTLP, to the collector that the standard `OTEL_` variables name. Imported only if asked for.
 
-One span per stream, and the same metrics that Prometheus reads. No prompt and no answer: attributes are names, counts,
-times and codes. What waits for the collector are daemon threads: neither the loop nor the process's end does.
+There is one span per stream, and the metrics are those that Prometheus reads. No prompt and no answer is sent:
+attributes are names, counts, times and codes. Only daemon threads wait for the collector, so it can hold up neither the
+loop nor the end of the process.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ except ModuleNotFoundError as error:
 
 # How long the end of the service may wait for the collector, in seconds.
 _LAST_EXPORT = 5.0
-# Strings that upstream chose are cut to this length.
+# Strings that the upstream chose are cut to this length.
 _LONGEST = 128
 
 
 class Exporter(Observer):
-    """Observes the hub's streams, one span for each, and sends what `measure` was given to read."""
+    """Makes a span of each of the hub's streams, and sends the metrics that `measure` is given."""
 
     def __init__(self, meter: Meter, resource: Resource) -> None:
         self._meter = meter
@@ -62,7 +63,7 @@ class Exporter(Observer):
     def opened(self, stream_id: str, request: StreamRequest) -> str:
         """Begin the stream's span, below the caller's if it sent one, and return the traceparent of it."""
         if self._traces is None:
-            return ""  # upstream joins the caller's trace, and not a span that nobody will see
+            return ""  # the upstream joins the caller's trace, and not a span that is never sent
         model = self._meter.model(request.model)
         span = self._spans[stream_id] = self._tracer.start_span(
             f"chat {model}",
@@ -79,7 +80,7 @@ class Exporter(Observer):
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
-        """End the stream's span with what became known of it."""
+        """End the stream's span, with all that is known of the stream."""
         span = self._spans.pop(outcome.stream_id, None)
         if span is None:
             return
@@ -90,12 +91,12 @@ class Exporter(Observer):
         span.end()
 
     def measure(self, read: Callable[[], Sequence[Reading]]) -> None:
-        """From now on send what *read* returns, every OTEL_METRIC_EXPORT_INTERVAL milliseconds and in the end."""
+        """From now on send what *read* returns, every OTEL_METRIC_EXPORT_INTERVAL milliseconds and at the end."""
         if self._metrics is not None:
             self._metrics.start(read)
 
     async def close(self) -> bool:
-        """Send what is left, for a bounded time; return whether all went out or failed, rather than hung."""
+        """Send what is left, for a bounded time. Return False if an export still hangs after that."""
         loop = asyncio.get_running_loop()
         ending: dict[asyncio.Future[None], OTLPSpanExporter | MetricSender] = {}
         if self._traces is not None:
@@ -112,7 +113,7 @@ class Exporter(Observer):
 
 @asynccontextmanager
 async def exporting(meter: Meter, log: FilteringBoundLogger) -> AsyncIterator[Exporter]:
-    """Export for as long as the block runs. Leaving it takes five seconds at most, whatever the collector does."""
+    """Export while the block runs. Leaving it takes at most five seconds, whatever the collector does."""
     hush(log)
     exporter = Exporter(meter, _resource())
     try:
@@ -123,7 +124,7 @@ async def exporting(meter: Meter, log: FilteringBoundLogger) -> AsyncIterator[Ex
 
 
 def _resource() -> Resource:
-    """Who we are, where the environment does not say. The instance keeps apart the sums of several processes."""
+    """Return who we are, unless the environment says so. The instance id keeps the sums of several processes apart."""
     ours = Resource({"service.name": "chat-sse", "service.version": __version__, "service.instance.id": str(uuid4())})
     return Resource.create().merge(ours).merge(OTELResourceDetector().detect())
 
@@ -136,7 +137,7 @@ def _wanted(signal: str) -> bool:
 
 
 def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> asyncio.Future[None]:
-    """Do *work* in a daemon thread: the loop's own executor would be waited for at the end."""
+    """Do *work* in a daemon thread. The end of the process would wait for the loop's own executor."""
     done = loop.create_future()
 
     def finish() -> None:
@@ -147,7 +148,7 @@ def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> a
         try:
             work()
         finally:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so nothing waits any more
                 loop.call_soon_threadsafe(finish)
 
     threading.Thread(target=run, name="otlp end", daemon=True).start()
@@ -177,5 +178,5 @@ def _facts(outcome: Outcome) -> Attributes:
 
 
 def _bounded(text: str | None) -> str | None:
-    """Cut what upstream chose, and make it encodable: one lone surrogate would cost the whole batch of spans."""
+    """Cut what the upstream chose, and make it encodable: one lone surrogate would lose the whole batch of spans."""
     return text[:_LONGEST].encode(errors="replace").decode() if text else None

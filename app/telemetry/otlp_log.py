@@ -1,6 +1,6 @@
-"""What the OpenTelemetry SDK has to say, seldom and without what it was sent.
+"""The OpenTelemetry SDK's own log, held to a line in ten minutes, and free of what the collector answers.
 
-A collector that is down makes it write a line or two for every attempt, with the collector's own words in them.
+While a collector is down, the SDK writes a line or two for every attempt, with the collector's own words in them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORDS = re.compile(r"[A-Za-z ]{1,40}", re.ASCII)
 def hush(log: FilteringBoundLogger) -> None:
     """Let the SDK's loggers write to *log*, one line per module and level in ten minutes.
 
-    It stays in place to the end of the process: the threads that export may outlive everything else.
+    This is never undone, because the threads that export may outlive everything else.
     """
     logger = logging.getLogger("opentelemetry")
     logger.propagate = False

@@ -1,4 +1,4 @@
-"""The metrics in OpenTelemetry's form, sent now and then."""
+"""The metrics in OpenTelemetry's form, sent at intervals."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Attributes = dict[str, str | bool | int | float | Sequence[str]]
 
 _logger = logging.getLogger("opentelemetry.chat_sse")  # goes where the SDK's own go: see `otlp_log`
 
-# The conventions name the protocol's owner, whoever speaks it: which upstream it was, an attribute of ours says.
+# In the conventions, the provider is the owner of the protocol. Which upstream it was is in an attribute of ours.
 GEN_AI: Attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
 
 _ATTRIBUTES = {"model": "gen_ai.request.model", "upstream": "chat_sse.upstream"}
 _INTERVAL_MS = 60_000
-# Not kept. In the protocol they are optional, and the SDK's encoder leaves them out; only its types want them.
+# Not counted. The protocol and the SDK's encoder do without them; only the SDK's types ask for them.
 _UNKNOWN = cast(float, None)
 
 
 class MetricSender:
-    """Sends readings now and then. They are cumulative: one that is skipped, or lost, is made good by the next."""
+    """Sends readings at intervals. They are cumulative, so the next one makes up for one that is skipped or lost."""
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
@@ -50,7 +50,7 @@ class MetricSender:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
 
     def finish(self) -> Callable[[], None]:
-        """Stop, and return what sends a last reading, which was taken now."""
+        """Stop, take a last reading, and return the function that sends it."""
         if self._timer is not None:
             self._timer.cancel()
         last = self._data()
@@ -64,7 +64,7 @@ class MetricSender:
         return send
 
     def shutdown(self) -> None:
-        """Let the connection go, and try nothing again."""
+        """Close the connection, and try nothing again."""
         self._exporter.shutdown()
 
     def _beat(self) -> None:
@@ -82,11 +82,11 @@ class MetricSender:
     def _export(self, data: otel.MetricsData) -> None:
         try:
             self._exporter.export(data)
-        except Exception as error:  # some releases let requests' errors through, and nobody is above a thread
+        except Exception as error:  # some releases let the errors of `requests` through, and this is a thread's top
             _logger.warning("Failed to export metrics batch: %s", error)
 
     def _data(self) -> otel.MetricsData | None:
-        """Read in the loop, where states are whole; what is returned shares nothing with what goes on counting."""
+        """Read in the loop, where states are whole. The result shares nothing with the live counts."""
         readings, now = self._read(), time.time_ns()
         if not readings:
             return None

@@ -1,4 +1,4 @@
-"""The metrics as Prometheus reads them: in its text format, or as OpenMetrics for those who ask for that."""
+"""The metrics in Prometheus's text format, or as OpenMetrics if the scraper asks for that."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Exposition:
 
     def __call__(self, accept: str = "") -> tuple[bytes, str]:
         """Return a scrape and its content type. *accept* is the header of that name."""
-        # The library's own choice fails on a version that is no number, and echoes one that is. Ours is the same for
-        # the scrapers there are, since none of our names needs the escaping that a newer version would be for.
+        # The library's own choice fails on a version that is no number, and echoes one that is. This choice gives real
+        # scrapers the same, because none of our names needs the escaping that newer versions are for.
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self._registry), content_type
 
@@ -63,6 +63,6 @@ def _family(reading: Reading) -> Metric:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the bounds as the format spells them, each with the count of what is at most that."""
+    """Return the bounds as the format spells them, each with the count of the values up to it."""
     bounds = (*map(floatToGoString, histogram.bounds), "+Inf")
     return list(zip(bounds, accumulate(histogram.counts), strict=True))

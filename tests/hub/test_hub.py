@@ -12,8 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.events import Delta, Done, Event, Failure, Start
-from app.hub import Capacity, Key, Subscription, parse_policy
-from app.hub import hub as hub_module
+from app.hub import Capacity, IdempotencyKey, Subscription, parse_policy
 from app.journal.memory import MemoryLog
 from app.request import ANYONE, StreamInfo, StreamRequest
 from app.upstream import Attempt
@@ -23,14 +22,14 @@ from tests.script import Script, forever
 pytestmark = pytest.mark.anyio
 
 DONE = (Done("stop"),)
-KEY = Key("k", b"body")
+KEY = IdempotencyKey("k", b"body")
 
 
 def asked(grace: float = 0) -> StreamRequest:
     return StreamRequest("m", ({"role": "user", "content": "hi"},), grace=grace)
 
 
-async def begun(house: House, grace: float = 0, key: Key | None = None) -> Subscription:
+async def begun(house: House, grace: float = 0, key: IdempotencyKey | None = None) -> Subscription:
     """Open a stream and attach to it."""
     return await house.hub.attach(await house.hub.open(asked(grace), key=key))
 
@@ -138,10 +137,9 @@ async def test_grace(log: FilteringBoundLogger, logs: LogCapture) -> None:
     assert logs.entries[-1]["reason"] == "cancelled"
 
 
-async def test_first_reader(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_reader(log: FilteringBoundLogger) -> None:
     """A stream that was started without a reader waits for its first one, whatever its policy, but not for ever."""
-    monkeypatch.setattr(hub_module, "FIRST_READER", 0.05)
-    house = House(log, (Delta("a"),), forever)
+    house = House(log, (Delta("a"),), forever, first_reader=0.05)
     await house.hub.open(asked(grace=0))
     await asyncio.sleep(0)
     assert house.hub.live == 1
@@ -172,8 +170,8 @@ async def test_idempotency(log: FilteringBoundLogger) -> None:
     assert second == first == await house.hub.open(asked(), key=KEY)
     assert house.source.started == 1
     with pytest.raises(KeyReused):
-        await house.hub.open(asked(), key=Key("k", b"other"))
-    assert await house.hub.open(asked(), key=Key("k2", b"other")) != first
+        await house.hub.open(asked(), key=IdempotencyKey("k", b"other"))
+    assert await house.hub.open(asked(), key=IdempotencyKey("k2", b"other")) != first
     await house.settled()
 
 
@@ -184,7 +182,7 @@ async def test_a_key_is_looked_up_without_a_start(log: FilteringBoundLogger) -> 
     stream_id = await house.hub.open(asked(), key=KEY)
     assert await house.hub.opened_with(KEY) == stream_id
     with pytest.raises(KeyReused):
-        await house.hub.opened_with(Key("k", b"other"))
+        await house.hub.opened_with(IdempotencyKey("k", b"other"))
     assert house.hub.live == 1
     await house.settled()
 

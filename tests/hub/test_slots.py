@@ -20,14 +20,14 @@ from app.errors import (
     UnknownStream,
 )
 from app.events import Delta, Done
-from app.hub import Capacity, Hub, Key
+from app.hub import Capacity, Hub, IdempotencyKey
 from app.request import ANYONE, Allowance, Principal, StreamRequest
 from tests.house import House
 from tests.script import forever
 
 pytestmark = pytest.mark.anyio
 
-KEY = Key("k", b"body")
+KEY = IdempotencyKey("k", b"body")
 ANN = Principal("ann", Allowance(streams=2, readers=2))
 BOB = Principal("bob", Allowance(streams=2, readers=2))
 
@@ -42,7 +42,7 @@ class Places(House):
     def __init__(self, log: FilteringBoundLogger, *steps: Any, capacity: Capacity | None = None) -> None:
         super().__init__(log, (Delta("a"),), *steps, capacity=capacity)
 
-    async def open(self, who: Principal = ANN, grace: float = math.inf, key: Key | None = None) -> str:
+    async def open(self, who: Principal = ANN, grace: float = math.inf, key: IdempotencyKey | None = None) -> str:
         return await self.hub.open(asked(grace), who, key)
 
     async def settled(self) -> None:
@@ -160,12 +160,12 @@ async def test_a_replay_takes_no_slot(log: FilteringBoundLogger) -> None:
     for _ in range(3):
         assert await house.open(key=KEY) == first
     with pytest.raises(KeyReused):
-        await house.open(key=Key("k", b"other"))
+        await house.open(key=IdempotencyKey("k", b"other"))
     with pytest.raises(TooManyStreams):
-        await house.open(key=Key("new", b"body"))
-    bobs = await house.open(BOB, key=Key("k", b"other"))
+        await house.open(key=IdempotencyKey("new", b"body"))
+    bobs = await house.open(BOB, key=IdempotencyKey("k", b"other"))
     assert bobs != first
-    assert await house.open(BOB, key=Key("k", b"other")) == bobs
+    assert await house.open(BOB, key=IdempotencyKey("k", b"other")) == bobs
     assert house.hub.live == 3
     await house.hub.drain(0)
     await house.settled()
