@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 
 from app.events import Content, Done
 from app.request import StreamRequest
 from app.upstream import Attempt, Source
+from app.upstream.endpoint import Endpoint
+from app.upstream.http.client import create_client
 from app.upstream.router import RetryPolicy, Router, Target
+from app.upstream.sources.openai_chat import OpenAIChat
 from tests.script import played
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
@@ -23,6 +26,12 @@ def asked(model: str = "m", prompt: str = "hello") -> StreamRequest:
 def retrying(source: Source, policy: RetryPolicy) -> Router:
     """Return a way to *source* alone."""
     return Router({}, (Target("", None, source),), policy)
+
+
+@asynccontextmanager
+async def chat(base_url: str, *, key: str | None = "sk-key", connect: float = 5) -> AsyncIterator[OpenAIChat]:
+    async with create_client(base_url, connect) as client:
+        yield OpenAIChat(Endpoint(client, base_url, key), max_event=1 << 20)
 
 
 async def answer(

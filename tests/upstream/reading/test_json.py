@@ -1,0 +1,51 @@
+"""JSON that is not quite JSON."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from app.upstream.reading.json import DONE, MAX_DEPTH, parse, payloads
+
+
+def test_what_is_tolerated() -> None:
+    """NaN, lone surrogates, broken UTF-8 and a byte order mark are no reason to refuse."""
+    assert math.isnan(parse(b"NaN"))
+    assert parse(b'"\\ud83d"') == "\ud83d"
+    assert parse(b'"a\xff"') == "a\ufffd"
+    assert parse(b"\xef\xbb\xbf1") == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"oops", b"9" * 5000, b"[" * 100_000])
+def test_the_rest_is_a_value_error(data: bytes) -> None:
+    """Nothing else is raised, whatever the bytes are."""
+    with pytest.raises(ValueError):
+        parse(data)
+
+
+def test_depth() -> None:
+    """Nesting is bounded; brackets inside a string are not nesting."""
+    assert parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+    brackets = b"[" * 1000
+    assert parse(b'"%s"' % brackets) == brackets.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        (b"[DONE]", [DONE]),
+        (b" [DONE] ", [DONE]),
+        (b'"[DONE]"', ["[DONE]"]),
+        (b"", [None]),
+        (b": ping", [None]),
+        (b"1\n2", [1, 2]),
+        (b"[1,\n2]", [[1, 2]]),
+        (b"1\n[DONE]", [1, DONE]),
+    ],
+)
+def test_payloads(data: bytes, values: list[object]) -> None:
+    """An event holds one value, or one a line (rows F6, F10, F11, F21)."""
+    assert payloads(data) == values
