@@ -54,10 +54,10 @@ class Source(Protocol):
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """Ask, and yield one batch per network read.
 
-        The first batch is empty and comes with the response headers. A batch may be empty: bytes came, content did not;
-        whoever keeps the clocks needs to know the difference. The last batch is a lone `Done`; every other end raises
-        an `UpstreamError`, after all content that came before it was yielded. Closing the generator, at any point,
-        aborts the request. After content the source does not read for the *request*'s pause.
+        The first batch is empty and comes with the response headers. A later batch is empty if bytes came, but no
+        content: the relay, which keeps the clocks, needs to know the difference. The last batch is a lone `Done`; every
+        other end raises an `UpstreamError`, after all content that came before it was yielded. Closing the generator,
+        at any point, aborts the request. After content the source does not read for the *request*'s pause.
         """
         ...
 

@@ -74,7 +74,7 @@ async def _exhaust(source: Source) -> None:
 
 @pytest.mark.parametrize("body", [CHUNK % b"hi", b""])
 async def test_abort(body: bytes) -> None:
-    """Leaving a stream, in the middle or before its first byte of content, closes the connection to upstream."""
+    """Leaving a stream, in the middle or before its first byte of content, closes the connection."""
 
     async def hanging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + body)
@@ -90,7 +90,7 @@ async def test_abort(body: bytes) -> None:
 
 
 async def test_abort_before_headers() -> None:
-    """Cancelling while upstream has not answered closes the connection."""
+    """Cancelling while the upstream has not answered closes the connection."""
     asking = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -122,7 +122,7 @@ async def test_abort_before_headers() -> None:
     ],
 )
 async def test_faults(handler: bytes, error: type[UpstreamError] | None) -> None:
-    """Each way in which upstream can fail has its own error."""
+    """Each way in which an upstream can fail has its own error."""
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(handler)
@@ -137,7 +137,7 @@ async def test_faults(handler: bytes, error: type[UpstreamError] | None) -> None
         assert raised.value.retry_after == 7
 
 
-async def test_nobody_there() -> None:
+async def test_unreachable_hosts() -> None:
     """A refused connection and a host that does not exist are unreachable."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

@@ -62,7 +62,7 @@ async def test_no_layer_around_the_answer() -> None:
 
 
 async def test_the_first_answers() -> None:
-    """Where the first choice answers, nobody else is asked."""
+    """Where the first choice answers, no other upstream is asked."""
     first, second = Script((), (), HI, STOP), Script()
     attempts: list[Attempt] = []
     assert await batches(route(first, second), attempts) == [list(HI), list(STOP)]
@@ -86,7 +86,7 @@ async def test_an_end_without_anything() -> None:
 
 
 async def test_done_alone_is_an_answer() -> None:
-    """An answer without content is one: nobody else is asked."""
+    """An answer without content is one: no other upstream is asked."""
     second = Script()
     assert await batches(route(Script((), STOP), second), []) == [list(STOP)]
     assert second.started == 0
@@ -137,7 +137,7 @@ class Talkative:
 
 
 async def test_each_attempt_has_a_record_of_its_own() -> None:
-    """Nothing that a failed upstream said is in the next one's attempt."""
+    """Nothing that a failed upstream sent is in the next one's attempt."""
     attempts: list[Attempt] = []
     router = Router({"m": [Target("a", None, Talkative()), Target("b", None, Script(HI, STOP, status=201))]})
     await batches(router, attempts)
@@ -167,7 +167,7 @@ async def test_names() -> None:
     assert (first.asked, second.asked, rest.asked) == (["org/x"], ["m"], ["other"])
 
 
-async def test_nobody_to_ask() -> None:
+async def test_a_model_without_a_target() -> None:
     """A model without a route, where there is none for the rest, is refused."""
     with pytest.raises(ModelNotAllowed):
         await batches(Router({"other": [Target("a", None, Script(HI, STOP))]}), [])
@@ -198,7 +198,7 @@ async def test_a_silence_without_a_status_is_an_answer_too() -> None:
 
 
 async def test_the_last_is_waited_for() -> None:
-    """No time of its own ends the last one: nobody is left to do better."""
+    """The last one has no time limit of its own: no other could do better."""
     started = asyncio.Event()
 
     async def slowly() -> None:
@@ -244,7 +244,7 @@ async def test_what_is_told_if_all_fail(errors: list[UpstreamError], told: int) 
     assert attempts[-1].upstream == "b"
 
 
-async def test_retries_only_where_nobody_is_left() -> None:
+async def test_only_the_last_is_retried() -> None:
     """The last one is asked again as the policy says, the others once: the next one is sooner than a wait."""
     first, last = Script(Unreachable()), Script(Unreachable())
     attempts: list[Attempt] = []
@@ -259,7 +259,7 @@ async def test_retries_only_where_nobody_is_left() -> None:
 @pytest.mark.parametrize("steps", [(forever,), ((), forever), (HI, forever)])
 @pytest.mark.parametrize("failing", [0, 1])
 async def test_cancel(steps: tuple[Any, ...], failing: int) -> None:
-    """A cancellation, whoever is being asked and however far it got, closes that one and asks nobody else."""
+    """A cancellation closes the upstream that is being asked, however far it got, and asks no other."""
     running = asyncio.Event()
 
     async def reached() -> None:

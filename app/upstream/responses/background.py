@@ -88,7 +88,7 @@ class BackgroundResponse:
             raise fault
 
     async def cancel(self) -> None:
-        """Tell the upstream that nobody wants the rest. If that fails, the response has its own end."""
+        """Tell the upstream that the rest is not wanted. If that fails, the response has its own end."""
         with suppress(UpstreamError, TimeoutError):
             async with (
                 asyncio.timeout(self._timing.cancel_within),

@@ -134,7 +134,7 @@ def _tool(tool: object, name: str) -> dict[str, Any]:
         fields = _flat(tool, kind, name)
         return fields | {"parameters": fields.get("parameters") or _NOTHING, "strict": fields.get("strict") or False}
     if kind != "custom":
-        return _flat(tool, "", name)  # upstream's own, such as web_search: only Responses have those
+        return _flat(tool, "", name)  # one of the upstream's own, such as web_search
     fields = _flat(tool, kind, name)
     if "format" in fields:
         fields["format"] = _flat(fields["format"], "grammar", f"{name}.custom.format")

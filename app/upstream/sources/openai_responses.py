@@ -29,7 +29,7 @@ class OpenAIResponses:
     """A `Source` that asks *endpoint*.
 
     In the *background*, the upstream goes on with an answer when its connection breaks, and keeps it. Then the rest is
-    read over another connection, and the upstream is told when nobody wants it.
+    read over another connection, and the upstream is told when it is no longer wanted.
     """
 
     def __init__(self, endpoint: Endpoint, max_event: int, background: bool = False, timing: Timing = _TIMING) -> None:
@@ -69,7 +69,7 @@ class OpenAIResponses:
                 await self._cancel(kept)
 
     async def _cancel(self, kept: BackgroundResponse) -> None:
-        """Tell the upstream that nobody wants the rest. A cancellation of the stream does not stop that."""
+        """Tell the upstream that the rest is not wanted. A cancellation of the stream does not stop that."""
         task = asyncio.create_task(kept.cancel())
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)

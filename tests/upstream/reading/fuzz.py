@@ -1,4 +1,4 @@
-"""What `test_fuzz` throws at upstream's side of the service, and what has to hold whatever is thrown.
+"""The bytes that `test_fuzz` feeds to the readers, and what has to hold for any of them.
 
 Streams that were seen are mutated at random; `standard` is a second parser, written down from the standard's words.
 """

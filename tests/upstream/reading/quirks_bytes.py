@@ -1,4 +1,4 @@
-"""How a case is written down: bytes of upstream's, and what must be made of them."""
+"""How a case is written down: the upstream's bytes, and what must be made of them."""
 
 from __future__ import annotations
 

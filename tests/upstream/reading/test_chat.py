@@ -17,7 +17,7 @@ from tests.upstream.reading.quirks_bytes import END, HI, Case, chunk, text
 
 
 def test_every_row_has_a_case() -> None:
-    """The table covers F1–F28, H4–H8, H13–H15, E1–E14, C1–C28 and X1–X11, and names no case twice."""
+    """The table covers rows F1–F28, H4–H8, H13–H15, E1–E14, C1–C28 and X1–X11, and names no case twice."""
     names = [case.name for case in CASES]
     rows = {name.partition("-")[0] for name in names}
     wanted = {f"F{n}" for n in range(1, 29)} | {f"E{n}" for n in range(1, 15)} | {f"C{n}" for n in range(1, 29)}
@@ -70,7 +70,7 @@ def test_one_event_per_delta_in_order() -> None:
 
 
 def test_usage_is_bounded_and_plain() -> None:
-    """Whatever upstream calls usage can be encoded, and is not a way to make us send megabytes."""
+    """Whatever the upstream sends as usage can be encoded, and is bounded."""
     wild = {f"k{n}": {"a": {"b": {"c": 1}}, "s": "x" * 999} for n in range(999)} | {"n": 10**30, "t": "\ud800"}
     reader = chat_reader()
     reader.feed(

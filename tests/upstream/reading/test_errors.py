@@ -166,7 +166,7 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
 
 @pytest.mark.parametrize(("status", "body", "kind", "retryable", "said"), REFUSALS)
 def test_read_refusal(status: int, body: bytes, kind: type[StreamError], retryable: bool, said: str) -> None:
-    """An error response becomes the error of its status, with upstream's words only where they are the client's."""
+    """An error response becomes the error of its status, with the upstream's words only if they concern the client."""
     error = read_refusal(status, {}, body)
     assert (type(error), error.retryable, error.text) == (kind, retryable, said)
     if b"param" in body:
@@ -174,7 +174,7 @@ def test_read_refusal(status: int, body: bytes, kind: type[StreamError], retryab
 
 
 def test_refusal_has_the_wait() -> None:
-    """What upstream asks to wait is passed on."""
+    """The wait that the upstream asks for is passed on."""
     assert read_refusal(429, {"retry-after": "7"}, b"").retry_after == 7
 
 
@@ -217,7 +217,7 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
 
 @pytest.mark.parametrize(("headers", "wait"), WAITS)
 def test_retry_after(headers: dict[str, str], wait: float | None) -> None:
-    """Milliseconds, then seconds, then a date; nonsense is as good as nothing (H9, H10)."""
+    """Milliseconds, then seconds, then a date; nonsense counts as nothing (rows H9, H10)."""
     assert retry_after(headers, NOW) == wait
 
 

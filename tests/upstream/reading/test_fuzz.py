@@ -171,7 +171,7 @@ def test_endless_input_is_not_kept(beginning: bytes, again: bytes) -> None:
 
 
 def effort(pieces: Iterable[bytes]) -> int:
-    """Return what reading costs: calls made, and bytes put into buffers that are made anew instead of growing."""
+    """Return what reading costs: calls made, and bytes put into new buffers instead of growing ones."""
     reader = chat_reader(1 << 30)
     buffers = ("stray", "_blank", "_json"), ("_tail", "_opening", "_data")
     cost = 0

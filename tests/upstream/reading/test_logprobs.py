@@ -69,7 +69,7 @@ def test_what_is_none(read: Callable[[object], list[Content]], value: object) ->
 
 @DIALECTS
 def test_can_be_sent_on(read: Callable[[object], list[Content]]) -> None:
-    """What else upstream put there is not passed on, however much or deep, and nothing of it cannot be encoded."""
+    """Other fields of the upstream's are not passed on, however large or deep, so everything can be encoded."""
     deep: object = []
     for _ in range(200):
         deep = [deep]

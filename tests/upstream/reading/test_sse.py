@@ -108,7 +108,7 @@ def test_cr_ends_a_line_at_once() -> None:
     ],
 )
 def test_eof_gives_what_is_left(raw: bytes, left: list[SSEEvent]) -> None:
-    """The unfinished end of a body is there for whoever wants it, once (F20, F23)."""
+    """The unfinished end of a body can be asked for, once (rows F20, F23)."""
     splitter = Splitter()
     splitter.feed(raw)
     assert splitter.eof() == left
@@ -116,7 +116,7 @@ def test_eof_gives_what_is_left(raw: bytes, left: list[SSEEvent]) -> None:
 
 
 def test_lines_that_are_no_field_keep_their_place() -> None:
-    """They come where they stood, and no more than the first eight kilobytes of them (F16, F17)."""
+    """They come where they stood, and no more than the first eight kilobytes of them (rows F16, F17)."""
     assert split(b"data: a\n\nerror: {}\n\ndata: b\n\n", 1) == [(b"", b"a"), (None, b"error: {}"), (b"", b"b")]
     flood = split(b"junk\n" * MAX_STRAY, 1000)
     assert MAX_STRAY - 5 <= sum(len(line) + 1 for _, line in flood) <= MAX_STRAY + 1
@@ -149,12 +149,12 @@ def work(size: int, read: int) -> int:
     for at in range(0, size, read):
         before = splitter._tail
         splitter.feed(b"x" * min(read, size - at))
-        # Appending in place moves what is new. A buffer made anew would have moved everything.
+        # Appending in place moves what is new. A new buffer would have moved everything.
         moved += read if splitter._tail is before else len(splitter._tail)
     return moved
 
 
 def test_a_dripping_line_costs_linear_work() -> None:
-    """Twice the line is twice the work: the buffer grows in place and is never made anew."""
+    """Twice the line is twice the work: the buffer grows in place and is never replaced."""
     assert work(200_000, 100) == 2 * work(100_000, 100)
     assert work(100_000, 1) == 100_000

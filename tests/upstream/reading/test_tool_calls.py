@@ -23,7 +23,7 @@ Piece = tuple[int | None, str, str]
         ([(0, "", "f"), (0, "a", "")], [(0, "", "f"), (0, "a", "")]),
         ([(None, "", "f"), (None, "", ""), (None, "", "g")], [(0, "", "f"), (0, "", ""), (1, "", "g")]),
     ],
-    ids=["by-index", "numbered-anew", "one-index", "repeated", "late-id", "no-index"],
+    ids=["by-index", "renumbered", "one-index", "repeated", "late-id", "no-index"],
 )
 def test_place(pieces: list[Piece], places: list[tuple[int, str, str]]) -> None:
     """Our index is dense, and an id or a name comes once (rows X1–X5)."""

@@ -1,4 +1,4 @@
-"""Responses in the background: they are read on after a cut, and cancelled when nobody wants them (row R9)."""
+"""Responses in the background: they are read on after a cut, and cancelled when they are not wanted (row R9)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_resume_when_upstream_is_back() -> None:
     ids=range(6),
 )
 async def test_resume_in_vain(refusals: list[Handler | bytes], tries: int) -> None:
-    """Where there is no getting at the rest, the end is that of the cut, soon, and upstream is told to stop."""
+    """If the rest cannot be read, the error is that of the cut, soon, and the upstream is told to stop."""
     handlers: list[Handler | bytes] = [cut(b"".join(BLOCKS[:8])), *refusals, reply(b"{}")]
     async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
         attempts: list[Attempt] = []
@@ -185,7 +185,7 @@ async def test_cancel_of_the_task(resuming: bool) -> None:
 
 
 async def test_cancel_is_not_waited_for_long() -> None:
-    """An upstream that does not answer the cancellation holds nobody up; nor one that refuses it."""
+    """An upstream that does not answer the cancellation holds nothing up, nor does one that refuses it."""
     timing = Timing(cancel_within=0.05)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -201,7 +201,7 @@ async def test_cancel_is_not_waited_for_long() -> None:
 
 
 async def test_cancel_survives_another_cancellation() -> None:
-    """Who is cancelled while upstream is being told leaves at once, and upstream is told all the same."""
+    """A task that is cancelled while the upstream is being told ends at once, and the upstream is told."""
     seen, telling, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -225,7 +225,7 @@ async def test_cancel_survives_another_cancellation() -> None:
 
 
 async def test_no_cancel_of_what_is_over() -> None:
-    """An answer that upstream ended is not cancelled, not even if nobody stays for the end."""
+    """An answer that the upstream ended is not cancelled, even if nothing reads its end."""
     async with Upstream(held(WHOLE), held(WHOLE)) as upstream, responses(upstream.url, background=True) as source:
         await answer(source)
         async with aclosing(source.stream(asked(), Attempt())) as batches:

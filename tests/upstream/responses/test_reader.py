@@ -37,7 +37,7 @@ from tests.upstream.responses.quirks import RESPONSES, SHARED
 
 
 def test_every_row_has_a_case() -> None:
-    """The table covers R1–R8 (R9 is the source's), names no case twice, and takes over what is true of all streams."""
+    """The table covers rows R1–R8, names no case twice, and takes over what holds for all streams."""
     names = [case.name for case in RESPONSES]
     assert {f"R{n}" for n in range(1, 9)} <= {name.partition("-")[0] for name in names}
     assert len(names) == len(set(names))
@@ -160,7 +160,7 @@ def numbered(raw: bytes) -> list[bytes]:
 @pytest.mark.parametrize("cut", range(1, 14))
 @pytest.mark.parametrize("again", [0, 1, 99])
 def test_resume(cut: int, again: int) -> None:
-    """Read on in another body, with events *again* that were read before, all is as if it had been one."""
+    """Read on in another body, with events *again* that were read before, the answer is that of one body."""
     blocks = numbered(WHOLE)
     whole = responses_reader()
     events = whole.feed(WHOLE)

@@ -139,7 +139,7 @@ def test_parameters_that_cannot_be_said(name: str, value: object, nothing: objec
 
 
 def test_tools() -> None:
-    """Functions are flattened, and stay lax where the chat's are; upstream's own tools pass."""
+    """Functions are flattened, and stay lax where the chat's are; the upstream's own tools pass."""
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     grammar = {"type": "grammar", "grammar": {"definition": "x", "syntax": "lark"}}
     tools = [

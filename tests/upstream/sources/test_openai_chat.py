@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_request() -> None:
-    """What goes upstream: the body as asked, usage asked for, the key, and truthful headers; no compression."""
+    """What goes to the upstream: the body as asked, usage asked for, the key, and truthful headers; no compression."""
     async with Upstream(reply(CHUNK % b"hi" + FINISH)) as upstream, chat(upstream.url) as source:
         content, done = await answer(source)
     assert (content, done.finish_reason) == ([Delta("hi")], "stop")

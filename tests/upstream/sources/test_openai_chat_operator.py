@@ -80,7 +80,7 @@ async def test_what_the_operator_configured_is_not_quoted() -> None:
 
 
 async def test_traceparent() -> None:
-    """The caller's trace goes on upstream; where there is none, no header is sent."""
+    """The caller's trace goes to the upstream; without one no header is sent."""
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     whole = reply(CHUNK % b"hi" + FINISH)
     async with Upstream(whole, whole) as upstream, customized(upstream.url) as source:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_request() -> None:
-    """What goes upstream: the translated body, streaming and not stored, the key, and the caller's attempts[-1]."""
+    """What goes to the upstream: the translated body, streaming and not stored, the key, and the caller's trace."""
     async with Upstream(reply(WHOLE)) as upstream, responses(upstream.url) as source:
         attempts: list[Attempt] = []
         content, done = await answer(source, replace(asked(), traceparent=PARENT), attempts)
@@ -118,7 +118,7 @@ async def test_the_end_is_not_waited_for() -> None:
     ids=range(11),
 )
 async def test_faults(handler: Handler | bytes, error: type[UpstreamError], background: bool) -> None:
-    """Each way in which upstream can fail has its own error; without an id there is nothing to resume or to cancel."""
+    """Each way to fail has its own error; without an id there is nothing to resume or to cancel."""
     async with Upstream(handler) as upstream, responses(upstream.url, background=background) as source:
         with pytest.raises(error) as raised:
             await answer(source)

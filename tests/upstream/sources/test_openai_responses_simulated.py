@@ -75,7 +75,7 @@ async def outcome(source: Source, model: str) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("model", BOTH)
 async def test_either_api(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
-    """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on what upstream speaks."""
+    """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on the upstream's dialect."""
     endpoint = Endpoint(client, simulated.url, "key-of-ours")
     chat = OpenAIChat(endpoint, 1 << 20)
     responses = OpenAIResponses(endpoint, 1 << 20)
@@ -97,7 +97,7 @@ async def test_cuts_in_the_background(simulated: simulator.Simulator, client: ht
 
 
 async def test_cancel(simulated: simulator.Simulator, client: httpx.AsyncClient) -> None:
-    """Left in the middle, an answer in the background is cancelled upstream before the source is done with it."""
+    """An answer in the background that is left in the middle is cancelled before the source has ended."""
     source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True)
     async with aclosing(source.stream(request("never-ends?rate=500"), Attempt())) as batches:
         async for batch in batches:
