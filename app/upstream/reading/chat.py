@@ -1,7 +1,7 @@
 """What the events of a chat-completions stream mean.
 
-An ordinary chunk costs 3.6 µs when it is alone in its read, framing included, of which orjson takes 1.1 for its 330
-bytes; 2.2 when it is one of many; and 0.9 when the template knows it.
+An ordinary chunk of 330 bytes costs 0.9 µs if the template knows it. Else it costs 3.4 µs alone in its read, framing
+included, and 2.1 as one of many, of which orjson takes 1.1.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class ChatDialect:
         self._calls = ToolCalls()
 
     @staticmethod
-    def plain_text(event: Any) -> str | None:
-        """See `Dialect.plain_text`: a short cut that saves 1 µs of 3.5."""
+    def take_text(event: Any) -> str | None:
+        """See `Dialect.take_text`: a short cut that saves 1 µs of 3.5."""
         try:
             [choice] = event["choices"]
             delta = choice["delta"]

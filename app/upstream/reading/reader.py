@@ -23,10 +23,10 @@ class Dialect(Protocol):
 
     answer: Answer
     ready: bool
-    """Whether `plain_text` may be asked in place of `read`."""
+    """Whether `take_text` may be asked in place of `read`."""
 
-    def plain_text(self, event: Any) -> str | None:
-        """Return the text of an event that holds nothing else of interest, as most do; None for any other."""
+    def take_text(self, event: Any) -> str | None:
+        """Read an event that holds nothing but text, as most do, and return that. For any other, do nothing: None."""
         ...
 
     def read(self, name: bytes, event: Any) -> None:
@@ -51,10 +51,10 @@ class AnswerReader(Generic[D]):
     def __init__(self, dialect: D, max_event: int = MAX_EVENT, *, uniform: bool = False) -> None:
         self.answer = dialect.answer
         self.dialect = dialect
-        self._plain_text = dialect.plain_text
+        self._take_text = dialect.take_text
         self._max_event = max_event
         self._body = Body(max_event)
-        self._template = Template(dialect.plain_text, LESSONS if uniform else 0)
+        self._template = Template(dialect.take_text, LESSONS if uniform else 0)
         self._by_template = False  # whether the next events may be recognised by the template
 
     @property
@@ -106,11 +106,11 @@ class AnswerReader(Generic[D]):
         answer = self.answer
         dialect = self.dialect
         template = self._template
-        plain_text = self._plain_text
+        take_text = self._take_text
         # The short cut would overtake half a character that is held back.
         plain = dialect.ready and not answer.halves
         for name, value, payload in events:
-            if plain and payload and name != b"error" and (text := plain_text(value)):
+            if plain and payload and name != b"error" and (text := take_text(value)):
                 answer.content.append(Delta(text))
                 if template.lessons:
                     template.learn(payload, text)

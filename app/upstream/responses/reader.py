@@ -82,7 +82,7 @@ class ResponsesDialect:
         self._thinking: dict[int, str] = {}  # by item, the form in which its reasoning is passed on
         self._thought: _Part | None = None  # the last part of reasoning
         self._calls = ResponseCalls(answer)
-        # The part that the last text belonged to, which `plain_text` goes on with.
+        # The part that the last text belonged to, which `take_text` goes on with.
         self._item = -1
         self._content = -1
 
@@ -95,8 +95,8 @@ class ResponsesDialect:
         """Expect the rest in another body. Events that were read already are skipped if they come again."""
         self._read_before = self.sequence
 
-    def plain_text(self, event: Any) -> str | None:
-        """See `Dialect.plain_text`: one more delta of the same part, whose number is noted. It saves half the time."""
+    def take_text(self, event: Any) -> str | None:
+        """See `Dialect.take_text`: one more delta of the same part, whose number is noted. This saves half the time."""
         try:
             text = event["delta"]
             sequence = event["sequence_number"]

@@ -29,7 +29,7 @@ def event(data: object, *, ascii: bool = False, spaces: bool = False) -> bytes:
 
 
 def learn(data: dict[str, Any], text: str) -> Template | None:
-    template = Template(ChatDialect.plain_text)
+    template = Template(ChatDialect.take_text)
     template.learn(event(data)[6:-2], text)
     return template if template.known else None
 
@@ -105,7 +105,7 @@ def test_learnt_in_the_right_place(data: dict[str, Any], text: str) -> None:
 
 def test_nothing_to_learn() -> None:
     """An event whose text is not where it seems, or on several lines, teaches nothing."""
-    template = Template(ChatDialect.plain_text)
+    template = Template(ChatDialect.take_text)
     for payload, text in (
         (b'{"choices":[]}', "x"),
         (b'{"x":"y"}', "y"),
