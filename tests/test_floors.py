@@ -48,7 +48,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     },
     "hub": {"structlog"},
     "relay": {"structlog"},
-    "upstream": {"httpx", "httpx_aiohttp", "aiohttp", "aiohappyeyeballs", "httptools", "stamina", "orjson"},
+    "upstream": {"httpx", "aiohappyeyeballs", "httptools", "stamina", "orjson"},
     "rechunk": {"regex"},
     "journal": {"redis", "orjson", "structlog"},
     "wire": {"orjson"},

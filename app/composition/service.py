@@ -33,7 +33,7 @@ from app.edge.openapi.document import openapi
 from app.edge.static import page
 from app.edge.status import Health, Metrics
 from app.edge.streams import ListModels, Options, Streams
-from app.errors import StreamError
+from app.errors import StreamError, Unreachable
 from app.hub import Capacity, Hub, Observer, parse_policy
 from app.journal import Bounds, Journal
 from app.journal import create as create_journal
@@ -140,9 +140,12 @@ def _upstreams(settings: Settings, config: Config) -> str:
 
 
 def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
-    """Return a client for one upstream."""
+    """Return a client for one upstream. Raises SettingsError if its proxy is not supported."""
     timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
-    return create_http_client(str(upstream.base_url), timeout)
+    try:
+        return create_http_client(str(upstream.base_url), timeout)
+    except Unreachable as error:
+        raise SettingsError(error.text) from None
 
 
 def create_source(upstream: Upstream, client: httpx.AsyncClient, settings: Settings) -> Source:

@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 # sse-starlette logs every chunk that it sends, httpx every URL, and asyncio reprs of all kinds of objects.
-_QUIET = ("sse_starlette", "httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
+_QUIET = ("sse_starlette", "httpx", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:

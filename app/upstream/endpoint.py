@@ -129,17 +129,16 @@ async def stream_answer(
         content: Sequence[Content] = ()
         with _recording(reader, attempt):
             try:
-                with http.faults(answered=True):
-                    while data := await read_on(pause if content else None):
-                        content = feed(data)
-                        yield content
-                        if answer.state is OPEN:
-                            continue
-                        if answer.state is ENDED:
-                            break
-                        if attempt.done is None:
-                            attempt.done = answer.done
-                            read_on = _reading_briefly(read)
+                while data := await read_on(pause if content else None):
+                    content = feed(data)
+                    yield content
+                    if answer.state is OPEN:
+                        continue
+                    if answer.state is ENDED:
+                        break
+                    if attempt.done is None:
+                        attempt.done = answer.done
+                        read_on = _reading_briefly(read)
                 yield reader.end()
             except UpstreamError as error:
                 yield reader.end(error)
@@ -167,8 +166,7 @@ def _reading_briefly(read: Read) -> Read:
     async def read_briefly(pause: float | None) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
-                with http.faults(answered=True):
-                    return await read(None)
+                return await read(None)
         except TimeoutError:
             return b""
 
@@ -179,9 +177,8 @@ async def _drain(read: Read) -> None:
     """Read to the end of the body, if that comes at once, so that the connection can be used again."""
     with suppress(UpstreamError, TimeoutError):
         async with asyncio.timeout(_AFTER_END):
-            with http.faults(answered=True):
-                while await read(None):
-                    pass
+            while await read(None):
+                pass
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

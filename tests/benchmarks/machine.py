@@ -37,7 +37,7 @@ def head() -> str:
     """Return when, where and with what this was measured."""
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
     node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = ("chat-sse", "uvicorn", "uvloop", "sse-starlette", "starlette", "httpx", "aiohttp", "orjson")
+    parts = ("chat-sse", "uvicorn", "uvloop", "sse-starlette", "starlette", "httpx", "httptools", "orjson")
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine()}, nginx {nginx.strip().rpartition('/')[2]},"
         f" Node {node.strip()}, {', '.join(f'{name} {version(name)}' for name in parts)}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 
 from app.events import Content, Done
 from app.request import StreamRequest
@@ -63,23 +64,47 @@ def answers(attempts: list[Attempt]) -> list[str]:
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Upstream:
-    """A server of raw bytes: each request is kept, and answered by the next handler."""
+@asynccontextmanager
+async def listening(serve: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Give each connection to a free port of 127.0.0.1 to *serve*. Gives the port; closes the connections at the end.
 
-    def __init__(self, *handlers: Handler | bytes) -> None:
+    They are closed first, because `wait_closed` waits for them from Python 3.12.1 on.
+    """
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(asyncio.IncompleteReadError, OSError):  # the client left
+            await serve(reader, writer)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await server.wait_closed()
+
+
+class Upstream:
+    """A server of raw bytes, over TLS if *tls* is given: each request is kept, and answered by the next handler."""
+
+    def __init__(self, *handlers: Handler | bytes, tls: ssl.SSLContext | None = None) -> None:
         self.handlers = list(handlers)
         self.requests: list[bytes] = []
         self.connections = 0
         self.open = 0
+        self._tls = tls
+        self._listening = AsyncExitStack()
 
     async def __aenter__(self) -> Upstream:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+        port = await self._listening.enter_async_context(listening(self._serve, self._tls))
+        self.url = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
+        await self._listening.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -95,8 +120,6 @@ class Upstream:
                     await writer.drain()
                 else:
                     await handler(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
         finally:
             self.open -= 1
             writer.close()

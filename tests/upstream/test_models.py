@@ -15,41 +15,10 @@ from app import simulator
 from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
 from app.upstream.models import Models
-from tests.upstream.raw import Handler, hang_up, reply
+from tests.upstream.raw import Handler, Upstream, hang_up, reply
 from tests.wire import strict
 
 pytestmark = pytest.mark.anyio
-
-
-class Lists:
-    """A server that answers each GET with the next of *answers*, and keeps the heads of what it was asked."""
-
-    def __init__(self, *answers: Handler | bytes) -> None:
-        self.answers = list(answers)
-        self.asked: list[bytes] = []
-
-    async def __aenter__(self) -> Lists:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                self.asked.append(await reader.readuntil(b"\r\n\r\n"))
-                answer = self.answers.pop(0)
-                if isinstance(answer, bytes):
-                    writer.write(answer)
-                else:
-                    await answer(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
 
 
 def listed(*items: Any) -> bytes:
@@ -72,11 +41,11 @@ async def asking(
 async def test_the_request() -> None:
     """It is a GET with the key and the operator's headers, and no body."""
     async with (
-        Lists(listed()) as upstream,
+        Upstream(listed()) as upstream,
         asking(upstream.url, api_key="sk-key", headers={"X-Team": "a"}) as found,
     ):
         assert await found() == ()
-    (head,) = upstream.asked
+    (head,) = upstream.requests
     assert head.startswith(b"GET /v1/models HTTP/1.1\r\n")
     assert b"authorization: bearer sk-key\r\n" in head.lower()
     assert b"x-team: a\r\n" in head.lower()
@@ -94,7 +63,7 @@ async def test_several() -> None:
     """The lists of several upstreams are one, in their order, and each name is in it once, as the first has it."""
     one = listed({"id": "a", "created": 1, "owned_by": "x"}, {"id": "b", "created": 2, "owned_by": "x"})
     other = reply(json.dumps([{"id": "b", "owned_by": "y"}, {"id": "c", "owned_by": "y"}]).encode())
-    async with Lists(one) as first, Lists(other) as second, asking(first.url, second.url) as found:
+    async with Upstream(one) as first, Upstream(other) as second, asking(first.url, second.url) as found:
         assert [(model["id"], model["owned_by"]) for model in await found()] == [("a", "x"), ("b", "x"), ("c", "y")]
 
 
@@ -102,7 +71,7 @@ async def test_what_is_not_openais() -> None:
     """What could not be asked for is left out, as are fields that OpenAI does not have; what is missing is made up."""
     odd: list[Any] = [{"id": name} for name in ("", "a\n", "é", "x" * 257, 5, None)]
     good = {"id": "org/model:free", "created": True, "owned_by": "x" * 65, "permission": [1]}
-    async with Lists(listed(*odd, "a", None, good)) as upstream, asking(upstream.url) as found:
+    async with Upstream(listed(*odd, "a", None, good)) as upstream, asking(upstream.url) as found:
         (model,) = await found()
     assert strict.model(model).to_dict() == {
         "id": "org/model:free",
@@ -129,16 +98,16 @@ async def test_no_answer(answer: Handler | bytes) -> None:
     good = listed({"id": "a"})
     now = 0.0
     async with (
-        Lists(answer, good) as bad,
-        Lists(good, good) as fine,
+        Upstream(answer, good) as bad,
+        Upstream(good, good) as fine,
         asking(bad.url, fine.url, clock=lambda: now) as found,
     ):
         assert [model["id"] for model in await found()] == ["a"]
         await found()
-        assert len(bad.asked) == 1
+        assert len(bad.requests) == 1
         now += 6
         await found()
-        assert len(bad.asked) == 2
+        assert len(bad.requests) == 2
 
 
 async def test_too_slow() -> None:
@@ -147,7 +116,7 @@ async def test_too_slow() -> None:
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with Lists(silence) as upstream, asking(upstream.url, patience=0.05) as found, asyncio.timeout(3):
+    async with Upstream(silence) as upstream, asking(upstream.url, patience=0.05) as found, asyncio.timeout(3):
         assert await found() == ()
 
 
@@ -155,13 +124,13 @@ async def test_kept() -> None:
     """The list is asked for once a minute, by one for all who want it."""
     now = 0.0
     async with (
-        Lists(listed({"id": "a"}), listed({"id": "b"})) as upstream,
+        Upstream(listed({"id": "a"}), listed({"id": "b"})) as upstream,
         asking(upstream.url, clock=lambda: now) as found,
     ):
         answers = await asyncio.gather(*(found() for _ in range(5)))
         now += 59
         answers.append(await found())
         assert {model["id"] for answer in answers for model in answer} == {"a"}
-        assert len(upstream.asked) == 1
+        assert len(upstream.requests) == 1
         now += 2
         assert [model["id"] for model in await found()] == ["b"]

@@ -1,20 +1,23 @@
 """One HTTP/1.1 request and its response, as an asyncio protocol over the C parser that uvicorn uses.
 
-It is made for answers that come in many small pieces. A read of the socket costs one call of the parser and one future,
-about a third of what aiohttp's protocol and StreamReader take. And it reads on demand: while two reads lie here that
-nobody took, the rest waits in the kernel, which joins it for nothing, and bounds it.
+It is made for answers that come in many small pieces: a read of the socket costs one call of the parser and one future.
+It reads on demand: once two reads of the socket lie here untaken, the kernel keeps the rest, which bounds and joins it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from enum import Enum, auto
 from typing import cast
 
 import httpx
 from httptools import HttpParserError, HttpResponseParser
 
-# A head is at most this many bytes; and so is all else that is not a body, between two pieces of one or after the last.
+from app.errors import Disconnected, Malformed, Unreachable, UpstreamError
+from app.upstream.http.proxies import authorization
+
+# The most bytes of a head, and of everything else that is not a body: between two pieces of one, or after the last.
 _MOST_OVERHEAD = 64 * 1024
 _MOST_FIELDS = 256
 # A request's body goes to the socket in pieces of this many bytes, each when there is room for it.
@@ -22,24 +25,36 @@ _SLICE = 64 * 1024
 
 
 class _Refused(Exception):
-    """A response that may be HTTP, and is not taken. Raised in the parser's callbacks, to stop the parser."""
+    """Raised in the parser's callbacks to stop the parser: the response may be HTTP, but it is not accepted."""
+
+
+class _Phase(Enum):
+    """How much of the final response has arrived."""
+
+    HEAD = auto()  # its head is not complete
+    BODY = auto()  # its head is complete, its body is not
+    COMPLETE = auto()
+    BROKEN = auto()  # no more will arrive, but what arrived before can still be read
 
 
 class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
-    """One request and its response, on a connection that is its own meanwhile. One task sends and reads.
+    """One request and its response, on a connection that it has to itself. One task sends and reads.
 
-    *leave* is called at its end, with the connection if that is fit for another exchange, else with None.
+    *release* is called at the end, with the connection if another exchange can use it, else with None.
 
     The attributes that begin with `on_` are the parser's callbacks. It calls those that exist, and each costs: a piece
-    of the body goes right into the list.
+    of the body goes straight into the list.
     """
 
-    def __init__(self, method: str, leave: Callable[[Exchange, asyncio.Transport | None], None]) -> None:
+    def __init__(self, method: str, release: Callable[[Exchange, asyncio.Transport | None], None]) -> None:
         self.status = 0  # until the head of the final response is here
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self._phase = _Phase.HEAD
+        self._fault: type[UpstreamError] = Disconnected  # what to raise once the response is broken
         self._bodiless = method == "HEAD"
-        self._leave = leave
+        self._reusable = False  # whether the connection can serve another exchange once this one is complete
+        self._release = release
         self._loop = asyncio.get_running_loop()
         self._connection: asyncio.Transport | None = None
         self._pieces: list[bytes] = []  # what arrived of the body and was not read
@@ -47,65 +62,60 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._paused = False  # reading
         self._resumption: asyncio.TimerHandle | None = None
         self._blocked = False  # writing
-        self._complete = False
-        self._keep_alive = False
-        self._broken: type[httpx.TransportError] = httpx.WriteError  # what it is if the connection breaks
-        self._failure: tuple[type[httpx.TransportError], str] | None = None
-        self._head = 0  # bytes of this head's fields so far
-        self._overhead = 0  # bytes that came since a piece of the body was read
+        self._head_bytes = 0  # of the head that is arriving
+        self._overhead = 0  # bytes that arrived since a piece of the body was read
         self.on_body = self._pieces.append
         self._parser = HttpResponseParser(self)
-        # As much as aiohttp takes. The first is for folded headers.
+        # Real servers send all of these. The first is for folded headers.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._feed: Callable[[bytes], None] = self._parser.feed_data
 
-    async def send(self, connection: asyncio.Transport, head: bytes, content: bytes) -> None:
+    async def send(self, head: bytes, content: bytes) -> None:
         """Send what `encoded` made of a request, and return when the head of the response is here.
 
-        A server may answer before it has read everything. If it refuses, the rest is for nobody. Else the rest is
-        handed over at once, because there is only one task here, and it is to read.
-
-        Raises httpx.TransportError.
+        A server may answer before it has read everything. If it refuses, the rest is not sent. Otherwise the rest is
+        handed over at once, because the only task here has to read. Raises UpstreamError.
         """
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - the pool connects first
         first = content[: max(0, _SLICE - len(head))]
         connection.write(head + first)
         rest = memoryview(content)[len(first) :]
-        while rest and not self._settled:
+        while rest and self._phase is _Phase.HEAD:
             if self._blocked:
                 await self._change()
             else:
                 connection.write(rest[:_SLICE])
                 rest = rest[_SLICE:]
-        if rest and self.status < 300:
+        if rest and self.status >= 300:
+            self._reusable = False
+        elif rest and self.status:
             connection.write(rest)
-        elif rest:
-            self._keep_alive = False
-        self._broken = httpx.ReadError
-        while not self._settled:
+        while self._phase is _Phase.HEAD:
             await self._change()
         if not self.status:
-            self._check()
+            raise self._fault()
 
     async def read(self, pause: float | None = None) -> bytes:
-        """Return all that has arrived of the body, or wait for some; b"" at its end. Raises httpx.TransportError.
+        """Return all that has arrived of the body, or wait for some; b"" at its end. Raises UpstreamError.
 
-        With a *pause* (seconds) the kernel alone takes what comes meanwhile: one read for all of it, and one waking.
+        With a *pause* (seconds) the kernel alone collects what comes meanwhile: one read and one waking for all of it.
         """
-        if pause and not (self._pieces or self._complete or self._failure):
+        if pause and not self._pieces and self._phase is _Phase.BODY:
             self._pause()
             self._resumption = self._loop.call_later(pause, self._resume)
         elif self._paused:
             await self._catch_up()
         pieces = self._pieces
         while not pieces:
-            if self._complete:
+            if self._phase is _Phase.COMPLETE:
                 return b""
-            if self._failure is not None:
-                self._check()
-            waiter = self._waiter = self._loop.create_future()
-            await waiter
+            if self._phase is _Phase.BROKEN:
+                raise self._fault()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         self._overhead = 0
         data = b"".join(pieces)  # of one piece, it is that piece
         pieces.clear()
@@ -116,20 +126,20 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             yield data
 
     async def aclose(self) -> None:
-        """Give the connection back if the response is complete and the server keeps it open; else abort it, at once."""
+        """Return the connection if the response is complete and the server keeps it open. Otherwise abort it."""
         connection = self._connection
-        if connection is not None and self._complete and self._keep_alive and not connection.is_closing():
+        if connection is not None and self._phase is _Phase.COMPLETE and self._reusable and not connection.is_closing():
             self._resume()
             if not connection.get_write_buffer_size():
                 self._connection = None
-                self._leave(self, connection)
+                self._release(self, connection)
                 return
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection, if there is one, without ado."""
-        self._end(httpx.ReadError, "The response was closed.")
-        self._leave(self, None)
+        """Close the connection at once, if there is one."""
+        self._end(Disconnected)
+        self._release(self, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection = cast(asyncio.Transport, transport)
@@ -140,12 +150,13 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             self._pause()
         try:
             self._feed(data)
-        except HttpParserError as error:
-            self._end(httpx.RemoteProtocolError, str(error.__context__ or error))
+        except HttpParserError:
+            self._end(Malformed)
         if not pieces:
             self._overhead += len(data)
             if self._overhead > _MOST_OVERHEAD:
-                self._end(httpx.RemoteProtocolError, "Too much that is not a body.")
+                self._end(Malformed)
+        # `_wake`, without the call: this runs once for each read of the socket.
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -153,12 +164,12 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
                 waiter.set_result(None)
 
     def eof_received(self) -> None:
-        self.connection_lost(None)  # left alone, asyncio would first send all that is still to be sent
+        self.connection_lost(None)  # asyncio alone would first send everything that is still to be sent
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None and self.status and self._failure is None and not self._delimited():
-            self._complete = True  # as far as anyone can tell (H14)
-        self._end(self._broken, "The server closed the connection early.")
+        if exc is None and self._phase is _Phase.BODY and not self._is_delimited():
+            self._phase = _Phase.COMPLETE  # nothing else shows the end of such a body (row H14)
+        self._end(Disconnected)
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -168,7 +179,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._wake()
 
     def on_message_begin(self) -> None:
-        if self._complete:
+        if self._phase is _Phase.COMPLETE:
             raise _Refused("More than one response.")
 
     def on_status(self, reason: bytes) -> None:
@@ -176,56 +187,51 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status:
-            return  # a trailer, which nobody may take for a header (RFC 9110, 6.5.1)
-        self._head += len(name) + len(value)
-        if len(self.headers) >= _MOST_FIELDS or self._head > _MOST_OVERHEAD or b"\0" in value:
-            raise _Refused("A head beyond reason.")
+            return  # a trailer, which must not be taken for a header (RFC 9110, 6.5.1)
+        self._head_bytes += len(name) + len(value)
+        if len(self.headers) >= _MOST_FIELDS or self._head_bytes > _MOST_OVERHEAD or b"\0" in value:
+            raise _Refused("A head that is too large, or not text.")
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 100 or status == 101:
             raise _Refused("A status that was not asked for.")
-        if status < 200:
+        if status < 200:  # an interim response: the final one follows
             self.headers.clear()
-            self.reason, self._head = b"", 0
+            self.reason = b""
+            self._head_bytes = 0
             return
         self.status = status
-        self._keep_alive = self._parser.should_keep_alive()
+        self._phase = _Phase.BODY
+        self._reusable = self._parser.should_keep_alive()
         if self._bodiless:
-            self._complete = True
+            self._phase = _Phase.COMPLETE
             raise _Refused("The parser cannot be told that no body comes.")
 
     def on_message_complete(self) -> None:
         if self.status:
-            self._complete = True
+            self._phase = _Phase.COMPLETE
 
-    @property
-    def _settled(self) -> bool:
-        return self.status != 0 or self._failure is not None
-
-    def _delimited(self) -> bool:
-        """Whether the head says how long the body is; if not, the connection's end is its end (RFC 9112, 6.3)."""
+    def _is_delimited(self) -> bool:
+        """Whether the head says how long the body is. If not, the connection's end is its end (RFC 9112, 6.3)."""
         coding = b",".join(value for name, value in self.headers if name.lower() == b"transfer-encoding")
         if coding:
             return coding.rpartition(b",")[2].strip().lower() == b"chunked"
         return any(name.lower() == b"content-length" for name, _ in self.headers)
 
-    def _end(self, kind: type[httpx.TransportError], reason: str) -> None:
-        """Close the connection, and say why where the response is not complete. What came of it can still be read."""
-        if not self._complete and self._failure is None:
-            self._failure = kind, reason
-        self._keep_alive = self._paused = False
+    def _end(self, fault: type[UpstreamError]) -> None:
+        """Close the connection. A response that is not complete is broken by it, and *fault* says why."""
+        if self._phase in (_Phase.HEAD, _Phase.BODY):
+            self._phase = _Phase.BROKEN
+            self._fault = fault
+        self._reusable = False
+        self._paused = False
         if self._resumption is not None:
             self._resumption.cancel()
         if self._connection is not None:
             self._connection.abort()
         self._wake()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            kind, reason = self._failure
-            raise kind(reason)
 
     async def _change(self) -> None:
         """Wait until something has happened."""
@@ -233,12 +239,13 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         await self._waiter
 
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
+        self._waiter = None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def _pause(self) -> None:
-        if not self._paused and not self._complete and self._connection is not None:
+        if not self._paused and self._phase is not _Phase.COMPLETE and self._connection is not None:
             self._paused = True
             self._connection.pause_reading()
 
@@ -248,7 +255,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             self._connection.resume_reading()
 
     async def _catch_up(self) -> None:
-        """Read on, and let the loop look once for what the kernel has, so that it comes with what lies here.
+        """Read on, and let the loop look once for what the kernel has, so that it joins what lies here.
 
         uvloop calls back while it looks, asyncio in its next turn.
         """
@@ -260,17 +267,22 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
                 break
 
 
-def encoded(request: httpx.Request) -> tuple[bytes, bytes]:
+def encoded(request: httpx.Request, proxy: httpx.Proxy | None = None) -> tuple[bytes, bytes]:
     """Return the bytes of a request whose content is read: its head and, framed as that says, its content.
 
-    httpx asks for chunks where it did not know the length. Raises httpx.LocalProtocolError if a header would break its
-    line.
+    For a *proxy* that forwards it, the head names the whole URL (RFC 9112, 3.2.2). httpx asks for chunks if it did not
+    know the length. Raises Unreachable if a header would break its line.
     """
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    target = request.url.raw_path
+    if proxy is not None:
+        target = b"%b://%b%b" % (request.url.raw_scheme, request.url.netloc, target)
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     lines += [b"%b: %b" % header for header in request.headers.raw]
+    if proxy is not None:
+        lines += authorization(proxy)
     head = b"\r\n".join(lines)
     if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1 or b"\0" in head:
-        raise httpx.LocalProtocolError("A header of the request holds a line end.")
+        raise Unreachable
     content = request.content
     if "transfer-encoding" in request.headers:
         content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) if content else b"0\r\n\r\n"

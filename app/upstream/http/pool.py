@@ -1,8 +1,6 @@
-"""HTTP/1.1 over direct connections, as a transport for httpx: how connections are made, kept and closed.
+"""HTTP/1.1 as a transport for httpx: which connection a request takes, and how long connections are kept.
 
-Faults are httpx's exceptions, and none of their texts holds anything of a request: `ConnectTimeout` and `ConnectError`
-before anything was sent, `WriteError` and `ReadError` where the connection broke, `RemoteProtocolError` for what is not
-HTTP. A request is never sent a second time.
+Every fault is an `UpstreamError`, and its text holds nothing of the request. A request is never sent a second time.
 """
 
 from __future__ import annotations
@@ -10,66 +8,58 @@ from __future__ import annotations
 import asyncio
 import functools
 import select
-import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Callable
 
 import httpx
-from aiohappyeyeballs import AddrInfoType, start_connection
 
+from app.errors import Unreachable
+from app.upstream.http.connector import Connector
 from app.upstream.http.exchange import Exchange, encoded
+from app.upstream.http.proxies import Origin, origin_of, refusal
 
 # Where a response's `extensions` hold what reads the body: `Exchange.read`.
 READ = "chat_sse.read"
 
-_PORTS = {"http": 80, "https": 443}
-_Origin = tuple[str, str, int]  # scheme, host, port
-
-# An idle connection is closed after so many seconds: before a server does it, just when we send.
+# Seconds that an idle connection is kept. Many servers close theirs later, so that ours is not closed as we send.
 _IDLE = 15.0
-# For so many seconds it is taken as known where a name leads (aiohttp's default).
-_NAME_KNOWN = 10.0
-# So many seconds after the first address of a name, the next one is tried beside it (RFC 8305, 5).
-_NEXT_ADDRESS = 0.25
-
-_OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    # A model may think for minutes. A probe a minute finds out who is gone, and keeps a NAT from forgetting us.
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
-)
 
 
 class Http1Transport(httpx.AsyncBaseTransport):
-    """Sends requests, each over an idle connection to its origin or a new one, however many there are.
+    """Sends each request over an idle connection to its origin or a new one. The number of connections has no limit.
 
-    Of the timeouts only `connect` is heeded (seconds): for name, TCP and TLS together. A response must be closed: that
-    gives its connection back, or aborts it if the response is not complete.
+    *find_proxy* returns the proxy for an origin, or None. Of the timeouts of httpx only `connect` is heeded. A response
+    must be closed: that returns its connection, or aborts the connection if the response is not complete.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        self._tls = tls
-        self._idle: dict[_Origin, dict[_Idle, None]] = {}  # the longest idle first
-        self._live: dict[Exchange, _Origin] = {}
+    def __init__(self, tls: ssl.SSLContext, find_proxy: Callable[[Origin], httpx.Proxy | None]) -> None:
+        self._connector = Connector(tls)
+        self._find_proxy = functools.cache(find_proxy)
+        self._idle: dict[_Idle, None] = {}  # the longest idle first
+        # Where each exchange's connection leads, None if it is not kept.
+        self._live: dict[Exchange, Origin | None] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._names: dict[tuple[str, int], tuple[asyncio.Future[list[AddrInfoType]], float]] = {}
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        if url.scheme not in _PORTS:
-            raise httpx.UnsupportedProtocol("Only http and https are spoken here.")
+        """Send *request*, and return the response when its head is here. Raises UpstreamError."""
+        target = origin_of(request.url)
+        proxy = self._find_proxy(target)
+        forwarded = proxy if target.scheme == "http" else None
         await request.aread()
-        head, content = encoded(request)
-        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+        head, content = encoded(request, forwarded)
         limit = request.extensions.get("timeout", {}).get("connect")
-        exchange = Exchange(request.method, self._leave)
-        self._live[exchange] = origin
+        exchange = Exchange(request.method, self._release)
+        # A connection to a forwarding proxy is not kept: tinyproxy closes it unannounced, as the next request is sent.
+        self._live[exchange] = None if forwarded else target
         try:
-            connection = self._reuse(origin, exchange) or await self._connect(origin, exchange, limit)
-            await exchange.send(connection, head, content)
+            if not self._reuse(target, exchange):
+                await self._connector.connect(target, proxy, exchange, limit)
+                if self._closed:
+                    raise Unreachable
+            await exchange.send(head, content)
+            if forwarded and exchange.status == 407:
+                raise refusal(exchange.status)
         except BaseException:
             exchange.abort()
             raise
@@ -86,7 +76,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
         self._closed = True
         for exchange in list(self._live):
             exchange.abort()
-        for idle in [idle for pool in self._idle.values() for idle in pool]:
+        for idle in list(self._idle):
             self.drop(idle)
         if self._sweep is not None:
             self._sweep.cancel()
@@ -96,108 +86,58 @@ class Http1Transport(httpx.AsyncBaseTransport):
     def drop(self, idle: _Idle) -> None:
         """Close a connection that was idle."""
         idle.connection.abort()
-        self._take(idle)
+        self._idle.pop(idle, None)
 
-    def _take(self, idle: _Idle) -> None:
-        pool = self._idle.get(idle.origin, {})
-        pool.pop(idle, None)
-        if not pool:
-            self._idle.pop(idle.origin, None)
-
-    def _leave(self, exchange: Exchange, connection: asyncio.Transport | None) -> None:
-        """Forget *exchange*, and keep the *connection* that it may give back."""
-        origin = self._live.pop(exchange, None)
-        if origin is None or connection is None:
+    def _release(self, exchange: Exchange, connection: asyncio.Transport | None) -> None:
+        """Forget *exchange*, and keep the *connection* that it returns, if it does."""
+        target = self._live.pop(exchange, None)
+        if connection is None:
+            return
+        if target is None:
+            connection.abort()
             return
         loop = asyncio.get_running_loop()
-        idle = _Idle(self, origin, connection, loop.time() + _IDLE)
+        idle = _Idle(self, target, connection, loop.time() + _IDLE)
         connection.set_protocol(idle)
-        self._idle.setdefault(origin, {})[idle] = None
+        self._idle[idle] = None
         if self._sweep is None:
             self._sweep = loop.call_at(idle.until, self._close_idle)
 
     def _close_idle(self) -> None:
         """Close what has been idle for long enough, and come back when the next one has."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        for idle in [idle for pool in self._idle.values() for idle in pool if idle.until <= now]:
+        self._sweep = None
+        for idle in list(self._idle):
+            if idle.until > loop.time():
+                self._sweep = loop.call_at(idle.until, self._close_idle)
+                break
             self.drop(idle)
-        due = min((next(iter(pool)).until for pool in self._idle.values()), default=None)
-        self._sweep = None if due is None else loop.call_at(due, self._close_idle)
 
-    def _reuse(self, origin: _Origin, exchange: Exchange) -> asyncio.Transport | None:
-        """Give *exchange* the connection that became idle last, if there is one that still stands."""
-        while pool := self._idle.get(origin):
-            idle = next(reversed(pool))
-            if idle.stands():
-                self._take(idle)
+    def _reuse(self, target: Origin, exchange: Exchange) -> bool:
+        """Give *exchange* the connection that became idle last, and return True; False if there is none."""
+        while True:
+            idle = next((idle for idle in reversed(self._idle) if idle.target == target), None)
+            if idle is None:
+                return False
+            del self._idle[idle]
+            if idle.is_usable():
                 exchange.connection_made(idle.connection)
                 idle.connection.set_protocol(exchange)
-                return idle.connection
-            self.drop(idle)
-        return None
-
-    async def _connect(self, origin: _Origin, exchange: Exchange, limit: float | None) -> asyncio.Transport:
-        scheme, host, port = origin
-        tls, name = (self._tls, host.rstrip(".")) if scheme == "https" else (None, None)
-        try:
-            async with asyncio.timeout(limit):
-                addresses = await self._addresses(host, port)
-                sock = await start_connection(
-                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS, interleave=1, socket_factory=_socket
-                )
-                connection, _ = await asyncio.get_running_loop().create_connection(
-                    lambda: exchange, sock=sock, ssl=tls, server_hostname=name
-                )
-        except TimeoutError as error:
-            raise httpx.ConnectTimeout("Connecting took too long.") from error
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: uvloop's; ValueError: a name beyond IDNA
-            raise httpx.ConnectError("No connection could be made.") from error
-        if self._closed:
-            raise httpx.ConnectError("The transport was closed.")
-        return connection
-
-    async def _addresses(self, host: str, port: int) -> list[AddrInfoType]:
-        """Return where *host* is. All who ask at once share one look-up, which goes on if any of them leaves."""
-        with suppress(OSError):
-            return _look_up(host, port, socket.AI_NUMERICHOST)
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._names = {name: known for name, known in self._names.items() if known[1] > now or not known[0].done()}
-        if (host, port) not in self._names:
-            found = loop.run_in_executor(None, _look_up, host, port)
-            self._names[host, port] = found, now + _NAME_KNOWN
-            found.add_done_callback(functools.partial(self._looked_up, (host, port)))
-        return await asyncio.shield(self._names[host, port][0])
-
-    def _looked_up(self, name: tuple[str, int], found: asyncio.Future[list[AddrInfoType]]) -> None:
-        if found.cancelled() or found.exception() is not None:
-            self._names.pop(name, None)
-
-
-def _look_up(host: str, port: int, flags: int = 0) -> list[AddrInfoType]:
-    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
-
-
-def _socket(address: AddrInfoType) -> socket.socket:
-    family, kind, protocol, *_ = address
-    sock = socket.socket(family, kind, protocol)
-    for option in _OPTIONS:
-        sock.setsockopt(*option)
-    return sock
+                return True
+            idle.connection.abort()
 
 
 class _Idle(asyncio.Protocol):
     """A connection that waits for its next request, up to *until* (loop time). Whatever happens on it ends it."""
 
-    def __init__(self, pool: Http1Transport, origin: _Origin, connection: asyncio.Transport, until: float) -> None:
+    def __init__(self, pool: Http1Transport, target: Origin, connection: asyncio.Transport, until: float) -> None:
         self._pool = pool
-        self.origin = origin
+        self.target = target
         self.connection = connection
         self.until = until
 
-    def stands(self) -> bool:
-        """Whether the server has neither closed nor said anything, also not since the loop last looked."""
+    def is_usable(self) -> bool:
+        """Whether the server has neither closed it nor sent anything, not even since the loop last looked."""
         if self.connection.is_closing():
             return False
         look = select.poll()

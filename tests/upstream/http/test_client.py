@@ -1,4 +1,4 @@
-"""Which transport an upstream is asked over, and how faults are named whichever it is."""
+"""How an upstream is asked, directly and through a proxy, and how faults are named."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ import pytest
 from app.errors import Disconnected, Malformed, Unreachable, UpstreamError
 from app.upstream.http import client as transport
 from app.upstream.http.client import create_client
-from app.upstream.http.pool import Http1Transport
 from tests.upstream.direct import LOOPS
 from tests.upstream.raw import Handler, Upstream, hang_up, reply
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", LOOPS)]
 
 OK = reply(b"ok")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 async def ask(url: str, connect: float = 5, headers: dict[str, str] | None = None) -> bytes:
@@ -56,29 +48,6 @@ async def test_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.connections == 0
 
 
-@pytest.mark.parametrize(
-    ("variables", "url", "direct"),
-    [
-        ({}, "https://api.test/v1", True),
-        ({"https_proxy": "http://proxy.test"}, "https://api.test/v1", False),
-        ({"HTTPS_PROXY": "http://proxy.test"}, "https://api.test/v1", False),
-        ({"http_proxy": "http://proxy.test"}, "https://api.test/v1", True),
-        ({"https_proxy": "http://proxy.test", "no_proxy": "api.test"}, "https://api.test/v1", True),
-        ({"https_proxy": "http://proxy.test", "no_proxy": ".test"}, "https://api.test:8443/v1", True),
-        ({"https_proxy": "http://proxy.test", "no_proxy": "*"}, "https://api.test/v1", True),
-        ({"https_proxy": "http://proxy.test", "no_proxy": "other.test"}, "https://api.test/v1", False),
-        ({"http_proxy": "http://proxy.test"}, "http://localhost:8000/v1", True),
-        ({"http_proxy": "http://proxy.test"}, "http://[::1]:8000/v1", True),
-    ],
-)
-async def test_choice(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, direct: bool) -> None:
-    """The variables hold by their scheme and NO_PROXY, in either case, and never for loopback."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    async with create_client(url, 5) as client:
-        assert isinstance(client._transport, Http1Transport) is direct
-
-
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize(
     ("answer", "error"),
@@ -91,7 +60,7 @@ async def test_choice(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 async def test_faults(
     monkeypatch: pytest.MonkeyPatch, answer: Handler, error: type[UpstreamError], proxied: bool
 ) -> None:
-    """A fault after the request was sent is never one of connecting, on either transport, and tells nothing of it."""
+    """A fault after the request was sent is never one of connecting, and it tells nothing of the request."""
     async with Upstream(answer) as upstream:
         url = upstream.url
         if proxied:
@@ -130,6 +99,6 @@ async def test_dense_compression() -> None:
 async def test_connect_limit() -> None:
     """The limit on connecting reaches the transport; 0 is none."""
     async with create_client("http://127.0.0.1/v1", 7) as client:
-        assert client.timeout == httpx.Timeout(None, connect=7, pool=7)
+        assert client.timeout == httpx.Timeout(None, connect=7)
     async with create_client("http://127.0.0.1/v1", 0) as client:
         assert client.timeout == httpx.Timeout(None)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from app.errors import Disconnected, Malformed, UpstreamError
 from app.events import Content, Done, ToolCall, values
 from app.upstream.http import client as transport
+from app.upstream.http.pool import READ
 from app.upstream.reading.answer import MAX_USAGE
 from app.upstream.reading.body import MAX_BLANK
 from app.upstream.reading.chat import chat_reader
@@ -229,18 +230,14 @@ def drained(stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
             return
 
 
-class Body(httpx.AsyncByteStream):
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        for piece in self._pieces:
-            yield piece
-
-
 def inflated(pieces: Iterable[bytes], encoding: str = "gzip") -> tuple[bytes, bool]:
     """Return what the transport makes of a compressed body, and whether it was whole as far as that can be told."""
-    response = httpx.Response(200, headers={"Content-Encoding": encoding}, stream=Body(pieces))
+    rest = iter(pieces)
+
+    async def read(pause: float | None) -> bytes:
+        return next(rest, b"")
+
+    response = httpx.Response(200, headers={"Content-Encoding": encoding}, extensions={READ: read})
     out = bytearray()
     try:
         for data in drained(transport.body(response)):
