@@ -322,8 +322,8 @@ class Hub:
             try:
                 for observer in self._observers:
                     await observer.ended(outcome, stream.log)
-                if stream.limited:
-                    await self._journal.registry.vacate(stream.owner, stream.id)
+                if stream.principal.allowance.streams:
+                    await self._journal.registry.vacate(stream.principal.name, stream.id)
                 if outcome.first_token_ms is None:
                     # Nothing was answered or paid for, so the same key may be used for another try.
                     await self._journal.registry.release(stream.id)

@@ -51,8 +51,8 @@ class Outcome:
         answers = [(attempt.upstream, answer) for attempt in relay.attempts for answer in attempt.answers]
         return cls(
             stream_id=stream.id,
-            owner=stream.owner,
-            model=stream.model,
+            owner=stream.principal.name,
+            model=stream.request.model,
             terminal=terminal,
             deltas=relay.deltas,
             output_bytes=relay.output_bytes,
@@ -64,8 +64,8 @@ class Outcome:
             attempt=relay.attempts[-1] if relay.attempts else Attempt(),
             answers=tuple((upstream, answer) for upstream, answer in answers if answer),
             requests=len(answers),
-            readers=stream.attached,
-            readers_peak=stream.peak,
+            readers=stream.readers_total,
+            readers_peak=stream.readers_peak,
         )
 
     @property

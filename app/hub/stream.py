@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,62 +28,43 @@ def parse_policy(text: str) -> float:
     return float(match[1]) if match[1] else 0.0 if text == "cancel" else math.inf
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Stream:
     """One producer of this process, and the count of its readers.
 
-    *attached* is how many readers there were in all, *peak* how many at once.
+    *readers* are attached now; *readers_total* is how many there were in all, *readers_peak* how many at once.
     """
 
-    __slots__ = (
-        "_grace_timer",
-        "attached",
-        "grace",
-        "id",
-        "limited",
-        "log",
-        "model",
-        "owner",
-        "peak",
-        "relay",
-        "subscribers",
-        "task",
-    )
-
-    def __init__(
-        self, stream_id: str, principal: Principal, request: StreamRequest, relay: Relay, log: FilteringBoundLogger
-    ) -> None:
-        self.id = stream_id
-        self.owner = principal.name
-        self.limited = principal.allowance.streams > 0
-        self.model = request.model
-        self.grace = request.grace
-        self.relay = relay
-        self.log = log
-        self.task: asyncio.Task[None] | None = None
-        self._grace_timer: asyncio.TimerHandle | None = None
-        self.subscribers = 0
-        self.attached = 0
-        self.peak = 0
+    id: str
+    principal: Principal
+    request: StreamRequest
+    relay: Relay
+    log: FilteringBoundLogger
+    task: asyncio.Task[None] | None = None
+    readers: int = 0
+    readers_total: int = 0
+    readers_peak: int = 0
+    _grace_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Stream {self.id} {'ended' if self.relay.ended else 'live'}, {self.subscribers} reading>"
+        return f"<Stream {self.id} {'ended' if self.relay.ended else 'live'}, {self.readers} reading>"
 
     def cancel(self) -> None:
         """End the stream as its client asked, and abort the upstream. Harmless once it has ended."""
         self.relay.stop(_CANCELLED)
 
     def entered(self) -> None:
-        """Count a subscriber in."""
-        self.subscribers += 1
-        self.attached += 1
-        self.peak = max(self.peak, self.subscribers)
+        """Count a reader in."""
+        self.readers += 1
+        self.readers_total += 1
+        self.readers_peak = max(self.readers_peak, self.readers)
         self.end_grace()
 
     def left(self) -> None:
-        """Count a subscriber out. When the last one leaves, the grace starts."""
-        self.subscribers -= 1
-        if not self.subscribers and self.relay.ended is None:
-            self.start_grace(self.grace)
+        """Count a reader out. When the last one leaves, the grace starts."""
+        self.readers -= 1
+        if not self.readers and self.relay.ended is None:
+            self.start_grace(self.request.grace)
 
     def start_grace(self, grace: float) -> None:
         """Let the stream go on for *grace* seconds without a reader, then cancel it."""
@@ -99,5 +81,5 @@ class Stream:
 
     def _orphan(self) -> None:
         self._grace_timer = None
-        self.log.info("stream.orphaned", grace=self.grace)
+        self.log.info("stream.orphaned", grace=self.request.grace)
         self.cancel()
