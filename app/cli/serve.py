@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import os
 import secrets
@@ -120,10 +121,11 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
             )
 
         where = url(host, port)
-        supervisor = Supervisor(settings.workers, spawn, settings.shutdown_grace, log)
-        return supervisor.run(
-            lambda: say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers")
-        )
+
+        def announce() -> None:
+            say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers")
+
+        return asyncio.run(Supervisor(settings.workers, spawn, settings.shutdown_grace, announce, log).run())
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -8,15 +8,13 @@ When either process ends, for whatever cause, the other one reads the end of the
 from __future__ import annotations
 
 import asyncio
-import math
-import selectors
 import signal
 import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
@@ -35,7 +33,6 @@ END_TIMEOUT = 25.0
 # Starts the worker of a number, from 0 on, which inherits the descriptor of its end of the pair.
 Spawn = Callable[[int, int], subprocess.Popen[bytes]]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _WRONG_SETTINGS = 2
 
 
@@ -67,113 +64,92 @@ class SupervisorSocket:
 
 
 class _Worker:
-    """A child process, for the slot *slot*. It is killed at *deadline* if it is still starting or ending then."""
+    """A child process, for the slot *slot*. The timer *killing* kills it unless it starts, or ends, in time."""
+
+    killing: asyncio.TimerHandle
 
     def __init__(self, slot: _Slot, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.slot = slot
         self.process = process
         self.control = control
         self.started = time.monotonic()
-        self.deadline = self.started + _START_TIMEOUT
         self.ending = False  # as it was told to
 
 
 class _Slot:
     """One of the *count* places for workers.
 
-    *current* accepts connections. *starting* will replace it as soon as it does so too. If there is neither, a worker
-    is started at *restart_at*.
+    *current* accepts connections. *starting* will replace it as soon as it does so too. If there is neither, the timer
+    *restart* starts a worker.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.current: _Worker | None = None
         self.starting: _Worker | None = None
-        self.restart_at = math.inf
+        self.restart: asyncio.TimerHandle | None = None
         self.next_delay = _FIRST_DELAY
 
     @property
     def empty(self) -> bool:
         return self.current is None and self.starting is None
 
-    @property
-    def settled(self) -> bool:
-        return self.current is not None and self.starting is None
-
 
 class Supervisor:
     """Runs *count* workers, which *spawn* starts.
 
-    A worker that is to end gets *grace* seconds for its streams and *end_timeout* more; then it is killed.
+    A worker that is to end gets *grace* seconds for its streams and *end_timeout* more; then it is killed. *announce*
+    is called once, when all workers accept connections.
     """
 
+    _ended: asyncio.Future[None]
+
     def __init__(
-        self, count: int, spawn: Spawn, grace: float, log: FilteringBoundLogger, end_timeout: float = END_TIMEOUT
+        self,
+        count: int,
+        spawn: Spawn,
+        grace: float,
+        announce: Callable[[], None],
+        log: FilteringBoundLogger,
+        end_timeout: float = END_TIMEOUT,
     ) -> None:
         self._slots = [_Slot(number) for number in range(count)]
         self._spawn = spawn
         self._end_timeout = grace + end_timeout
+        self._announce = announce
         self._log = log
         self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
         self._to_replace: deque[_Slot] = deque()
         self._announced = False
         self._stopping = False
         self._status = 0
 
-    def run(self, announce: Callable[[], None]) -> int:
+    async def run(self) -> int:
         """Run the workers until SIGTERM or SIGINT has ended them all, and return the exit status.
 
-        *announce* is called once, when all workers accept connections. SIGHUP replaces the workers one at a time. If a
-        worker finds the settings wrong before that, the status is 2. Later, wrong settings only end a reload: the
-        workers that are there go on.
+        SIGHUP replaces the workers one at a time. If a worker finds the settings wrong before all workers accept
+        connections, the status is 2. Later, wrong settings only end a reload: the workers that are there go on.
         """
-        with self._signals():
-            # The first worker starts alone, so that wrong settings are reported once.
-            self._start(self._slots[0])
-            while self._workers or not self._stopping:
-                for key, _ in self._selector.select(self._time_to_wait()):
-                    key.data()
-                self._reap()
-                self._kill_overdue()
-                if not self._stopping:
-                    self._restart()
-                    self._replace_next()
-                    if not self._announced and all(slot.settled for slot in self._slots):
-                        self._announced = True
-                        announce()
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        # The loop would only log that a worker could not be started. Without a supervisor, the others drain and end.
+        loop.set_exception_handler(lambda _, context: self._ended.set_exception(context["exception"]))
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        # The first worker starts alone, so that wrong settings are reported once.
+        self._start(self._slots[0])
+        await self._ended
         return self._status
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have signals wake the selector."""
-        receiver, sender = socket.socketpair()
-        receiver.setblocking(False)
-        sender.setblocking(False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver.recv(64)))
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self._selector.close()
-            receiver.close()
-            sender.close()
-
-    def _on_signals(self, numbers: bytes) -> None:
-        """Act on signals, of which there is one a byte. SIGCHLD only wakes the selector."""
-        for number in numbers:
-            if number == signal.SIGINT and self._stopping:
-                for worker in self._workers:
-                    worker.process.send_signal(signal.SIGINT)  # do not wait for your streams
-            elif number in (signal.SIGTERM, signal.SIGINT):
-                self._stop()
-            elif number == signal.SIGHUP and not self._stopping:
-                self._log.info("workers.reloading", workers=len(self._slots))
-                self._to_replace = deque(self._slots)
+    def _interrupt(self) -> None:
+        """Stop; if that is under way, have the workers not wait for their streams."""
+        if not self._stopping:
+            self._stop()
+            return
+        for worker in self._workers:
+            worker.process.send_signal(signal.SIGINT)
 
     def _stop(self) -> None:
         """Have all workers drain and end."""
@@ -184,20 +160,35 @@ class Supervisor:
         for worker in self._workers:
             self._expect_end(worker)
             worker.process.send_signal(signal.SIGTERM)
+        self._go_on()
+
+    def _reload(self) -> None:
+        if not self._stopping:
+            self._log.info("workers.reloading", workers=len(self._slots))
+            self._to_replace = deque(self._slots)
+            self._go_on()
 
     def _start(self, slot: _Slot) -> None:
+        if self._stopping:
+            return
+        if slot.restart is not None:
+            slot.restart.cancel()
+            slot.restart = None
+        loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            worker = _Worker(slot, self._spawn(slot.number, theirs.fileno()), ours)
+            process = self._spawn(slot.number, theirs.fileno())
+        worker = _Worker(slot, process, ours)
+        worker.killing = loop.call_later(_START_TIMEOUT, self._kill, worker)
         self._workers.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_readable(worker))
-        slot.restart_at = math.inf
         slot.starting = worker
+        loop.add_reader(ours, self._on_readable, worker)
 
     def _on_readable(self, worker: _Worker) -> None:
         if not _receive(worker.control):
-            self._selector.unregister(worker.control)  # it is ending, and SIGCHLD says when it has ended
+            # It is ending, and SIGCHLD says when it has ended.
+            asyncio.get_running_loop().remove_reader(worker.control)
         elif worker is worker.slot.starting:
             self._on_accepting(worker)
 
@@ -207,33 +198,41 @@ class Supervisor:
         slot.current = worker
         slot.starting = None
         if not worker.ending:
-            worker.deadline = math.inf
+            worker.killing.cancel()
         self._log.info("worker.started", worker=slot.number, pid=worker.process.pid)
         if replaced is not None:
             self._expect_end(replaced)
             with suppress(OSError):  # it is ending by itself
                 replaced.control.send(_RETIRE)
-        if not self._announced and not self._stopping:
+        if not self._announced:
             # The first worker is there, so the settings are right: start the others.
             for other in self._slots:
-                if other.empty and other.restart_at == math.inf:
+                if other.empty and other.restart is None:
                     self._start(other)
+        self._go_on()
 
     def _expect_end(self, worker: _Worker) -> None:
         worker.ending = True
-        worker.deadline = time.monotonic() + self._end_timeout
+        worker.killing.cancel()
+        worker.killing = asyncio.get_running_loop().call_later(self._end_timeout, self._kill, worker)
+
+    def _kill(self, worker: _Worker) -> None:
+        if self._stopping and not self._status:
+            self._status = 1
+        self._log.error("worker.killed", worker=worker.slot.number, pid=worker.process.pid)
+        worker.process.kill()
 
     def _reap(self) -> None:
         """Take note of the workers that have ended."""
         for worker in list(self._workers):
             status = worker.process.poll()
-            if status is None:
-                continue
-            self._workers.remove(worker)
-            if worker.control.fileno() in self._selector.get_map():
-                self._selector.unregister(worker.control)
-            worker.control.close()
-            self._on_end(worker, status)
+            if status is not None:
+                self._workers.remove(worker)
+                worker.killing.cancel()
+                asyncio.get_running_loop().remove_reader(worker.control)
+                worker.control.close()
+                self._on_end(worker, status)
+        self._go_on()
 
     def _on_end(self, worker: _Worker, status: int) -> None:
         slot = worker.slot
@@ -250,9 +249,8 @@ class Supervisor:
         if slot.starting is worker:
             slot.starting = None
         if slot.empty:
-            now = time.monotonic()
-            delay = _FIRST_DELAY if now - worker.started > _LONG_LIFE else slot.next_delay
-            slot.restart_at = now + delay
+            delay = _FIRST_DELAY if time.monotonic() - worker.started > _LONG_LIFE else slot.next_delay
+            slot.restart = asyncio.get_running_loop().call_later(delay, self._start, slot)
             slot.next_delay = min(2 * delay, _LONGEST_DELAY)
             self._log.error("worker.died", **facts, again_in=delay)
         else:
@@ -260,34 +258,19 @@ class Supervisor:
             self._to_replace.clear()
             self._log.error("workers.not_reloaded", **facts)
 
-    def _kill_overdue(self) -> None:
-        for worker in self._workers:
-            if worker.deadline <= time.monotonic():
-                worker.deadline = math.inf
-                if self._stopping and not self._status:
-                    self._status = 1
-                self._log.error("worker.killed", worker=worker.slot.number, pid=worker.process.pid)
-                worker.process.kill()
-
-    def _restart(self) -> None:
-        for slot in self._slots:
-            if slot.restart_at <= time.monotonic():
-                self._start(slot)
-
-    def _replace_next(self) -> None:
-        """Start the next replacement if the last one is complete."""
-        starting = any(slot.starting for slot in self._slots)
-        ending = any(worker.ending for worker in self._workers)
-        if self._to_replace and not starting and not ending:
+    def _go_on(self) -> None:
+        """After a change, do what was waiting for it: announce, start the next replacement, or end."""
+        if self._stopping:
+            if not self._workers and not self._ended.done():
+                self._ended.set_result(None)
+            return
+        if any(slot.starting for slot in self._slots):
+            return
+        if not self._announced and all(slot.current for slot in self._slots):
+            self._announced = True
+            self._announce()
+        if self._to_replace and not any(worker.ending for worker in self._workers):
             self._start(self._to_replace.popleft())
-
-    def _time_to_wait(self) -> float | None:
-        """Return the seconds until a worker has to be restarted or killed, or None if none has to be."""
-        times = [worker.deadline for worker in self._workers]
-        if not self._stopping:
-            times += [slot.restart_at for slot in self._slots]
-        earliest = min(times, default=math.inf)
-        return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
 
 def _receive(control: socket.socket) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +63,7 @@ class Run:
         self.scripts = list(scripts)
         self.numbers: list[int] = []
         self.announced = 0
-        self.supervisor = Supervisor(2, self._spawn, 0, log, end_timeout)
+        self.supervisor = Supervisor(2, self._spawn, 0, self._announce, log, end_timeout)
 
     def _spawn(self, number: int, control: int) -> subprocess.Popen[bytes]:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
@@ -87,7 +90,7 @@ class Run:
 
         acting = threading.Thread(target=act)
         acting.start()
-        status = self.supervisor.run(self._announce)
+        status = asyncio.run(self.supervisor.run())
         acting.join(30)
         return status
 
@@ -169,3 +172,24 @@ def test_no_worker_starts_after_the_stop(start: Callable[..., Run]) -> None:
     run = start(ACCEPTS_WHEN_TOLD_TO_END)
     run.until(run.ready.exists, signal.SIGTERM)
     assert (run.numbers, run.announced) == ([0], 0)
+
+
+def test_a_worker_that_cannot_be_started(start: Callable[..., Run]) -> None:
+    """If the system starts no more processes, the supervisor ends with the error, as nothing else would tell of it."""
+    run = start(GOOD, DIES_LATER)
+    spawn = run.supervisor._spawn
+
+    def spawn_twice(number: int, control: int) -> subprocess.Popen[bytes]:
+        if len(run.numbers) == 2:
+            raise BlockingIOError("no more processes")
+        return spawn(number, control)
+
+    run.supervisor._spawn = spawn_twice
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of the socket that was for the worker
+        with pytest.raises(BlockingIOError) as error:
+            run.until()
+        traceback.clear_frames(error.tb)
+    for worker in run.supervisor._workers:
+        worker.process.kill()
+        worker.process.wait()
+        worker.control.close()
