@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
@@ -20,7 +21,7 @@ class RequestContext:
 
     *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
     credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
-    start a stream, but may get one that its idempotency key stands for already.
+    start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer.
     """
 
     request_id: str
@@ -29,6 +30,7 @@ class RequestContext:
     meter: Meter
     principal: Principal = field(init=False)
     refusal: StreamError | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def put_into(self, scope: Scope) -> None:
         """Have `request_context` find it."""

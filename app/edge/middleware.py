@@ -48,7 +48,7 @@ class ContextMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _complete(MutableHeaders(scope=message), context.request_id)
+                _complete(MutableHeaders(scope=message), context)
             await send(message)
 
         try:
@@ -76,9 +76,10 @@ class ContextMiddleware:
         return RequestContext(request_id, traceparent, log, self._meter)
 
 
-def _complete(headers: MutableHeaders, request_id: str) -> None:
+def _complete(headers: MutableHeaders, context: RequestContext) -> None:
     """Add what every answer has. No cache may keep an answer that does not say otherwise."""
-    headers["X-Request-Id"] = request_id
+    headers.update(context.headers)
+    headers["X-Request-Id"] = context.request_id
     headers.setdefault("Cache-Control", "no-store")
     headers.setdefault("X-Content-Type-Options", "nosniff")
 

@@ -6,11 +6,11 @@ Without credentials, every request is that of one anonymous principal.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge.access.quota import Quota
 from app.edge.access.tickets import Tickets
@@ -82,7 +82,7 @@ class Credentials:
 
 
 class AccessMiddleware:
-    """Wraps *app*: puts the principal into the request's context, and what is left of its quota on the answer.
+    """Wraps *app*: puts into the request's context the principal, and the headers that tell of its quota.
 
     It is pure ASGI, and so costs a stream next to nothing. All paths that are not *public* ask for credentials, also
     those that do not exist. Requests that stop a stream are not limited, because they only save.
@@ -109,8 +109,7 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         standing = await self._quota.admit(principal, spends=_spends(scope))
-        if standing.headers:
-            send = _with_headers(standing.headers, send)
+        context.headers = standing.headers
         if standing.refusal is None or _may_repeat(standing.refusal, scope):
             context.refusal = standing.refusal
             await self._app(scope, receive, send)
@@ -148,12 +147,3 @@ def _spends(scope: Scope) -> bool:
 def _may_repeat(refusal: StreamError, scope: Scope) -> bool:
     """Return whether the request may be free although the budget is spent: its key may stand for a stream already."""
     return isinstance(refusal, BudgetSpent) and "idempotency-key" in Headers(scope=scope)
-
-
-def _with_headers(headers: Mapping[str, str], send: Send) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(headers)
-        await send(message)
-
-    return send_with_headers

@@ -83,9 +83,6 @@ class ModelPolicy:
         self._rules = dict(rules)
         self._rest = rest
 
-    def __repr__(self) -> str:
-        return f"<ModelPolicy {len(self._rules)} rules, the rest {'refused' if self._rest is None else 'taken'}>"
-
     def offers(self, model: str) -> bool:
         """Return whether clients may ask for *model*."""
         return self._rules.get(model, self._rest) is not None
