@@ -40,7 +40,7 @@ from app.journal import create as create_journal
 from app.meter import Meter
 from app.relay import Limits
 from app.telemetry.canonical_line import CanonicalLine
-from app.telemetry.instruments import Ceilings, Readings
+from app.telemetry.instruments import Ceilings, Measured
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.telemetry.stream_counts import StreamCounts
@@ -111,10 +111,10 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
         token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
-        readings = Readings(meter, hub, journal, ceilings)
+        measured = Measured(meter, hub, journal, ceilings)
         if exporter is not None:
-            exporter.measure(readings)
-        metrics = Metrics(Exposition(readings), token, open=access.open)
+            exporter.measure(measured.read)
+        metrics = Metrics(Exposition(measured.read), token, open=access.open)
         models = tuple(dict.fromkeys((model, *(settings.models or config.offered))))
         listed = _models(settings, config, clients)
         streams = Streams(hub, _options(settings, models, listed, policy, access))

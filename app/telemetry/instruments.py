@@ -13,26 +13,18 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from app import __version__
 from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError
 from app.hub import Hub
+from app.journal import Journal
 from app.meter import OTHER, Histogram, Meter
 
 Labels = tuple[str, ...]
 Value = float | Histogram
 
 _UNITS = {"s": "_seconds", "By": "_bytes"}
-
-
-class Kept(Protocol):
-    """What a journal says of itself: how many streams are in it, and how many bytes they take."""
-
-    @property
-    def size(self) -> int: ...
-
-    def __len__(self) -> int: ...
 
 
 class Ceilings(NamedTuple):
@@ -48,8 +40,12 @@ class Measured(NamedTuple):
 
     meter: Meter
     hub: Hub
-    journal: Kept
+    journal: Journal
     ceilings: Ceilings
+
+    def read(self) -> Sequence[Reading]:
+        """Return a reading of each instrument. Called in the event loop."""
+        return [Reading(instrument, _values(instrument.read(self))) for instrument in INSTRUMENTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +79,6 @@ class Reading(NamedTuple):
 
     instrument: Instrument
     values: Iterable[tuple[Labels, Value]]
-
-
-class Readings:
-    """Reads all instruments of one process, in its event loop."""
-
-    def __init__(self, meter: Meter, hub: Hub, journal: Kept, ceilings: Ceilings) -> None:
-        self._measured = Measured(meter, hub, journal, ceilings)
-
-    def __call__(self) -> Sequence[Reading]:
-        """Return a reading of each instrument."""
-        return [Reading(instrument, _values(instrument.read(self._measured))) for instrument in INSTRUMENTS]
 
 
 def _values(found: Value | Mapping[Any, Value]) -> list[tuple[Labels, Value]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 from structlog.typing import FilteringBoundLogger
@@ -33,7 +32,7 @@ try:
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    from app.telemetry.otlp_metrics import GEN_AI, Attributes, MetricSender
+    from app.telemetry.otlp_metrics import GEN_AI, Attributes, MetricSender, in_daemon
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"CHAT_SSE_OTLP needs packages that are not installed ({error.name}): pip install '.[otlp]'.",
@@ -51,7 +50,8 @@ class Exporter(Observer):
 
     def __init__(self, meter: Meter, resource: Resource) -> None:
         self._meter = meter
-        self._metrics = MetricSender(resource) if _wanted("METRICS") else None
+        self._resource = resource
+        self._metrics: MetricSender | None = None
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._tracer: Tracer = self._provider.get_tracer("chat-sse", __version__)
         self._traces = OTLPSpanExporter() if _wanted("TRACES") else None
@@ -92,22 +92,22 @@ class Exporter(Observer):
 
     def measure(self, read: Callable[[], Sequence[Reading]]) -> None:
         """From now on send what *read* returns, every OTEL_METRIC_EXPORT_INTERVAL milliseconds and at the end."""
-        if self._metrics is not None:
-            self._metrics.start(read)
+        if _wanted("METRICS"):
+            self._metrics = MetricSender(self._resource, read)
 
     async def close(self) -> bool:
         """Send what is left, for a bounded time. Return False if an export still hangs after that."""
-        loop = asyncio.get_running_loop()
-        ending: dict[asyncio.Future[None], OTLPSpanExporter | MetricSender] = {}
+        ending: dict[asyncio.Task[None], OTLPSpanExporter | MetricSender] = {}
         if self._traces is not None:
-            ending[_in_thread(loop, self._provider.shutdown)] = self._traces
+            ending[asyncio.create_task(in_daemon(self._provider.shutdown))] = self._traces
         if self._metrics is not None:
-            ending[_in_thread(loop, self._metrics.finish())] = self._metrics
-        if ending:
-            await asyncio.wait(ending, timeout=_LAST_EXPORT)
-        hanging = [exporter for done, exporter in ending.items() if not done.done()]
-        for exporter in hanging:
-            exporter.shutdown()  # it tries nothing again, and its thread is a daemon
+            ending[asyncio.create_task(self._metrics.finish())] = self._metrics
+        if not ending:
+            return True
+        _, hanging = await asyncio.wait(ending, timeout=_LAST_EXPORT)
+        for task in hanging:
+            task.cancel()
+            ending[task].shutdown()  # it tries nothing again, and its thread is a daemon
         return not hanging
 
 
@@ -134,25 +134,6 @@ def _wanted(signal: str) -> bool:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     return os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() != "none"
-
-
-def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> asyncio.Future[None]:
-    """Do *work* in a daemon thread. The end of the process would wait for the loop's own executor."""
-    done = loop.create_future()
-
-    def finish() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            with suppress(RuntimeError):  # the loop is closed, so nothing waits any more
-                loop.call_soon_threadsafe(finish)
-
-    threading.Thread(target=run, name="otlp end", daemon=True).start()
-    return done
 
 
 def _facts(outcome: Outcome) -> Attributes:

@@ -8,6 +8,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -33,51 +35,35 @@ _UNKNOWN = cast(float, None)
 
 
 class MetricSender:
-    """Sends readings at intervals. They are cumulative, so the next one makes up for one that is skipped or lost."""
+    """Sends readings at intervals. They are cumulative, so the next one makes up for one that is lost."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, read: Callable[[], Sequence[Reading]]) -> None:
         self._resource = resource
-        self._exporter = OTLPMetricExporter()
-        self._interval = _interval()
-        self._began = time.time_ns()
-        self._read: Callable[[], Sequence[Reading]] = tuple
-        self._timer: asyncio.TimerHandle | None = None
-        self._sending = threading.Lock()
-
-    def start(self, read: Callable[[], Sequence[Reading]]) -> None:
-        """Send what *read* returns, after one interval and then after each."""
         self._read = read
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
+        self._exporter = OTLPMetricExporter()
+        self._began = time.time_ns()
+        self._stop = asyncio.Event()
+        self._sending = asyncio.create_task(self._send_at_intervals(), name="otlp metrics")
 
-    def finish(self) -> Callable[[], None]:
-        """Stop, take a last reading, and return the function that sends it."""
-        if self._timer is not None:
-            self._timer.cancel()
-        last = self._data()
-
-        def send() -> None:
-            with self._sending:
-                if last is not None:
-                    self._export(last)
-            self.shutdown()
-
-        return send
+    async def finish(self) -> None:
+        """Send a last reading, after the one that may be under way, and close the connection."""
+        self._stop.set()
+        await self._sending
+        self.shutdown()
 
     def shutdown(self) -> None:
         """Close the connection, and try nothing again."""
         self._exporter.shutdown()
 
-    def _beat(self) -> None:
-        self.start(self._read)
-        data = self._data()
-        if data is not None and self._sending.acquire(blocking=False):
-            threading.Thread(target=self._send, args=(data,), name="otlp metrics", daemon=True).start()
-
-    def _send(self, data: otel.MetricsData) -> None:
-        try:
-            self._export(data)
-        finally:
-            self._sending.release()
+    async def _send_at_intervals(self) -> None:
+        interval = _interval()
+        last = False
+        while not last:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._stop.wait()
+            last = self._stop.is_set()
+            await in_daemon(partial(self._export, self._data()))
 
     def _export(self, data: otel.MetricsData) -> None:
         try:
@@ -85,17 +71,32 @@ class MetricSender:
         except Exception as error:  # some releases let the errors of `requests` through, and this is a thread's top
             _logger.warning("Failed to export metrics batch: %s", error)
 
-    def _data(self) -> otel.MetricsData | None:
-        """Read in the loop, where states are whole. The result shares nothing with the live counts."""
-        readings, now = self._read(), time.time_ns()
-        if not readings:
-            return None
-        metrics = [_metric(reading, self._began, now) for reading in readings if reading.instrument.exported]
+    def _data(self) -> otel.MetricsData:
+        """Read in the loop, where states are whole; what is returned shares nothing with what goes on counting."""
+        now = time.time_ns()
+        metrics = [_metric(reading, self._began, now) for reading in self._read() if reading.instrument.exported]
         scope = otel.ScopeMetrics(InstrumentationScope("chat-sse", __version__), metrics, "")
         return otel.MetricsData([otel.ResourceMetrics(self._resource, [scope], "")])
 
 
+async def in_daemon(work: Callable[[], object]) -> None:
+    """Do *work* in a daemon thread and wait for its end. The process waits for the threads of the loop's executor."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+                loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=run, name="otlp", daemon=True).start()
+    await ended.wait()
+
+
 def _interval() -> float:
+    """Return the standard variable's interval in seconds."""
     text = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
     return (int(text) if text.isdecimal() and int(text) else _INTERVAL_MS) / 1000
 

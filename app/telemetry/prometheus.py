@@ -17,12 +17,13 @@ from app.telemetry.instruments import Reading
 _OPENMETRICS = "application/openmetrics-text"
 
 
-class Exposition:
+class Exposition(Collector):
     """Renders what *read* returns, and CPU, memory, open files and garbage collections of the process beside it."""
 
     def __init__(self, read: Callable[[], Sequence[Reading]]) -> None:
+        self._read = read
         self._registry = CollectorRegistry()
-        self._registry.register(_Readings(read))
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
@@ -33,15 +34,12 @@ class Exposition:
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self._registry), content_type
 
-
-class _Readings(Collector):
-    def __init__(self, read: Callable[[], Sequence[Reading]]) -> None:
-        self._read = read
-
     def describe(self) -> Iterable[Metric]:
-        return ()  # else the registry would read once, to learn the names
+        """Describe nothing: the registry would read once, to learn the names."""
+        return ()
 
     def collect(self) -> Iterable[Metric]:
+        """Return the readings as the library's metrics."""
         return map(_family, self._read())
 
 

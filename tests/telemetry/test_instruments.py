@@ -20,7 +20,7 @@ from app.events import Delta, Done
 from app.hub import Capacity
 from app.meter import Meter
 from app.request import StreamRequest
-from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Readings
+from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Measured
 from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.upstream import Attempt, first_content
@@ -56,7 +56,7 @@ class Shown(House):
     def __init__(self, log: FilteringBoundLogger, source: Script, *, max_streams: int = 10) -> None:
         meter = Meter(["m", 'a "quoted"\\\nname'], ["a", "b"])
         super().__init__(log, source=source, meter=meter, capacity=Capacity(max_streams), ended=1)
-        self.readings = Readings(meter, self.hub, self.journal, Ceilings(max_streams, 100, 1 << 30))
+        self.readings = Measured(meter, self.hub, self.journal, Ceilings(max_streams, 100, 1 << 30)).read
         self.exposition = Exposition(self.readings)
 
     async def whole(self, model: str = "m", after: int = 0) -> None:

@@ -27,7 +27,7 @@ from app.errors import Truncated
 from app.events import Delta, Done
 from app.meter import Meter
 from app.request import StreamRequest
-from app.telemetry.instruments import Ceilings, Readings
+from app.telemetry.instruments import Ceilings, Measured
 from app.telemetry.otlp import Exporter, exporting
 from app.upstream import Attempt
 from app.usage import Usage
@@ -132,7 +132,7 @@ class Observed(House):
 
     def __init__(self, log: FilteringBoundLogger, meter: Meter, exporter: Exporter, *steps: Any) -> None:
         super().__init__(log, source=Listening(*steps), meter=meter, observers=[exporter])
-        exporter.measure(Readings(meter, self.hub, self.journal, Ceilings(10, 10, 1 << 30)))
+        exporter.measure(Measured(meter, self.hub, self.journal, Ceilings(10, 10, 1 << 30)).read)
 
     async def whole(self, model: str = "m", traceparent: str = "") -> str:
         """Open a stream, read it to its end, and return its id."""
@@ -331,7 +331,7 @@ async def test_a_silent_collector(
         await house.whole()
         assert time.monotonic() - began < 1
         await asyncio.sleep(0.1)  # ten intervals, in which nothing piles up behind the one that hangs
-        assert len([it for it in threading.enumerate() if it.name == "otlp metrics"]) == 1
+        assert len([it for it in threading.enumerate() if it.name == "otlp"]) == 1
         began = time.monotonic()
     assert 1 <= time.monotonic() - began < 5
     assert [entry for entry in logs.entries if entry["event"] == "otlp.unfinished"]
