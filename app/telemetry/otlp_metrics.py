@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import export as otel
@@ -104,34 +104,28 @@ def _interval() -> float:
 def _metric(reading: Reading, began: int, now: int) -> otel.Metric:
     """Return *reading* as the SDK's own collection would, with times in Unix nanoseconds."""
     instrument = reading.instrument
+    points: list[Any] = [_point(_attributes(instrument, labels), value, began, now) for labels, value in reading.values]
     cumulative = otel.AggregationTemporality.CUMULATIVE
     data: otel.Histogram | otel.Sum | otel.Gauge
-    if instrument.kind == "histogram":
-        points = [
-            otel.HistogramDataPoint(
-                attributes=_attributes(instrument, labels),
-                start_time_unix_nano=began,
-                time_unix_nano=now,
-                count=value.count,
-                sum=value.total,
-                bucket_counts=tuple(value.counts),
-                explicit_bounds=value.bounds,
-                min=_UNKNOWN,
-                max=_UNKNOWN,
-            )
-            for labels, value in reading.values
-            if isinstance(value, Histogram)
-        ]
-        data = otel.Histogram(points, cumulative)
-    else:
-        numbers = [_number(instrument, labels, value, began, now) for labels, value in reading.values]
-        data = otel.Sum(numbers, cumulative, True) if instrument.kind == "counter" else otel.Gauge(numbers)
+    match instrument.kind:
+        case "histogram":
+            data = otel.Histogram(points, cumulative)
+        case "counter":
+            data = otel.Sum(points, cumulative, True)
+        case "gauge":
+            data = otel.Gauge(points)
     return otel.Metric(instrument.otel, instrument.meaning, instrument.unit, data)
 
 
-def _number(instrument: Instrument, labels: Labels, value: Value, began: int, now: int) -> otel.NumberDataPoint:
-    number = value.count if isinstance(value, Histogram) else +value
-    return otel.NumberDataPoint(_attributes(instrument, labels), began, now, number)
+def _point(
+    attributes: Attributes, value: Value, began: int, now: int
+) -> otel.HistogramDataPoint | otel.NumberDataPoint:
+    if not isinstance(value, Histogram):
+        return otel.NumberDataPoint(attributes, began, now, +value)  # a number, also of a bool
+    counts = tuple(value.counts)
+    return otel.HistogramDataPoint(
+        attributes, began, now, value.count, value.total, counts, value.bounds, min=_UNKNOWN, max=_UNKNOWN
+    )
 
 
 def _attributes(instrument: Instrument, values: Labels) -> Attributes:
