@@ -63,7 +63,7 @@ def check(
     except SettingsError as error:
         return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
-    if settings.config is None and settings.simulated:
+    if settings.simulated:
         print("upstream: the built-in simulator")
         return 0
     for line in describe(config, settings, default):

@@ -75,14 +75,11 @@ async def _serve(
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
     async with compose(settings, log) as service:
         listener, *others = listeners()
-        upstream = service.upstream
-        if settings.simulated:
-            upstream = "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
         where = url(*listener.getsockname()[:2])
 
         def announce() -> None:
             if supervisor is None:
-                say(f"chat-sse {__version__} listens on {where}, upstream: {upstream}")
+                say(f"chat-sse {__version__} listens on {where}, upstream: {service.upstream}")
             else:
                 supervisor.accepting(server.retire, server.abandon)
             # The objects made until now stay for good, and a collection that looks at them again takes long. A delta

@@ -197,25 +197,22 @@ class Model(_Table):
 
 
 class KeyEntry(_Table):
-    """`[[keys]]`: the hash of an API key, and its limits. The settings' limit holds where one is None."""
+    """`[[keys]]`: the hash of an API key, and its limits, which are those of an `Allowance`.
+
+    The settings' limit holds where one is None.
+    """
 
     name: KeyName
     sha256: Digest
-    requests_per_minute: Count | None = None
+    requests: Count | None = Field(default=None, alias="requests_per_minute")
     streams: Count | None = None
     readers: Count | None = None
-    tokens_per_day: Count | None = None
+    tokens: Count | None = Field(default=None, alias="tokens_per_day")
 
     def api_key(self, usual: Allowance) -> ApiKey:
         """Return the key; the limits that it does not give are those of *usual*."""
-        own = {
-            "requests": self.requests_per_minute,
-            "streams": self.streams,
-            "readers": self.readers,
-            "tokens": self.tokens_per_day,
-        }
-        allowance = usual._replace(**{name: limit for name, limit in own.items() if limit is not None})
-        return ApiKey(self.name, bytes.fromhex(self.sha256), allowance)
+        own = self.model_dump(include=set(Allowance._fields), exclude_none=True)
+        return ApiKey(self.name, bytes.fromhex(self.sha256), usual._replace(**own))
 
 
 class Config(_Table):

@@ -134,6 +134,8 @@ async def _config(settings: Settings, held: AsyncExitStack) -> Config:
 
 def _upstreams(settings: Settings, config: Config) -> str:
     """Return the upstreams' names for people."""
+    if settings.simulated:
+        return "the built-in simulator (OPENAI_API_KEY or OPENAI_BASE_URL switches to a real one)"
     if settings.config is not None:
         return f"{', '.join(upstream.name for upstream in config.upstreams)} ({settings.config})"
     return str(config.upstreams[0].base_url)

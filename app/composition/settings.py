@@ -7,6 +7,7 @@ wins. README's table and `deploy/env.example` have the same descriptions, and a 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,19 +79,17 @@ def _is_source(kind: str) -> str:
 Kind = Annotated[str, AfterValidator(_is_source)]
 
 
-def _is_cut(spec: str) -> str:
-    create_rechunker(spec)
-    return spec
+def _read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return a validator of texts that are kept as they are, if *parse* can read them."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
 
 
-def _is_journal(where: str) -> str:
-    engine_of(where)
-    return where
-
-
-def _is_policy(policy: str) -> str:
-    parse_policy(policy)
-    return policy
+Policy = Annotated[str, _read_by(parse_policy)]
 
 
 class Settings(BaseSettings):
@@ -233,7 +232,7 @@ class Settings(BaseSettings):
     tokens_per_day: Count = Field(0, description="Output tokens per day for each principal.")
     total_requests_per_minute: Count = Field(0, description="Requests per minute for all principals together.")
 
-    journal: Annotated[str, AfterValidator(_is_journal)] = Field(
+    journal: Annotated[str, _read_by(engine_of)] = Field(
         "memory",
         description="Where streams are kept: `memory`; or, shared by any number of processes, "
         "`redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` with any node of a cluster. `rediss` "
@@ -279,14 +278,14 @@ class Settings(BaseSettings):
         "the client is told to wait as long.",
     )
 
-    chunk: Annotated[str, AfterValidator(_is_cut)] = Field(
+    chunk: Annotated[str, _read_by(create_rechunker)] = Field(
         "auto", description="How the text is re-chunked if a request does not say."
     )
-    on_disconnect: Annotated[str, AfterValidator(_is_policy)] = Field(
+    on_disconnect: Policy = Field(
         "grace:10",
         description="What happens to a stream when its last reader has left: `cancel`, `continue`, or `grace:SECONDS`.",
     )
-    on_disconnect_max: Annotated[str, AfterValidator(_is_policy)] = Field(
+    on_disconnect_max: Policy = Field(
         "continue", description="The most that a request may ask for in its `on_disconnect`."
     )
     keep_alive: Annotated[float, Field(ge=0.05, le=3600)] = Field(
