@@ -72,7 +72,7 @@ class MetricSender:
             _logger.warning("Failed to export metrics batch: %s", error)
 
     def _data(self) -> otel.MetricsData:
-        """Read in the loop, where states are whole; what is returned shares nothing with what goes on counting."""
+        """Read in the loop, where states are whole. The result shares nothing with the live counts."""
         now = time.time_ns()
         metrics = [_metric(reading, self._began, now) for reading in self._read() if reading.instrument.exported]
         scope = otel.ScopeMetrics(InstrumentationScope("chat-sse", __version__), metrics, "")
@@ -80,7 +80,7 @@ class MetricSender:
 
 
 async def in_daemon(work: Callable[[], object]) -> None:
-    """Do *work* in a daemon thread and wait for its end. The process waits for the threads of the loop's executor."""
+    """Do *work* in a daemon thread, and wait. The end of the process would wait for the loop's own executor."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
@@ -88,7 +88,7 @@ async def in_daemon(work: Callable[[], object]) -> None:
         try:
             work()
         finally:
-            with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+            with suppress(RuntimeError):  # the loop is closed, so nothing waits any more
                 loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=run, name="otlp", daemon=True).start()
