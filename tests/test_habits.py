@@ -30,7 +30,7 @@ def test_typed() -> None:
     assert "Typing :: Typed" in project["classifiers"]
 
 
-@pytest.mark.parametrize("name", [".github/SECURITY.md", "tests/README.md"])
+@pytest.mark.parametrize("name", [".github/CONTRIBUTING.md", ".github/SECURITY.md", "tests/README.md"])
 def test_links(name: str) -> None:
     """The files that a document leads to exist."""
     document = ROOT / name

@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.real
 
 # A worker that accepts connections, and ends as soon as it is told to, by a message or a signal. It makes the file that
-# its second argument names as soon as it handles the signal.
+# its second argument names as soon as it is ready for the signal.
 GOOD = """
 import pathlib, signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -41,9 +41,10 @@ STARTS_SLOWLY = GOOD.replace('supervisor.send(b"+")', "signal.pause()")
 ACCEPTS_WHEN_TOLD_TO_END = """
 import pathlib, signal, socket, sys
 supervisor = socket.socket(fileno=int(sys.argv[1]))
-signal.signal(signal.SIGTERM, lambda *_: supervisor.send(b"+"))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 pathlib.Path(sys.argv[2]).touch()
-signal.pause()
+signal.sigwait({signal.SIGTERM})
+supervisor.send(b"+")
 supervisor.settimeout(0.2)
 supervisor.recv(1)
 """
