@@ -93,12 +93,12 @@ class Endpoint:
         self, path: str, request: StreamRequest, content: bytes = b""
     ) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a POST on behalf of *request*. Raises UpstreamError."""
-        return http.post(self._client, self._base_url + path, self._headers_for(request), content)
+        return http.send(self._client, "POST", self._base_url + path, self._headers_for(request), content)
 
     def get(self, path: str, request: StreamRequest | None = None) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a GET, on behalf of *request* if there is one. Raises UpstreamError."""
         headers = self._headers_for(request) if request else {"Accept": "application/json"} | self._headers
-        return http.get(self._client, self._base_url + path, headers)
+        return http.send(self._client, "GET", self._base_url + path, headers)
 
     def _headers_for(self, request: StreamRequest) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"} | self._headers

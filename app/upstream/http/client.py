@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
@@ -46,28 +46,16 @@ def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
     )
 
 
-def post(
-    client: httpx.AsyncClient, url: str, headers: Mapping[str, str], content: bytes
-) -> AbstractAsyncContextManager[httpx.Response]:
-    """Send one POST and give its response as soon as the headers are there. Raises UpstreamError."""
-    return _sent(client, "POST", url, headers, content)
-
-
-def get(client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[httpx.Response]:
-    """Send one GET and give its response as soon as the headers are there. Raises UpstreamError."""
-    return _sent(client, "GET", url, headers)
-
-
 @asynccontextmanager
-async def _sent(
+async def send(
     client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
 ) -> AsyncIterator[httpx.Response]:
-    """Send one request.
+    """Send one request, and give its response as soon as the headers are there. Raises UpstreamError.
 
     Redirects that keep the method are followed, as OpenAI's own SDKs do (row H20); by hand, because httpx would first
     read the redirect's body, however large, and because the key must not go to another host.
     """
-    response = await _send(client, method, httpx.URL(url), headers, content)
+    response = await _send_once(client, method, httpx.URL(url), headers, content)
     try:
         for _ in range(_MOST_REDIRECTS):
             if response.status_code not in (307, 308) or response.next_request is None:
@@ -76,19 +64,19 @@ async def _sent(
             target = response.next_request.url
             if not _is_same_owner(response.url, target):
                 raise Unreachable("The upstream service redirects to another host.")
-            response = await _send(client, method, target, headers, content)
+            response = await _send_once(client, method, target, headers, content)
         yield response
     finally:
         await response.aclose()
 
 
-async def _send(
+async def _send_once(
     client: httpx.AsyncClient, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None
 ) -> httpx.Response:
     request = client.build_request(method, url, headers=headers, content=content)
     try:
         return await client.send(request, stream=True)
-    except httpx.RemoteProtocolError as error:
+    except httpx.RemoteProtocolError as error:  # the one fault that httpx itself finds
         raise Malformed("The upstream service redirects to something that is no URL.") from error
 
 

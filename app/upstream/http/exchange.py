@@ -51,7 +51,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self._phase = _Phase.HEAD
-        self._fault: type[UpstreamError] = Disconnected  # what to raise once the response is broken
+        self._malformed = False  # whether that is what broke the response
         self._bodiless = method == "HEAD"
         self._reusable = False  # whether the connection can serve another exchange once this one is complete
         self._release = release
@@ -96,7 +96,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         while self._phase is _Phase.HEAD:
             await self._change()
         if not self.status:
-            raise self._fault()
+            raise self._error()
 
     async def read(self, pause: float | None = None) -> bytes:
         """Return all that has arrived of the body, or wait for some; b"" at its end. Raises UpstreamError.
@@ -113,7 +113,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             if self._phase is _Phase.COMPLETE:
                 return b""
             if self._phase is _Phase.BROKEN:
-                raise self._fault()
+                raise self._error()
             self._waiter = self._loop.create_future()
             await self._waiter
         self._overhead = 0
@@ -138,7 +138,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
     def abort(self) -> None:
         """Close the connection at once, if there is one."""
-        self._end(Disconnected)
+        self._end()
         self._release(self, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,11 +151,11 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         try:
             self._feed(data)
         except HttpParserError:
-            self._end(Malformed)
+            self._end(malformed=True)
         if not pieces:
             self._overhead += len(data)
             if self._overhead > _MOST_OVERHEAD:
-                self._end(Malformed)
+                self._end(malformed=True)
         # `_wake`, without the call: this runs once for each read of the socket.
         waiter = self._waiter
         if waiter is not None:
@@ -169,7 +169,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and self._phase is _Phase.BODY and not self._is_delimited():
             self._phase = _Phase.COMPLETE  # nothing else shows the end of such a body (row H14)
-        self._end(Disconnected)
+        self._end()
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -220,11 +220,11 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             return coding.rpartition(b",")[2].strip().lower() == b"chunked"
         return any(name.lower() == b"content-length" for name, _ in self.headers)
 
-    def _end(self, fault: type[UpstreamError]) -> None:
-        """Close the connection. A response that is not complete is broken by it, and *fault* says why."""
+    def _end(self, *, malformed: bool = False) -> None:
+        """Close the connection. That breaks a response that is not complete."""
         if self._phase in (_Phase.HEAD, _Phase.BODY):
             self._phase = _Phase.BROKEN
-            self._fault = fault
+            self._malformed = malformed
         self._reusable = False
         self._paused = False
         if self._resumption is not None:
@@ -232,6 +232,10 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         if self._connection is not None:
             self._connection.abort()
         self._wake()
+
+    def _error(self) -> UpstreamError:
+        """Return why the response is broken."""
+        return Malformed("The upstream service did not speak HTTP.") if self._malformed else Disconnected()
 
     async def _change(self) -> None:
         """Wait until something has happened."""

@@ -23,7 +23,7 @@ OK = reply(b"ok")
 async def ask(url: str, connect: float = 5, headers: dict[str, str] | None = None) -> bytes:
     async with (
         create_client(url, connect) as client,
-        transport.post(client, f"{url}/chat", headers or {}, b"secret") as response,
+        transport.send(client, "POST", f"{url}/chat", headers or {}, b"secret") as response,
     ):
         return b"".join([data async for data in transport.body(response)])
 
@@ -69,6 +69,8 @@ async def test_faults(
         with pytest.raises(error) as raised:
             await ask(url)
     assert raised.type is error
+    if error is Malformed:
+        assert raised.value.text == "The upstream service did not speak HTTP."
     assert "secret" not in f"{raised.value}{raised.value.__cause__}"
 
 
@@ -84,6 +86,24 @@ async def test_nothing_sent() -> None:
         port = closed.getsockname()[1]
     with pytest.raises(Unreachable):
         await ask(f"http://127.0.0.1:{port}/v1")
+
+
+async def test_redirects() -> None:
+    """A redirect that keeps the method is followed on the same host only; any other is the answer."""
+    moved = b"HTTP/1.1 308 Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"
+    async with Upstream(moved % b"/v2", OK) as upstream:
+        assert await ask(upstream.url) == b"ok"
+        assert upstream.requests[1].startswith(b"POST /v2 HTTP/1.1\r\n")
+        assert upstream.requests[1].endswith(b"\r\n\r\nsecret")
+    for location, error in ((b"http://127.0.0.2/v1", Unreachable), (b"http://a:x/", Malformed)):
+        async with Upstream(moved % location) as upstream:
+            with pytest.raises(error):
+                await ask(upstream.url)
+    async with Upstream(*[moved % b"/v2"] * 4) as upstream:
+        assert await ask(upstream.url) == b""
+        assert len(upstream.requests) == 4
+    async with Upstream(reply(b"no", status=b"302 Found", headers=b"Location: /v2\r\n")) as upstream:
+        assert await ask(upstream.url) == b"no"
 
 
 async def test_dense_compression() -> None:
