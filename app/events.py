@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from app.errors import StreamError
 from app.usage import Usage
@@ -42,9 +42,21 @@ class Delta:
 
 @dataclass(slots=True)
 class Reasoning:
-    """A piece of the model's reasoning, which is no part of the answer."""
+    """A piece of the model's reasoning, which is no part of the answer. *FIELD* is what the upstream calls it."""
+
+    FIELD: ClassVar[str] = "reasoning_content"
 
     text: str
+
+
+@dataclass(slots=True)
+class PlainReasoning(Reasoning):
+    """A piece of reasoning from an upstream that sends it as `reasoning`.
+
+    Clients read one name or the other, and those that read both would show the text twice if it came under both.
+    """
+
+    FIELD: ClassVar[str] = "reasoning"
 
 
 @dataclass(slots=True)
@@ -58,14 +70,19 @@ class Refusal:
 class ToolCall:
     """A piece of one tool call.
 
-    *index* tells parallel calls apart: it counts them from 0 in the order in which they appear. *id* and *name* come
-    with the first piece of a call and are empty after that. *arguments* is a piece of text; the pieces are joined.
+    *index* tells parallel calls apart: it counts them from 0 in the order in which they appear. *id* comes with the
+    first piece of a call and is empty after that. *name* and *arguments* are pieces of text; the pieces are joined.
+    *type* is `function`, or `custom` for a call whose *arguments* are the text that is its input. *extra* are the
+    upstream's other fields of the call, such as a thought signature, at the places where they stood: those of the
+    call's `function` are in an object of that name.
     """
 
     index: int
     id: str
     name: str
     arguments: str
+    type: str = "function"
+    extra: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +95,50 @@ class Logprobs:
 
     content: Sequence[Mapping[str, Any]] = ()
     refusal: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(slots=True)
+class Annotation:
+    """Notes on the answer, such as citations: the upstream's objects as they came.
+
+    *citations* and *search_results* are Perplexity's, which belong to the chunk. They are here only if they are new, or
+    differ from those before them, and replace those.
+    """
+
+    annotations: Sequence[Any] = ()
+    citations: Sequence[Any] = ()
+    search_results: Sequence[Any] = ()
+
+
+@dataclass(slots=True)
+class Media:
+    """An image, a sound or a file, whole or (a sound) a piece of it.
+
+    *type* is `image`, `audio` or `file`. *url* is a data URL or a link. *field* is where it stood in OpenAI's delta or
+    message (`images`, `audio`, `content`), or "" if it came from elsewhere. *raw* is the upstream's object, an element
+    of the list if *field* is a list, where that holds more than the URL.
+    """
+
+    type: str
+    media_type: str
+    url: str
+    field: str = ""
+    raw: Any = None
+
+
+@dataclass(slots=True)
+class Extra:
+    """Fields of an upstream's chunk, of its choice and of its delta (or message) that this service has no word for.
+
+    Empty and null values are left out, and so are padding and what the *chunk* or the *choice* repeats. What the
+    *delta* repeats stays: its values are pieces, so one that equals the piece before it is another one. An `Extra`
+    follows the text, calls and media of the chunk that it came with, in the same batch: some clients read the two as
+    one.
+    """
+
+    chunk: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    delta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -130,11 +191,11 @@ class Failure:
 
 
 Text = Delta | Reasoning | Refusal
-Content = Text | ToolCall | Logprobs
+Content = Text | ToolCall | Logprobs | Annotation | Media | Extra
 Terminal = Done | Failure
 Event = Start | Content | Terminal
 
-TEXT = (Delta, Reasoning, Refusal)
+TEXT = (Delta, Reasoning, PlainReasoning, Refusal)
 TERMINAL = (Done, Failure)
 
 

@@ -35,7 +35,7 @@ from app.errors import (
     TimedOut,
     TotalTimeout,
 )
-from app.events import TEXT, Content, Delta, Done, Failure, Logprobs, Start, ToolCall
+from app.events import TEXT, Annotation, Content, Delta, Done, Extra, Failure, Logprobs, Start, ToolCall
 from app.journal import Writer
 from app.meter import Meter
 from app.rechunk import Rechunker
@@ -166,10 +166,14 @@ class Relay:
     def _take(self, batch: Sequence[Content | Done], now: float) -> None:
         """Append what may leave of *batch*, which was read *now*."""
         for event in batch:
-            if type(event) is not Logprobs:
-                text = event.text if type(event) is Delta else _text_of(event)
-                self.deltas += 1
-                self.output_bytes += len(text) if text.isascii() else len(text.encode())
+            if type(event) is Delta:
+                text = event.text
+            elif isinstance(event, (Logprobs, Annotation, Extra)):  # they are about what the model wrote
+                continue
+            else:
+                text = _text_of(event)
+            self.deltas += 1
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
         self._progress_at = now
         rechunker = self._rechunker
         events = rechunker.feed(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.events import Delta, Event, Logprobs, Reasoning, ToolCall, merged
+from app.events import Annotation, Delta, Event, Extra, Logprobs, Media, PlainReasoning, Reasoning, ToolCall, merged
 
 
 def test_neighbours_are_merged() -> None:
@@ -18,3 +18,13 @@ def test_neighbours_are_merged() -> None:
         (9, Logprobs()),
         (10, Delta("c")),
     ]
+
+
+def test_what_parts_texts() -> None:
+    """Reasoning under the one name and under the other stay apart, and so do texts with anything between them."""
+    beside: list[Event] = [Annotation([{}]), Media("image", "image/png", "u"), Extra(delta={"a": 1})]
+    events: list[Event] = [Reasoning("a"), PlainReasoning("b"), PlainReasoning("c")]
+    for event in beside:
+        events += (Delta("x"), event)
+    found = [event for _, event in merged(events)]
+    assert found == [Reasoning("a"), PlainReasoning("bc"), *events[3:]]

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import cast
+from typing import Any, cast
 
-import orjson
-
-from app.events import TEXT, Delta, Event, Logprobs, Text, values
+from app.events import TEXT, Delta, Event, Text, values
 
 PAGE = 64
 """How many records a page has."""
@@ -25,8 +23,6 @@ _MOST = 16 * 1024
 # What a record takes besides what is in it: its slot in the list; the event, and the garbage collector's header of it.
 SLOT = 8
 _RECORD_OVERHEAD = SLOT + 72
-# Bytes that small objects take for each byte of their JSON.
-_JSON = 4
 
 _TEXTS: frozenset[type] = frozenset(TEXT)
 
@@ -85,8 +81,23 @@ def size_of(it: Kept) -> int:
     """Return what a record takes in memory, in bytes, near enough to bound it, as long as it is not packed."""
     if isinstance(it, str):
         return SLOT + it.__sizeof__()
-    if isinstance(it, Logprobs):  # small objects, many deep
-        return _RECORD_OVERHEAD + _JSON * len(orjson.dumps(values(it)))
     if isinstance(it, TEXT):
         return _RECORD_OVERHEAD + it.text.__sizeof__()
-    return _RECORD_OVERHEAD + sum(map(sys.getsizeof, values(it)))
+    return _RECORD_OVERHEAD + _deep_size(values(it))
+
+
+def _deep_size(found: Any) -> int:
+    """Return what JSON takes in memory. A loop, because an upstream decides how deep it is nested."""
+    size = 0
+    level = [found]
+    while level:
+        size += sum(map(sys.getsizeof, level))
+        inner: list[Any] = []
+        for it in level:
+            if isinstance(it, Mapping):
+                inner += it
+                inner += it.values()
+            elif isinstance(it, (list, tuple)):
+                inner += it
+        level = inner
+    return size

@@ -22,12 +22,15 @@ import orjson
 from app.errors import Draining
 from app.events import (
     TEXT,
+    Annotation,
     Batch,
     Delta,
     Done,
     Event,
+    Extra,
     Failure,
     Logprobs,
+    Media,
     Reasoning,
     Refusal,
     Start,
@@ -87,7 +90,7 @@ class UIMessageEncoder(Encoder):
         match event:
             case ToolCall():
                 return self._close() + self._piece(event)
-            case Logprobs():
+            case Logprobs() | Annotation() | Media() | Extra():
                 return b""
             case Start():
                 self._begun = True
@@ -129,7 +132,7 @@ class UIMessageEncoder(Encoder):
         """Close the part that is open, if there is one."""
         if self._kind is None:
             return b""
-        name = "reasoning" if self._kind is Reasoning else "text"
+        name = "reasoning" if issubclass(self._kind, Reasoning) else "text"
         self._kind = None
         return _block(f"{name}-end", id=str(self._parts))
 

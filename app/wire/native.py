@@ -8,18 +8,22 @@ after an event that it has not seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import orjson
 
 from app.events import (
+    Annotation,
     Batch,
     Delta,
     Done,
     Event,
     EventId,
+    Extra,
     Failure,
     Logprobs,
+    Media,
     Reasoning,
     Refusal,
     Start,
@@ -28,7 +32,7 @@ from app.events import (
 )
 from app.wire import Encoder, Reading
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
-from app.wire.transcript import Transcript
+from app.wire.transcript import Call, Transcript
 
 NAME = "events"
 
@@ -90,9 +94,13 @@ def snapshot(stream_id: str, transcript: Transcript) -> bytes:
             "reasoning": transcript.reasoning,
             "refusal": transcript.refusal,
             "tool_calls": [
-                {"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments}
+                {"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments, **_kind(call)}
                 for call in transcript.calls
             ],
+            "annotations": transcript.annotations,
+            **given(citations=transcript.citations, search_results=transcript.search_results),
+            "media": [_media(media) for media in transcript.media],
+            "extra": _extra(transcript.extra),
             "usage": usage_object(end.usage) if end else None,
             "error": error_object(end) if isinstance(end, Failure) else None,
             "last_event_id": last,
@@ -109,7 +117,21 @@ def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
         case Refusal(text):
             return b"refusal", {"content": text}
         case ToolCall(index, call_id, name, arguments):
-            return b"tool_call", {"index": index, **given(id=call_id, name=name), "arguments": arguments}
+            return b"tool_call", {
+                "index": index,
+                **given(id=call_id, name=name),
+                "arguments": arguments,
+                **_kind(event),
+            }
+        case Annotation(annotations, citations, search_results):
+            return b"annotation", {
+                "annotations": annotations,
+                **given(citations=citations, search_results=search_results),
+            }
+        case Media():
+            return b"media", _media(event)
+        case Extra():
+            return b"extra", _extra(event)
         case Logprobs(content, refusal):
             return b"logprobs", given(content=content, refusal=refusal)
         case Start(model, created, fallback):
@@ -128,3 +150,32 @@ def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
             return b"error", {"error": error_object(event), "usage": usage_object(event.usage)}
         case _:
             assert_never(event)
+
+
+def _kind(call: Call | ToolCall) -> dict[str, Any]:
+    """Return what tells a call from a usual one."""
+    extra = call.extra.value if isinstance(call, Call) else call.extra
+    return given(type="" if call.type == "function" else call.type, extra=extra)
+
+
+def _media(media: Media) -> dict[str, Any]:
+    """Return an image, a sound or a file; as `extra` what its upstream's object has beside it."""
+    found = {"type": media.type, "media_type": media.media_type, "url": media.url}
+    return found | given(extra=_without(media.raw, media.url))
+
+
+def _without(raw: Any, url: str) -> dict[str, Any]:
+    """Return the members of *raw*, an upstream's object, that are neither in *url* nor say what the object is."""
+    if not isinstance(raw, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        inner = _without(value, url) if isinstance(value, Mapping) else value
+        in_url = isinstance(inner, str) and (url == inner or url.endswith(f",{inner}"))
+        if name != "type" and inner not in (None, "", {}) and not in_url:
+            found[name] = inner
+    return found
+
+
+def _extra(extra: Extra) -> dict[str, Any]:
+    return given(chunk=extra.chunk, choice=extra.choice, delta=extra.delta)

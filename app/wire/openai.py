@@ -14,12 +14,15 @@ from typing import Any, assert_never
 
 from app.errors import Cancelled, Draining
 from app.events import (
+    Annotation,
     Batch,
     Delta,
     Done,
     Event,
+    Extra,
     Failure,
     Logprobs,
+    Media,
     Reasoning,
     Refusal,
     Start,
@@ -91,6 +94,8 @@ class ChunkEncoder(Encoder):
                 return self._chunk({"tool_calls": [self._piece(event)]})
             case Logprobs():
                 return self._chunk({}, event)
+            case Annotation() | Media() | Extra():
+                return b""
             case Done():
                 failure = failure_of(event)
                 return self._done(event) if failure is None else _error(failure)

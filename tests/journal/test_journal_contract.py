@@ -8,7 +8,21 @@ from contextlib import aclosing
 import pytest
 
 from app.errors import KeyReused, StreamTooLarge, UnknownStream
-from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.journal import Journal
 from app.journal.memory import MemoryJournal
 from app.journal.redis.journal import RedisJournal
@@ -24,7 +38,12 @@ EVERY: list[Event] = [
     Delta("Hallo \u2028 \n\r\t\0 \U0001f600"),
     Reasoning("hm"),
     Refusal("no"),
+    PlainReasoning("so"),
     ToolCall(1, "call_1", "f", '{"a":'),
+    ToolCall(2, "call_2", "g", "x", "custom", {"extra_content": {"google": {"thought_signature": "c2ln"}}}),
+    Annotation([{"type": "url_citation", "url_citation": {"url": "https://a.example"}}], ["https://b.example"], [{}]),
+    Media("image", "image/png", "data:image/png;base64,eA==", "images", {"index": 0}),
+    Extra({"system_fingerprint": "fp"}, {"stop_reason": 1}, {"reasoning_details": [{"data": "c2ln"}]}),
     Logprobs([{"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}], []),
     Done("other", "odd", USAGE, "m-1", 12, 345),
 ]

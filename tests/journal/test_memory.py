@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs
+from app.events import Annotation, Batch, Delta, Done, Event, Extra, Failure, Logprobs, Media, ToolCall
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal
 from app.request import StreamInfo
@@ -212,11 +212,26 @@ async def test_labels_go_with_their_streams() -> None:
     journal.close()
 
 
-async def test_the_size_of_logprobs() -> None:
-    """Log probabilities count with all that is in them."""
-    journal = MemoryJournal(Bounds(1 << 20, 1 << 20, 8, 60.0))
+TOKEN = {"token": "x", "logprob": -0.25, "bytes": [120], "top_logprobs": [{"token": "y" * 100, "logprob": -1.0}]}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Logprobs([TOKEN] * 50),
+        Annotation([TOKEN] * 50),
+        Annotation((), (), [TOKEN] * 50),
+        Media("file", "text/plain", "u", "content", {"x": [TOKEN] * 50}),
+        Extra({}, {"x": {"y": [TOKEN] * 50}}),
+        ToolCall(0, "c", "f", "", "function", {"x": [TOKEN] * 50}),
+    ],
+)
+async def test_the_size_of_objects(event: Event) -> None:
+    """What came as objects counts with all that is in them, and is refused beyond the bound of a stream."""
+    journal = MemoryJournal(Bounds(1 << 16, 1 << 20, 8, 60.0))
     writer = await journal.create("s", StreamInfo("auto"))
-    token = {"token": "x", "logprob": -0.25, "bytes": [120], "top_logprobs": [{"token": "y" * 100, "logprob": -1.0}]}
-    writer.append((Logprobs([token] * 50),))
-    assert journal.size > 50 * sys.getsizeof(token)
+    writer.append((event,))
+    assert journal.size > 50 * (sys.getsizeof(TOKEN) + sys.getsizeof("y" * 100))
+    with pytest.raises(StreamTooLarge):
+        writer.append((event,) * 9)
     journal.close()

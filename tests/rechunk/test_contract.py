@@ -10,7 +10,7 @@ import regex
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.events import TEXT, Delta, Done, Event, Reasoning, Refusal, Start, ToolCall
+from app.events import TEXT, Annotation, Delta, Done, Event, Extra, Media, Reasoning, Refusal, Start, ToolCall
 from app.rechunk import create, cuts
 from app.rechunk._holding import LIMIT
 
@@ -31,6 +31,7 @@ EVENTS = st.one_of(
     st.builds(Reasoning, st.text(min_size=1, max_size=5)),
     st.builds(Refusal, st.text(min_size=1, max_size=5)),
     st.builds(ToolCall, st.integers(0, 2), st.just(""), st.just(""), st.just("{")),
+    st.sampled_from([Annotation([{}]), Media("image", "image/png", "u"), Extra({"a": 1})]),
     st.sampled_from([Start("m", 1), Done("stop")]),
 )
 BATCHES = st.lists(st.lists(EVENTS, max_size=6), max_size=8)

@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Batch,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.usage import Usage
 from app.wire import Reading
 from app.wire.native import EventEncoder, snapshot
@@ -34,6 +48,47 @@ CASES: list[tuple[str, Event, bytes]] = [
         b'event: tool_call\ndata: {"index":0,"id":"c1","name":"f","arguments":""}',
     ),
     ("tool-later", ToolCall(0, "", "", '{"a"'), b'event: tool_call\ndata: {"index":0,"arguments":"{\\"a\\""}'),
+    (
+        "tool-custom",
+        ToolCall(1, "c2", "g", "x", "custom", {"extra_content": {"a": "b"}}),
+        b'event: tool_call\ndata: {"index":1,"id":"c2","name":"g","arguments":"x","type":"custom",'
+        b'"extra":{"extra_content":{"a":"b"}}}',
+    ),
+    ("reasoning-plain", PlainReasoning("hm"), b'event: reasoning\ndata: {"content":"hm"}'),
+    (
+        "annotation",
+        Annotation([{"type": "url_citation"}]),
+        b'event: annotation\ndata: {"annotations":[{"type":"url_citation"}]}',
+    ),
+    (
+        "annotation-perplexity",
+        Annotation([], ["https://a.example"], [{"url": "https://a.example"}]),
+        b'event: annotation\ndata: {"annotations":[],"citations":["https://a.example"],'
+        b'"search_results":[{"url":"https://a.example"}]}',
+    ),
+    (
+        "media",
+        Media("image", "image/png", "data:image/png;base64,eA=="),
+        b'event: media\ndata: {"type":"image","media_type":"image/png","url":"data:image/png;base64,eA=="}',
+    ),
+    (
+        "media-raw",
+        Media(
+            "audio",
+            "audio/wav",
+            "data:audio/wav;base64,eA==",
+            "audio",
+            {"id": "a", "data": "eA==", "transcript": "x y"},
+        ),
+        b'event: media\ndata: {"type":"audio","media_type":"audio/wav","url":"data:audio/wav;base64,eA==",'
+        b'"extra":{"id":"a","transcript":"x y"}}',
+    ),
+    ("extra", Extra({"system_fingerprint": "fp"}), b'event: extra\ndata: {"chunk":{"system_fingerprint":"fp"}}'),
+    (
+        "extra-all",
+        Extra({"a": 1}, {"b": [2]}, {"c": {"d": None}}),
+        b'event: extra\ndata: {"chunk":{"a":1},"choice":{"b":[2]},"delta":{"c":{"d":null}}}',
+    ),
     (
         "done",
         Done("stop", None, Usage({"total_tokens": 3}), "m", 4, 9),
@@ -116,6 +171,9 @@ def test_snapshot_of_nothing() -> None:
         "reasoning": "",
         "refusal": "",
         "tool_calls": [],
+        "annotations": [],
+        "media": [],
+        "extra": {},
         "usage": None,
         "error": None,
         "last_event_id": None,
@@ -141,6 +199,32 @@ def test_snapshot_of_a_live_stream() -> None:
         {"index": 0, "id": "c", "name": "f", "arguments": "{}"},
         {"index": 1, "id": "d", "name": "g", "arguments": ""},
     ]
+
+
+def test_snapshot_of_what_is_not_text() -> None:
+    """Notes, media and other fields are in a snapshot; what came in pieces is put together."""
+    found = shown(
+        Start("m", 7),
+        PlainReasoning("h"),
+        Extra({"provider": "x"}, {}, {"reasoning_details": [{"index": 0, "text": "h"}]}),
+        PlainReasoning("m"),
+        Extra({}, {}, {"reasoning_details": [{"index": 0, "text": "m", "signature": "c2ln"}]}),
+        Annotation([{"a": 1}], ["u"]),
+        Annotation([{"a": 2}]),
+        Media("image", "image/png", "u"),
+        ToolCall(0, "c", "f_", "{", "function", {"extra_content": {"google": {"thought_signature": "x"}}}),
+        ToolCall(0, "", "g", "}"),
+    )
+    assert found["reasoning"] == "hm"
+    assert found["extra"] == {
+        "chunk": {"provider": "x"},
+        "delta": {"reasoning_details": [{"index": 0, "text": "hm", "signature": "c2ln"}]},
+    }
+    assert (found["annotations"], found["citations"]) == ([{"a": 1}, {"a": 2}], ["u"])
+    assert found["media"] == [{"type": "image", "media_type": "image/png", "url": "u"}]
+    [call] = found["tool_calls"]
+    assert (call["name"], call["arguments"]) == ("f_g", "{}")
+    assert call["extra"] == {"extra_content": {"google": {"thought_signature": "x"}}}
 
 
 def test_snapshot_of_an_answer() -> None:

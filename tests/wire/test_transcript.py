@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.events import Delta, Done, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import Delta, Done, Failure, Logprobs, Media, PlainReasoning, Reasoning, Refusal, Start, ToolCall
 from app.wire.transcript import Call, Transcript, call_id
 
 STOP = Done("stop", model="real")
@@ -33,6 +33,28 @@ def test_calls() -> None:
         (0, "c", "f", "{}"),
         (1, "d", "g", ""),
     ]
+
+
+def test_a_name_in_pieces() -> None:
+    """The pieces of a call's name are joined; a custom call stays one."""
+    pieces = [ToolCall(0, "c", "mcp__", "", "custom"), ToolCall(0, "", "get", "", "custom")]
+    [call] = Transcript.of(pieces).calls
+    assert (call.name, call.type) == ("mcp__get", "custom")
+
+
+def test_media_between_texts() -> None:
+    """Media keep their places between the texts, and the content is the texts alone."""
+    one, two = Media("image", "image/png", "a"), Media("image", "image/png", "b")
+    transcript = Transcript.of([Delta("a"), Delta("b"), one, two, Delta("c")])
+    assert transcript.parts == ["ab", one, two, "c"]
+    assert (transcript.content, transcript.media) == ("abc", [one, two])
+
+
+def test_the_name_of_the_reasoning() -> None:
+    """The reasoning keeps the name that the upstream gave it."""
+    assert Transcript.of([Reasoning("h")]).reasoning_field == "reasoning_content"
+    transcript = Transcript.of([PlainReasoning("h"), PlainReasoning("m")])
+    assert (transcript.reasoning, transcript.reasoning_field) == ("hm", "reasoning")
 
 
 def test_a_call_without_an_id() -> None:

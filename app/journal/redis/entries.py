@@ -14,11 +14,15 @@ from redis.exceptions import ResponseError
 
 from app.events import (
     TERMINAL,
+    Annotation,
     Delta,
     Done,
     Event,
+    Extra,
     Failure,
     Logprobs,
+    Media,
+    PlainReasoning,
     Reasoning,
     Refusal,
     Start,
@@ -38,9 +42,13 @@ PAGE = 1000
 _TAGS: dict[type, str] = {
     Start: "s",
     Reasoning: "r",
+    PlainReasoning: "p",
     Refusal: "f",
     ToolCall: "t",
     Logprobs: "l",
+    Annotation: "a",
+    Media: "m",
+    Extra: "x",
     Done: "d",
     Failure: "e",
 }
@@ -67,6 +75,8 @@ def unpack(items: Any) -> list[Event]:
 
 def _pack(event: Event) -> list[Any]:
     packed = [[dict(it.fields), it.estimated] if isinstance(it, Usage) else it for it in values(event)]
+    if isinstance(event, ToolCall) and event.type == "function" and event.extra is None:
+        del packed[4:]  # as processes of an earlier version read it
     return [_TAGS[type(event)], *packed]
 
 

@@ -33,7 +33,21 @@ from app.edge.dialects.openai import FIELD, MOST_FIELDS, REFUSED, CompletionBody
 from app.edge.dialects.ui_messages import UIMessage, UIPart
 from app.edge.openapi.document import IN_BAND, document, error_schema, raised
 from app.errors import BadRequest, StreamError
-from app.events import Batch, Delta, Done, Event, Failure, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Batch,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.rechunk import cuts
 from app.wire import Reading
 from app.wire.native import EventEncoder
@@ -49,7 +63,11 @@ SCHEMAS = {
     "delta": "Delta",
     "reasoning": "Reasoning",
     "refusal": "Refusal",
+    "logprobs": "LogprobsPiece",
     "tool_call": "ToolCall",
+    "annotation": "Annotation",
+    "media": "Media",
+    "extra": "Extra",
     "done": "Done",
     "error": "Failure",
 }
@@ -232,6 +250,11 @@ def test_error_in_band(kind: type[StreamError]) -> None:
         Refusal("x"),
         ToolCall(0, "c", "f", ""),
         ToolCall(1, "", "", "{"),
+        ToolCall(1, "c", "f", "x", "custom", {"extra_content": {}}),
+        Logprobs([{"token": "x"}]),
+        Annotation([{"type": "url_citation"}], ["u"], [{}]),
+        Media("audio", "audio/wav", "u", "audio", {"id": "a"}),
+        Extra({"a": 1}, {"b": 2}, {"c": 3}),
         Done("other", "STOP"),
     ],
     ids=lambda event: type(event).__name__,

@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 from redis.connection import Connection
 
-from app.events import Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.journal.redis import keys
 from app.journal.redis.entries import HEADER, Tail, append, decode, encode, header_of, info_of, read_tail
 from app.request import StreamInfo
@@ -19,6 +33,9 @@ EVENTS: list[list[Event]] = [
     [Delta("\n\r\n\x00\u2028é𝄞"), Delta("")],
     [Start("gpt", 1750000000, ""), Reasoning("why"), Refusal("no"), ToolCall(0, "call", "name", '{"a":\n1}')],
     [Logprobs([{"token": "x", "logprob": -0.5, "bytes": [120]}], [])],
+    [ToolCall(0, "c", "f", "", "custom"), ToolCall(0, "", "", "", "function", {"extra_content": {"google": ["x"]}})],
+    [Annotation([{"type": "url_citation"}], ["u"], []), PlainReasoning("hm"), Extra({"a": 1}, {}, {"b": [None, 2.5]})],
+    [Media("image", "image/png", "data:,x"), Media("audio", "audio/wav", "u", "audio", {"id": "a"})],
     [Done("stop", None, Usage({"total_tokens": 3, "details": {"cached": 1}}, estimated=True))],
     [Failure("It broke.", "upstream_error", "upstream", retryable=True, status=502, usage=Usage({}))],
 ]
@@ -33,6 +50,11 @@ def packed(*command: str | bytes) -> bytes:
 def test_events_come_back(events: list[Event]) -> None:
     """What was encoded is decoded as it was."""
     assert decode(encode(events)) == events
+
+
+def test_a_usual_call_reads_as_before() -> None:
+    """A call without anything new is what processes of an earlier version write and read."""
+    assert encode([ToolCall(0, "c", "f", "{}")]) == b'[["t",0,"c","f","{}"]]'
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"1", b"{", b'[["?"]]', b"[[]]", b"[1]", b"[null]", b'[["s"]]'])

@@ -11,7 +11,7 @@ import pytest
 
 from app import simulator
 from app.errors import StreamError
-from app.events import Content, Logprobs, ToolCall
+from app.events import TEXT, Content, Logprobs, ToolCall
 from app.request import StreamRequest
 from app.simulator.models import MODELS
 from app.upstream import Attempt, Source
@@ -56,7 +56,7 @@ def put_together(content: list[Content]) -> tuple[object, ...]:
     for event in content:
         if isinstance(event, Logprobs):
             tokens += event.content
-        elif not isinstance(event, ToolCall):
+        elif isinstance(event, TEXT):
             name = type(event).__name__
             texts[name] = texts.get(name, "") + event.text
     calls = merged([event for event in content if isinstance(event, ToolCall)])
