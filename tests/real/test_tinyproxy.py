@@ -24,6 +24,8 @@ from tests.upstream.http.conftest import Certificate, certificate, no_proxies
 from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, reply
 from tests.waiting import until
 
+pytestmark = pytest.mark.real
+
 __all__ = ["certificate", "no_proxies"]
 
 on_both_loops = pytest.mark.parametrize("anyio_backend", LOOPS)
