@@ -18,8 +18,7 @@ from app.errors import UpstreamError
 from app.events import Content
 from app.request import StreamRequest
 from app.upstream import Attempt, Batches
-from app.upstream.http import client as http
-from app.upstream.http.client import Read
+from app.upstream.http.client import Read, read_capped, send
 from app.upstream.reading.answer import ENDED, OPEN
 from app.upstream.reading.errors import read_refusal
 from app.upstream.reading.reader import AnswerReader
@@ -93,12 +92,12 @@ class Endpoint:
         self, path: str, request: StreamRequest, content: bytes = b""
     ) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a POST on behalf of *request*. Raises UpstreamError."""
-        return http.send(self._client, "POST", self._base_url + path, self._headers_for(request), content)
+        return send(self._client, "POST", self._base_url + path, self._headers_for(request), content)
 
     def get(self, path: str, request: StreamRequest | None = None) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a GET, on behalf of *request* if there is one. Raises UpstreamError."""
         headers = self._headers_for(request) if request else {"Accept": "application/json"} | self._headers
-        return http.send(self._client, "GET", self._base_url + path, headers)
+        return send(self._client, "GET", self._base_url + path, headers)
 
     def _headers_for(self, request: StreamRequest) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"} | self._headers
@@ -109,7 +108,7 @@ class Endpoint:
 
 async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[UpstreamError, bytes]:
     """Return what a response with an error status means, and the beginning of its body."""
-    body = await http.read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
+    body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
     return read_refusal(response.status_code, response.headers, body, secrets), body
 
 

@@ -13,7 +13,7 @@ import httpx
 from app.errors import Disconnected, UpstreamError
 from app.request import StreamRequest
 from app.upstream.endpoint import Endpoint
-from app.upstream.http import client as http
+from app.upstream.http import client
 from app.upstream.reading.answer import ENDED
 from app.upstream.responses.reader import ResponsesReader
 
@@ -78,7 +78,7 @@ class BackgroundResponse:
                     if response.status_code == 200:
                         dialect.resume()
                         self._reader.resume()
-                        async with aclosing(http.body(response)) as chunks:
+                        async with aclosing(client.body(response)) as chunks:
                             async for data in chunks:
                                 yield data
             if dialect.sequence > sequence:  # it went on, so what cuts it now is another cut

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from app.errors import Disconnected, Malformed, UpstreamError
 from app.events import Content, Done, ToolCall, values
-from app.upstream.http import client as transport
+from app.upstream.http.client import body
 from app.upstream.http.pool import READ
 from app.upstream.reading.answer import MAX_USAGE
 from app.upstream.reading.body import MAX_BLANK
@@ -240,7 +240,7 @@ def inflated(pieces: Iterable[bytes], encoding: str = "gzip") -> tuple[bytes, bo
     response = httpx.Response(200, headers={"Content-Encoding": encoding}, extensions={READ: read})
     out = bytearray()
     try:
-        for data in drained(transport.body(response)):
+        for data in drained(body(response)):
             out += data
     except Malformed:
         return bytes(out), False
