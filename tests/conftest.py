@@ -12,6 +12,7 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.simulator import Simulator, serve
+from tests.simulator.faults import MODELS
 
 # Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -67,6 +68,6 @@ def log(logs: LogCapture) -> FilteringBoundLogger:
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    """A simulator in this loop, at once and as fast as it can."""
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
+    """A simulator in this loop, at once and as fast as it can, with the models that only tests ask for."""
+    async with await serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running

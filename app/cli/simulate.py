@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Mapping
 
 from app import simulator
 from app.cli.process import Commands, allow_many_sockets, run_loop, say, url
 from app.composition.settings import SettingsError
+from app.simulator.models import MODELS, Model
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -21,17 +23,18 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    run_loop(_until_stopped(arguments.host, arguments.port))
+    run_loop(simulate(arguments.host, arguments.port))
     return 0
 
 
-async def _until_stopped(host: str, port: int) -> None:
+async def simulate(host: str, port: int, models: Mapping[str, Model] = MODELS) -> None:
+    """Run a simulator with *models* until the process is told to stop. Raises SettingsError."""
     allow_many_sockets()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        serving = await simulator.serve(host, port)
+        serving = await simulator.serve(host, port, models=models)
     except OSError as error:
         raise SettingsError(f"cannot listen on {url(host, port)}: {error}.") from None
     async with serving as running:

@@ -1,226 +1,177 @@
-"""Background responses: they go on whoever listens, are kept a while, and are streamed again from any number.
+"""Background responses: they go on whether somebody listens or not, are kept a while, and are streamed from any event.
 
-A model's script is played into a log instead of a socket, and connections read the log. Where the script breaks a
-connection, only that happens: the response goes on, and the connections of the next `GET`s break as often as the knob
-`fail` says. So what a relay must survive is one model name: `cut-before-finish?after=5&fail=3`.
+A model's script is played into a log instead of a socket, and connections read the log. Where the script ends a
+connection, only the connection ends, and the response goes on. The connections of the next `GET`s break as well, as
+often as the knob `fail` says. So what a relay must survive is one model name: `cut-before-finish?after=5&fail=3`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from bisect import bisect_right
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
 
-from app.simulator.play import Play, resumed
-from app.simulator.refusals import Refused
-from app.simulator.responses import ResponsesVoice
-from app.simulator.steps import Alone, End, Head, Now, Park, Reply, Script, Sleep, Waiting
-
-if TYPE_CHECKING:
-    from app.simulator import Simulator
-
-KEPT = 256  # background responses
-KEPT_SECONDS = 600  # after their end
-KEPT_BYTES = 64 << 20  # of all their events
-BATCH = 64  # steps of one in a turn of the loop
+from app.simulator.answer import Answer
+from app.simulator.errors import Refused
+from app.simulator.player import Clock, Player, Stats
+from app.simulator.responses import ResponsesEncoder
+from app.simulator.script import End, Now, Park, Reply, Script, Step
 
 _NUMBER = re.compile(rb'"sequence_number":(\d+)')
 
 
 class Background:
-    """One response that outlives its connections."""
+    """One response that outlives its connections; the `Output` of its script."""
 
-    def __init__(self, shelf: Shelf, play: Play, script: Callable[[Play], Script]) -> None:
-        self.shelf = shelf
-        self.sim = shelf.sim
-        self.play = play
-        self.streamed = play.asked.stream
-        play.asked.stream = True  # its script is a stream's, whatever the `POST` is answered with
-        self.voice = cast(ResponsesVoice, play.voice)  # `models` sees to it
-        self.script = script(play)
-        self.slot = -1
-        self.beat = 0
-        self.interval = 1 / play.knobs.rate if play.knobs.rate else 0.0
-        self.origin = self.due = self.sim.loop.time()
-        self.soon: asyncio.Handle | None = None
-        self.log: list[bytes] = []  # events
-        self.numbers: list[int] = []  # their sequence numbers; what has none has the last one's
-        self.size = 0
-        self.head: Head | None = None
-        self.refusal: Reply | None = None  # instead of a response
-        self.broken: tuple[int, End] | None = None  # after which event the first connection breaks, and how
-        self.connections = 0
-        self.ended = 0.0  # when, if it is
-        self.bench: dict[Waiting, None] = {}
+    def __init__(self, answer: Answer, encoder: ResponsesEncoder, script: Script, clock: Clock, stats: Stats) -> None:
+        self.encoder = encoder
+        self.streamed = answer.request.stream
+        self.knobs = answer.knobs
+        self.ended: float | None = None  # when
+        self._log: list[Step] = []  # the headers, or the whole answer; then events, and ends of connections
+        self._break: End | None = None  # how connections end before the response does
+        self._connections = 0
+        self._waiting: list[Callable[[], None]] = []
+        self._clock = clock
+        self._stats = stats
+        self._player = Player(self, script, answer.knobs.rate, clock, stats)
+        stats.background_started += 1
+        stats.background_live += 1
+        self._player.step()
 
-    def step(self, now: float = 0.0) -> None:
-        """Play what is due, and see to it that this is called again."""
-        now = now or self.sim.loop.time()
-        for _ in range(BATCH):
-            step = next(self.script, End.CLEAN)
-            if isinstance(step, bytes):
-                self.append(step)
-                self.beat += 1
-                self.due = self.origin + self.beat * self.interval
-                self.sim.stats.deltas += 1
-            elif isinstance(step, Now | Alone):
-                self.append(step.data)
-            elif isinstance(step, Sleep):
-                self.origin = self.due = now + step.seconds
-                self.beat = 0
-            elif isinstance(step, Head):
-                self.head = step
-            elif isinstance(step, Reply):
-                self.refusal = step
-                self.over("background_finished")
-            elif isinstance(step, End):
-                self.part(step)
-            if self.ended or self.due > now:
-                break
-        self.wake()
-        if self.ended:
-            return
-        if self.due > now:
-            self.sim.wheel.add(self, self.due)
-        else:
-            self.soon = self.sim.loop.call_soon(self.step)
+    @property
+    def begun(self) -> bool:
+        """Whether there is a response: not if the model answered with an error, or not at all yet."""
+        return bool(self._log) and isinstance(self._log[0], Reply) and self._log[0].body is None
 
-    def append(self, data: bytes) -> None:
-        for event in data.split(b"\n\n")[:-1]:
-            self.log.append(event + b"\n\n")
-            found = _NUMBER.search(event)
-            self.numbers.append(int(found[1]) if found else self.numbers[-1] if self.numbers else -1)
-        self.size += len(data)
-        self.shelf.size += len(data)
-        if self.shelf.size > KEPT_BYTES and not self.ended:
-            self.shelf.clear()
-            if self.shelf.size > KEPT_BYTES:
-                self.finish(self.voice.failed(), "background_finished")
+    def begin(self, reply: Reply) -> None:
+        """Keep the headers."""
+        self._log.append(reply)
+        self._wake()
 
-    def part(self, end: End) -> None:
-        """The script ends a connection, and perhaps the response."""
-        if end is not End.CLEAN or not self.voice.ended:
-            self.broken = len(self.log), end
-        if self.voice.ended or self.head is None:
-            self.over("background_finished")
-        else:
-            self.script = resumed(self.play)
+    def write(self, events: list[bytes]) -> None:
+        """Keep *events*, one by one, as a client may come back after each of them."""
+        for event in b"".join(events).split(b"\n\n")[:-1]:
+            self._log.append(Now(event + b"\n\n"))
+        self._wake()
+
+    def end(self, end: End) -> None:
+        """Keep the place where the first connection ends, and go on."""
+        self._log.append(end)
+        self._break = end
+        self._wake()
+
+    def finish(self) -> None:
+        """End the response."""
+        self.stop()
+        self._stats.background_finished += 1
+        self._wake()
 
     def cancel(self) -> None:
-        """End it, by its owner's wish. Does nothing the second time."""
-        if not self.ended:
-            self.finish(self.voice.cancelled(), "background_cancelled")
+        """End the response by its owner's wish. Does nothing if it has ended."""
+        if self.ended is None:
+            self.stop()
+            self._stats.background_cancelled += 1
+            self.write([self.encoder.cancelled()])
 
-    def finish(self, last: bytes, counter: str) -> None:
-        """End it with *last*."""
-        self.over(counter)
-        self.append(last)
-        self.wake()
-
-    def over(self, counter: str | None) -> None:
-        """Stop, and count it under *counter*. Does nothing the second time."""
-        if self.ended:
-            return
-        self.ended = self.sim.loop.time()
-        self.script = iter(())
-        self.sim.wheel.discard(self)
-        if self.soon is not None:
-            self.soon.cancel()
-        stats = self.sim.stats
-        stats.background_live -= 1
-        if counter:
-            setattr(stats, counter, getattr(stats, counter) + 1)
-
-    def wake(self) -> None:
-        """Tell the connections that there may be more."""
-        bench, self.bench = self.bench, {}
-        for reader in bench:
-            reader.wake()
+    def stop(self) -> None:
+        """Play no more. Does nothing if the response has ended."""
+        if self.ended is None:
+            self.ended = self._clock.time()
+            self._player.stop()
+            self._stats.background_live -= 1
 
     def reply(self) -> Script:
-        """The answer to a `POST` that asked for no stream: the response as it begins."""
-        yield from self._begun()
-        yield self.voice.snapshot()
+        """Return the script for a `POST` that asked for no stream: the response as it begins."""
+        yield from self._head()
+        if self.begun:
+            yield Reply(self.encoder.snapshot())
 
-    def stream(self, after: int = -1) -> Script:
-        """One connection's stream: the events after number *after*, live once they are told."""
-        first = self.connections == 0
-        breaks = self.connections < self.play.knobs.fail
-        self.connections += 1
-        yield from self._begun()
-        if self.head is not None:
-            yield self.head
-        at = bisect_right(self.numbers, after) if after >= 0 else 0
-        began = at
-        while True:
-            if self.broken is not None and breaks:
-                # The first connection breaks where the script said, the others when they have had as much.
-                place, end = self.broken if first else (began + self.play.knobs.after, self.broken[1])
-                if at == place and (first or at < len(self.log) or not self.ended):
-                    yield end
-            if at < len(self.log):
-                yield Now(self.log[at])
-                at += 1
-            elif self.ended:
-                yield End.CLEAN
-            else:
-                yield Park(self.bench)
+    def stream(self, after: int | None = None) -> Script:
+        """Return one connection's script: the events after number *after*, live once those are sent."""
+        breaks = self._connections < self.knobs.fail
+        first = self._connections == 0
+        self._connections += 1
+        yield from self._head()
+        if not self.begun:
+            return
+        yield self._log[0]
+        at = 1 if after is None else self._position(after)
+        sent = 0
+        while at < len(self._log) or self.ended is None:
+            if at == len(self._log):
+                yield Park(self._waiting)
+                continue
+            step = self._log[at]
+            at += 1
+            # The first connection breaks where the script says so, the next ones when they have had `after` events.
+            if isinstance(step, End):
+                if breaks and first:
+                    yield step
+                continue
+            if breaks and not first and self._break is not None and sent == self.knobs.after:
+                yield self._break
+            sent += 1
+            yield step
 
-    def _begun(self) -> Script:
-        """Nothing, until there is a head or a refusal."""
-        while self.head is None and not self.ended:
-            yield Park(self.bench)
-        if self.refusal is not None:
-            yield self.refusal
-        if self.head is None:
-            yield self.broken[1] if self.broken else End.CUT
+    def _head(self) -> Script:
+        """Yield nothing until the response has begun; if it does not, yield what the model did instead."""
+        while not self._log and self.ended is None:
+            yield Park(self._waiting)
+        if not self.begun:
+            yield from self._log[:1]
+
+    def _position(self, after: int) -> int:
+        """Return where in the log the events after number *after* begin."""
+        for at, step in enumerate(self._log):
+            found = _NUMBER.search(step.data) if isinstance(step, Now) else None
+            if found and int(found[1]) > after:
+                return at
+        return len(self._log)
+
+    def _wake(self) -> None:
+        """Tell the connections that there may be more."""
+        for step in self._waiting:
+            self._clock.call_soon(step)
+        self._waiting.clear()
 
 
 class Shelf:
-    """The background responses that are kept, oldest first: not too many, not too large, not too long."""
+    """The background responses that are kept, oldest first."""
 
-    def __init__(self, sim: Simulator) -> None:
-        self.sim = sim
-        self.size = 0  # bytes
+    def __init__(self, clock: Clock, stats: Stats) -> None:
         self.kept: dict[str, Background] = {}
+        self.capacity = 64  # responses
+        self.seconds = 600.0  # that each is kept after its end
+        self._clock = clock
+        self._stats = stats
 
-    def begin(self, play: Play, script: Callable[[Play], Script]) -> Background:
-        """Start a response. Raises Refused where there are too many already."""
-        self.clear(self.sim.loop.time() - KEPT_SECONDS)
-        while len(self.kept) >= KEPT:
-            oldest = next((each for each in self.kept.values() if each.ended), None)
+    def start(self, answer: Answer, encoder: ResponsesEncoder, script: Script) -> Background:
+        """Start a response. Raises Refused where there are too many that have not ended."""
+        self._expire()
+        if len(self.kept) >= self.capacity:
+            oldest = next((name for name, each in self.kept.items() if each.ended is not None), None)
             if oldest is None:
-                raise Refused(429, f"There are {KEPT} background responses already.")
-            self._forget(oldest)
-        started = Background(self, play, script)
-        self.kept[started.voice.id] = started
-        self.sim.stats.background_started += 1
-        self.sim.stats.background_live += 1
-        started.step()
+                raise Refused(429, f"There are {self.capacity} background responses already.")
+            del self.kept[oldest]
+        started = self.kept[encoder.id] = Background(answer, encoder, script, self._clock, self._stats)
         return started
 
     def find(self, response_id: str) -> Background:
-        """Return that response. Raises Refused if it is not, or no longer, kept."""
-        self.clear(self.sim.loop.time() - KEPT_SECONDS)
+        """Return that response. Raises Refused if it is not kept, or not yet begun."""
+        self._expire()
         found = self.kept.get(response_id)
-        if found is None or found.head is None:
+        if found is None or not found.begun:
             text = f"Response with id '{response_id[:100]}' not found."
             raise Refused(404, text, code="response_not_found", param="id")
         return found
 
-    def clear(self, before: float = float("inf")) -> None:
-        """Forget those that ended *before* that time of the loop."""
-        for each in [each for each in self.kept.values() if each.ended and each.ended < before]:
-            self._forget(each)
-
     def close(self) -> None:
-        """Forget them all, and stop those that go on."""
-        for each in list(self.kept.values()):
-            each.over(None)
-            self._forget(each)
+        """Stop those that go on, and forget all."""
+        for each in self.kept.values():
+            each.stop()
+        self.kept.clear()
 
-    def _forget(self, one: Background) -> None:
-        del self.kept[one.voice.id]
-        self.size -= one.size
+    def _expire(self) -> None:
+        since = self._clock.time() - self.seconds
+        for name in [name for name, each in self.kept.items() if each.ended is not None and each.ended <= since]:
+            del self.kept[name]

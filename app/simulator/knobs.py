@@ -2,77 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app.simulator.errors import Refused
 from app.simulator.text import ANSWERS
 
 
-class BadKnob(ValueError):
-    """A knob of the model name is unknown, doubled, or out of range."""
+class Knobs(BaseModel):
+    """What a model name may ask for after its question mark. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate: float = Field(50, ge=0, le=1e6, description="deltas a second; 0 is as fast as they are read")
+    tokens: int = Field(-1, ge=0, le=10_000_000, description="deltas in all; 0 never ends, -1 is the answer as it is")
+    first: float = Field(0.3, ge=0, le=3600, description="before the headers")
+    head: float = Field(0, ge=0, le=3600, description="between the headers and the first delta")
+    size: int = Field(0, ge=0, le=1_000_000, description="code points in a delta; 0 cuts like a tokenizer")
+    after: int = Field(5, ge=0, le=10_000_000, description="deltas before the fault")
+    seconds: float = Field(3, ge=0, le=3600, description="how late, or how far apart")
+    retry_after: float = Field(-1, ge=0, le=1e6, description="-1 is 1 for 429 and 503, and none for other statuses")
+    fail: int = Field(1, ge=0, le=1_000_000, description="how many requests fail, or connections to one response")
+    resume: int = Field(0, ge=400, le=599, description="the status of resuming a background response; 0 resumes it")
+    mib: int = Field(16, ge=1, le=1024, description="how giant")
+    status: int = Field(401, ge=400, le=599, description="what `leak` answers with")
+    key: str = Field("", max_length=200, description="what `flaky` counts by, instead of the prompt")
+    answer: str = Field("", description="which text, instead of the one that the prompt chooses")
+
+    @field_validator("answer")
+    @classmethod
+    def _one_of_ours(cls, name: str) -> str:
+        if name not in ANSWERS:
+            raise ValueError(f"must be one of {', '.join(ANSWERS)}")
+        return name
 
 
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """What a model name may ask for after its question mark."""
-
-    rate: float = 50  # deltas a second; 0 is as fast as they are read
-    tokens: int = -1  # deltas in all; 0 never ends, -1 is the answer as it is
-    first: float = 0.3  # seconds before the headers
-    head: float = 0  # seconds between headers and first delta
-    size: int = 0  # code points in a delta; 0 cuts like a tokenizer
-    after: int = 5  # deltas before the fault
-    seconds: float = 3  # how late, or how far apart
-    retry_after: float = -1  # -1 is 1 for statuses 429 and 503 and absent for the others
-    fail: int = 1  # how many requests with the same key fail, or connections to one background response
-    resume: int = 0  # the status that refuses to stream a background response again; 0 streams it
-    mib: int = 16  # how giant
-    status: int = 401  # what leak answers with
-    key: str = ""  # what flaky counts by, instead of the prompt
-    answer: str = ""  # which text, instead of the prompt's choice
-
-
-_BOUNDS: dict[str, tuple[type, float, float]] = {
-    "rate": (float, 0, 1e6),
-    "tokens": (int, 0, 10_000_000),
-    "first": (float, 0, 3600),
-    "head": (float, 0, 3600),
-    "size": (int, 0, 1_000_000),
-    "after": (int, 0, 10_000_000),
-    "seconds": (float, 0, 3600),
-    "retry_after": (float, 0, 1e6),
-    "fail": (int, 0, 1_000_000),
-    "resume": (int, 400, 599),
-    "mib": (int, 1, 1024),
-    "status": (int, 400, 599),
-}
-
-
-def tune(knobs: Knobs, query: str) -> Knobs:
-    """Return *knobs* changed as *query* says. Raises BadKnob."""
-    if not query:
-        return knobs
+def tune(defaults: Mapping[str, Any], query: str) -> Knobs:
+    """Return *defaults* changed as *query* says. Raises Refused."""
     try:
-        fields = parse_qs(query, keep_blank_values=True, strict_parsing=True, max_num_fields=20)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=20) if query else []
     except ValueError:
-        raise BadKnob("The knobs after `?` are not of the form name=value&name=value.") from None
-    changes: dict[str, Any] = {}
-    for name, values in fields.items():
-        value = values[0]
-        if len(values) > 1:
-            raise BadKnob(f"Knob {name[:20]!r} is given twice.")
-        if (name == "key" and len(value) <= 200) or (name == "answer" and value in ANSWERS):
-            changes[name] = value
-        elif name in _BOUNDS:
-            kind, low, high = _BOUNDS[name]
-            try:
-                number = kind(value)
-            except ValueError:
-                number = -1
-            if not low <= number <= high:
-                raise BadKnob(f"Knob {name!r} must be {kind.__name__}, from {low:g} to {high:g}.")
-            changes[name] = number
-        else:
-            raise BadKnob(f"Knob {name[:20]!r} is unknown, or its value is. Knobs: {', '.join(Knobs.__slots__)}.")
-    return replace(knobs, **changes)
+        raise Refused(400, "The knobs after `?` are not of the form name=value&name=value.", param="model") from None
+    if len(dict(pairs)) < len(pairs):
+        raise Refused(400, "A knob is given twice.", param="model")
+    try:
+        return Knobs(**{**defaults, **dict(pairs)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        text = f"Knob {str(first['loc'][0])[:20]!r}: {first['msg']}. Knobs: {', '.join(Knobs.model_fields)}."
+        raise Refused(400, text, param="model") from None

@@ -1,6 +1,6 @@
-"""JSON as an answer: for `json_object` and `json_schema`, a value that the schema describes, the text within it.
+"""JSON as an answer: a value that a JSON schema describes, with the text in it.
 
-It knows what structured outputs are made of: objects, arrays, enums, constants, unions and references; bounds and
+It knows what structured outputs are made of: objects, arrays, enums, constants, unions and references. Bounds and
 patterns it does not keep.
 """
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 
-# Of a schema that refers to itself: how deep its value goes, and how many values there may be in it.
+# For schemas that refer to themselves: how deep a value goes, and how many values there may be in it.
 DEPTH = 12
 VALUES = 10_000
 
 
 def json_text(schema: dict[str, Any], text: str) -> str:
-    """Return the JSON of a value of *schema*, an object with *text* in it if the schema is empty."""
+    """Return the JSON of a value of *schema*; of an object with *text* in it, if the schema is empty."""
     value = _Maker(schema, text).value(schema, 0) if schema else {"answer": text}
     return orjson.dumps(value).decode()
 
@@ -26,10 +26,11 @@ class _Maker:
 
     def __init__(self, root: dict[str, Any], text: str) -> None:
         self._root = root
-        self._text = text
+        self._scalars = {"string": text, "integer": 42, "number": 0.5, "boolean": True}
         self._left = VALUES
 
     def value(self, schema: Any, depth: int) -> Any:
+        """Return a value of *schema*, None for what is too deep or too much."""
         self._left -= 1
         if not isinstance(schema, dict) or depth > DEPTH or self._left < 0:
             return None
@@ -44,22 +45,14 @@ class _Maker:
             if isinstance(choices := schema.get(name), list) and choices:
                 return self.value(choices[-1 if deep else 0], depth + 1)  # the last of a union is most often null
         kind = schema.get("type")
-        match kind[0] if isinstance(kind, list) and kind else kind:
-            case "string":
-                return self._text
-            case "integer":
-                return 42
-            case "number":
-                return 0.5
-            case "boolean":
-                return True
-            case "array":
-                return [] if deep else [self.value(schema.get("items"), depth + 1)]
-            case "object":
-                fields = schema.get("properties")
-                fields = fields if isinstance(fields, dict) else {}
-                return {name: self.value(field, depth + 1) for name, field in fields.items()}
-        return None
+        kind = kind[0] if isinstance(kind, list) and kind else kind
+        if kind == "array":
+            return [] if deep else [self.value(schema.get("items"), depth + 1)]
+        if kind == "object":
+            fields = schema.get("properties")
+            fields = fields if isinstance(fields, dict) else {}
+            return {name: self.value(field, depth + 1) for name, field in fields.items()}
+        return self._scalars.get(str(kind))
 
     def _referred(self, name: str) -> Any:
         found: Any = self._root

@@ -101,8 +101,9 @@ def launch(directory: Path, upstream: Server | str | None = None, /, **settings:
 
 
 def launch_simulator(directory: Path) -> Server:
-    """Start `chat-sse simulate`; its url includes /v1."""
-    return Server(_app("simulate"), log_file(directory, "simulator")).listening(r"listens on (http://\S+)")
+    """Start a simulator with the models that only tests ask for; its url includes /v1."""
+    command = [sys.executable, "-m", "tests.simulator"]
+    return Server(command, log_file(directory, "simulator")).listening(r"listens on (http://\S+)")
 
 
 def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10) -> Server:

@@ -28,8 +28,8 @@ HEAD = b"POST /v1/chat HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = launch(tmp_path_factory.mktemp("service"), body_timeout=0.5, on_disconnect="cancel")
+def service(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = launch(tmp_path_factory.mktemp("service"), simulator, body_timeout=0.5, on_disconnect="cancel")
     yield server
     assert httpx.get(f"{server.url}/healthz").is_success
     assert "crashed" not in server.text()

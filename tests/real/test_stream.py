@@ -58,19 +58,27 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def undecided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that waits long before it says 200, and longer than it waits for the first text."""
-    directory = tmp_path_factory.mktemp("service")
-    server = launch(directory, first_token_timeout=1.5, commit_after=30, retry_wait=0.01)
+def odd(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One whose upstream has all the oddities that tests ask for."""
+    server = launch(tmp_path_factory.mktemp("service"), simulator, retry_wait=0.01)
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def committed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def undecided(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that waits long before it says 200, and longer than it waits for the first text."""
+    directory = tmp_path_factory.mktemp("service")
+    server = launch(directory, simulator, first_token_timeout=1.5, commit_after=30, retry_wait=0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def committed(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One that has said 200 before the first text, and waits but shortly for the next."""
     directory = tmp_path_factory.mktemp("service")
-    server = launch(directory, idle_timeout=0.5, progress_timeout=0.5, commit_after=0.1, retry_wait=0.01)
+    server = launch(directory, simulator, idle_timeout=0.5, progress_timeout=0.5, commit_after=0.1, retry_wait=0.01)
     yield server
     server.stop()
 
@@ -226,16 +234,16 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("model", WHOLE)
-def test_what_is_only_odd_is_done(service: Server, model: str) -> None:
+def test_what_is_only_odd_is_done(odd: Server, model: str) -> None:
     """Upstream's oddities that harm nothing end in done, with text."""
-    events = ask(service.url, prompt=f"hi {model}", model=knobs(model, "rate=0&first=0&retry_after=0.01"))
+    events = ask(odd.url, prompt=f"hi {model}", model=knobs(model, "rate=0&first=0&retry_after=0.01"))
     assert events[-1].event == "done", events[-1].data
     assert text(events)
 
 
-def test_slow_upstream_is_kept_alive(start_service: Start) -> None:
+def test_slow_upstream_is_kept_alive(simulator: Server, start_service: Start) -> None:
     """When upstream's headers are slow, the stream begins at the commit deadline and comments follow, before them."""
-    service = start_service(commit_after=0.05, keep_alive=0.1)
+    service = start_service(simulator, commit_after=0.05, keep_alive=0.1)
     body = json.dumps({"prompt": "hi", "model": "slow-headers?seconds=0.8&rate=0"})
     command = ["curl", "-sN", f"{service.url}/v1/chat", "-d", body]
     out = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from app.simulator import Simulator
 from app.simulator.structured import VALUES, json_text
 from app.simulator.text import ANSWERS, REFUSAL, choose
-from tests.simulator.test_models import PROMPT, Seen, ask
+from tests.simulator.asking import PROMPT, Seen, ask
 from tests.wire import strict
 
 pytestmark = pytest.mark.anyio

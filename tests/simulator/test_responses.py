@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from app.simulator import Simulator
 from app.simulator.request import PARAMETERS
 from app.simulator.text import ANSWERS, REASONING, REFUSAL, choose
-from tests.simulator.test_models import PROMPT, Seen, ask
+from tests.simulator.asking import PROMPT, Seen, ask
 
 pytestmark = pytest.mark.anyio
 

@@ -27,6 +27,7 @@ from app.upstream import Attempt, Source
 from app.upstream.endpoint import stream_answer
 from app.upstream.http.client import Read
 from app.upstream.reading.chat import chat_reader
+from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, chat, hang_up, reply
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0) as running:
+    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
 
 

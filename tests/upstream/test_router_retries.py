@@ -16,6 +16,7 @@ from app.errors import (
 )
 from app.upstream import Attempt
 from app.upstream.router import RetryPolicy
+from tests.simulator.faults import MODELS
 from tests.upstream.raw import answer, answers, asked, chat, retrying
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0) as running:
+    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
 
 

@@ -264,7 +264,7 @@ def test_every_event_is_described(event: Event) -> None:
     check_events(document(credentials=False), EventEncoder(Reading("x" * 22, url="/v1/x"))(Batch(1, [event])).decode())
 
 
-@pytest.mark.parametrize("model", ["sim-gpt", "reasoning", "tools", "refusal", "no-usage", "error-in-stream"])
+@pytest.mark.parametrize("model", ["sim-gpt", "reasoning", "tools", "refusal", "cut-after-finish", "error-in-stream"])
 @pytest.mark.parametrize("key", [None, KEY])
 async def test_streams_are_as_described(log: FilteringBoundLogger, model: str, key: str | None) -> None:
     """Real streams, 201 answers and snapshots have the described fields and no others."""

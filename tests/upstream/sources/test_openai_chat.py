@@ -12,6 +12,7 @@ from app.errors import (
 )
 from app.events import Delta
 from app.upstream import Attempt
+from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, chat, reply
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +45,7 @@ async def test_no_key() -> None:
 
 @pytest.fixture
 async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0) as running:
+    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
 
 

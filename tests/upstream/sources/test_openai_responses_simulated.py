@@ -13,13 +13,13 @@ from app import simulator
 from app.errors import StreamError
 from app.events import TEXT, Content, Logprobs, ToolCall
 from app.request import StreamRequest
-from app.simulator.models import MODELS
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import create_client
 from app.upstream.responses.background import Timing
 from app.upstream.sources.openai_chat import OpenAIChat
 from app.upstream.sources.openai_responses import OpenAIResponses
+from tests.simulator.faults import MODELS
 from tests.upstream.raw import answer
 from tests.upstream.reading.quirks_bytes import merged
 
@@ -36,7 +36,7 @@ CUT = ("cut-before-finish", "cut-reset", "cut-clean-before-finish")
 
 @pytest.fixture
 async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0) as running:
+    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.simulator import Simulator, serve
-from app.simulator.models import MODELS
-from tests.simulator.test_models import KEY, Seen
+from tests.simulator.asking import KEY, Seen
+from tests.simulator.faults import MODELS
 from tests.simulator.test_responses import ANSWER, events, frames, respond
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0) as running:
+    async with await serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""The errors that the simulator answers with, the way OpenAI writes them."""
+"""The errors that the simulator answers with, as OpenAI writes them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import orjson
 
-from app.simulator.steps import Reply
+from app.simulator.script import Reply
 
+# The type, the code and the message of each status.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value", "Invalid value in the request."),
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
@@ -27,19 +28,20 @@ ERRORS = {
 }
 
 
-def failure(status: int, text: str = "", *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """Return an error the way OpenAI writes one."""
-    kind, usual, sentence = ERRORS.get(status, ERRORS[500 if status >= 500 else 400])
-    return {"error": {"message": text or sentence, "type": kind, "param": param, "code": code or usual}}
-
-
-def refused(status: int, text: str = "", **fields: Any) -> Reply:
-    """Return that error as an answer."""
-    return Reply(status, orjson.dumps(failure(status, text, **fields)))
+def error(status: int, message: str = "", *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error; what is not given is the usual for *status*."""
+    kind, usual_code, usual_message = ERRORS.get(status, ERRORS[500 if status >= 500 else 400])
+    return {"error": {"message": message or usual_message, "type": kind, "param": param, "code": code or usual_code}}
 
 
 class Refused(Exception):
-    """A request that gets an error as its answer."""
+    """A request that is answered with an error."""
 
-    def __init__(self, status: int, text: str = "", *, code: str | None = None, param: str | None = None) -> None:
-        self.reply = refused(status, text, code=code, param=param)
+    def __init__(self, status: int, message: str = "", *, code: str | None = None, param: str | None = None) -> None:
+        self.reply = Reply(orjson.dumps(error(status, message, code=code, param=param)), status)
+
+
+def require(condition: object, param: str, message: str) -> None:
+    """Raise Refused with a 400 that names *param*, unless *condition* is true."""
+    if not condition:
+        raise Refused(400, message, param=param)

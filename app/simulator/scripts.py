@@ -1,0 +1,196 @@
+"""The scripts of healthy answers, and of those faults that the playground shows.
+
+The rows in the comments are those of the upstream README: what real upstreams send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+from app.simulator.answer import Answer, Content, text
+from app.simulator.chat import DONE
+from app.simulator.errors import Refused
+from app.simulator.request import LONGEST
+from app.simulator.script import STREAM, End, Now, Reply, Script, Sleep
+
+
+def opening(answer: Answer, reply: Reply = STREAM) -> Script:
+    """Yield the headers and what comes before the text, after the delays that were asked for."""
+    yield Sleep(answer.knobs.first)
+    yield reply
+    yield Now(answer.encoder.opening())
+    if answer.knobs.head:
+        yield Sleep(answer.knobs.head)
+
+
+def closing(answer: Answer, *, usage: bool = True) -> Script:
+    """Yield the finish, on the beat, and what comes after it."""
+    used = answer.usage() if usage else None
+    yield answer.encoder.finish(answer.finish_reason, used)
+    yield Now(answer.encoder.after_finish(used))
+
+
+def streamed(content: Content) -> Callable[[Answer], Script]:
+    """Return the script of a stream of *content*."""
+
+    def script(answer: Answer) -> Script:
+        yield from opening(answer)
+        for part in content(answer):
+            yield from answer.encoder.deltas(part)
+        yield from closing(answer)
+
+    return script
+
+
+def whole(content: Content) -> Callable[[Answer], Script]:
+    """Return the script of a reply that is not streamed, which takes as long as the stream would."""
+
+    def script(answer: Answer) -> Script:
+        yield Sleep(answer.knobs.first + answer.knobs.head)
+        answer.limit = min(answer.limit, LONGEST)
+        for part in content(answer):
+            answer.encoder.collect(part)
+        if answer.knobs.rate:
+            yield Sleep((answer.spoken + answer.thought) / answer.knobs.rate)
+        yield Reply(answer.encoder.reply(answer.finish_reason, answer.usage()))
+
+    return script
+
+
+stream = streamed(text)
+reply = whole(text)
+
+
+def healthy(answer: Answer) -> Script:
+    """Return the script of the text, streamed if that was asked for."""
+    return stream(answer) if answer.request.stream else reply(answer)
+
+
+def begun(answer: Answer) -> Script:
+    """Yield what comes before a fault in mid-stream."""
+    yield from opening(answer)
+    yield from islice(answer.deltas(), answer.knobs.after)
+
+
+def rest(answer: Answer) -> Script:
+    """Yield what comes after it, if the stream goes on."""
+    yield from answer.deltas()
+    yield from closing(answer)
+
+
+def failing(status: int) -> Callable[[Answer], Script]:
+    """Return a script that answers with *status* (rows H1, H9)."""
+
+    def script(answer: Answer) -> Script:
+        yield Sleep(answer.knobs.first)
+        wait = answer.knobs.retry_after
+        if wait < 0 and status in (429, 503):
+            wait = 1
+        hint = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait // 1), wait * 1000) if wait >= 0 else b""
+        yield Refused(status).reply._replace(headers=hint)
+
+    return script
+
+
+def flaky(status: int) -> Callable[[Answer], Script]:
+    """Return a script that fails the first `fail` times."""
+    fail = failing(status)
+
+    def script(answer: Answer) -> Script:
+        key = f"{status} {answer.knobs.key or answer.request.prompt}"
+        if answer.failures[key] >= answer.knobs.fail:
+            return healthy(answer)
+        if len(answer.failures) > 10_000:  # or this would grow without end
+            answer.failures.clear()
+        answer.failures[key] += 1
+        return fail(answer)
+
+    return script
+
+
+def says(body: bytes, content_type: bytes) -> Callable[[Answer], Script]:
+    """Return a script that answers 200 with *body* to whatever it was asked (rows H4, H7, H8)."""
+
+    def script(answer: Answer) -> Script:
+        yield Sleep(answer.knobs.first)
+        yield Reply(body, content_type=content_type)
+
+    return script
+
+
+def broken(end: End) -> Callable[[Answer], Script]:
+    """Return a script whose connection ends after `after` deltas, without a finish."""
+
+    def script(answer: Answer) -> Script:
+        yield from begun(answer)
+        yield end
+        yield from rest(answer)
+
+    return script
+
+
+def odd(make: Callable[[Answer], bytes]) -> Callable[[Answer], Script]:
+    """Return a script with an odd event in the middle, which goes on as if nothing had happened."""
+
+    def script(answer: Answer) -> Script:
+        yield from begun(answer)
+        yield make(answer)
+        yield from rest(answer)
+
+    return script
+
+
+def slow_content(answer: Answer) -> Script:
+    """Play the headers at once, and the text `seconds` later."""
+    yield from opening(answer)
+    yield Sleep(answer.knobs.seconds)
+    yield from rest(answer)
+
+
+def cut_after_finish(answer: Answer) -> Script:
+    """Cut the connection after the finish, before what follows it (row H13)."""
+    yield from opening(answer)
+    yield from answer.deltas()
+    yield answer.encoder.finish(answer.finish_reason, answer.usage())
+    yield End.CUT
+
+
+def content_filter(answer: Answer) -> Script:
+    """Finish early, because of the content (rows E14, R5)."""
+    yield from begun(answer)
+    answer.finish_reason = "content_filter"
+    yield from closing(answer)
+
+
+def error_in_stream(answer: Answer) -> Script:
+    """Fail in mid-stream (row E1)."""
+    yield from begun(answer)
+    yield answer.encoder.error()
+    yield Now(answer.encoder.after_error())
+
+
+def recast(answer: Answer, change: Callable[[bytes], bytes]) -> Script:
+    """Play a healthy stream with *change* made to all its bytes."""
+    for step in stream(answer):
+        if isinstance(step, bytes):
+            yield change(step)
+        else:
+            yield Now(change(step.data)) if isinstance(step, Now) else step
+
+
+def no_done(answer: Answer) -> Script:
+    """Leave out the last event (row F19)."""
+    return recast(answer, lambda data: data.removesuffix(DONE))
+
+
+def split_utf8(answer: Answer) -> Script:
+    """Send each byte in a write of its own (row F24)."""
+    for step in stream(answer):
+        data = step if isinstance(step, bytes) else step.data if isinstance(step, Now) else None
+        if data is None:
+            yield step
+            continue
+        for at in range(len(data)):
+            yield Now(data[at : at + 1])
+            yield Sleep(0)
