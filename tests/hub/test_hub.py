@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.events import Delta, Done, Event, Failure, Start
-from app.hub import Capacity, IdempotencyKey, Subscription, parse_policy
+from app.hub import Capacity, IdempotencyKey, Subscription
 from app.journal.memory import MemoryLog
 from app.request import ANYONE, StreamInfo, StreamRequest
 from app.upstream import Attempt
@@ -323,22 +323,6 @@ async def test_let_in_just_before_the_drain(log: FilteringBoundLogger) -> None:
     assert not subscription.dismissed
     async with subscription:
         assert subscription.dismissed
-
-
-@pytest.mark.parametrize(
-    ("text", "grace"),
-    [("cancel", 0), ("continue", math.inf), ("grace:0", 0), ("grace:2.5", 2.5), ("grace:86400", 86400)],
-)
-async def test_policies(text: str, grace: float) -> None:
-    """Each policy is a number of seconds without a reader."""
-    assert parse_policy(text) == grace
-
-
-@pytest.mark.parametrize("text", ["", "grace", "grace:", "grace:-1", "grace:1e9", "grace:9999999", "Cancel", "grace:٣"])
-async def test_no_policy(text: str) -> None:
-    """Anything else is refused."""
-    with pytest.raises(ValueError, match="grace:SECONDS"):
-        parse_policy(text)
 
 
 def sent_away(*readers: Subscription) -> list[bool]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from collections import Counter
 from types import FrameType
 from typing import Any
@@ -21,7 +19,6 @@ from app.hub import Capacity
 from app.meter import Meter
 from app.request import StreamRequest
 from app.telemetry.instruments import INSTRUMENTS, Ceilings, Instrument, Measured
-from app.telemetry.loop_delay import sampling
 from app.telemetry.prometheus import Exposition
 from app.upstream import Attempt, first_content
 from app.usage import Usage
@@ -265,20 +262,6 @@ async def test_content_negotiation(log: FilteringBoundLogger, accept: str, is_op
 
 def _shown(instrument: Instrument) -> str:
     return f"{instrument.name}_count" if instrument.kind == "histogram" else instrument.name
-
-
-async def test_loop_delay() -> None:
-    """A loop that was blocked shows for how long; after the block, nothing is sampled any more."""
-    meter = Meter()
-    with sampling(meter.loop_delay, every=0.02):
-        await until(lambda: meter.loop_delay.count == 2)
-        before = meter.loop_delay.total
-        time.sleep(0.12)  # noqa: ASYNC251 - this is the fault
-        await until(lambda: meter.loop_delay.count == 3)
-        assert meter.loop_delay.total - before > 0.08
-    count = meter.loop_delay.count
-    await asyncio.sleep(0.05)  # longer than the interval
-    assert meter.loop_delay.count == count
 
 
 async def test_a_refused_stream_is_no_stream(log: FilteringBoundLogger) -> None:

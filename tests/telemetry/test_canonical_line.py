@@ -1,0 +1,56 @@
+"""The one line that the log has of each stream."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import Disconnected
+from app.events import Delta, Done
+from app.request import StreamRequest
+from app.usage import Usage
+from tests.house import House
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_finished_stream(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """The line has all that is known of a stream, and none of its content."""
+    usage = Usage({"prompt_tokens": 7, "completion_tokens": 11})
+    house = House(log, (Delta("the secret"),), (Done("stop", usage=usage),))
+    stream_id = await house.read(StreamRequest("m", ({"role": "user", "content": "a secret"},)))
+    await house.settled()
+    [line] = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
+    assert 0 <= line.pop("first_token_ms") <= line.pop("duration_ms")
+    assert line == {
+        "event": "stream.finished",
+        "log_level": "info",
+        "stream_id": stream_id,
+        "reason": "stop",
+        "prompt_tokens": 7,
+        "completion_tokens": 11,
+        "usage_estimated": False,
+        "deltas": 1,
+        "output_bytes": 10,
+        "upstream": "",
+        "upstream_fallback": False,
+        "upstream_answers": [" 200"],
+        "upstream_status": 200,
+        "upstream_attempts": 1,
+        "upstream_request_id": None,
+        "upstream_model": "",
+        "cut_after_finish": False,
+        "replaced_bytes": 0,
+        "subscribers_peak": 1,
+        "subscribers_total": 1,
+    }
+
+
+async def test_a_failed_stream(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """A failure is a warning with the error's code."""
+    house = House(log, (Delta("a"),), Disconnected())
+    await house.read(StreamRequest("m", ()))
+    await house.settled()
+    [line] = [entry for entry in logs.entries if entry["event"] == "stream.failed"]
+    assert (line["log_level"], line["reason"]) == ("warning", "upstream_disconnected")
