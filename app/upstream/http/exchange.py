@@ -37,6 +37,13 @@ class _Phase(Enum):
     BROKEN = auto()  # no more will arrive, but what arrived before can still be read
 
 
+# Looked up in its class, each costs 0.1 µs on CPython 3.11.
+_HEAD = _Phase.HEAD
+_BODY = _Phase.BODY
+_COMPLETE = _Phase.COMPLETE
+_BROKEN = _Phase.BROKEN
+
+
 class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     """One request and its response, on a connection that it has to itself. One task sends and reads.
 
@@ -50,7 +57,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self.status = 0  # until the head of the final response is here
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self._phase = _Phase.HEAD
+        self._phase: _Phase = _HEAD
         self._malformed = False  # whether that is what broke the response
         self._bodiless = method == "HEAD"
         self._reusable = False  # whether the connection can serve another exchange once this one is complete
@@ -83,7 +90,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         first = content[: max(0, _SLICE - len(head))]
         connection.write(head + first)
         rest = memoryview(content)[len(first) :]
-        while rest and self._phase is _Phase.HEAD:
+        while rest and self._phase is _HEAD:
             if self._blocked:
                 await self._change()
             else:
@@ -93,7 +100,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             self._reusable = False
         elif rest and self.status:
             connection.write(rest)
-        while self._phase is _Phase.HEAD:
+        while self._phase is _HEAD:
             await self._change()
         if not self.status:
             raise self._error()
@@ -103,19 +110,19 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
         With a *pause* (seconds) the kernel alone collects what comes meanwhile: one read and one waking for all of it.
         """
-        if pause and not self._pieces and self._phase is _Phase.BODY:
+        if pause and not self._pieces and self._phase is _BODY:
             self._pause()
             self._resumption = self._loop.call_later(pause, self._resume)
         elif self._paused:
             await self._catch_up()
         pieces = self._pieces
         while not pieces:
-            if self._phase is _Phase.COMPLETE:
+            if self._phase is _COMPLETE:
                 return b""
-            if self._phase is _Phase.BROKEN:
+            if self._phase is _BROKEN:
                 raise self._error()
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            waiter = self._waiter = self._loop.create_future()
+            await waiter
         self._overhead = 0
         data = b"".join(pieces)  # of one piece, it is that piece
         pieces.clear()
@@ -128,7 +135,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Return the connection if the response is complete and the server keeps it open. Otherwise abort it."""
         connection = self._connection
-        if connection is not None and self._phase is _Phase.COMPLETE and self._reusable and not connection.is_closing():
+        if connection is not None and self._phase is _COMPLETE and self._reusable and not connection.is_closing():
             self._resume()
             if not connection.get_write_buffer_size():
                 self._connection = None
@@ -167,8 +174,8 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self.connection_lost(None)  # asyncio alone would first send everything that is still to be sent
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None and self._phase is _Phase.BODY and not self._is_delimited():
-            self._phase = _Phase.COMPLETE  # nothing else shows the end of such a body (row H14)
+        if exc is None and self._phase is _BODY and not self._is_delimited():
+            self._phase = _COMPLETE  # nothing else shows the end of such a body (row H14)
         self._end()
 
     def pause_writing(self) -> None:
@@ -179,7 +186,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._wake()
 
     def on_message_begin(self) -> None:
-        if self._phase is _Phase.COMPLETE:
+        if self._phase is _COMPLETE:
             raise _Refused("More than one response.")
 
     def on_status(self, reason: bytes) -> None:
@@ -203,15 +210,15 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             self._head_bytes = 0
             return
         self.status = status
-        self._phase = _Phase.BODY
+        self._phase = _BODY
         self._reusable = self._parser.should_keep_alive()
         if self._bodiless:
-            self._phase = _Phase.COMPLETE
+            self._phase = _COMPLETE
             raise _Refused("The parser cannot be told that no body comes.")
 
     def on_message_complete(self) -> None:
         if self.status:
-            self._phase = _Phase.COMPLETE
+            self._phase = _COMPLETE
 
     def _is_delimited(self) -> bool:
         """Whether the head says how long the body is. If not, the connection's end is its end (RFC 9112, 6.3)."""
@@ -222,8 +229,8 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
 
     def _end(self, *, malformed: bool = False) -> None:
         """Close the connection. That breaks a response that is not complete."""
-        if self._phase in (_Phase.HEAD, _Phase.BODY):
-            self._phase = _Phase.BROKEN
+        if self._phase in (_HEAD, _BODY):
+            self._phase = _BROKEN
             self._malformed = malformed
         self._reusable = False
         self._paused = False
@@ -249,7 +256,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             waiter.set_result(None)
 
     def _pause(self) -> None:
-        if not self._paused and self._phase is not _Phase.COMPLETE and self._connection is not None:
+        if not self._paused and self._phase is not _COMPLETE and self._connection is not None:
             self._paused = True
             self._connection.pause_reading()
 
