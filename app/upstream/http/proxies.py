@@ -1,12 +1,11 @@
 """Which proxy a request goes through, by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and how it is addressed.
 
-The variables are read as httpx reads them, in capitals or in small letters.
+The variables are read as httpx and curl read them, in capitals or in small letters.
 """
 
 from __future__ import annotations
 
 import base64
-import ipaddress
 import logging
 import re
 from typing import NamedTuple
@@ -14,9 +13,10 @@ from urllib.request import getproxies
 
 import httpx
 
+from app.addresses import is_loopback
 from app.errors import Unreachable
 
-PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443}
 
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
 _log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ class Origin(NamedTuple):
 
 def origin_of(url: httpx.URL) -> Origin:
     """Return the origin of *url*. Raises Unreachable for a scheme other than http and https."""
-    if url.scheme not in PORTS:
+    if url.scheme not in _PORTS:
         raise Unreachable
-    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or PORTS[url.scheme])
+    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
 
 
 def find_proxy(target: Origin) -> httpx.Proxy | None:
@@ -44,7 +44,7 @@ def find_proxy(target: Origin) -> httpx.Proxy | None:
     """
     environment = getproxies()
     address = environment.get(target.scheme) or environment.get("all")
-    if not address or _is_loopback(target.host) or _is_exempt(target, environment.get("no", "")):
+    if not address or is_loopback(target.host) or _is_exempt(target, environment.get("no", "")):
         return None
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
@@ -97,10 +97,3 @@ def _is_exempt(target: Origin, no_proxy: str) -> bool:
     return "*" in names or any(
         name and (host.endswith(f".{name}") or f"{host}:{target.port}".endswith(f".{name}")) for name in names
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
