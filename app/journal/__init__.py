@@ -47,7 +47,6 @@ class Writer(Protocol):
     @property
     def full(self) -> bool:
         """Whether the journal is behind, and `drain` would wait."""
-        ...
 
     def append(self, events: Sequence[Event]) -> None:
         """Append *events* as one batch and hand it to the readers that follow.
@@ -56,38 +55,31 @@ class Writer(Protocol):
         nothing, if the stream, or all streams together, would outgrow their bounds. A batch that ends in a terminal
         event is always taken.
         """
-        ...
 
     async def drain(self) -> None:
         """Wait while the journal is behind: asyncio's write/drain idiom."""
-        ...
 
 
 class Log(Protocol):
-    """One stream's records, for reading. Whoever holds a log can read it, even if the stream was evicted."""
+    """One stream's records, for reading. A log that was opened can be read even if the stream was evicted since."""
 
     @property
     def info(self) -> StreamInfo:
         """What the stream was created with."""
-        ...
 
     @property
     def last(self) -> int:
         """The number of the last record so far; 0 before the first."""
-        ...
 
     @property
     def ended(self) -> bool:
         """Whether that record is terminal."""
-        ...
 
     def records(self, after: int, last: int) -> Sequence[Event]:
         """Return the records after number *after*, up to *last*."""
-        ...
 
     def pending(self, after: int) -> Batch | None:
         """Return the next records after number *after*, as many as one batch may have; None if there are none yet."""
-        ...
 
     def follow(self, sink: Sink) -> None:
         """Push each batch to *sink* from now on, from within the append.
@@ -95,26 +87,21 @@ class Log(Protocol):
         This is the one call that goes up, from the journal to its readers. A task woken for each reader and batch costs
         half of what a reader costs in all.
         """
-        ...
 
     def unfollow(self, sink: Sink) -> None:
         """Undo `follow`."""
-        ...
 
     def entered(self) -> None:
         """Count a reader in: until it has left, the log stays in memory."""
-        ...
 
     def left(self) -> None:
         """Count a reader out."""
-        ...
 
     def read(self, after: int = 0) -> AsyncGenerator[Batch, None]:
         """Return a cursor over the records after number *after*: history first, then live, ending with the terminal.
 
         Closing the cursor at any point is safe and cheap.
         """
-        ...
 
 
 class Owner(Protocol):
@@ -122,11 +109,9 @@ class Owner(Protocol):
 
     def presence(self, stream_id: str, change: int) -> None:
         """Another process has begun to read the stream (1), or none of that process's readers is left (-1)."""
-        ...
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         """Cancel the stream, as its client wishes; or end it with *error*, because it is no longer ours to write."""
-        ...
 
 
 class Journal(Protocol):
@@ -135,29 +120,23 @@ class Journal(Protocol):
     @property
     def registry(self) -> Registry:
         """The claims, labels and slots of all streams."""
-        ...
 
     @property
     def ready(self) -> bool:
         """Whether new streams can be kept."""
-        ...
 
     @property
     def size(self) -> int:
         """Bytes that the streams in this process's memory take."""
-        ...
 
     def __len__(self) -> int:
         """How many streams are in this process's memory, live ones included."""
-        ...
 
     def serving(self, owner: Owner) -> AbstractAsyncContextManager[None]:
         """Return a context manager within which the journal is in use, and tells *owner* what it has to know."""
-        ...
 
     async def create(self, stream_id: str, info: StreamInfo) -> Writer:
         """Begin the log of a new stream. Raises Overloaded if there is no room for it, or JournalDown."""
-        ...
 
     async def open(self, stream_id: str, after: int = 0) -> Log:
         """Return a stream's log, with record number *after* if there is one.
@@ -165,15 +144,12 @@ class Journal(Protocol):
         A reader may have been given that record by another process, and may come here before the record does. Raises
         UnknownStream, also for a log that is no longer kept, JournalDown, or JournalLost if records are missing.
         """
-        ...
 
     def stop(self, stream_id: str) -> None:
         """Ask for the end of a stream that another process produces."""
-        ...
 
     def drain(self) -> None:
         """Take readers that leave from now on for readers on their way to another process."""
-        ...
 
 
 def journals() -> dict[str, Any]:

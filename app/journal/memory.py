@@ -297,7 +297,7 @@ class MemoryJournal:
             self._logs[log.id] = log
 
     def drop(self, log: MemoryLog) -> None:
-        """Keep a log no longer. Whoever reads it reads on."""
+        """Keep a log no longer. Its readers read on."""
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)

@@ -1,8 +1,8 @@
-"""How records that are long past lie in memory: packed, where that is worth it.
+"""How older records lie in memory: packed, where that saves memory.
 
 A piece of text has about four characters, and takes 80 bytes as an object in a list. So a page of pieces of one kind
-becomes one string and the places where they end: a tenth, and one object in place of many. What was written last is
-not packed, for it is read by whoever keeps up.
+becomes one string, and the places where the pieces end: a tenth of the memory, and one object in place of many. The
+newest records are not packed, because the readers that keep up read them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from app.events import TEXT, Delta, Event, Text, values
 PAGE = 64
 """How many records a page has."""
 
-# Characters beyond which a page is left as it is: there would be little to save, and it has to go out in one send.
+# A page of more characters is left as it is: there is little to save, and a packed page has to go out in one send.
 _MOST = 16 * 1024
-# What a record takes besides what is in it: its slot in the list; the event, and the garbage collector's header of it.
+# Bytes that a record takes besides its values: its slot in the list; the event, with the garbage collector's header.
 SLOT = 8
 _RECORD_OVERHEAD = SLOT + 72
 
 _TEXTS: frozenset[type] = frozenset(TEXT)
 
-# A Delta, of which nearly every log is made, is kept as its bare text: half the memory.
+# A Delta, of which nearly every log is made, is kept as its bare text, which takes half the memory.
 Kept = Event | str
 
 
@@ -78,7 +78,7 @@ def unkept(kept: Sequence[Kept]) -> list[Event]:
 
 
 def size_of(it: Kept) -> int:
-    """Return what a record takes in memory, in bytes, near enough to bound it, as long as it is not packed."""
+    """Return about how many bytes a record takes that is not packed."""
     if isinstance(it, str):
         return SLOT + it.__sizeof__()
     if isinstance(it, TEXT):

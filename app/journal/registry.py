@@ -16,29 +16,24 @@ class Registry(Protocol):
         Return None, or the id of the stream that has the key already. Raises KeyReused if that stream was claimed with
         another *fingerprint*, or JournalDown. A claim ends with its stream's log.
         """
-        ...
 
     async def release(self, stream_id: str) -> None:
         """Give up the claim that was made for a stream, if there was one. Raises nothing."""
-        ...
 
     async def labelled(self, owner: str, label: str) -> str | None:
         """Return the id of the *owner*'s newest stream that was created with *label*, or None.
 
         The stream may no longer be kept. Raises JournalDown.
         """
-        ...
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
         """Count a live stream of the *owner*'s in and return True; or return False if *limit* are live already.
 
         Raises JournalDown.
         """
-        ...
 
     async def vacate(self, owner: str, stream_id: str) -> None:
         """Count a live stream out. Raises nothing."""
-        ...
 
 
 class MemoryRegistry:

@@ -25,6 +25,8 @@ ROOMY = Bounds(stream=1 << 20, total=1 << 28, ended=100, seconds=60)
 DONE = Done("stop")
 # A tenth of the usual times: what a slow machine, too, has done in time.
 FAST = Timing(pipeline=0.8, last_pause=0.2, settling=0.6, renewal=0.2, renewal_retry=0.1, lease=1.0)
+# With so long between two renewals, none of them tells again what was lost.
+SELDOM = replace(FAST, renewal=30, lease=60)
 
 
 @dataclass

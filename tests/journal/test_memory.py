@@ -175,7 +175,7 @@ async def test_time(evictions: list[tuple[str, str]]) -> None:
 
 
 async def test_an_evicted_stream_is_read_to_its_end() -> None:
-    """Whoever is reading an evicted stream reads on, and its memory counts until then."""
+    """A reader of an evicted stream reads on, and the stream's memory counts until then."""
     journal = MemoryJournal(roomy_but(ended=0))
     log = await journal.create("s", INFO)
     log.append([Delta("a")])
@@ -197,19 +197,6 @@ def evictions() -> list[tuple[str, str]]:
 
 def roomy_but(**bounds: Any) -> Bounds:
     return replace(ROOMY, **bounds)
-
-
-async def test_labels_go_with_their_streams() -> None:
-    """A label that names an evicted stream is gone; one that was given anew since is not."""
-    journal = MemoryJournal(Bounds(1 << 20, 1 << 20, 1, 60.0))
-    for stream_id, label in (("a", "first"), ("b", "second"), ("c", "second"), ("d", "third")):
-        writer = await journal.create(stream_id, StreamInfo("auto", "o", 0, label))
-        writer.append((Done("stop"),))
-    assert [await journal.registry.labelled("o", label) for label in ("first", "second", "third")] == [None, None, "d"]
-    writer = await journal.create("e", StreamInfo("auto", "o", 0, "third"))
-    writer.append((Done("stop"),))
-    assert await journal.registry.labelled("o", "third") == "e"
-    journal.close()
 
 
 TOKEN = {"token": "x", "logprob": -0.25, "bytes": [120], "top_logprobs": [{"token": "y" * 100, "logprob": -1.0}]}

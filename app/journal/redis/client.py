@@ -26,15 +26,12 @@ class Client(Protocol):
 
         Raises RedisError or OSError.
         """
-        ...
 
     def pubsub(self) -> PubSub:
         """Return what subscribes to channels. The one that was returned before has to be closed by then."""
-        ...
 
     async def aclose(self) -> None:
         """Close all connections."""
-        ...
 
 
 class NodeClient:

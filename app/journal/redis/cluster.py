@@ -36,7 +36,7 @@ _ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
 Address = tuple[str, int]
 
 
-class Chart(NamedTuple):
+class SlotMap(NamedTuple):
     """Which node has which slots: *masters* are all nodes with slots, *owners* has one of them, or None, per slot."""
 
     version: int
@@ -52,18 +52,15 @@ class Topology:
         parsed: dict[str, Any] = {**parse_url(SCHEMES[scheme + separator] + rest)}
         self._seed: Address = parsed.pop("host", "localhost"), parsed.pop("port", 6379)
         self._options = {**options, **parsed}
-        self._chart = Chart(0, (), ())
-        self._doubted = 0  # the last version that something speaks against
+        self._map = SlotMap(0, (), ())
+        self._outdated = 0  # the last version that something speaks against
         self._asking = asyncio.Lock()
         self._turn = 0
 
-    def __repr__(self) -> str:
-        return f"<Topology {self._chart.version}: {len(self._chart.masters)} masters{', stale' * self.stale}>"
-
     @property
-    def stale(self) -> bool:
-        """Whether the last chart may be wrong."""
-        return self._doubted == self._chart.version
+    def outdated(self) -> bool:
+        """Whether the last map may be wrong."""
+        return self._outdated == self._map.version
 
     def client(self, address: Address, on_connect: OnConnect | None = None) -> NodeClient:
         """Return a new client of one node."""
@@ -73,28 +70,28 @@ class Topology:
 
     def next(self) -> Address:
         """Return the address of a node, each time of another one: any of them may be gone."""
-        known = [*(each for each in self._chart.masters if each != self._seed), self._seed]
+        known = [*(each for each in self._map.masters if each != self._seed), self._seed]
         self._turn += 1
         return known[self._turn % len(known)]
 
-    def doubt(self, version: int) -> None:
-        """Take the chart of that *version* for wrong."""
-        self._doubted = max(self._doubted, version)
+    def mark_outdated(self, version: int) -> None:
+        """Take the map of that *version* for wrong."""
+        self._outdated = max(self._outdated, version)
 
-    async def chart(self, seconds: float) -> Chart:
-        """Return a chart that nothing speaks against. Raises RedisError or OSError, within *seconds* for each node."""
+    async def slot_map(self, seconds: float) -> SlotMap:
+        """Return a map that nothing speaks against. Raises RedisError or OSError, within *seconds* for each node."""
         async with self._asking:
-            left = len(self._chart.masters)
-            while self.stale:
+            left = len(self._map.masters)
+            while self.outdated:
                 try:
-                    self._chart = await self._ask(self.next(), seconds)
+                    self._map = await self._ask(self.next(), seconds)
                 except (RedisError, OSError):
                     if not left:
                         raise
                     left -= 1
-        return self._chart
+        return self._map
 
-    async def _ask(self, address: Address, seconds: float) -> Chart:
+    async def _ask(self, address: Address, seconds: float) -> SlotMap:
         client = self.client(address)
         try:
             [ranges] = await client.pipeline(seconds, [("CLUSTER", "SLOTS")])
@@ -108,7 +105,7 @@ class Topology:
             owner = host.decode() if host and host != b"?" else address[0], int(port)
             owners[first : last + 1] = [owner] * (last + 1 - first)
         masters = tuple(sorted({owner for owner in owners if owner is not None}))
-        return Chart(self._chart.version + 1, masters, owners)
+        return SlotMap(self._map.version + 1, masters, owners)
 
 
 class ClusterClient:
@@ -123,9 +120,6 @@ class ClusterClient:
         self._clients: dict[Address, NodeClient] = {}
         self._version = 0
         self._subscriber: NodeClient | None = None
-
-    def __repr__(self) -> str:
-        return f"<ClusterClient {self._topology!r}: {len(self._clients)} clients>"
 
     def pubsub(self) -> PubSub:
         """Return what subscribes at one of the nodes, each time at another one."""
@@ -147,13 +141,13 @@ class ClusterClient:
         version = 0
         try:
             async with asyncio.timeout(seconds):
-                chart = await self._topology.chart(seconds * _PART)
-                version = chart.version
+                slot_map = await self._topology.slot_map(seconds * _PART)
+                version = slot_map.version
                 if self._version != version:
-                    await self._adopt(chart)
+                    await self._adopt(slot_map)
                     if check is not None:  # connected to all nodes now, the caller sees new connections once
-                        await self._connect(chart, seconds * _PART)
-                parts = _split(chart, commands)
+                        await self._connect(slot_map, seconds * _PART)
+                parts = _split(slot_map, commands)
                 sending = [
                     self._client(address).pipeline(seconds, [commands[place] for place in places], check)
                     for address, places in parts.items()
@@ -162,7 +156,7 @@ class ClusterClient:
                 answers = await asyncio.gather(*sending, return_exceptions=True)
             return _join(len(commands), list(parts.values()), answers)
         except (RedisError, OSError):
-            self._topology.doubt(version)
+            self._topology.mark_outdated(version)
             raise
 
     def _client(self, address: Address) -> NodeClient:
@@ -171,23 +165,23 @@ class ClusterClient:
             client = self._clients[address] = self._topology.client(address, self._on_connect)
         return client
 
-    async def _adopt(self, chart: Chart) -> None:
-        """Forget the nodes that are not in *chart*."""
-        self._version = chart.version
-        for address in self._clients.keys() - set(chart.masters):
+    async def _adopt(self, slot_map: SlotMap) -> None:
+        """Forget the nodes that are not in *slot_map*."""
+        self._version = slot_map.version
+        for address in self._clients.keys() - set(slot_map.masters):
             await self._clients.pop(address).aclose()
 
-    async def _connect(self, chart: Chart, seconds: float) -> None:
+    async def _connect(self, slot_map: SlotMap, seconds: float) -> None:
         """Connect to all nodes that can be reached within *seconds*."""
-        pings = [self._client(address).pipeline(seconds, [("PING",)]) for address in chart.masters]
+        pings = [self._client(address).pipeline(seconds, [("PING",)]) for address in slot_map.masters]
         await asyncio.gather(*pings, return_exceptions=True)
 
 
-def _split(chart: Chart, commands: Sequence[Command]) -> dict[Address, list[int]]:
+def _split(slot_map: SlotMap, commands: Sequence[Command]) -> dict[Address, list[int]]:
     """Return the places of the *commands* for each node. Raises ClusterDownError if no node has a key."""
     parts: dict[Address, list[int]] = {}
     for place, command in enumerate(commands):
-        owner = chart.owners[key_slot(_key(command))]
+        owner = slot_map.owners[key_slot(_key(command))]
         if owner is None:
             raise ClusterDownError("CLUSTERDOWN a slot has no node", status_code="CLUSTERDOWN")
         parts.setdefault(owner, []).append(place)

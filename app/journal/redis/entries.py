@@ -67,6 +67,8 @@ def decode(data: bytes) -> list[Event]:
 
 def unpack(items: Any) -> list[Event]:
     """Return the events that the JSON array *items* stands for. Raises ValueError for anything else."""
+    if type(items) is not list:
+        raise ValueError("not a batch of events")
     try:
         return [Delta(item) if isinstance(item, str) else _unpack(item) for item in items]
     except (KeyError, TypeError) as error:

@@ -16,9 +16,6 @@ class Outbox:
         self._streams: dict[str, None] = {}
         self._messages: dict[str, list[bytes]] = {}  # by process
 
-    def __repr__(self) -> str:
-        return f"<Outbox {len(self._streams)} streams, messages to {len(self._messages)} processes>"
-
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""

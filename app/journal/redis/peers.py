@@ -22,7 +22,7 @@ from app.journal.redis import keys, messages
 from app.journal.redis.client import Client, Command
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RedisConnection
-from app.journal.redis.messages import Cancel, Following, Message, Positions, Records, Unfollowing
+from app.journal.redis.messages import Cancel, Following, Message, Positions, Records
 from app.journal.redis.outbox import Outbox
 from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.replicas import Replicas
@@ -64,9 +64,6 @@ class Peers:
         self._log = log
         self._missing: set[str] = set()  # processes whose lease was missing at the last renewal
         self._grace_until = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Peers of {self._process}: {len(self._missing)} missing>"
 
     async def listen(self) -> None:
         """Take in what other processes tell, for ever."""
@@ -146,7 +143,7 @@ class Peers:
         for writer in self._committer.writers:
             silent = [process for process, follower in writer.followers.items() if follower.seen < before]
             for process in silent:
-                self._remove_follower(writer, process)
+                self._set_follower(writer, process, None)
 
     def _take(self, body: bytes) -> None:
         try:
@@ -166,30 +163,23 @@ class Peers:
                     self._replicas.on_position(stream_id, number)
             case Following(process, streams):
                 self._on_following(process, streams)
-            case Unfollowing(process, stream_id):
-                writer = self._committer.writer(stream_id)
-                if writer is not None and process in writer.followers:
-                    self._remove_follower(writer, process)
             case Cancel(stream_id):
                 self._on_cancel(stream_id)
 
-    def _on_following(self, process: str, streams: Mapping[str, bool]) -> None:
+    def _on_following(self, process: str, streams: Mapping[str, bool | None]) -> None:
         for stream_id, reading in streams.items():
             writer = self._committer.writer(stream_id)
             if writer is not None:
-                self._add_follower(writer, process, reading=reading)
+                self._set_follower(writer, process, reading)
         # What was committed until now was told to others. The follower compares, and looks for what it lacks.
-        positions = Positions({stream_id: self._committer.last(stream_id) for stream_id in streams})
-        self._outbox.tell(process, messages.pack(positions))
+        last = {each: self._committer.last(each) for each, reading in streams.items() if reading is not None}
+        if last:
+            self._outbox.tell(process, messages.pack(Positions(last)))
 
-    def _add_follower(self, writer: RedisWriter, process: str, *, reading: bool) -> None:
-        before = writer.followers.get(process)
+    def _set_follower(self, writer: RedisWriter, process: str, reading: bool | None) -> None:
+        before = writer.followers.pop(process, None)
+        if reading is not None:
+            writer.followers[process] = Follower(asyncio.get_running_loop().time(), reading)
         was_reading = before is not None and before.reading
-        writer.followers[process] = Follower(asyncio.get_running_loop().time(), reading)
-        if reading is not was_reading:
+        if bool(reading) is not was_reading:
             self._on_presence(writer.id, 1 if reading else -1)
-
-    def _remove_follower(self, writer: RedisWriter, process: str) -> None:
-        follower = writer.followers.pop(process)
-        if follower.reading:
-            self._on_presence(writer.id, -1)

@@ -16,7 +16,7 @@ from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import entries, keys
 from app.journal.redis.connection import RedisConnection
 from app.journal.redis.entries import HEADER, PAGE, encode, entries_after, info_of, read_header, read_tail
-from app.journal.redis.messages import Cancel, Following, Records, Unfollowing, pack
+from app.journal.redis.messages import Cancel, Following, Records, pack
 from app.journal.redis.outbox import Outbox
 
 # Streams of a dead process that are ended at once.
@@ -48,7 +48,7 @@ class Replica(MemoryLog):
     def left(self) -> None:
         super().left()
         if not self.reading and not self.ended:
-            self._replicas.unread(self)
+            self._replicas.announce(self)
 
 
 class Replicas:
@@ -121,11 +121,7 @@ class Replicas:
             self._followed[replica.id] = replica
             self._known[replica.id] = replica
         self._unread.discard(replica.id)
-        self._announce(replica)
-
-    def unread(self, replica: Replica) -> None:
-        """Note that the last reader of *replica* has left."""
-        self._announce(replica)
+        self.announce(replica)
 
     def drop_unread(self) -> None:
         """Drop the replicas that have had no reader since the last time."""
@@ -134,22 +130,20 @@ class Replicas:
             if replica is not None and not replica.reading:
                 del self._followed[stream_id]
                 self._memory.drop(replica)
-                self._announce(replica)
+                self.announce(replica)
         self._unread = {replica.id for replica in self._followed.values() if not replica.reading}
 
-    def _announce(self, replica: Replica) -> None:
+    def announce(self, replica: Replica) -> None:
         """Tell the producer that this process follows a stream, and whether it has readers; or that it does not."""
         if self._draining:
             return
-        if self._followed.get(replica.id) is replica:
-            message = pack(Following(self._process, {replica.id: replica.reading > 0}))
-        else:
-            message = pack(Unfollowing(self._process, replica.id))
-        self._outbox.tell(replica.producer, message)
+        followed = self._followed.get(replica.id) is replica
+        following = Following(self._process, {replica.id: replica.reading > 0 if followed else None})
+        self._outbox.tell(replica.producer, pack(following))
 
     def announce_all(self) -> None:
         """Tell each producer which of its streams this process follows: what was told before may be lost."""
-        streams: dict[str, dict[str, bool]] = {}
+        streams: dict[str, dict[str, bool | None]] = {}
         for replica in self._followed.values():
             streams.setdefault(replica.producer, {})[replica.id] = replica.reading > 0
         for producer, followed in streams.items():

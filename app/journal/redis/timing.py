@@ -37,7 +37,7 @@ class Timing:
     appearing_pause: float = 0.05
     # How long after a stream's end its claim can still be released.
     release: float = 60.0
-    # A label's life, if nobody takes the label away at the stream's end: longer than any stream is live.
+    # A label's life, if its process dies before it deletes the label: longer than any stream is live.
     label: int = 86_400
 
     # How long a process that ends waits for its last records to be in Redis.

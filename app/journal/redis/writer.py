@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.events import TERMINAL, Event, Failure
@@ -29,48 +30,32 @@ class Follower(NamedTuple):
     reading: bool
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RedisWriter:
     """The writer of one stream. *log* is what this process's readers read, *header* the header of the log in Redis.
 
     *claim* lives as long as the log, and *label* until the stream's end.
     """
 
-    __slots__ = (
-        "_caught_up",
-        "_ended",
-        "_outbox",
-        "acked",
-        "begun",
-        "claim",
-        "followers",
-        "given_up",
-        "header",
-        "id",
-        "key",
-        "label",
-        "log",
-        "taken",
-        "waiting",
-    )
+    outbox: Outbox
+    log: MemoryLog
+    header: Mapping[bytes, bytes]
+    claim: Claim | None = None
+    label: Claim | None = None
+    id: str = field(init=False)
+    key: bytes = field(init=False)
+    followers: dict[str, Follower] = field(default_factory=dict)  # by process
+    begun: bool = False  # whether the log was begun in Redis
+    ended: bool = False  # whether the producer has appended its last record
+    given_up: bool = False  # the end is written, by this process or by another: no more is taken
+    acked: int = 0  # the number of the last record that Redis has acknowledged
+    taken: list[Event] = field(default_factory=list)  # sent, and not acknowledged yet
+    waiting: list[Event] = field(default_factory=list)  # to be sent
+    caught_up: asyncio.Future[None] | None = None  # what `drain` waits for
 
-    def __init__(
-        self, outbox: Outbox, log: MemoryLog, header: Mapping[bytes, bytes], claim: Claim | None = None
-    ) -> None:
-        self.id = log.id
-        self.key = keys.log(log.id)
-        self.log = log
-        self.header = header
-        self.claim = claim
-        self.label: Claim | None = None
-        self.followers: dict[str, Follower] = {}  # by process
-        self.begun = False  # whether the log was begun in Redis
-        self.acked = 0  # the number of the last record that Redis has acknowledged
-        self.given_up = False  # the end is written, by this process or by another: no more is taken
-        self.waiting: list[Event] = []  # to be sent
-        self.taken: list[Event] = []  # sent, and not acknowledged yet
-        self._outbox = outbox
-        self._ended = False
-        self._caught_up: asyncio.Future[None] | None = None
+    def __post_init__(self) -> None:
+        self.id = self.log.id
+        self.key = keys.log(self.id)
 
     def __repr__(self) -> str:
         return f"<RedisWriter {self.acked} records, {len(self.taken)} under way, {len(self.waiting)} waiting>"
@@ -78,12 +63,12 @@ class RedisWriter:
     def append(self, events: Sequence[Event]) -> None:
         if self.given_up:
             return
-        if self._ended:
+        if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
         self.log.reserve(events)
-        self._ended = isinstance(events[-1], TERMINAL)
+        self.ended = isinstance(events[-1], TERMINAL)
         self.waiting += events
-        self._outbox.mark(self.id)
+        self.outbox.mark(self.id)
 
     @property
     def full(self) -> bool:
@@ -91,9 +76,9 @@ class RedisWriter:
 
     async def drain(self) -> None:
         while self.full:
-            if self._caught_up is None:
-                self._caught_up = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._caught_up)
+            if self.caught_up is None:
+                self.caught_up = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.caught_up)
 
     def take(self) -> tuple[int, list[Event]]:
         """Return the number of the first record to be sent, and the records."""
@@ -145,6 +130,6 @@ class RedisWriter:
         self._wake()
 
     def _wake(self) -> None:
-        if self._caught_up is not None:
-            self._caught_up.set_result(None)
-            self._caught_up = None
+        if self.caught_up is not None:
+            self.caught_up.set_result(None)
+            self.caught_up = None

@@ -27,8 +27,20 @@ from app.journal.redis import keys
 from app.journal.redis.cluster import ClusterClient
 from app.journal.redis.entries import HEADER, append
 from app.request import Allowance, Principal
-from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, opened, read, reading, text
-from tests.real.redis import RedisServer
+from tests.journal.processes import (
+    DONE,
+    FAST,
+    INFO,
+    Machine,
+    Process,
+    acked,
+    opened,
+    read,
+    reading,
+    text,
+)
+from tests.ports import free_port
+from tests.real.redis import RedisServer, launch_redis
 from tests.waiting import until, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -121,7 +133,7 @@ def node_of(nodes: list[Node], stream_id: str) -> Node:
 
 
 async def test_spread(machine: Machine, nodes: list[Node]) -> None:
-    """Streams are on all nodes, their records go there in shared trips, and other processes read them without a gap."""
+    """Streams are on all nodes, and other processes read them without a gap."""
     a, b = [await machine.start() for _ in "ab"]
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(30)]
     assert sorted(len(node.logs()) > 2 for node in nodes) == [True] * 3
@@ -141,7 +153,7 @@ async def test_spread(machine: Machine, nodes: list[Node]) -> None:
 
 
 async def test_replies_in_order(machine: Machine, nodes: list[Node]) -> None:
-    """One trip's replies are in the order of its commands, whichever node they come from and however they are put."""
+    """A pipeline's replies are in the order of its commands, whichever nodes they come from."""
     a = await machine.start()
     names = [f"n{number}" for number in range(60)]
     commands: list[Any] = [("XADD", keys.log(name), HEADER, b"f", name) for name in names]
@@ -179,7 +191,7 @@ async def test_agreement(machine: Machine) -> None:
 
 
 async def through(a: Process, b: Process, happen: Callable[[], Any]) -> str:
-    """Write thirty streams while something happens; check that nobody saw a gap, and return what they all say."""
+    """Write thirty streams while something happens; check that no reader saw a gap, and return what they all say."""
     writers = [await a.journal.create(f"s{number}", INFO) for number in range(30)]
     readers = [await reading(each.journal, w.id, timeout=60) for w in writers for each in (a, b)]
     over = False
@@ -253,8 +265,8 @@ async def test_a_node_stays_away(machine: Machine, nodes: list[Node]) -> None:
     await asyncio.to_thread(wait_until, lambda: _whole(nodes), timeout=_BACK)
 
 
-async def test_part_of_a_trip(machine: Machine, nodes: list[Node]) -> None:
-    """While one node does not answer, a trip fails, but what it has for the other nodes gets there."""
+async def test_part_of_a_pipeline(machine: Machine, nodes: list[Node]) -> None:
+    """While one node does not answer, a pipeline fails, but what it has for the other nodes gets there."""
     a = await machine.start()
     names = [f"n{number}" for number in range(30)]
     commands: list[Any] = [("SET", keys.log(name), b"1") for name in names]
@@ -359,5 +371,34 @@ async def test_a_wrong_seed(machine: Machine, logs: LogCapture, tmp_path: Path) 
         assert not a.journal.ready
         assert [(entry["event"], entry["reason"]) for entry in logs.entries] == [("journal.away", "ERR")]
         await a.held.aclose()
+    finally:
+        server.stop()
+
+
+async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
+    """A node of a cluster takes all that is sent: every command touches one slot."""
+    server = launch_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    try:
+        with server.client() as redis:
+            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: redis.cluster("info")["cluster_state"] == "ok")
+        a, b = [await machine.start(server.url) for _ in "ab"]
+        assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+        assert await a.journal.registry.occupy("ann", "s", 1)
+        writer = await a.journal.create("s", INFO)
+        reader = asyncio.create_task(opened(b.journal))
+        await until(lambda: a.owner.readers.get("s") == 1)
+        writer.append([Delta("x")])
+        await a.journal._peers._renew()
+        a.journal._committer.require_reconcile()
+        writer.append([DONE])
+        assert text(await reader) == "x"
+        assert await b.journal.registry.claim("ann", "k", b"1", "t") == "s"
+        await a.journal.registry.vacate("ann", "s")
+        await a.journal.registry.release("s")
+        assert a.journal.ready
+        assert b.journal.ready
+        for process in (b, a):
+            await process.held.aclose()
     finally:
         server.stop()

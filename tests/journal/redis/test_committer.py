@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
-from structlog.testing import LogCapture
 
-from app.errors import JournalDown
 from app.events import Delta, Done, Failure
 from app.journal.redis import keys
-from app.journal.redis.committer import Committer
+from app.journal.redis.client import Command
 from app.journal.redis.entries import encode
-from app.journal.redis.journal import RedisJournal
 from app.journal.redis.writer import BEHIND, RedisWriter
 from app.usage import Usage
-from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, entries, opened, text
-from tests.ports import free_port
+from tests.journal.processes import (
+    DONE,
+    FAST,
+    INFO,
+    SELDOM,
+    Machine,
+    Process,
+    acked,
+    entries,
+    opened,
+    text,
+)
 from tests.real.proxy import Proxy
-from tests.real.redis import launch_redis
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -175,7 +181,7 @@ async def test_a_key_that_is_not_ours(machine: Machine, redis: Redis) -> None:
 
 
 async def test_drain(machine: Machine) -> None:
-    """Whoever is too far ahead of Redis waits; one may be cancelled; for a stream that was given up, nobody waits."""
+    """A producer that is too far ahead of Redis waits, until Redis has caught up or the stream is given up."""
     with Proxy(machine.url) as proxy:
         a = await machine.start(url_of(proxy), patience=0.6)
         ahead = await a.journal.create("s", INFO)
@@ -233,95 +239,20 @@ async def test_live_logs_are_renewed(machine: Machine, redis: Redis) -> None:
     await until(lambda: not redis.exists(keys.log("s")))
 
 
-async def test_a_claim_without_a_stream(machine: Machine) -> None:
-    """A key whose claimer died before it began the stream goes to one of those who wait for that."""
-    a, b, c = [await machine.start(timing=replace(FAST, appearing=0.1)) for _ in "abc"]
-    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+async def test_one_pipeline_for_all_streams(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many streams have at the same time goes in one pipeline."""
+    a = await machine.start(timing=SELDOM)
+    writers = [await a.journal.create(f"s{number}", INFO) for number in range(300)]
+    pipelines = 0
+    send = a.journal._records.send
 
-    async def claim(journal: RedisJournal, stream_id: str) -> str | None:
-        known = await journal.registry.claim("ann", "k", b"1", stream_id)
-        if known is None:
-            await journal.create(stream_id, INFO)
-        return known
+    async def counted(commands: Sequence[Command]) -> list[Any]:
+        nonlocal pipelines
+        pipelines += 1
+        return await send(commands)
 
-    answers = await asyncio.gather(*[claim(b.journal, f"b{n}") for n in range(5)], claim(c.journal, "c"))
-    winner = [*(f"b{n}" for n in range(5)), "c"][answers.index(None)]
-    assert sorted(map(str, answers)) == sorted(["None", *[winner] * 5])
-    with pytest.raises(JournalDown):  # it was only slow: now it must not begin a second one
-        await a.journal.create("s", INFO)
-    await a.journal.registry.release("s")
-    assert await b.journal.registry.claim("ann", "k", b"1", "d") == winner
-
-
-async def test_slots_of_the_dead(machine: Machine, redis: Redis) -> None:
-    """Slots count in every process as long as the one that took them lives, and are given back some time after."""
-    a, b = [await machine.start(timing=replace(FAST, slot=3)) for _ in "ab"]
-    assert await a.journal.registry.occupy("ann", "s", 1)
-    assert not await b.journal.registry.occupy("ann", "t", 1)
-    await asyncio.sleep(4)
-    assert not await b.journal.registry.occupy("ann", "t", 1)
-    await a.pause()
-    while not await b.journal.registry.occupy("ann", "t", 1):
-        await asyncio.sleep(0.05)
-
-
-async def test_one_owner_with_many_streams(machine: Machine, redis: Redis) -> None:
-    """Slots of many streams and owners are renewed, and vacated, without a trace left behind."""
-    a = await machine.start()
-    for owner in "ab":
-        assert all(await asyncio.gather(*[a.journal.registry.occupy(owner, f"{owner}{n}", 100) for n in range(100)]))
-    await a.journal._peers._renew()
-    assert [redis.zcard(keys.slots(owner)) for owner in "ab"] == [100, 100]
-    for owner in "ab":
-        await asyncio.gather(*[a.journal.registry.vacate(owner, f"{owner}{n}") for n in range(100)])
-    assert not redis.exists(keys.slots("a"), keys.slots("b"))
-    assert a.journal.registry.renewals() == []
-
-
-async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: LogCapture) -> None:
-    """A bug that meets the committer once is logged without any value, and costs no stream anything."""
-    a = await machine.start(timing=replace(FAST, restart=0.01))
-    stream = await a.journal.create("s", INFO)
-    acknowledge = Committer._acknowledge
-
-    def crash(*_: object) -> None:
-        monkeypatch.setattr(Committer, "_acknowledge", acknowledge)
-        raise RuntimeError("secret")
-
-    monkeypatch.setattr(Committer, "_acknowledge", crash)
-    stream.append([Delta("x")])
-    await acked(stream, 1)
-    stream.append([DONE])
-    assert text(await opened(a.journal)) == "x"
-    [entry] = [entry for entry in logs.entries if entry["event"] == "journal.crashed"]
-    assert (entry["loop"], entry["error"]) == ("run", "RuntimeError")
-    assert "secret" not in str(logs.entries)
-
-
-async def test_on_a_cluster(machine: Machine, tmp_path: Path) -> None:
-    """A node of a cluster takes all that is sent: every command touches one slot."""
-    server = launch_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    try:
-        with server.client() as redis:
-            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            await until(lambda: redis.cluster("info")["cluster_state"] == "ok")
-        a, b = [await machine.start(server.url) for _ in "ab"]
-        assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
-        assert await a.journal.registry.occupy("ann", "s", 1)
-        writer = await a.journal.create("s", INFO)
-        reader = asyncio.create_task(opened(b.journal))
-        await until(lambda: a.owner.readers.get("s") == 1)
+    monkeypatch.setattr(a.journal._records, "send", counted)
+    for writer in writers:
         writer.append([Delta("x")])
-        await a.journal._peers._renew()
-        a.journal._committer.require_reconcile()
-        writer.append([DONE])
-        assert text(await reader) == "x"
-        assert await b.journal.registry.claim("ann", "k", b"1", "t") == "s"
-        await a.journal.registry.vacate("ann", "s")
-        await a.journal.registry.release("s")
-        assert a.journal.ready
-        assert b.journal.ready
-        for process in (b, a):
-            await process.held.aclose()
-    finally:
-        server.stop()
+    await until(lambda: all(writer.acked for writer in writers))
+    assert pipelines == 1

@@ -57,7 +57,9 @@ def test_a_usual_call_reads_as_before() -> None:
     assert encode([ToolCall(0, "c", "f", "{}")]) == b'[["t",0,"c","f","{}"]]'
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"1", b"{", b'[["?"]]', b"[[]]", b"[1]", b"[null]", b'[["s"]]'])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"1", b"{", b'"x"', b"{}", b'[["?"]]', b"[[]]", b"[1]", b"[null]", b'[["s"]]']
+)
 def test_garbage_is_refused(data: bytes) -> None:
     """What is not a batch of events is a ValueError."""
     with pytest.raises(ValueError):

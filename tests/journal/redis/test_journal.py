@@ -16,7 +16,20 @@ from structlog.testing import LogCapture
 from app.errors import JournalDown
 from app.events import Delta, Failure
 from app.journal.redis import keys
-from tests.journal.processes import DONE, FAST, INFO, Machine, Process, acked, entries, opened, read, reading, text
+from app.journal.redis.committer import Committer
+from tests.journal.processes import (
+    DONE,
+    FAST,
+    INFO,
+    Machine,
+    Process,
+    acked,
+    entries,
+    opened,
+    read,
+    reading,
+    text,
+)
 from tests.ports import free_port
 from tests.real.redis import PERSISTENT, RedisServer, launch_redis
 from tests.waiting import until
@@ -79,7 +92,7 @@ async def through(machine: Machine, server: RedisServer, number: signal.Signals)
 
 
 async def test_restart_without_persistence(machine: Machine, server: RedisServer) -> None:
-    """Live streams go on without a gap, for all readers; their logs and claims are written anew, with their times."""
+    """Live streams go on without a gap, for all readers; their logs and claims are written again, with their times."""
     await through(machine, server, signal.SIGTERM)
 
 
@@ -99,7 +112,7 @@ async def test_restart_with_persistence(machine: Machine, persistent: RedisServe
 
 
 async def test_an_older_redis(machine: Machine, tmp_path: Path) -> None:
-    """If Redis comes back with less than it had acknowledged, even between two trips, what is missing comes first."""
+    """If Redis comes back with less than it had acknowledged, what is missing is written before anything else."""
     server = launch_redis(tmp_path)
     try:
         a = await machine.start(server.url)
@@ -111,7 +124,7 @@ async def test_an_older_redis(machine: Machine, tmp_path: Path) -> None:
             for number in range(1, 5):
                 writer.append([Delta(f"{number}")])
                 await acked(writer, number + 1)
-            server.restart(signal.SIGKILL)  # while nobody here has a turn
+            server.restart(signal.SIGKILL)  # the event loop does not run meanwhile
             assert len(entries(redis)) == 2
             writer.append([Delta("5"), DONE])
             await until(lambda: writer.log.ended)
@@ -124,7 +137,7 @@ async def test_an_older_redis(machine: Machine, tmp_path: Path) -> None:
 
 
 async def test_a_stall(machine: Machine, server: RedisServer, logs: LogCapture) -> None:
-    """While Redis is stopped, longer than trips and leases last, nothing is lost and nobody is taken for dead."""
+    """While Redis is stopped, for longer than a lease lasts, nothing is lost and no process is taken for dead."""
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     readers = [await reading(each.journal) for each in (a, b)]
@@ -152,7 +165,7 @@ async def test_a_stall(machine: Machine, server: RedisServer, logs: LogCapture) 
 
 
 async def test_emptied(machine: Machine, redis: Redis) -> None:
-    """After FLUSHALL, live streams are written again, silent ones with the next beat, and go on without a gap."""
+    """After FLUSHALL, live streams are written again, silent ones with the next renewal, and go on without a gap."""
     a, b = [await machine.start() for _ in "ab"]
     busy, silent = [await a.journal.create(name, INFO) for name in ("busy", "silent")]
     readers = [await reading(each.journal, name) for name in ("busy", "silent") for each in (a, b)]
@@ -288,7 +301,7 @@ async def test_not_there_yet(machine: Machine, server: RedisServer, logs: LogCap
     assert [entry["event"] for entry in logs.entries] == ["journal.away", "journal.back"]
 
 
-async def test_the_last_words(machine: Machine, server: RedisServer) -> None:
+async def test_leaving_while_redis_is_away(machine: Machine, server: RedisServer) -> None:
     """A process that ends while Redis is away does not wait for it."""
     a = await machine.start(timing=replace(FAST, flush=60))
     writer = await a.journal.create("s", INFO)
@@ -324,4 +337,56 @@ async def test_nothing_is_left(machine: Machine, redis: Redis) -> None:
     assert (a.journal._committer._unreconciled, a.journal._outbox.empty) == ({}, True)
     await until(lambda: len(redis.client_list()) <= a.connections + b.connections + 1)
     assert a.connections + b.connections < 40
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "check"))]
+
+
+async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: LogCapture) -> None:
+    """A bug that meets the committer once is logged without any value, and costs no stream anything."""
+    a = await machine.start(timing=replace(FAST, restart=0.01))
+    stream = await a.journal.create("s", INFO)
+    acknowledge = Committer._acknowledge
+
+    def crash(*_: object) -> None:
+        monkeypatch.setattr(Committer, "_acknowledge", acknowledge)
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Committer, "_acknowledge", crash)
+    stream.append([Delta("x")])
+    await acked(stream, 1)
+    stream.append([DONE])
+    assert text(await opened(a.journal)) == "x"
+    [entry] = [entry for entry in logs.entries if entry["event"] == "journal.crashed"]
+    assert (entry["loop"], entry["error"]) == ("run", "RuntimeError")
+    assert "secret" not in str(logs.entries)
+
+
+async def test_leaving(machine: Machine, redis: Redis) -> None:
+    """A process that ends has sent all, told all, gives its lease back, and leaves no connection and no task."""
+    b = await machine.start()
+    before = asyncio.all_tasks()
+    a = await machine.start()
+    writer = await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    lease, start = a.lease, asyncio.get_running_loop().time()
+    writer.append([Delta("last"), DONE])
+    await a.held.aclose()
+    assert text(await reader) == "last"
+    assert asyncio.get_running_loop().time() - start < FAST.renewal
+    assert not redis.exists(lease)
+    await until(lambda: len(redis.client_list()) == b.connections + 1)
+    assert {task for task in asyncio.all_tasks() if "journal" in task.get_name()} <= before
+
+
+async def test_leaving_during_loads_and_checks(machine: Machine) -> None:
+    """A process may end in the middle of loads and checks."""
+    a, b = [await machine.start() for _ in "ab"]
+    for number in range(50):
+        (await a.journal.create(f"s{number}", INFO)).append([Delta("x")])
+    logs = [asyncio.create_task(b.journal.open(f"s{number}")) for number in range(50)]
+    await logs[0]
+    for replica in b.journal._replicas.followed:
+        b.journal._replicas.check(replica)
+    await b.held.aclose()
+    await asyncio.wait(logs)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "check"))]

@@ -10,7 +10,7 @@ from redis.connection import Connection
 from app.events import Delta, Done, Event, Failure, Logprobs, ToolCall
 from app.journal.redis import messages
 from app.journal.redis.entries import encode
-from app.journal.redis.messages import VERSION, Cancel, Following, Message, Positions, Records, Unfollowing, pack
+from app.journal.redis.messages import VERSION, Cancel, Following, Message, Positions, Records, pack
 
 EVENTS: list[Event] = [
     Delta('\n"\u2028é'),
@@ -20,8 +20,7 @@ EVENTS: list[Event] = [
 ]
 TOLD: list[Message] = [
     Records("s", 7, EVENTS),
-    Following("p", {"s": True, "t": False}),
-    Unfollowing("p", "s"),
+    Following("p", {"s": True, "t": False, "u": None}),
     Positions({"s": 12, "t": -1}),
     Cancel("s"),
     Records("s", 123_456_789_012, [Failure("m", "t", "c", True, 502)]),
@@ -72,7 +71,7 @@ GARBAGE = [
     b'[1,["positions",{"s":"x"}]]',
     b'[1,["positions",["s"]]]',
     b'[1,["following","p"]]',
-    b'[1,["unfollowing",1,"s"]]',
+    b'[1,["following",1,{}]]',
     b'[1,["cancel",{}]]',
 ]
 

@@ -1,22 +1,221 @@
-"""Producers that died, or were taken for dead: their streams end for all readers, once, and cannot be written again."""
+"""Copies of other processes' logs: they are whole whatever message is lost, and they outlive their producer."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 from redis import Redis
 from structlog.testing import LogCapture
 
-from app.errors import ProducerLost
+from app.errors import JournalLost, ProducerLost, UnknownStream
 from app.events import Delta, Failure
-from app.journal.redis import keys
-from app.journal.redis.entries import encode
+from app.journal.redis import keys, messages
+from app.journal.redis.entries import HEADER, encode
+from app.journal.redis.messages import Positions
 from app.journal.redis.replicas import Replica
-from tests.journal.processes import DONE, FAST, INFO, Machine, acked, ending, entries, opened, text
+from app.journal.redis.writer import RedisWriter
+from app.request import StreamInfo
+from tests.journal.processes import (
+    DONE,
+    INFO,
+    SELDOM,
+    Machine,
+    acked,
+    ending,
+    entries,
+    opened,
+    read,
+    text,
+)
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+
+async def test_read_elsewhere(machine: Machine) -> None:
+    """A stream is read in other processes from any position, while it is written and afterwards, each record once."""
+    a, b, c = [await machine.start() for _ in "abc"]
+    writer = await a.journal.create("s", INFO)
+    writer.append([Delta("0 "), Delta("1 ")])
+    await acked(writer, 2)
+    readers = [asyncio.create_task(opened(each.journal, after=after)) for each in (b, c) for after in (0, 1, 2)]
+    for number in range(2, 200):
+        writer.append([Delta(f"{number} ")])
+        await asyncio.sleep(0)
+    writer.append([DONE])
+    whole = "".join(f"{number} " for number in range(200))
+    answers = [text(events) for events in await asyncio.gather(*readers)]
+    assert answers == [whole, whole[2:], whole[4:]] * 2
+    assert text(await opened(c.journal)) == whole
+    assert (await c.journal.open("s")).info == INFO
+
+
+@pytest.mark.parametrize(
+    "info", [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe")]
+)
+async def test_info_elsewhere(machine: Machine, info: StreamInfo) -> None:
+    """What a stream was created with is known to every process, whatever its owner is called."""
+    a, b = [await machine.start() for _ in "ab"]
+    await a.journal.create("s", info)
+    assert (await b.journal.open("s")).info == info
+
+
+async def test_info_of_an_earlier_version(machine: Machine, redis: Redis) -> None:
+    """A stream of a process that says nothing of its owner's limit, or of a label, is read without them."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    header: dict[Any, Any] = {name: writer.header[name] for name in (b"chunk", b"owner", b"process")}
+    redis.delete(keys.log("s"))
+    redis.xadd(keys.log("s"), header, id=HEADER)
+    assert (await b.journal.open("s")).info == INFO._replace(readers=0)
+
+
+async def test_a_lost_message_heals(machine: Machine, redis: Redis) -> None:
+    """Records whose message was lost with a connection are fetched: no reader sees a gap or waits long."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    for number in range(5):
+        writer.append([Delta(f"{number}")])
+        await acked(writer, number + 1)
+        redis.client_kill_filter(_type="pubsub")
+    writer.append([Delta("5"), DONE])
+    assert text(await reader) == "012345"
+
+
+async def test_a_gap_is_seen(machine: Machine) -> None:
+    """A message that is missing shows by the next one's number, and the log itself is asked."""
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    followers = {**writer.followers}
+    writer.followers.clear()
+    writer.append([Delta("lost ")])
+    await acked(writer, 1)
+    writer.followers.update(followers)
+    writer.append([Delta("told")])
+    log = await b.journal.open("s")
+    await until(lambda: log.last == 2)
+    writer.append([DONE])
+    assert text(await reader) == "lost told"
+
+
+async def test_a_lost_end_heals(machine: Machine) -> None:
+    """If the last message of a stream is lost, the next renewal brings the end."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    writer.followers.clear()
+    writer.append([Delta("x"), DONE])
+    assert text(await reader) == "x"
+
+
+async def test_a_reader_comes_as_the_last_leaves(machine: Machine) -> None:
+    """A reader that opened a stream before its replica was dropped, and reads only afterwards, reads on live."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    log = await b.journal.open("s")
+    first = asyncio.create_task(read(log))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    first.cancel()
+    await until(lambda: b.journal._replicas.get("s") is None and len(b.journal) == 0)
+    second = asyncio.create_task(read(log))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    third = asyncio.create_task(opened(b.journal))
+    writer.append([Delta("x"), DONE])
+    assert text(await second) == text(await third) == "x"
+    assert b.journal.size == log.size
+
+
+async def test_one_replica(machine: Machine) -> None:
+    """A replica that was dropped, and is still held, is the only one: all that open the stream get it."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    held = await b.journal.open("s")
+    await until(lambda: b.journal._replicas.get("s") is None)
+    assert await b.journal.open("s") is held
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    writer.append([Delta("x"), DONE])
+    assert text(await reader) == text(await read(held)) == "x"
+
+
+async def test_a_log_with_a_gap(machine: Machine, redis: Redis) -> None:
+    """A log that lacks records is never shown as if it did not."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    for number in range(3):
+        writer.append([Delta(f"{number}")])
+        await acked(writer, number + 1)
+    redis.xdel(keys.log("s"), "2-0")
+    with pytest.raises(JournalLost):
+        await b.journal.open("s")
+    redis.xadd(keys.log("s"), {"e": b"[[]]"}, id="9-0")
+    with pytest.raises(JournalLost):
+        await b.journal.open("s")
+    assert (len(b.journal), b.journal.size) == (0, 0)
+
+
+async def test_an_expired_log_of_a_living_producer(machine: Machine, redis: Redis) -> None:
+    """A reader that missed the end of a stream which is kept no longer is told so, and does not wait for ever."""
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    writer.followers.clear()
+    writer.append([Delta("x"), DONE])
+    await acked(writer, 2)
+    redis.delete(keys.log("s"))
+    a.journal._outbox.tell(b.journal._process, messages.pack(Positions({"s": -1})))
+    assert ending(await reader) == "journal_lost"
+
+
+async def test_a_herd(machine: Machine, redis: Redis) -> None:
+    """Many readers of many streams, at once and one after another, cost one load for each stream."""
+    a, b = [await machine.start(ended=200) for _ in "ab"]
+    writers = [await a.journal.create(f"s{number}", INFO) for number in range(150)]
+    for writer in writers:
+        writer.append([Delta("x" * 100), DONE])
+    await until(lambda: not a.journal._committer._live)
+    redis.config_resetstat()
+    answers = await asyncio.gather(*[opened(b.journal, f"s{number % 150}") for number in range(600)])
+    answers += [await opened(b.journal, "s0") for _ in range(50)]
+    assert answers == [[Delta("x" * 100), DONE]] * 650
+    assert int(redis.info("commandstats")["cmdstat_xrange"]["calls"]) == 150
+    assert b.journal.size == sum(log.size for log in b.journal._memory._logs.values()) > 0
+    assert not b.journal._connection.away
+    assert int(redis.info("clients")["connected_clients"]) < 40
+
+
+async def test_unknown_after_a_delete(machine: Machine, redis: Redis) -> None:
+    """A key that is not a log of ours, or has no beginning, is an unknown stream."""
+    a = await machine.start()
+    redis.xadd(keys.log("s"), {"e": encode([DONE])}, id="1-0")
+    with pytest.raises(UnknownStream):
+        await a.journal.open("s")
+
+
+async def test_a_slow_reader_elsewhere(machine: Machine) -> None:
+    """A reader that is behind holds no other up, and misses nothing though its stream was dropped from memory."""
+    a, b = [await machine.start(ended=0) for _ in "ab"]
+    writer: RedisWriter = await a.journal.create("s", INFO)
+    writer.append([Delta("0")])
+    log = await b.journal.open("s")
+    async with aclosing(log.read()) as cursor:
+        await until(lambda: log.last == 1)
+        assert (await anext(cursor)).events == [Delta("0")]
+        for number in range(1, 50):
+            writer.append([Delta(f"{number}")])
+        writer.append([DONE])
+        await until(lambda: log.ended)
+        rest = [event async for batch in cursor for event in batch.events]
+    assert rest == [*[Delta(f"{number}") for number in range(1, 50)], DONE]
+    assert b.journal.size == 0
 
 
 async def test_a_dead_producer(machine: Machine, redis: Redis, logs: LogCapture) -> None:
@@ -37,52 +236,18 @@ async def test_a_dead_producer(machine: Machine, redis: Redis, logs: LogCapture)
     assert ending(await opened(b.journal, "whole")) == "done"
 
 
-async def test_a_paused_producer_is_fenced(machine: Machine, redis: Redis) -> None:
-    """A producer that was taken for dead cannot write any more: its own readers get the end that others wrote."""
-    a, b = [await machine.start() for _ in "ab"]
-    writer = await a.journal.create("s", INFO)
-    writer.append([Delta("x")])
-    here = asyncio.create_task(opened(a.journal))
-    there = asyncio.create_task(opened(b.journal))
-    await until(lambda: a.owner.readers.get("s") == 1)
-    await a.pause()
-    assert ending(await there) == "producer_lost"
-    written = entries(redis)
-    writer.append([Delta("too late")])
-    assert ending(await here) == "producer_lost"
-    assert a.owner.stopped == [("s", "producer_lost")]
-    writer.append([DONE])  # as the hub does at once
-    await writer.drain()
-    assert entries(redis) == written
-
-
-async def test_a_silent_producer_that_was_paused(machine: Machine) -> None:
-    """A producer that wakes up learns that its stream was ended, though it has nothing to write."""
-    a, b = [await machine.start() for _ in "ab"]
-    await a.journal.create("s", INFO)
-    here = asyncio.create_task(opened(a.journal))
-    there = asyncio.create_task(opened(b.journal))
-    await until(lambda: a.owner.readers.get("s") == 1)
-    await a.pause()
-    assert ending(await there) == "producer_lost"
-    awake = asyncio.create_task(a.journal._peers.renew_lease())
-    assert ending(await here) == "producer_lost"
-    assert a.owner.stopped == [("s", "producer_lost")]
-    awake.cancel()
-
-
 async def test_an_end_that_comes_too_late(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who would end a stream that has gone on, because its producer lives, reads on instead; its log keeps its time."""
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
-    copy = b.journal._replicas.get("s")
-    assert copy is not None
+    replica = b.journal._replicas.get("s")
+    assert replica is not None
     catch_up = b.journal._replicas._catch_up
 
     async def slow(replica: Replica) -> int | None:
-        last = await catch_up(copy)
+        last = await catch_up(replica)
         writer.followers.clear()
         writer.append([Delta("alive")])
         await acked(writer, 1)
@@ -90,37 +255,19 @@ async def test_an_end_that_comes_too_late(machine: Machine, redis: Redis, monkey
 
     with monkeypatch.context() as late:
         late.setattr(b.journal._replicas, "_catch_up", slow)
-        await b.journal._replicas._end_orphan(copy)
+        await b.journal._replicas._end_orphan(replica)
     assert redis.ttl(keys.log("s")) > 3000
     writer.append([DONE])
     assert text(await reader) == "alive"
 
 
-async def test_nobody_is_buried_for_redis_faults(machine: Machine, redis: Redis) -> None:
-    """When Redis has forgotten all leases, everybody has the time to renew before he counts as gone."""
-    a, b = [await machine.start() for _ in "ab"]
-    writer = await a.journal.create("s", INFO)
-    writer.append([Delta("x")])
-    reader = asyncio.create_task(opened(b.journal))
-    await until(lambda: a.owner.readers.get("s") == 1)
-    await a.pause()
-    redis.flushall()
-    await asyncio.sleep(3 * FAST.renewal)  # longer than two beats, and shorter than a lease
-    assert not reader.done()
-    awake = asyncio.create_task(a.journal._peers.renew_lease())
-    await until(lambda: len(entries(redis)) == 2)  # and its log is there again
-    writer.append([DONE])
-    assert text(await reader) == "x"
-    awake.cancel()
-
-
 async def test_a_dead_producer_whose_log_is_gone(machine: Machine, redis: Redis) -> None:
-    """If both the producer and what Redis kept are gone, whoever reads the stream writes it again, and its end."""
+    """If both the producer and what Redis kept are gone, the processes that read the stream write it again."""
     a, b, c = [await machine.start() for _ in "abc"]
     writer = await a.journal.create("s", INFO)
     writer.append([Delta("x")])
     readers = [asyncio.create_task(opened(each.journal)) for each in (b, c)]
-    await until(lambda: all((copy := each.journal._replicas.get("s")) and copy.last for each in (b, c)))
+    await until(lambda: all((replica := each.journal._replicas.get("s")) and replica.last for each in (b, c)))
     await a.pause()
     redis.delete(keys.log("s"))
     for events in await asyncio.gather(*readers):
@@ -132,17 +279,17 @@ async def test_a_dead_producer_whose_log_is_gone(machine: Machine, redis: Redis)
 
 
 async def test_a_dead_producer_whose_log_lost_records(machine: Machine, redis: Redis) -> None:
-    """If Redis came back with less than readers have, and nobody else is left, they write the rest again."""
+    """If Redis came back with less than a dead producer's readers have, their processes write the rest again."""
     a, b, c = [await machine.start() for _ in "abc"]
     writer = await a.journal.create("s", INFO)
     for number in range(3):
         writer.append([Delta(f"{number}")])
         await acked(writer, number + 1)
     readers = [asyncio.create_task(opened(each.journal)) for each in (b, c)]
-    await until(lambda: all((copy := each.journal._replicas.get("s")) and copy.last == 3 for each in (b, c)))
+    await until(lambda: all((replica := each.journal._replicas.get("s")) and replica.last == 3 for each in (b, c)))
     await a.pause()
     kept = entries(redis)[:-1]
-    with redis.pipeline() as transaction:  # a deleted entry's number stays taken, so the log is written anew without it
+    with redis.pipeline() as transaction:  # Redis refuses a deleted entry's number, so the log is written again
         transaction.delete(keys.log("s"))
         for entry_id, fields in kept:
             transaction.xadd(keys.log("s"), fields, id=entry_id)
@@ -157,15 +304,15 @@ async def test_a_dead_producer_whose_log_lost_records(machine: Machine, redis: R
     assert len(entries(redis)) == 4
 
 
-async def test_buriers_disagree(machine: Machine, redis: Redis) -> None:
-    """Whoever has more of a lost stream than the log that another has ended is told that records are missing."""
+async def test_two_ends_that_disagree(machine: Machine, redis: Redis) -> None:
+    """A reader that has more of a lost stream than another process ended learns that records are missing."""
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     for number in range(3):
         writer.append([Delta(f"{number}")])
         await acked(writer, number + 1)
     reader = asyncio.create_task(opened(b.journal))
-    await until(lambda: (copy := b.journal._replicas.get("s")) and copy.last == 3)
+    await until(lambda: (replica := b.journal._replicas.get("s")) and replica.last == 3)
     await a.pause()
     redis.delete(keys.log("s"))
     redis.xadd(keys.log("s"), {"process": "p", "chunk": "none", "owner": ""}, id="0-1")
