@@ -21,18 +21,19 @@ from app.upstream.http.proxies import Origin, origin_of, refusal
 # Where a response's `extensions` hold what reads the body: `Exchange.read`.
 READ = "chat_sse.read"
 
-# Seconds that an idle connection is kept. Many servers close theirs later, so that ours is not closed as we send.
-_IDLE = 15.0
-
 
 class Http1Transport(httpx.AsyncBaseTransport):
     """Sends each request over an idle connection to its origin or a new one. The number of connections has no limit.
 
-    *find_proxy* returns the proxy for an origin, or None. Of the timeouts of httpx only `connect` is heeded. A response
-    must be closed: that returns its connection, or aborts the connection if the response is not complete.
+    *find_proxy* returns the proxy for an origin, or None. An idle connection is kept for *keep_idle* seconds: servers
+    keep theirs for longer, and do not close it just as we send. Of the timeouts of httpx only `connect` is heeded. A
+    response must be closed: that returns its connection, or aborts it if the response is not complete.
     """
 
-    def __init__(self, tls: ssl.SSLContext, find_proxy: Callable[[Origin], httpx.Proxy | None]) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext, find_proxy: Callable[[Origin], httpx.Proxy | None], keep_idle: float = 15.0
+    ) -> None:
+        self._keep_idle = keep_idle
         self._connector = Connector(tls)
         self._find_proxy = functools.cache(find_proxy)
         self._idle: dict[_Idle, None] = {}  # the longest idle first
@@ -97,7 +98,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
             connection.abort()
             return
         loop = asyncio.get_running_loop()
-        idle = _Idle(self, target, connection, loop.time() + _IDLE)
+        idle = _Idle(self, target, connection, loop.time() + self._keep_idle)
         connection.set_protocol(idle)
         self._idle[idle] = None
         if self._sweep is None:

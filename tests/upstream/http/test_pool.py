@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from app.errors import Disconnected, Unreachable
-from app.upstream.http import pool as http1
 from app.upstream.http.pool import READ
 from tests.upstream.direct import LOOPS, deaf, direct, hang, sockets
 from tests.upstream.raw import Handler, Upstream, reply
@@ -91,10 +90,9 @@ async def test_last_in_first_out() -> None:
         assert peers[2] == peers[0]
 
 
-async def test_idle_ones_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_ones_are_closed() -> None:
     """A connection that nobody needs is closed after a while, by one timer for all; one that is used again is not."""
-    monkeypatch.setattr(http1, "_IDLE", 0.1)
-    async with Upstream(*[OK] * 50) as upstream, direct() as client:
+    async with Upstream(*[OK] * 50) as upstream, direct(keep_idle=0.1) as client:
         await asyncio.gather(*(client.get(upstream.url) for _ in range(10)))
         assert upstream.open == 10
         begun = time.monotonic()
