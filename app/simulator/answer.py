@@ -81,16 +81,12 @@ def text(answer: Answer) -> Iterator[Part]:
     yield Part(Kind.TEXT, answer.pieces())
 
 
-def reasoning(kind: Kind) -> Content:
-    """Return the content that reasons first, under that name, and then says the text."""
-
-    def content(answer: Answer) -> Iterator[Part]:
-        thoughts = list(encoded(REASONING, answer.knobs.size))
-        answer.thought = len(thoughts)
-        yield Part(kind, iter(thoughts))
-        yield from text(answer)
-
-    return content
+def reasoning(answer: Answer, kind: Kind) -> Iterator[Part]:
+    """Reason first, in a part of that *kind*, and then say the text."""
+    thoughts = list(encoded(REASONING, answer.knobs.size))
+    answer.thought = len(thoughts)
+    yield Part(kind, iter(thoughts))
+    yield from text(answer)
 
 
 def refusal(answer: Answer) -> Iterator[Part]:
@@ -113,11 +109,8 @@ def calls(answer: Answer) -> Iterator[Part]:
     answer.finish_reason = "tool_calls"
 
 
-def saying(*pieces: bytes) -> Content:
-    """Return the content that says *pieces*, the JSON of each delta, as they are."""
-
-    def content(answer: Answer) -> Iterator[Part]:
-        answer.spoken = len(pieces)
-        yield Part(Kind.TEXT, iter(pieces))
-
-    return content
+def lone_surrogates(answer: Answer) -> Iterator[Part]:
+    """Say two halves of a character in deltas of their own, and one half alone (row C16)."""
+    pieces = (rb'"A smile, "', rb'"\ud83d"', rb'"\ude00"', rb'", a half one, "', rb'"\ud83d"', rb'", and no more."')
+    answer.spoken = len(pieces)
+    yield Part(Kind.TEXT, iter(pieces))

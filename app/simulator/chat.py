@@ -12,7 +12,7 @@ import orjson
 from app.simulator.errors import error
 from app.simulator.parts import Kind, Part, Usage
 from app.simulator.request import Request
-from app.simulator.text import joined, logprob
+from app.simulator.text import GAP, HOLE, joined, logprob
 
 DONE = b"data: [DONE]\n\n"
 
@@ -23,9 +23,6 @@ _FIELDS = {
     Kind.REFUSAL: "refusal",
     Kind.CALL: "tool_calls",
 }
-# Stands in a chunk where each delta's own bytes go: JSON escapes it everywhere else.
-_GAP = b"\0"
-_HOLE = orjson.Fragment(_GAP)
 
 
 class ChatEncoder:
@@ -50,15 +47,15 @@ class ChatEncoder:
         field = _FIELDS[part.kind]
         if part.kind is Kind.CALL:
             yield self._chunk({field: [{"index": part.index} | self._call(part, "")]})
-            delta: dict[str, Any] = {field: [{"index": part.index, "function": {"arguments": _HOLE}}]}
+            delta: dict[str, Any] = {field: [{"index": part.index, "function": {"arguments": HOLE}}]}
         else:
-            delta = {field: _HOLE}
+            delta = {field: HOLE}
         if self._logprobs is not None and part.kind in (Kind.TEXT, Kind.REFUSAL):
-            before, middle, after = self._chunk(delta, logprobs=_HOLE).split(_GAP)
+            before, middle, after = self._chunk(delta, logprobs=HOLE).split(GAP)
             for piece in part.pieces:
                 yield b"".join((before, piece, middle, orjson.dumps(self._weights(field, [piece])), after))
             return
-        before, after = self._chunk(delta).split(_GAP)
+        before, after = self._chunk(delta).split(GAP)
         for piece in part.pieces:
             yield before + piece + after
 

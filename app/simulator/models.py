@@ -8,11 +8,12 @@ by passing a table of their own to `serve`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from app.simulator import scripts
-from app.simulator.answer import Answer, Content, calls, reasoning, refusal, saying
+from app.simulator.answer import Answer, Content, calls, lone_surrogates, reasoning, refusal
 from app.simulator.errors import ERRORS
 from app.simulator.parts import Kind
 from app.simulator.script import End, Script
@@ -27,7 +28,7 @@ class Model(NamedTuple):
 
     description: str
     stream: Callable[[Answer], Script]
-    whole: Callable[[Answer], Script] = scripts.reply
+    whole: Callable[[Answer], Script] = scripts.whole
     knobs: Mapping[str, Any] = MappingProxyType({})
     only: str = ""
     background: bool = True
@@ -35,7 +36,7 @@ class Model(NamedTuple):
 
 def saying_it(description: str, content: Content) -> Model:
     """Return a model that says *content*, streamed or whole."""
-    return Model(description, scripts.streamed(content), scripts.whole(content))
+    return Model(description, partial(scripts.stream, content=content), partial(scripts.whole, content=content))
 
 
 def always(description: str, script: Callable[[Answer], Script], **knobs: Any) -> Model:
@@ -49,18 +50,13 @@ MODELS: dict[str, Model] = {
     "sim-gpt": Model("A text worth reading, chosen by the prompt.", scripts.stream),
     "sim-echo": Model("The last user message, said again.", scripts.stream),
     "reasoning": saying_it(
-        "Reasoning first, a summary of it on /v1/responses; then the answer.", reasoning(Kind.SUMMARY)
+        "Reasoning first, a summary of it on /v1/responses; then the answer.", partial(reasoning, kind=Kind.SUMMARY)
     ),
     "tools": saying_it("Calls up to two of the tools offered, arguments in pieces.", calls),
     "refusal": saying_it("Refuses, in the refusal field.", refusal),
     "never-ends": Model("Goes on for ever; on /v1/responses, for 50,000 deltas.", scripts.stream, knobs={"tokens": 0}),
     "lone-surrogates": Model(
-        "Surrogate pairs split over two deltas, and one half alone.",
-        scripts.streamed(  # row C16
-            saying(
-                rb'"A smile, "', rb'"\ud83d"', rb'"\ude00"', rb'", a half one, "', rb'"\ud83d"', rb'", and no more."'
-            )
-        ),
+        "Surrogate pairs split over two deltas, and one half alone.", partial(scripts.stream, content=lone_surrogates)
     ),
     "split-utf8": Model(
         "Each byte in a write of its own.",
@@ -77,18 +73,22 @@ MODELS: dict[str, Model] = {
     ),
     "garbage": Model(
         "A data line that is no JSON, after `after` deltas.",
-        scripts.odd(lambda _: b"data: error: engine died\n\n"),  # row F18
+        partial(scripts.odd, make=lambda _: b"data: error: engine died\n\n"),  # row F18
     ),
-    "cut-before-finish": Model("The connection closes in mid-body after `after` deltas.", scripts.broken(End.CUT)),
-    "cut-reset": Model("The connection is reset after `after` deltas.", scripts.broken(End.RESET)),
+    "cut-before-finish": Model(
+        "The connection closes in mid-body after `after` deltas.", partial(scripts.breaks, end=End.CUT)
+    ),
+    "cut-reset": Model("The connection is reset after `after` deltas.", partial(scripts.breaks, end=End.RESET)),
     "cut-clean-before-finish": Model(
-        "The body ends properly after `after` deltas, no finish.", scripts.broken(End.CLEAN)
+        "The body ends properly after `after` deltas, no finish.", partial(scripts.breaks, end=End.CLEAN)
     ),
-    "stall": Model("After `after` deltas nothing more, the socket stays open.", scripts.broken(End.HANG)),
-    "html-200": always("200 with an HTML page.", scripts.says(_HTML, b"text/html; charset=utf-8")),
+    "stall": Model("After `after` deltas nothing more, the socket stays open.", partial(scripts.breaks, end=End.HANG)),
+    "html-200": always(
+        "200 with an HTML page.", partial(scripts.says, body=_HTML, content_type=b"text/html; charset=utf-8")
+    ),
 }
 for _status in ERRORS:
-    MODELS[f"error-{_status}"] = always(f"Status {_status}; `retry_after` sets the hint.", scripts.failing(_status))
-    MODELS[f"flaky-{_status}"] = always(
-        f"Status {_status} the first `fail` times for a prompt or `key`.", scripts.flaky(_status)
-    )
+    _fails = partial(scripts.fails, status=_status)
+    _flaky = partial(scripts.flaky, status=_status)
+    MODELS[f"error-{_status}"] = always(f"Status {_status}; `retry_after` sets the hint.", _fails)
+    MODELS[f"flaky-{_status}"] = always(f"Status {_status} the first `fail` times for a prompt or `key`.", _flaky)

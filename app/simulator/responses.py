@@ -18,7 +18,7 @@ import orjson
 from app.simulator.errors import error
 from app.simulator.parts import Kind, Part, Usage
 from app.simulator.request import Request
-from app.simulator.text import joined, logprob
+from app.simulator.text import GAP, HOLE, joined, logprob
 
 
 class Form(NamedTuple):
@@ -61,9 +61,6 @@ _REPEATED: dict[str, Any] = {
     "top_p": 1.0,
     "truncation": "disabled",
 }
-# Stands in an event where each delta's own bytes go: JSON escapes it everywhere else.
-_GAP = b"\0"
-_HOLE = orjson.Fragment(_GAP)
 
 
 class ResponsesEncoder:
@@ -97,10 +94,10 @@ class ResponsesEncoder:
         goes_on = self._part is not None and self._part.kind is part.kind and part.kind is not Kind.CALL
         opened = b"" if goes_on else self._close() + self._open(part)
         form = FORMS[part.kind]
-        fields = self._where(form) | {"delta": _HOLE}
+        fields = self._where(form) | {"delta": HOLE}
         if part.kind is Kind.TEXT:
-            fields |= {"logprobs": _HOLE}
-        before, after_number, after_piece, *after_weights = _event(f"{form.event}.delta", _HOLE, fields).split(_GAP)
+            fields |= {"logprobs": HOLE}
+        before, after_number, after_piece, *after_weights = _event(f"{form.event}.delta", HOLE, fields).split(GAP)
         after = after_piece + b"[]" + after_weights[0] if after_weights else after_piece
         top = self._request.logprobs if part.kind is Kind.TEXT else None
         pieces = self._pieces

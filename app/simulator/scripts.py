@@ -15,10 +15,10 @@ from app.simulator.request import LONGEST
 from app.simulator.script import STREAM, End, Now, Reply, Script, Sleep
 
 
-def opening(answer: Answer, reply: Reply = STREAM) -> Script:
+def opening(answer: Answer) -> Script:
     """Yield the headers and what comes before the text, after the delays that were asked for."""
     yield Sleep(answer.knobs.first)
-    yield reply
+    yield STREAM
     yield Now(answer.encoder.opening())
     if answer.knobs.head:
         yield Sleep(answer.knobs.head)
@@ -31,40 +31,28 @@ def closing(answer: Answer, *, usage: bool = True) -> Script:
     yield Now(answer.encoder.after_finish(used))
 
 
-def streamed(content: Content) -> Callable[[Answer], Script]:
-    """Return the script of a stream of *content*."""
-
-    def script(answer: Answer) -> Script:
-        yield from opening(answer)
-        for part in content(answer):
-            yield from answer.encoder.deltas(part)
-        yield from closing(answer)
-
-    return script
+def stream(answer: Answer, content: Content = text) -> Script:
+    """Play a stream as it should be."""
+    yield from opening(answer)
+    for part in content(answer):
+        yield from answer.encoder.deltas(part)
+    yield from closing(answer)
 
 
-def whole(content: Content) -> Callable[[Answer], Script]:
-    """Return the script of a reply that is not streamed, which takes as long as the stream would."""
-
-    def script(answer: Answer) -> Script:
-        yield Sleep(answer.knobs.first + answer.knobs.head)
-        answer.limit = min(answer.limit, LONGEST)
-        for part in content(answer):
-            answer.encoder.collect(part)
-        if answer.knobs.rate:
-            yield Sleep((answer.spoken + answer.thought) / answer.knobs.rate)
-        yield Reply(answer.encoder.reply(answer.finish_reason, answer.usage()))
-
-    return script
-
-
-stream = streamed(text)
-reply = whole(text)
+def whole(answer: Answer, content: Content = text) -> Script:
+    """Play a reply that is not streamed. It takes as long as the stream would."""
+    yield Sleep(answer.knobs.first + answer.knobs.head)
+    answer.limit = min(answer.limit, LONGEST)
+    for part in content(answer):
+        answer.encoder.collect(part)
+    if answer.knobs.rate:
+        yield Sleep((answer.spoken + answer.thought) / answer.knobs.rate)
+    yield Reply(answer.encoder.reply(answer.finish_reason, answer.usage()))
 
 
 def healthy(answer: Answer) -> Script:
-    """Return the script of the text, streamed if that was asked for."""
-    return stream(answer) if answer.request.stream else reply(answer)
+    """Play the text, streamed if that was asked for."""
+    return stream(answer) if answer.request.stream else whole(answer)
 
 
 def begun(answer: Answer) -> Script:
@@ -79,66 +67,45 @@ def rest(answer: Answer) -> Script:
     yield from closing(answer)
 
 
-def failing(status: int) -> Callable[[Answer], Script]:
-    """Return a script that answers with *status* (rows H1, H9)."""
-
-    def script(answer: Answer) -> Script:
-        yield Sleep(answer.knobs.first)
-        wait = answer.knobs.retry_after
-        if wait < 0 and status in (429, 503):
-            wait = 1
-        hint = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait // 1), wait * 1000) if wait >= 0 else b""
-        yield Refused(status).reply._replace(headers=hint)
-
-    return script
+def fails(answer: Answer, status: int) -> Script:
+    """Answer with *status* (rows H1, H9)."""
+    yield Sleep(answer.knobs.first)
+    wait = answer.knobs.retry_after
+    if wait < 0 and status in (429, 503):
+        wait = 1
+    hint = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait // 1), wait * 1000) if wait >= 0 else b""
+    yield Refused(status).reply._replace(headers=hint)
 
 
-def flaky(status: int) -> Callable[[Answer], Script]:
-    """Return a script that fails the first `fail` times."""
-    fail = failing(status)
-
-    def script(answer: Answer) -> Script:
-        key = f"{status} {answer.knobs.key or answer.request.prompt}"
-        if answer.failures[key] >= answer.knobs.fail:
-            return healthy(answer)
-        if len(answer.failures) > 10_000:  # or this would grow without end
-            answer.failures.clear()
-        answer.failures[key] += 1
-        return fail(answer)
-
-    return script
+def flaky(answer: Answer, status: int) -> Script:
+    """Answer with *status* the first `fail` times, then as one should."""
+    key = f"{status} {answer.knobs.key or answer.request.prompt}"
+    if answer.failures[key] >= answer.knobs.fail:
+        return healthy(answer)
+    if len(answer.failures) > 10_000:  # or this would grow without end
+        answer.failures.clear()
+    answer.failures[key] += 1
+    return fails(answer, status)
 
 
-def says(body: bytes, content_type: bytes) -> Callable[[Answer], Script]:
-    """Return a script that answers 200 with *body* to whatever it was asked (rows H4, H7, H8)."""
-
-    def script(answer: Answer) -> Script:
-        yield Sleep(answer.knobs.first)
-        yield Reply(body, content_type=content_type)
-
-    return script
+def says(answer: Answer, body: bytes, content_type: bytes) -> Script:
+    """Answer 200 with *body* to whatever was asked (rows H4, H7, H8)."""
+    yield Sleep(answer.knobs.first)
+    yield Reply(body, content_type=content_type)
 
 
-def broken(end: End) -> Callable[[Answer], Script]:
-    """Return a script whose connection ends after `after` deltas, without a finish."""
-
-    def script(answer: Answer) -> Script:
-        yield from begun(answer)
-        yield end
-        yield from rest(answer)
-
-    return script
+def breaks(answer: Answer, end: End) -> Script:
+    """End the connection after `after` deltas, without a finish."""
+    yield from begun(answer)
+    yield end
+    yield from rest(answer)
 
 
-def odd(make: Callable[[Answer], bytes]) -> Callable[[Answer], Script]:
-    """Return a script with an odd event in the middle, which goes on as if nothing had happened."""
-
-    def script(answer: Answer) -> Script:
-        yield from begun(answer)
-        yield make(answer)
-        yield from rest(answer)
-
-    return script
+def odd(answer: Answer, make: Callable[[Answer], bytes]) -> Script:
+    """Play a stream with an odd event in the middle, as if nothing had happened."""
+    yield from begun(answer)
+    yield make(answer)
+    yield from rest(answer)
 
 
 def slow_content(answer: Answer) -> Script:

@@ -82,6 +82,11 @@ def encoded_answer(name: str, size: int = 0) -> tuple[bytes, ...]:
     return tuple(encoded(ANSWERS[name], size))
 
 
+# Stands in an event that is made once where the bytes of each delta go. JSON escapes it everywhere else.
+GAP = b"\0"
+HOLE = orjson.Fragment(GAP)
+
+
 def joined(pieces: Iterable[bytes]) -> orjson.Fragment:
     """Return the JSON of the text whose deltas' JSON is *pieces*, whatever is escaped in them."""
     return orjson.Fragment(b'"%b"' % b"".join(piece[1:-1] for piece in pieces))

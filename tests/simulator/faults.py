@@ -11,24 +11,26 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import cast
 
 import orjson
 
-from app.simulator import models, scripts
+from app.simulator import models
 from app.simulator.answer import Answer, calls, reasoning, text
 from app.simulator.errors import Refused, error
 from app.simulator.models import Model, always, saying_it
 from app.simulator.parts import Kind, Part
 from app.simulator.responses import ResponsesEncoder
 from app.simulator.script import STREAM, End, Now, Reply, Script, Sleep
-from app.simulator.scripts import begun, closing, healthy, odd, opening, recast, stream
+from app.simulator.scripts import begun, closing, healthy, odd, opening, recast, says, stream, whole
 
 MIB = 1 << 20
 BLOCK = 32 << 10
 
-NESTED = b"[" * 100_000 + b"]" * 100_000
+# Row C15.
+NESTED = b'data: {"type":"response.in_progress","choices":[],"x":%b}\n\n' % (b"[" * 100_000 + b"]" * 100_000)
 
 
 # --- odd answers that are whole
@@ -41,7 +43,7 @@ def clock(answer: Answer) -> Iterator[Part]:
 
 
 def clock_script(answer: Answer) -> Script:
-    return (scripts.streamed if answer.request.stream else scripts.whole)(clock)(answer)
+    return (stream if answer.request.stream else whole)(answer, clock)
 
 
 def text_and_calls(answer: Answer) -> Iterator[Part]:
@@ -214,15 +216,11 @@ def responses_encoder(answer: Answer) -> ResponsesEncoder:
     return cast(ResponsesEncoder, answer.encoder)  # `only="responses"` sees to it
 
 
-def each_event(change: Callable[[bytes, bytes], bytes]) -> Callable[[Answer], Script]:
-    """Return a healthy stream with each event changed: *change* gets its type and its data line."""
-
-    def script(answer: Answer) -> Script:
-        for step in recast(answer, lambda data: _EVENT.sub(lambda match: change(match[1], match[2]), data)):
-            if step != b"":
-                yield step
-
-    return script
+def each_event(answer: Answer, change: Callable[[bytes, bytes], bytes]) -> Script:
+    """Play a healthy stream with each event changed: *change* gets its type and its data line."""
+    for step in recast(answer, lambda data: _EVENT.sub(lambda match: change(match[1], match[2]), data)):
+        if step != b"":
+            yield step
 
 
 def _event(kind: bytes, data: bytes) -> bytes:
@@ -281,7 +279,7 @@ def on_responses(description: str, script: Callable[[Answer], Script]) -> Model:
 
 FAULTS: dict[str, Model] = {
     "clock": always("Each delta is the time it was sent, in nanoseconds of the monotonic clock.", clock_script),
-    "reasoning-text": saying_it("Reasoning first, as open models name it.", reasoning(Kind.REASONING)),
+    "reasoning-text": saying_it("Reasoning first, as open models name it.", partial(reasoning, kind=Kind.REASONING)),
     "text-and-tools": saying_it("An answer first, then the calls.", text_and_calls),
     "bursts": Model("`after` deltas at once, then nothing for `seconds`.", bursts, knobs={"seconds": 0.2}),
     "heartbeats": Model("A comment, or a keepalive event, after every delta.", heartbeats),
@@ -300,11 +298,12 @@ FAULTS: dict[str, Model] = {
     "error-first": Model("200, and an error as the very first event.", error_first),
     "leak": always("An error (`status`) whose message holds the API key and the prompt.", leak),
     "leak-in-stream": Model("The same as an event, after `after` deltas.", leak_in_stream),
-    "json-instead-of-sse": Model("200 with a whole JSON answer, though a stream was asked for.", scripts.reply),
+    "json-instead-of-sse": Model("200 with a whole JSON answer, though a stream was asked for.", whole),
     "json-error-200": always(
-        "200 with a JSON error.", scripts.says(orjson.dumps(error(429, "Quota exceeded.")), b"application/json")
+        "200 with a JSON error.",
+        partial(says, body=orjson.dumps(error(429, "Quota exceeded.")), content_type=b"application/json"),
     ),
-    "empty-200": always("200, event-stream, zero bytes.", scripts.says(b"", STREAM.content_type)),
+    "empty-200": always("200, event-stream, zero bytes.", partial(says, body=b"", content_type=STREAM.content_type)),
     "crlf": Model("CRLF line ends.", crlf, background=False),
     "giant-line": Model("One event of `mib` MiB.", giant_line, background=False),
     "endless-line": Model("A data line that never ends.", endless_line, background=False),
@@ -314,26 +313,29 @@ FAULTS: dict[str, Model] = {
     ),
     "bad-utf8": Model(
         "Bytes that are not UTF-8, after `after` deltas.",
-        odd(bad_utf8),
+        partial(odd, make=bad_utf8),
     ),
-    "nan": Model("A NaN among the logprobs, after `after` deltas.", odd(no_number)),
+    "nan": Model("A NaN among the logprobs, after `after` deltas.", partial(odd, make=no_number)),
     "deep-json": Model(
         "A chunk nested 100,000 deep, after `after` deltas.",
-        odd(lambda _: b'data: {"type":"response.in_progress","choices":[],"x":%b}\n\n' % NESTED),  # row C15
+        partial(
+            odd, make=lambda _: b'data: {"type":"response.in_progress","choices":[],"x":%b}\n\n' % NESTED
+        ),  # row C15
     ),
     "two-per-frame": Model("Two chunks in one frame, a single LF between them.", two_per_frame, only="chat"),
     "error-flat": on_responses("After `after` deltas an error as documented, not nested.", error_flat),
     "failed": on_responses("After `after` deltas response.failed, no error event.", failed),
-    "rotating-ids": on_responses("Other ids in every event.", each_event(_rotated)),  # row R6
+    "rotating-ids": on_responses("Other ids in every event.", partial(each_event, change=_rotated)),  # row R6
     "no-deltas": on_responses(  # row R7
         "Only the whole texts, no deltas.",
-        each_event(lambda kind, data: b"" if kind.endswith(b".delta") else _event(kind, data)),
+        partial(each_event, change=lambda kind, data: b"" if kind.endswith(b".delta") else _event(kind, data)),
     ),
     "no-sequence-numbers": on_responses(  # row R8
-        "No sequence_number anywhere.", each_event(lambda kind, data: _event(kind, _NUMBER.sub(b"", data)))
+        "No sequence_number anywhere.",
+        partial(each_event, change=lambda kind, data: _event(kind, _NUMBER.sub(b"", data))),
     ),
     "no-event-lines": on_responses(  # row F12
-        "Data lines alone, no event lines.", each_event(lambda _, data: data + b"\n\n")
+        "Data lines alone, no event lines.", partial(each_event, change=lambda _, data: data + b"\n\n")
     ),
     "other-events": on_responses("Event and item types that nobody knows.", other_events),
     "extra-done": on_responses("[DONE] after the end, which is chat's.", extra_done),
