@@ -31,8 +31,9 @@ from pydantic import (
 from app.composition.settings import PREFIX, Count, Kind, Seconds, Settings, SettingsError, bare_url
 from app.edge.access.api_keys import ApiKey
 from app.edge.access.models import Rule
-from app.edge.bodies import Parameters
+from app.edge.bodies import ModelName, Parameters
 from app.edge.field_path import field_path
+from app.model_name import is_model_name
 from app.request import Allowance
 from app.upstream.endpoint import OWN_HEADERS
 from app.upstream.sources import load_source
@@ -64,7 +65,7 @@ def _matches(pattern: str, sentence: str) -> AfterValidator:
 
 def _hop(text: object) -> Hop:
     name, _, model = text.partition("/") if isinstance(text, str) else ("", "", "")
-    if not re.fullmatch("[ -~]{1,256}", model):
+    if not is_model_name(model):
         raise ValueError("it is UPSTREAM/MODEL")
     return Hop(name, model)
 
@@ -101,7 +102,6 @@ def _json_parameters(parameters: Parameters) -> Parameters:
 
 
 Name = Annotated[str, _matches("[a-z0-9_-]{1,32}", "it is from 1 to 32 of a-z, 0-9, _ and -")]
-ModelName = Annotated[str, _matches("[ -~]{1,256}", "it is from 1 to 256 printable ASCII characters")]
 KeyName = Annotated[str, _matches("[A-Za-z0-9._-]{1,64}", "it is from 1 to 64 of A-Z, a-z, 0-9, ., _ and -")]
 # In capitals, because a key that was put here by mistake rarely is, and errors quote the name of a variable.
 Variable = Annotated[str, _matches("[A-Z_][A-Z0-9_]{0,127}", "it is an environment variable's name, in capitals")]

@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.edge.access.origins import parse_host, parse_origin
 from app.hub import parse_policy
 from app.journal import engine_of
+from app.model_name import is_model_name
 from app.rechunk import create as create_rechunker
 from app.upstream import sources
 
@@ -337,7 +338,7 @@ class Settings(BaseSettings):
     @field_validator("model")
     @classmethod
     def _printable(cls, model: str) -> str:
-        if not model.isprintable():
+        if model and not is_model_name(model):
             raise ValueError("must be printable")
         return model
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
 from app.edge.field_path import field_path
 from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from app.events import EventId
 from app.hub import parse_policy
+from app.model_name import LONGEST, PATTERN, is_model_name
 from app.rechunk import create as create_rechunker
 from app.request import StreamRequest
 from app.wire import Create
@@ -26,8 +27,42 @@ _MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
 _SMOOTH = re.compile("[1-9][0-9]{0,3}", re.ASCII)
 _SMOOTHED = re.compile("(?:(.+),)?smooth:(.*)", re.DOTALL)
 
+_BOM = b"\xef\xbb\xbf"
+# The marks of UTF-16 and UTF-32, and the NUL that every other byte of theirs is in ASCII text.
+_WIDE = re.compile(rb"\xff\xfe|\xfe\xff|\x00|.\x00", re.DOTALL)
+# Backslashes in JSON: escaped ones, whose last is no escape; a pair of surrogates; or, as group 1, a surrogate alone.
+_ESCAPE = re.compile(
+    rb"\\(?:(?<!\\\\)\\(?:\\\\)*(?=u[dD])"
+    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
+)
+
+
+def _model_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError("it holds control characters")
+    return name
+
+
+def _one_answer(number: int) -> int:
+    if number != 1:
+        raise ValueError("a request gets one answer here; send it again for another")
+    return number
+
+
 Short = Annotated[str, StringConstraints(max_length=512)]
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST, json_schema_extra={"pattern": PATTERN}),
+    AfterValidator(_model_name),
+]
+# The bounds are OpenAI's.
+MetadataName = Annotated[str, StringConstraints(max_length=64)]
+Metadata = Annotated[dict[MetadataName, Short], Field(max_length=16)]
+Tokens = Annotated[int, Field(ge=1)]
+# LM Studio and llama.cpp take -1 for "no limit".
+TokensOrNoLimit = Tokens | Literal[-1]
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
 class Message(BaseModel):
@@ -49,9 +84,9 @@ class Parameters(BaseModel):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Probability | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 1}), AfterValidator(_one_answer)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     stop: Short | Annotated[list[Short], Field(max_length=16)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -62,7 +97,7 @@ class Parameters(BaseModel):
     user: Short | None = None
     safety_identifier: Short | None = None
     prompt_cache_key: Short | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     store: bool | None = None
     service_tier: Short | None = None
     reasoning_effort: Short | None = None
@@ -75,7 +110,14 @@ class Parameters(BaseModel):
     web_search_options: dict[str, Any] | None = None
 
 
-class ChatParameters(Parameters):
+class AskedParameters(Parameters):
+    """OpenAI's parameters as clients send them: a limit of -1 says what an absent one does."""
+
+    max_tokens: TokensOrNoLimit | None = None
+    max_completion_tokens: TokensOrNoLimit | None = None
+
+
+class ChatParameters(AskedParameters):
     """OpenAI's parameters, and those of this service."""
 
     model: ModelName | None = None
@@ -144,9 +186,17 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse a JSON body. Raises BadRequest."""
+    """Parse a JSON body. Raises BadRequest.
+
+    A byte-order mark before it is ignored, as RFC 8259 allows in section 8.1: PowerShell and editors on Windows write
+    one. A half of a surrogate pair becomes U+FFFD: JavaScript cuts an emoji in two and sends the half, and then sends
+    it again with every message, because it stays in the history.
+    """
+    body = body.removeprefix(_BOM)
+    if _WIDE.match(body):
+        raise BadRequest("The body is not in UTF-8: it looks like UTF-16 or UTF-32.")
     try:
-        data = orjson.loads(body)
+        data = _loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -171,6 +221,7 @@ def stream_request(
     """
     cut, smooth = parse_chunk(chunk or "", defaults.chunk, names[0])
     grace = defaults.grace if on_disconnect is None else parse_grace(on_disconnect, defaults.max_grace, names[1])
+    parameters = {name: value for name, value in parameters.items() if name not in TOKEN_FIELDS or value != -1}
     return StreamRequest(model or defaults.model, tuple(messages), parameters, cut, grace), smooth
 
 
@@ -229,6 +280,17 @@ def parse_position(text: str) -> EventId:
         raise BadRequest("The last event id is not one that this service sent.", param="last_event_id") from None
 
 
+def _loads(body: bytes) -> Any:
+    """Parse JSON. Only a body that is refused is searched for lone surrogates, so a good one costs nothing more."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        mended = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
+        if mended == body:
+            raise
+    return orjson.loads(mended)
+
+
 def _deeper(data: Any, depth: int) -> bool:
     level = [data]
     while level:
@@ -246,4 +308,4 @@ def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:
     field = field_path(first, data)
     if first["type"] == "extra_forbidden":
         return BadRequest(f"'{field}' is not a field of this request.", param=field)
-    return BadRequest(f"'{field}': {first['msg']}.", param=field)
+    return BadRequest(f"'{field}': {first['msg'].removeprefix('Value error, ')}.", param=field)

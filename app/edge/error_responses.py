@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.edge.context import RequestContext, request_context
+from app.edge.wrong_paths import sentence_about
 from app.errors import BadRequest, InternalError, MethodNotAllowed, StreamError, Unauthenticated, UnknownPath
 from app.events import Failure
 from app.wire import native
@@ -68,7 +69,8 @@ async def unrouted(request: Request, error: Exception) -> Response:
     kind = {404: UnknownPath, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
     context = request_context(request.scope)
     context.meter.refused[kind.code] += 1
-    response = error_response(kind(), context)
+    instead = sentence_about(request.scope["path"]) if kind is UnknownPath else None
+    response = error_response(kind(instead), context)
     response.headers.update(error.headers or {})  # `Allow`
     return response
 

@@ -20,10 +20,15 @@ from app.edge.context import RequestContext
 from app.edge.error_responses import refuse
 from app.errors import StreamError, UnknownPath
 from app.meter import Meter
+from app.model_name import CONTROL
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}", re.ASCII)
 # https://www.w3.org/TR/trace-context/#traceparent-header: version 00, or a later one that begins like it.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+# The paths of the API, of which the service takes sloppy spellings.
+_API = "/v1/"
+_SLASHES = re.compile("//+")
 
 # Orchestrators probe these by address, under any host name. The answers tell nothing about the service.
 _PROBES = ("/healthz", "/readyz")
@@ -45,6 +50,7 @@ class ContextMiddleware:
         headers = Headers(scope=scope)
         context = self._context(headers)
         context.put_into(scope)
+        scope["path"] = _tidy(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -52,7 +58,7 @@ class ContextMiddleware:
             await send(message)
 
         try:
-            if not scope["path"].isprintable():
+            if CONTROL.search(scope["path"]):
                 # Starlette takes "/metrics\n" for "/metrics", and a proxy that guards a path does not.
                 raise UnknownPath
             if scope["path"] not in _PROBES:
@@ -74,6 +80,19 @@ class ContextMiddleware:
         if traceparent:
             log = log.bind(trace_id=traceparent[3:35])
         return RequestContext(request_id, traceparent, log, self._meter)
+
+
+def _tidy(path: str) -> str:
+    """Return a path of the API without the slashes that clients add to it, and any other path as it is.
+
+    A base URL that ends in a slash makes `//v1/chat` and `/v1//chat`, and some clients end every path in one. The
+    answer is not a redirect, which many clients would follow with a GET. Other paths stay as they are, because a proxy
+    may guard one of them, as `deploy/nginx.conf` does `/metrics`, by its exact spelling.
+    """
+    tidy = _SLASHES.sub("/", path)
+    if not tidy.startswith(_API):
+        return path
+    return tidy.rstrip("/")
 
 
 def _complete(headers: MutableHeaders, context: RequestContext) -> None:

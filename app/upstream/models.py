@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from app.errors import UpstreamError
+from app.model_name import is_model_name
 from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import read_capped
 
@@ -20,8 +20,6 @@ _KEEP = 60.0
 _KEEP_INCOMPLETE = 5.0
 _MAX_BYTES = 4 << 20
 _MAX_MODELS = 4096
-_NAME = re.compile("[ -~]{1,256}", re.ASCII)  # what a request may name
-_OWNER = re.compile("[ -~]{1,64}", re.ASCII)
 
 
 class Models:
@@ -67,7 +65,7 @@ async def _ask(endpoint: Endpoint, patience: float) -> list[dict[str, Any]] | No
     listed = answer.get("data") if isinstance(answer, dict) else answer  # some send the bare list
     if not isinstance(listed, list):
         return None
-    return [_model(item) for item in listed[:_MAX_MODELS] if isinstance(item, dict) and _matches(_NAME, item.get("id"))]
+    return [_model(item) for item in listed[:_MAX_MODELS] if isinstance(item, dict) and is_model_name(item.get("id"))]
 
 
 def _model(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,9 +75,5 @@ def _model(item: Mapping[str, Any]) -> dict[str, Any]:
         "id": item["id"],
         "object": "model",
         "created": created if type(created) is int and created > 0 else 0,
-        "owned_by": owner if _matches(_OWNER, owner) else "upstream",
+        "owned_by": owner if is_model_name(owner) else "upstream",
     }
-
-
-def _matches(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -71,7 +74,10 @@ async def test_read() -> None:
         ([b"{"], {}, BadRequest),
         ([b'{"a": NaN}'], {}, BadRequest),
         ([b'"\xff"'], {}, BadRequest),
-        ([b'"\\ud800"'], {}, BadRequest),
+        ([b'"\xed\xa0\x80"'], {}, BadRequest),
+        ([b"\xef\xbb\xbf\xef\xbb\xbf1"], {}, BadRequest),
+        ([b'"\\ud800'], {}, BadRequest),
+        ([b'["\\ud800", NaN]'], {}, BadRequest),
         ([b"[" * 90], {}, BadRequest),
         ([b"x" * 60, b"x" * 60], {}, TooLarge),
         ([b"1"], {"content_length": "101"}, TooLarge),
@@ -83,3 +89,45 @@ async def test_read_refused(body: list[bytes], headers: dict[str, str], error: t
     """What is not JSON, is too large, or comes from a page that could not declare it, is refused."""
     with pytest.raises(error):
         await read_json(request(body, **headers), 100)
+
+
+@pytest.mark.anyio
+async def test_a_byte_order_mark() -> None:
+    """What PowerShell and editors on Windows write before JSON is ignored, also if it comes in pieces."""
+    assert await read_json(request([b"\xef\xbb\xbf1"]), 10) == 1
+    assert await read_json(request([b"\xef", b"\xbb", b"\xbf", b"1"]), 10) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_other_encodings(encoding: str) -> None:
+    """JSON in another encoding than UTF-8 is refused by a sentence that says so."""
+    with pytest.raises(BadRequest, match="UTF-8"):
+        parse_json('{"prompt":"hi"}'.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (rb'"cut \ud83d"', "cut \ufffd"),
+        (rb'"\uDE00 first"', "\ufffd first"),
+        (rb'"\ud83d\ude00"', "\U0001f600"),
+        (rb'"\ud83d\ud83d\ude00"', "\ufffd\U0001f600"),
+        (rb'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (rb'["\ud83d", "\\ud83d", "\\\ud83d"]', ["\ufffd", "\\ud83d", "\\\ufffd"]),
+        (rb'{"\ud83d": [{"x": {"\udc00": "\udc00"}}]}', {"\ufffd": [{"x": {"\ufffd": "\ufffd"}}]}),
+    ],
+)
+def test_lone_surrogates(text: bytes, read: Any) -> None:
+    """A half of a pair becomes U+FFFD, in values, in keys and at any depth. Pairs and escaped backslashes stay."""
+    assert parse_json(text) == read
+
+
+escapes = st.sampled_from(["\\\\", "\\ud83d", "\\uDE00", "\\n", '\\"', "\\u0041", "u", "d83d", "x"])
+
+
+@given(st.lists(escapes, max_size=12))
+def test_any_escapes(pieces: list[str]) -> None:
+    """Whatever surrounds it, no more than a lone surrogate changes."""
+    text = f'"{"".join(pieces)}"'
+    mended = json.loads(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert parse_json(text.encode()) == mended

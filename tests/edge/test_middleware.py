@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
@@ -85,6 +86,34 @@ async def test_origins(log: FilteringBoundLogger) -> None:
 async def test_a_path_that_is_not_printable(log: FilteringBoundLogger) -> None:
     """It is not found, although the router would take it for another path."""
     assert (await ask(log, "/cached%0A")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("//v1/chat", "/v1/chat"),
+        ("/v1//chat", "/v1/chat"),
+        ("/v1/chat/", "/v1/chat"),
+        ("///v1//chat///", "/v1/chat"),
+        ("/v1/models/org%2Fm/", "/v1/models/org/m"),
+        ("/v1/models/流式/m", "/v1/models/流式/m"),
+        ("//metrics", "//metrics"),
+        ("/metrics/", "/metrics/"),
+        ("/v1", "/v1"),
+    ],
+)
+async def test_extra_slashes(log: FilteringBoundLogger, path: str, seen: str) -> None:
+    """A path of the API is found however many slashes a client adds; a path that a proxy may guard is not."""
+    paths = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        paths.append(scope["path"])
+        await Response()(scope, receive, send)
+
+    transport = httpx.ASGITransport(ContextMiddleware(app, Origins(), Meter(), log))
+    async with httpx.AsyncClient(transport=transport) as client:
+        await client.get(f"http://localhost{path}")
+    assert paths == [seen]
 
 
 async def test_no_principal(log: FilteringBoundLogger, logs: LogCapture) -> None:

@@ -237,8 +237,8 @@ JSON = {
     "invalid UTF-8": b'{"prompt":"\xff\xfe"}',
     "an overlong slash": b'{"prompt":"\xc0\xaf"}',
     "a surrogate in UTF-8": b'{"prompt":"\xed\xa0\x80"}',
-    "a lone surrogate": b'{"prompt":"\\ud800"}',
-    "a byte-order mark": b"\xef\xbb\xbf" + BODY,
+    "two byte-order marks": b"\xef\xbb\xbf" * 2 + BODY,
+    "a byte-order mark inside": b"{\xef\xbb\xbf" + BODY[1:],
     "UTF-16": json.dumps(QUICK).encode("utf-16"),
     "a number without end": b'{"prompt":"x","temperature":1e999}',
     "a number of 10,000 digits": b'{"prompt":"x","seed":1%s}' % (b"0" * 10_000),
@@ -261,6 +261,15 @@ def test_bad_json(service: Server, kind: str) -> None:
     answer = ask(service, request(CHAT, body=JSON[kind]))
     assert (answer.status, answer.code) == (400, "bad_request")
     assert b"\\u0000" not in answer.body
+
+
+def test_json_of_careless_clients(service: Server) -> None:
+    """A byte-order mark before the body is ignored, and half an emoji becomes U+FFFD: nothing else is lenient."""
+    half = b'{"prompt":"cut \\ud83d","model":"sim-echo?rate=0&first=0"}'
+    events = ask(service, request(CHAT, body=b"\xef\xbb\xbf" + half)).events
+    assert "".join(event.json()["content"] for event in events if event.event == "delta") == "cut \ufffd"
+    compressed = ask(service, request(CHAT, b"Content-Encoding: gzip", body=b"\xef\xbb\xbf" + gzip.compress(BODY)))
+    assert (compressed.status, compressed.code) == (415, "unsupported_media_type")
 
 
 def test_compressed_bodies(service: Server) -> None:

@@ -69,8 +69,8 @@ async def test_several() -> None:
 
 async def test_what_is_not_openais() -> None:
     """What could not be asked for is left out, as are fields that OpenAI does not have; what is missing is made up."""
-    odd: list[Any] = [{"id": name} for name in ("", "a\n", "é", "x" * 257, 5, None)]
-    good = {"id": "org/model:free", "created": True, "owned_by": "x" * 65, "permission": [1]}
+    odd: list[Any] = [{"id": name} for name in ("", "a\n", "\u202ea", "x" * 257, 5, None)]
+    good = {"id": "org/model:free", "created": True, "owned_by": "x" * 257, "permission": [1]}
     async with Upstream(listed(*odd, "a", None, good)) as upstream, asking(upstream.url) as found:
         (model,) = await found()
     assert strict.model(model).to_dict() == {
@@ -79,6 +79,14 @@ async def test_what_is_not_openais() -> None:
         "created": 0,
         "owned_by": "upstream",
     }
+
+
+async def test_names_beyond_ascii() -> None:
+    """A model whose name is not ASCII is listed as the upstream has it."""
+    names = [("流式抗截断/gemini-2.5-pro", "智谱"), ("🦙", "Мы")]
+    items = [{"id": name, "owned_by": owner} for name, owner in names]
+    async with Upstream(listed(*items)) as upstream, asking(upstream.url) as found:
+        assert [(model["id"], model["owned_by"]) for model in await found()] == names
 
 
 @pytest.mark.parametrize(

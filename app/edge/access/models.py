@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from app.edge.bodies import Parameters
+from app.edge.bodies import TOKEN_FIELDS, Parameters
 from app.errors import BadRequest, ModelNotAllowed
 from app.request import StreamRequest
 
-TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 _SYSTEM_ROLES = ("system", "developer")
 # The model reads these parameters as text, and they are paid for as the messages are. It does not read OpenAI's other
 # parameters. Parameters that are not OpenAI's are counted, because it may read them.

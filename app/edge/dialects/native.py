@@ -35,6 +35,9 @@ class ChatBody(ChatParameters):
 
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
     messages: Messages | None = None
+    # OpenAI's clients send these out of habit. They change nothing here: the answer is a stream, and has its usage.
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
 
 
 def parse_chat(data: Any, defaults: Defaults) -> ChatRequest:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.edge.bodies import ChatRequest, Defaults, Messages, ModelName, Parameters, stream_request, validated
+from app.edge.bodies import AskedParameters, ChatRequest, Defaults, Messages, ModelName, stream_request, validated
 from app.edge.context import request_context
 from app.edge.error_responses import error_response
 from app.edge.streams import Streams
@@ -44,7 +44,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class CompletionBody(Parameters):
+class CompletionBody(AskedParameters):
     """The body of `POST /v1/chat/completions`. Parameters that are not known here go upstream as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)

@@ -152,7 +152,7 @@ async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:
     for method, path in (("DELETE", STREAM), ("POST", f"{STREAM}/cancel")):
         assert (await service.client.request(method, path)).json() == "ann"
     assert quota.asked == []
-    for method, path in (("GET", f"{STREAM}/cancel"), ("POST", f"{STREAM}/cancel/"), ("POST", STREAM)):
+    for method, path in (("GET", f"{STREAM}/cancel"), ("POST", f"{STREAM}/cancel/x"), ("POST", STREAM)):
         assert (await service.client.request(method, path)).status_code == 429
     del service.client.headers["Authorization"]
     assert (await service.client.delete(STREAM)).status_code == 401

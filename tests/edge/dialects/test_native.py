@@ -80,7 +80,20 @@ def test_messages_and_parameters_pass_as_they_are() -> None:
         ({"prompt": "a", "on_disconnect": "grace:61"}, "on_disconnect"),
         ({"prompt": "a", "on_disconnect": 5}, "on_disconnect"),
         ({"prompt": "a", "temprature": 1}, "temprature"),
-        ({"prompt": "a", "stream": True}, "stream"),
+        ({"prompt": "a", "stream": "yes"}, "stream"),
+        ({"prompt": "a", "stream_options": True}, "stream_options"),
+        ({"prompt": "a", "max_tokens": -2}, "max_tokens"),
+        ({"prompt": "a", "max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"prompt": "a", "model": ""}, "model"),
+        ({"prompt": "a", "model": "m" * 257}, "model"),
+        ({"prompt": "a", "model": "a\nb"}, "model"),
+        ({"prompt": "a", "model": "a\x85b"}, "model"),
+        ({"prompt": "a", "model": "a\u2028b"}, "model"),
+        ({"prompt": "a", "model": "a\u202eb"}, "model"),
+        ({"prompt": "a", "metadata": {"k": 1}}, "metadata.k"),
+        ({"prompt": "a", "metadata": {"k": "v" * 513}}, "metadata.k"),
+        ({"prompt": "a", "metadata": {"k" * 65: "v"}}, f"metadata.{'k' * 64}"),
+        ({"prompt": "a", "metadata": {str(number): "v" for number in range(17)}}, "metadata"),
     ],
 )
 def test_bad_field(body: dict[str, Any], field: str) -> None:
@@ -89,6 +102,35 @@ def test_bad_field(body: dict[str, Any], field: str) -> None:
         parse(**body)
     assert raised.value.param == field
     assert f"'{field}'" in raised.value.text
+
+
+@pytest.mark.parametrize(
+    "model", ["流式抗截断/gemini-2.5-pro", "модель:7b", "🦙 llama", "👩\u200d💻", "a b", "m" * 256]
+)
+def test_model_names(model: str) -> None:
+    """A model may have any name that can be read on one line."""
+    assert parse(prompt="a", model=model).model == model
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_no_limit(field: str) -> None:
+    """-1, which LM Studio and llama.cpp take for "no limit", counts as absent: it goes nowhere."""
+    assert parse(prompt="a", **{field: -1}).parameters == {}
+    both = {"max_tokens": -1, "max_completion_tokens": -1, field: 5}
+    assert parse(prompt="a", **both).parameters == {field: 5}
+
+
+def test_habits_of_openais_clients() -> None:
+    """`stream` and what belongs to it are taken, and change nothing."""
+    for stream in (True, False, None):
+        asked = parse(prompt="a", stream=stream, stream_options={"include_usage": True, "include_obfuscation": False})
+        assert asked == parse(prompt="a")
+
+
+def test_several_answers() -> None:
+    """A request for two answers is told what to do."""
+    with pytest.raises(BadRequest, match="one answer"):
+        parse(prompt="a", n=2)
 
 
 @pytest.mark.parametrize(("policy", "grace"), [("cancel", 0), ("grace:0.5", 0.5), ("grace:60", 60)])
