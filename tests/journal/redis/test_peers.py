@@ -88,6 +88,20 @@ async def test_a_dead_process_reads_nothing(machine: Machine) -> None:
     reader.cancel()
 
 
+async def test_readers_that_are_sent_away(machine: Machine) -> None:
+    """Readers that leave a process that drains are on their way to another one: their producer is not told."""
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
+    await a.journal.create("s", INFO)
+    reader = asyncio.create_task(opened(b.journal))
+    await until(lambda: a.owner.readers.get("s") == 1)
+    b.journal.drain()
+    reader.cancel()
+    await asyncio.wait([reader])
+    b.journal.stop("s")  # messages come in their order
+    await until(lambda: a.owner.stopped)
+    assert a.owner.readers["s"] == 1
+
+
 async def test_remote_stop(machine: Machine) -> None:
     """A stream is stopped from any process that has opened it."""
     a, b = [await machine.start() for _ in "ab"]
