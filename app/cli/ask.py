@@ -39,8 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
         return complain("the key is not printable ASCII")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
+        trust = httpx.create_ssl_context()
+    except OSError:
+        return complain("SSL_CERT_FILE or SSL_CERT_DIR names certificates that cannot be read")
+    try:
         with (
-            httpx.Client(base_url=arguments.url, headers=headers, timeout=httpx.Timeout(60, read=60)) as client,
+            httpx.Client(base_url=arguments.url, headers=headers, timeout=60, verify=trust) as client,
             httpx_sse.connect_sse(client, "POST", "/v1/chat", json=body) as source,
         ):
             if source.response.status_code != 200:

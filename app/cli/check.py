@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
@@ -25,6 +26,9 @@ from app.request import Allowance, StreamRequest
 from app.upstream import Attempt
 
 _PROMPT = ({"role": "user", "content": "Say hi."},)
+# What a client adds to a base URL by itself, and the version that nearly all base URLs end in or have before that.
+_ENDPOINT = re.compile("(/(?:chat/completions|completions|responses|embeddings|models))/?$")
+_VERSION = re.compile("/v[0-9]")
 _SIMULATOR = "http://localhost"  # stands for the built-in simulator, which is not started to be checked
 
 
@@ -109,6 +113,16 @@ def warnings(config: Config, settings: Settings) -> Iterator[str]:
         url = urlsplit(str(upstream.base_url))
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
             yield f"upstream {upstream.name}: plain http to another host shows keys and prompts to the network."
+        endpoint = _ENDPOINT.search(url.path or "")
+        if endpoint:
+            yield f"upstream {upstream.name}: its base URL ends in {endpoint[1]}, which the service adds by itself."
+        elif not _VERSION.search(url.path or ""):
+            yield f"upstream {upstream.name}: its base URL has no /v1 in its path, and most servers need that."
+        key = upstream.key or ""
+        if key.lower().startswith("bearer"):
+            yield f"upstream {upstream.name}: its key begins with 'Bearer', which the service adds by itself."
+        elif key[:1] in ("'", '"'):
+            yield f"upstream {upstream.name}: its key is in quotation marks, which are sent as a part of it."
         if upstream.name not in used:
             yield f"upstream {upstream.name}: no model's route leads to it."
         if 0 < patience <= upstream.first_token_timeout:

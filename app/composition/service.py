@@ -13,7 +13,6 @@ from limits.aio.storage import Storage
 from limits.storage import storage_from_string
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
@@ -23,6 +22,7 @@ from app.composition.access import Access, create_access, create_policy, default
 from app.composition.config_file import Config, Hop, Upstream, create_config
 from app.composition.settings import PREFIX, Settings, SettingsError, environment
 from app.edge.access.authentication import AccessMiddleware
+from app.edge.access.cors import Cors
 from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
@@ -53,28 +53,6 @@ from app.upstream.sources import load_source
 
 if TYPE_CHECKING:
     from app.telemetry.otlp import Exporter
-
-# The headers that a page of an allowed origin may send, and those of an answer that it may read.
-_REQUEST_HEADERS = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent"),
-    *("X-Chunk", "X-On-Disconnect"),
-    # OpenAI's SDK adds these, in a browser as well.
-    *("OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method", "X-Stainless-Lang"),
-    *("X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime"),
-    *("X-Stainless-Runtime-Version", "X-Stainless-Timeout"),
-)
-_ANSWER_HEADERS = (
-    "Content-Location",
-    "Location",
-    "RateLimit-Limit",
-    "RateLimit-Policy",
-    "RateLimit-Remaining",
-    "RateLimit-Reset",
-    "Retry-After",
-    "X-Request-Id",
-    "X-Should-Retry",
-    "X-Stream-Id",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +256,5 @@ def _application(
         exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
     )
     app.router.redirect_slashes = False  # the API describes no redirects
-    return CORSMiddleware(
-        AccessMiddleware(app, access.credentials, quota, [route.path for route in public]),
-        allow_origins=settings.allowed_origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=_REQUEST_HEADERS,
-        expose_headers=_ANSWER_HEADERS,
-    )
+    access_control = AccessMiddleware(app, access.credentials, quota, [route.path for route in public])
+    return Cors(access_control, settings.allowed_origins)

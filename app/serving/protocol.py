@@ -14,7 +14,7 @@ from typing import cast
 
 import uvicorn
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.edge.event_stream import WRITE
@@ -90,6 +90,30 @@ class BodyWriter:
             first_line = _CHUNK_SIZES[size] if size < len(_CHUNK_SIZES) else b"%x\r\n" % size
             self._send(b"".join((first_line, data, b"\r\n")))
         return True
+
+
+class Unframed:
+    """Sends an answer to a client of HTTP/1.0, which knows no chunks: it would read their sizes as text.
+
+    An answer without a content length is sent as it is and ends where its connection does (RFC 9112, 6.3). uvicorn
+    sends it in chunks, also over HTTP/1.0 (Kludex/uvicorn#1360), unless it takes it for one with a length.
+    """
+
+    __slots__ = ("_cycle", "_measured", "_send")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._measured = True  # whether the answer says how long it is
+        self._send = cycle.send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._measured = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not self._measured:
+                self._cycle.chunked_encoding = False
+        elif not self._measured:
+            self._cycle.expected_content_length = len(message.get("body", b""))
+        await self._send(message)  # type: ignore[arg-type]  # uvicorn has types of its own for the same messages
 
 
 class Protocol(HttpToolsProtocol):
@@ -173,7 +197,12 @@ class Protocol(HttpToolsProtocol):
         self._cancel_timer()  # the application bounds the time that the body may take
         super().on_headers_complete()
         if self._is_answering:
-            self.scope["extensions"] = {WRITE: BodyWriter(self.cycle).write}  # type: ignore[dict-item]  # ours is no dict
+            if self.scope["http_version"] == "1.1":
+                write = BodyWriter(self.cycle).write
+                self.scope["extensions"] = {WRITE: write}  # type: ignore[dict-item]  # ours is no dict
+            else:
+                self.cycle.send = Unframed(self.cycle)  # type: ignore[assignment, method-assign]  # as above
+                self.cycle.waiting_for_100_continue = False  # HTTP/1.0 has no such answer (RFC 9110, 10.1.1)
             if self._shared.closing:
                 self.cycle.keep_alive = False
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +107,14 @@ def test_what_cannot_be_asked(arguments: list[str], complaint: str, capsys: pyte
     port = free_port()
     assert main([argument.replace("{port}", str(port)) for argument in arguments]) == 1
     assert capsys.readouterr().err.startswith(f"chat-sse: {complaint.replace('{port}', str(port))}")
+
+
+def test_certificates_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A wrong `SSL_CERT_FILE` is told in a sentence."""
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("none.pem", "empty.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        assert main(["ask", "hi", "--url", "http://127.0.0.1:1"]) == 1
+        assert "SSL_CERT_FILE" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from tests.real.processes import Server, launch_simulator, stats
 from tests.upstream.raw import CHUNK, FINISH
 
 SECRET = "hunter2-hunter2-hunter2"
-ENVIRON = {"A_KEY": SECRET}
+ENVIRON = {"A_KEY": SECRET, "BEARER": f"Bearer {SECRET}", "LOWER": f"bearer {SECRET}", "QUOTED": f'"{SECRET}"'}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,20 @@ def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (upstream("a", "http://127.0.0.1:1/v1"), None),
         (upstream("a", "http://[::1]:1/v1"), None),
         (upstream("a", "http://localhost/v1"), None),
+        (upstream("a", "https://a/v1/chat/completions"), "ends in /chat/completions"),
+        (upstream("a", "https://a/v1/chat/completions/"), "ends in /chat/completions"),
+        (upstream("a", "https://a/chat/completions"), "ends in /chat/completions"),
+        (upstream("a", "https://a/v1/responses"), "ends in /responses"),
+        (upstream("a", "https://a"), "no /v1"),
+        (upstream("a", "https://a/"), "no /v1"),
+        (upstream("a", "https://v1.example/api"), "no /v1"),
+        (upstream("a", "https://a/openai/v1/"), None),
+        (upstream("a", "https://a/v1beta/openai"), None),
+        (upstream("a", "https://a/api/paas/v4"), None),
+        (upstream("a", "https://a/v1", 'key_env = "BEARER"'), "begins with 'Bearer'"),
+        (upstream("a", "https://a/v1", 'key_env = "LOWER"'), "begins with 'Bearer'"),
+        (upstream("a", "https://a/v1", 'key_env = "QUOTED"'), "quotation marks"),
+        (upstream("a", "https://a/v1", 'key_env = "A_KEY"'), None),
         (upstream("a", "https://a/v1") + upstream("b", "https://b/v1"), None),
         (
             upstream("a", "https://a/v1") + upstream("b", "https://b/v1") + '[[models]]\nname = "m"\nroute = ["a/m"]',
@@ -102,7 +116,9 @@ def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Likely mistakes are pointed out, and nothing else is."""
     assert run(tmp_path, text) == 0
-    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    out = capsys.readouterr().out
+    assert SECRET not in out
+    warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == (warning is not None)
     assert all(warning and warning in line for line in warnings)
 

@@ -165,9 +165,9 @@ def test_headers(service: Server, name: bytes) -> None:
 
 
 def test_preflight(service: Server) -> None:
-    """What a preflight asks for is not what it is answered."""
+    """What a preflight asks for is answered only if it is a list of header names, and asked by an allowed page."""
     for origin, status in ((b"https://good.example", 400), (b"https://evil.example", 403)):
-        asked = (b"Access-Control-Request-Method: POST", b"Access-Control-Request-Headers: x-injected, a%0d%0ab")
+        asked = (b"Access-Control-Request-Method: POST", b"Access-Control-Request-Headers: x-injected, a: b")
         answer = ask(service, request(b"OPTIONS /v1/chat HTTP/1.1", b"Origin: " + origin, *asked))
         assert answer.status == status
         assert "injected" not in json.dumps(answer.headers)

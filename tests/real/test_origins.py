@@ -27,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
 
 PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
-    "Access-Control-Request-Headers": "authorization,content-type,idempotency-key,last-event-id,x-request-id",
+    "Access-Control-Request-Headers": "authorization,content-type,last-event-id,user-agent,x-title,x-stainless-os",
 }
 
 

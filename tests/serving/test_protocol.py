@@ -346,3 +346,56 @@ async def test_frames_written_at_once() -> None:
         writer.close()
         await until(lambda: len(wrote) == 4)
         assert wrote == [True, True, True, False]
+
+
+OLD = b"POST /echo HTTP/1.0\r\nHost: x\r\nContent-Length: 2\r\n%s\r\nhi"
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: keep-alive\r\n", b"Expect: 100-continue\r\n"])
+async def test_http_1_0(header: bytes) -> None:
+    """A client of HTTP/1.0 gets frames as they are, until its connection is closed, and no interim answer."""
+    extensions: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        extensions.append(scope.get("extensions"))
+        assert (await receive())["body"] == b"hi"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for body in (b"one", b"", b"t" * 100_000):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async with echoing() as at:
+        at.config.loaded_app = app
+        reader, _ = await at.connect(OLD % header)
+        head, _, body = (await rest(reader)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"one" + b"t" * 100_000 + b"last"
+    assert extensions == [None]
+
+
+async def test_a_length_over_http_1_0() -> None:
+    """An answer that says how long it is does so over HTTP/1.0, too, and is held to it; a HEAD has no body."""
+    async with echoing() as at:
+        reader, _ = await at.connect(OLD % b"")
+        assert (await rest(reader)).endswith(b"content-length: 2\r\nconnection: close\r\n\r\nhi")
+        reader, _ = await at.connect(OLD.replace(b"POST", b"HEAD") % b"")
+        assert (await rest(reader)).endswith(b"content-length: 2\r\nconnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(("status", "method"), [(204, b"POST"), (200, b"HEAD")])
+async def test_no_body_over_http_1_0(status: int, method: bytes) -> None:
+    """An answer without a body has none, and no length either."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with echoing() as at:
+        at.config.loaded_app = app
+        reader, _ = await at.connect(OLD.replace(b"POST", method) % b"")
+        said = await rest(reader)
+    assert said.startswith(b"HTTP/1.1 %d" % status)
+    assert said.endswith(b"\r\n\r\n")
+    assert b"transfer-encoding" not in said

@@ -58,13 +58,17 @@ async def test_what_the_protocol_uses() -> None:
         (protocol, "scope", dict),
         (protocol, "tasks", set),
         (protocol, "transport", asyncio.Transport),
+        (cycle, "chunked_encoding", type(None)),
         (cycle, "disconnected", bool),
+        (cycle, "expected_content_length", int),
         (cycle, "flow", object),
         (cycle, "keep_alive", bool),
         (cycle, "message_event", asyncio.Event),
         (cycle, "response_complete", bool),
         (cycle, "response_started", bool),
+        (cycle, "send", object),
         (cycle, "transport", asyncio.Transport),
+        (cycle, "waiting_for_100_continue", bool),
         (cycle.flow, "write_paused", bool),
     ]
     for owner, name, kind in expected:

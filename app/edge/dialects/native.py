@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.edge.accept import wants_json
 from app.edge.bodies import (
     ChatParameters,
     ChatRequest,
@@ -70,7 +71,7 @@ class Native:
             return await self._resume(request, position)
         data = await streams.body(request)
         asked = parse_chat(data, streams.options.defaults)
-        if not _wants_json(request):
+        if not wants_json(request):
             return await streams.answer(request, asked, data)
         stream_id = await streams.open(request, asked, data, attach=False)
         url = f"/v1/streams/{stream_id}"
@@ -86,7 +87,7 @@ class Native:
     async def attach(self, request: Request) -> Response:
         """`GET /v1/streams/{id}`: read a stream, from the start or after a position; or a snapshot of it."""
         stream_id: str = request.path_params["stream_id"]
-        if _wants_json(request):
+        if wants_json(request):
             principal = request_context(request.scope).principal
             return _snapshot(stream_id, await self._streams.hub.log_of(stream_id, principal))
         dialect = request.query_params.get("dialect", native.NAME)
@@ -129,11 +130,6 @@ def _snapshot(stream_id: str, log: Log) -> Response:
     transcript = Transcript.of(log.records(0, log.last))  # without a cursor, so this counts as no reader
     content = native.snapshot(stream_id, transcript)
     return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
-
-
-def _wants_json(request: Request) -> bool:
-    accept = request.headers.get("accept", "")
-    return "application/json" in accept and "text/event-stream" not in accept
 
 
 def _smooth(request: Request) -> float:
