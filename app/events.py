@@ -133,7 +133,7 @@ class Extra:
     Empty and null values are left out, and so are padding and what the *chunk* or the *choice* repeats. What the
     *delta* repeats stays: its values are pieces, so one that equals the piece before it is another one. An `Extra`
     follows the text, calls and media of the chunk that it came with, in the same batch: some clients read the two as
-    one.
+    one. A reasoning item of OpenAI's Responses that has ciphertext is an element of the delta's `reasoning_items`.
     """
 
     chunk: Mapping[str, Any] = field(default_factory=dict)
@@ -238,18 +238,23 @@ class Batch:
         return self.first + len(self.events) - 1
 
 
-_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-([1-9][0-9]{0,11})", re.ASCII)
+_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-([1-9][0-9]{0,11})(?:\.([1-9][0-9]{0,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """A position in one stream. Prints as `<stream id>-<number>`, which is what the SSE field `id:` carries."""
+    """A position in one stream, which is what the SSE field `id:` carries.
+
+    It prints as `<stream id>-<number>`, after the whole record of that number; or, in a dialect in which the record
+    becomes several events, as `<stream id>-<number>.<place>`, after so many of them.
+    """
 
     stream_id: str
     seq: int
+    place: int = 0
 
     def __str__(self) -> str:
-        return f"{self.stream_id}-{self.seq}"
+        return f"{self.stream_id}-{self.seq}" + (f".{self.place}" if self.place else "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -257,7 +262,7 @@ class EventId:
         match = _EVENT_ID.fullmatch(text)
         if match is None:
             raise ValueError("not an event id of this service")
-        return cls(match[1], int(match[2]))
+        return cls(match[1], int(match[2]), int(match[3] or 0))
 
 
 def new_stream_id() -> str:

@@ -50,7 +50,8 @@ class StreamRequest:
     *messages* and *parameters* have OpenAI's shape and are sent to the upstream unchanged. *chunk* names the cut, as
     `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
     infinity for ever. *traceparent* is the W3C header of that name, or "". The upstream is not read for *pause* seconds
-    after content, because what comes meanwhile is to leave together.
+    after content, because what comes meanwhile is to leave together. *include_usage* says that the usage is to be among
+    the chunks of OpenAI's dialect.
     """
 
     model: str
@@ -60,6 +61,7 @@ class StreamRequest:
     grace: float = 0.0
     traceparent: str = ""
     pause: float | None = None
+    include_usage: bool = False
 
 
 class StreamInfo(NamedTuple):
@@ -67,10 +69,11 @@ class StreamInfo(NamedTuple):
 
     *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
     readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest
-    stream with a *label* by that label.
+    stream with a *label* by that label. *include_usage* is that of the request.
     """
 
     chunk: str
     owner: str = ""
     readers: int = 0
     label: str = ""
+    include_usage: bool = False

@@ -272,8 +272,16 @@ def parse_smooth(text: str, field: str = "smooth") -> float:
     return int(text) / 1000
 
 
-def parse_position(text: str) -> EventId:
-    """Turn a Last-Event-ID into a position. Raises BadRequest."""
+def parse_position(request: Request) -> EventId | None:
+    """Return the position that a request is to go on after, or None. Raises BadRequest.
+
+    The header wins: an EventSource that reconnects also sends the query that it was made with. `lastEventId` is how
+    event-source-polyfill and reconnecting-eventsource spell the query.
+    """
+    query = request.query_params
+    text = request.headers.get("last-event-id") or query.get("last_event_id") or query.get("lastEventId")
+    if not text:
+        return None
     try:
         return EventId.parse(text)
     except ValueError:

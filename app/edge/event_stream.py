@@ -24,9 +24,10 @@ from app.edge.context import request_context
 from app.edge.error_responses import UNTRANSFORMED, error_response
 from app.edge.pacing import paced
 from app.errors import Draining
-from app.events import Batch, Failure
+from app.events import Batch, EventId, Failure
 from app.hub import Subscription
 from app.wire import Encoder
+from app.wire.blocks import after as blocks_after
 
 T = TypeVar("T")
 Batches = AsyncGenerator[Batch, None]
@@ -47,6 +48,8 @@ class StreamResponse(EventSourceResponse):
     that fails within *hold* seconds, before its first record, is answered with the failure's status. With *smooth*,
     bursts are spread over so many seconds.
 
+    A client that comes back has the events up to *after*; *opening* goes out before the rest.
+
     A reader that the hub dismisses is told so in its dialect, and its body ends as any other does. If its answer has
     not begun, `Draining` is raised.
 
@@ -60,6 +63,8 @@ class StreamResponse(EventSourceResponse):
         encode: Encoder,
         keep_alive: float,
         *,
+        after: EventId | None = None,
+        opening: bytes = b"",
         smooth: float = 0.0,
         hold: float = 0.0,
     ) -> None:
@@ -76,9 +81,11 @@ class StreamResponse(EventSourceResponse):
         del self.headers["connection"]  # the server sets it
         subscription.resumable = encode.resumable
         self._subscription = subscription
-        self._encode = encode.__call__  # calling a bound method costs less than calling an object
-        self._dismissal = encode.dismissal
+        self._encoder = encode
+        self._encode: Callable[[Batch], bytes] = encode.__call__  # a bound method costs less to call than an object
         self._keep_alive = keep_alive
+        self._after = after
+        self._opening = opening
         self._smooth = smooth
         self._hold = hold
         self._write: Callable[[bytes], bool] = _declined
@@ -122,6 +129,8 @@ class StreamResponse(EventSourceResponse):
     async def _stream(self, batches: Batches, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._after is not None:
+            await self._resume(self._after, send)
         sending = asyncio.ensure_future(self._send_paced(batches, send) if self._smooth else self._send_all(send))
         ends = (sending, self._gone, self._subscription.dismissal)
         try:
@@ -136,6 +145,29 @@ class StreamResponse(EventSourceResponse):
         if not self._gone.done():
             await send(_frame(self._last_words(), more=False))
 
+    async def _resume(self, after: EventId, send: Send) -> None:
+        """Bring the encoder to where the client is."""
+        log = self._subscription.log
+        known = self._subscription.after
+        skipped = 0
+        while self._encoder.stateful and skipped < known:
+            batch = log.pending(skipped)
+            assert batch is not None  # noqa: S101 - the log has the records that the client has
+            batch = Batch(batch.first, batch.events[: known - skipped])
+            self._encoder.skip(batch)
+            skipped = batch.last
+            await asyncio.sleep(0)  # the client may be far into a long stream
+        if after.place:
+            self._encode = self._encode_rest
+        if self._opening:
+            await send(_frame(self._opening))
+
+    def _encode_rest(self, batch: Batch) -> bytes:
+        """Encode the first batch for a client that has some events of its first record."""
+        assert self._after is not None  # noqa: S101 - this stands in for the encoder only then
+        self._encode = self._encoder.__call__
+        return blocks_after(self._encode(batch), self._after)
+
     def _last_words(self) -> bytes:
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
 
@@ -145,7 +177,7 @@ class StreamResponse(EventSourceResponse):
         if not self._subscription.dismissed:
             return b""
         unsent = self._unsent[1] if self._unsent else b""
-        return unsent + self._dismissal(random.randint(*_COME_BACK))  # noqa: S311 - no secret
+        return unsent + self._encoder.dismissal(random.randint(*_COME_BACK))  # noqa: S311 - no secret
 
     async def _send_all(self, send: Send) -> None:
         """Send what is in the log, one batch after another; at the log's end, have each new batch pushed."""

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.access.tickets import Tickets
-from app.edge.bodies import ChatRequest, Defaults, parse_json, read_body
+from app.edge.bodies import ChatRequest, Defaults, parse_json, parse_smooth, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
+from app.events import EventId
 from app.hub import Hub, IdempotencyKey
 from app.rechunk import merge_after
 from app.request import StreamRequest
@@ -89,17 +90,20 @@ class Streams:
         stream_id: str,
         create: Create,
         *,
-        after: int = 0,
+        after: EventId | None = None,
+        opening: bytes = b"",
         smooth: float = 0.0,
         hold: float = 0.0,
     ) -> Response:
-        """Return an answer that reads the stream after record number *after*. Raises what `Hub.attach` does.
+        """Return an answer that reads the stream, from its start or *after* a position. Raises what `Hub.attach` does.
 
-        *create* makes the encoder; *smooth* and *hold* are those of `StreamResponse`. If nothing is left to read, the
-        answer is 204, which tells an EventSource to stop reconnecting.
+        *create* makes the encoder; *opening*, *smooth* and *hold* are those of `StreamResponse`. If nothing is left to
+        read, the answer is 204, which tells an EventSource to stop reconnecting.
         """
         context = request_context(request.scope)
-        subscription = await self.hub.attach(stream_id, context.principal, after, context.log)
+        number = after.seq if after else 0
+        partly = after is not None and after.place > 0
+        subscription = await self.hub.attach(stream_id, context.principal, number, context.log, partly=partly)
         if subscription.exhausted and request.method != "HEAD":
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
         ticket = self.ticket(request, stream_id)
@@ -109,8 +113,22 @@ class Streams:
             retry_ms=round(self.options.reconnect_ms * random.uniform(0.75, 1.25)),  # noqa: S311 - no secret
             url=f"/v1/streams/{stream_id}{ticket}" if ticket else "",
             merge_after=merge_after(subscription.log.info.chunk) or sys.maxsize,
+            include_usage=subscription.log.info.include_usage,
         )
-        return StreamResponse(subscription, create(reading), self.options.keep_alive, smooth=smooth, hold=hold)
+        return StreamResponse(
+            subscription,
+            create(reading),
+            self.options.keep_alive,
+            after=after,
+            opening=opening,
+            smooth=smooth,
+            hold=hold,
+        )
+
+    async def resume(self, request: Request, after: EventId, create: Create, opening: bytes = b"") -> Response:
+        """Return an answer that goes on *after* a position. Raises what `read` does, and BadRequest."""
+        smooth = reader_smooth(request)
+        return await self.read(request, after.stream_id, create, after=after, opening=opening, smooth=smooth)
 
     async def collect(self, request: Request, stream_id: str) -> Transcript:
         """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
@@ -127,6 +145,12 @@ class Streams:
         tickets = self.options.tickets
         principal = request_context(request.scope).principal
         return "" if tickets is None or principal.stream_id else f"?ticket={tickets.issue(stream_id, principal)}"
+
+
+def reader_smooth(request: Request) -> float:
+    """Return over how many seconds a reader wants bursts to be spread. Raises BadRequest."""
+    text = request.query_params.get("smooth")
+    return 0.0 if text is None else parse_smooth(text)
 
 
 def _key(request: Request, data: object) -> IdempotencyKey | None:

@@ -165,7 +165,7 @@ class Hub:
                 if not await registry.occupy(principal.name, stream_id, allowed.streams):
                     raise TooManyStreams
                 undo.push_async_callback(registry.vacate, principal.name, stream_id)
-            info = StreamInfo(request.chunk, principal.name, allowed.readers, label)
+            info = StreamInfo(request.chunk, principal.name, allowed.readers, label, request.include_usage)
             return await self._journal.create(stream_id, info)
         finally:
             self._opening -= 1
@@ -198,9 +198,12 @@ class Hub:
         principal: Principal = ANYONE,
         after: int = 0,
         logger: FilteringBoundLogger | None = None,
+        *,
+        partly: bool = False,
     ) -> Subscription:
         """Return a subscription to the records after number *after*. Its coming and going is logged by *logger*.
 
+        A reader that has record number *after* only *partly* is given it again.
         Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
         """
         log = await self.log_of(stream_id, principal, after)
@@ -211,7 +214,8 @@ class Hub:
             principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
         self.admit(principal)
         stream = self._streams.get(stream_id)
-        subscription = Subscription(self, stream_id, log, stream, after, principal, logger or self._log)
+        known = after - partly
+        subscription = Subscription(self, stream_id, log, stream, known, principal, logger or self._log)
         if self._draining and subscription.elsewhere:
             raise Draining
         return subscription

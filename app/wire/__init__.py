@@ -27,30 +27,41 @@ class Reading:
 
     *retry_ms* is how long the client is to wait, in milliseconds, before it reconnects. *url* is where this reader can
     read the stream again, if that is not the stream's plain address, or "". In a batch of *merge_after* records or
-    more, which shows that the reader is behind, neighbouring texts of one kind are joined.
+    more, which shows that the reader is behind, neighbouring texts of one kind are joined. *include_usage* is what the
+    request that opened the stream asked for in OpenAI's dialect.
     """
 
     stream_id: str
     retry_ms: int = 2000
     url: str = ""
     merge_after: int = sys.maxsize
+    include_usage: bool = False
 
 
 class Encoder(Protocol):
     """The state of one response in one dialect.
 
     *headers* go on the response, besides those of every stream. *resumable* says whether the dialect's clients
-    reconnect by themselves and read the rest of a stream that was cut off.
+    reconnect by themselves and read the rest of a stream that was cut off. *stateful* says whether what is returned for
+    a record depends on the records before it.
+
+    Each block has a position as its `id`. A record that becomes several blocks gives the last one its own position, the
+    others one with their place (`EventId.place`).
     """
 
     __slots__ = ()
 
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     resumable: ClassVar[bool] = False
+    stateful: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> bytes:
         """Return the bytes that carry *batch*; whole blocks only."""
         ...
+
+    def skip(self, batch: Batch) -> None:
+        """Take note of *batch*, which the client has from an earlier response."""
+        self(batch)
 
     def dismissal(self, retry_ms: int) -> bytes:
         """Return the last bytes for a reader that is sent away in mid-stream, because this process is shutting down.

@@ -1,19 +1,25 @@
 """Vercel's dialect: the AI SDK's UI message stream, version 1, as `useChat` reads it.
 
-A block is `data:` and nothing else. The SDK checks each block against a schema, and throws on what the schema lacks.
-Texts are parts with a start and an end. One part is open at a time. It is closed when another kind of content follows,
-and at every end of a stream: a page shows an open part as still being written. `[DONE]` follows every end, as it does
-where the SDK itself serves; a stream that stops without it was cut.
+A block is `data:` and `id:`. The SDK checks each block against a schema, and throws on what the schema lacks. Texts are
+parts with a start and an end. One part is open at a time. It is closed when another kind of content follows, and at
+every end of a stream: a page shows an open part as still being written. `[DONE]` follows every end, as it does where
+the SDK itself serves; a stream that stops without it was cut.
 
 The dialect has no words for some of what a stream says:
 
 - A refusal is a text part of its own, so that its reader sees it. Its `providerMetadata` says what it is.
 - Log probabilities are left out.
-- Usage and model are in the message's metadata, as `{"usage": …, "model": …}`.
+- What the upstream says of its reasoning beside the text (signatures, ciphertext) is in the `providerMetadata` of the
+  reasoning part, and of a part without text where there is none; what it says of a call, in that of the tool's part.
+  Other fields of the delta are a part `data-extra`. The page returns them all, and `app.edge.dialects.ui_messages` puts
+  them back where they were.
+- Usage, model, and other fields of the chunks are in the message's metadata: `{"usage": …, "model": …, "extra": …}`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, assert_never
 
@@ -31,6 +37,7 @@ from app.events import (
     Failure,
     Logprobs,
     Media,
+    PlainReasoning,
     Reasoning,
     Refusal,
     Start,
@@ -40,25 +47,55 @@ from app.events import (
 )
 from app.usage import Usage
 from app.wire import Encoder, Reading
-from app.wire.json import dumps, given, usage_object
+from app.wire.blocks import data_block, numbered
+from app.wire.joined import Joined
+from app.wire.json import given, integer, text, usage_object
+from app.wire.media import joined_audio
 from app.wire.transcript import Call, call_id
 
 NAME = "ai-sdk"
+PROVIDER = "chat-sse"
+"""Under which name the `providerMetadata` of a part has what is this service's."""
+REASONING_FIELD = "reasoning_field"
+"""What the metadata of a reasoning part calls the upstream's own name for the reasoning."""
+MEDIA_FIELD = "field"
+"""What the metadata of a file calls the field that the file stood in."""
+EXTRA_PART = "data-extra"
+"""The part that has other fields of the delta."""
 
-_DONE = b"data: [DONE]\n\n"
+_DONE = b"data: [DONE]"
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
+_CUT = ("length", "content_filter")  # reasons after which a call may lack its end
 _NOT_JSON = "The arguments of this tool call are not valid JSON."
+_OF_REASONING = re.compile("reason|think|thought|signature|encrypted", re.IGNORECASE)
 
 
 class UIMessageEncoder(Encoder):
-    """Encodes one response, from the stream's start on.
+    """Encodes one response.
 
     The message's id is the stream's, so a page that has a part of the message replaces it when it reads the stream
     again. A response that *continues* the page's last message, which the SDK expects after tool outputs, names no id:
     the SDK would make a second message of it.
     """
 
-    __slots__ = ("_before", "_begun", "_calls", "_continues", "_kind", "_merge_after", "_parts", "_stream_id")
+    __slots__ = (
+        "_audio",
+        "_before",
+        "_begun",
+        "_calls",
+        "_continues",
+        "_extra",
+        "_id",
+        "_kind",
+        "_merge_after",
+        "_more",
+        "_parts",
+        "_reasoning",
+        "_sources",
+        "_stream_id",
+        "_urls",
+        "_waiting",
+    )
 
     headers = MappingProxyType({"X-Vercel-AI-UI-Message-Stream": "v1"})
 
@@ -66,114 +103,258 @@ class UIMessageEncoder(Encoder):
         self._stream_id = reading.stream_id
         self._merge_after = reading.merge_after
         self._continues = continues
+        self._id = b"\nid: %s-" % reading.stream_id.encode()
         self._begun = False
         self._calls: dict[int, Call] = {}
+        self._waiting: Call | None = None  # the call whose name may still grow, which has not started therefore
         self._parts = 0  # how many text parts were opened; the id of the last one
         self._kind: type[Text] | None = None  # of the part that is open
         self._before = b""  # what comes before a piece of its text
+        self._reasoning = Joined()  # what the upstream says of its reasoning, and no part has said yet
+        self._extra = Joined()  # other fields of the delta
+        self._more: dict[str, dict[str, Any]] = {}  # fields of the chunk and of the choice
+        self._sources = 0
+        self._urls: set[str] = set()  # of the citations that were sent
+        self._audio: list[Media] = []
 
     def __call__(self, batch: Batch) -> bytes:
+        number = batch.first
         events = batch.events
-        if len(events) == 1:  # a reader that keeps up
-            return self._blocks(events[0])
-        if len(events) >= self._merge_after:
-            events = [event for _, event in merged(events)]
-        return b"".join([self._blocks(event) for event in events])
+        if len(events) == 1 and isinstance(event := events[0], TEXT) and type(event) is self._kind:
+            # Nearly every batch is a piece of the part that is open.
+            return b"".join((self._before, text(event.text), b"}", self._id, integer(number), b"\n\n"))
+        blocks: list[bytes] = []
+        counted = enumerate(events, number) if len(events) < self._merge_after else merged(events, number)
+        for last, event in counted:
+            blocks.append(numbered(self._blocks(event), self._id, number, last))
+            number = last + 1
+        return b"".join(blocks)
 
     def dismissal(self, retry_ms: int) -> bytes:
-        return self._blocks(Failure.of(Draining()))
+        return b"".join([b"%s\n\n" % block for block in self._blocks(Failure.of(Draining()))])
 
-    def _blocks(self, event: Event) -> bytes:
-        if isinstance(event, TEXT):
-            opening = b"" if type(event) is self._kind else self._open(event)
-            return b"%s%s%s}\n\n" % (opening, self._before, dumps(event.text))
+    def _blocks(self, event: Event) -> list[bytes]:
         match event:
+            case Delta() | Reasoning() | Refusal():
+                opening = [] if type(event) is self._kind else self._open(event)
+                return [*opening, b"%s%s}" % (self._before, text(event.text))]
             case ToolCall():
-                return self._close() + self._piece(event)
-            case Logprobs() | Annotation() | Media() | Extra():
-                return b""
+                return self._piece(event)
+            case Annotation():
+                return self._notes(event)
+            case Media():
+                return [*self._close(), *self._file(event)]
+            case Extra():
+                self._note(event)
+                return []
+            case Logprobs():
+                return []
             case Start():
                 self._begun = True
                 named = {} if self._continues else {"messageId": self._stream_id}
-                return _block("start", **named) + _block("start-step")
+                return [_block("start", **named), _block("start-step")]
             case Done("cancelled"):
-                return self._close() + self._cost(event.usage) + _block("abort") + _DONE
+                return [*self._close(), *self._leftovers(), *self._cost(event.usage), _block("abort"), _DONE]
             case Done():
-                calls = b"".join([self._input(call) for call in self._calls.values()])
-                metadata = {"usage": usage_object(event.usage), **given(model=event.model)}
+                more = given(extra={place: fields for place, fields in self._more.items() if fields})
+                metadata = {"usage": usage_object(event.usage), **given(model=event.model), **more}
                 reason = _FINISH.get(event.finish_reason, "other")
-                finish = _block("finish", finishReason=reason, messageMetadata=metadata)
-                return self._close() + calls + _block("finish-step") + finish + _DONE
+                return [
+                    *self._close(),
+                    *self._leftovers(),
+                    *self._inputs(event.finish_reason),
+                    _block("finish-step"),
+                    _block("finish", finishReason=reason, messageMetadata=metadata),
+                    _DONE,
+                ]
             case Failure():
-                return self._close() + self._cost(event.usage) + _block("error", errorText=event.message) + _DONE
+                error = _block("error", errorText=event.message)
+                return [*self._close(), *self._leftovers(), *self._cost(event.usage), error, _DONE]
             case _:
                 assert_never(event)
 
-    def _open(self, text: Text) -> bytes:
-        """Close the part that is open, and open one for *text*."""
+    def _open(self, said: Text) -> list[bytes]:
+        """Close the part that is open, and open one for what is *said*."""
         closed = self._close()
         self._parts += 1
-        self._kind = type(text)
+        self._kind = type(said)
         name = "text"
-        metadata: dict[str, Any] = {}
-        match text:
+        own: dict[str, Any] = {}
+        match said:
+            case PlainReasoning():
+                name = "reasoning"
+                own = {REASONING_FIELD: said.FIELD}
             case Reasoning():
                 name = "reasoning"
             case Refusal():
-                metadata = {"providerMetadata": {"chat-sse": {"refusal": True}}}
+                own = {"refusal": True}
             case Delta():
                 pass
             case _:
-                assert_never(text)
+                assert_never(said)
         self._before = b'data: {"type":"%s-delta","id":"%d","delta":' % (name.encode(), self._parts)
-        return closed + _block(f"{name}-start", id=str(self._parts), **metadata)
+        return [*closed, _block(f"{name}-start", id=str(self._parts), **_metadata(own))]
 
-    def _close(self) -> bytes:
-        """Close the part that is open, if there is one."""
+    def _close(self) -> list[bytes]:
+        """Close the part that is open, or start the call whose name is complete now."""
+        if self._waiting is not None:
+            return self._start(self._waiting)
         if self._kind is None:
-            return b""
-        name = "reasoning" if issubclass(self._kind, Reasoning) else "text"
+            return []
+        kind = self._kind
         self._kind = None
-        return _block(f"{name}-end", id=str(self._parts))
+        if not issubclass(kind, Reasoning):
+            return [_block("text-end", id=str(self._parts))]
+        return [_block("reasoning-end", id=str(self._parts), **self._of_reasoning(kind))]
 
-    def _piece(self, piece: ToolCall) -> bytes:
-        """Return a piece of a call's arguments. A call can start only once its name has come."""
+    def _of_reasoning(self, kind: type[Reasoning]) -> dict[str, Any]:
+        """Return the metadata with what the upstream said of its reasoning since the last part of that."""
+        if not self._reasoning:
+            return {}
+        found = self._reasoning.value
+        self._reasoning = Joined()
+        return _metadata(found if kind is Reasoning else {REASONING_FIELD: kind.FIELD, **found})
+
+    def _piece(self, piece: ToolCall) -> list[bytes]:
+        """Return a piece of a call's arguments. A call starts when its name is complete: its arguments follow."""
         call = self._calls.setdefault(piece.index, Call(piece.index))
-        begun = bool(call.name)
+        others = [] if self._waiting is call else self._close()
+        started = bool(call.names) and call is not self._waiting
         call.add(piece)
-        if begun:
-            return _delta(call, piece.arguments)
-        return self._start(call) if call.name else b""
+        if started:
+            return [*others, *_delta(call, piece.arguments)]
+        if not call.names:
+            return others
+        self._waiting = call
+        return [*others, *(self._start(call) if call.arguments else ())]
 
-    def _start(self, call: Call) -> bytes:
+    def _start(self, call: Call) -> list[bytes]:
+        self._waiting = None
         call.id = call_id(self._stream_id, call)
-        return _block("tool-input-start", toolCallId=call.id, toolName=call.name) + _delta(call, call.arguments)
+        fields: dict[str, Any] = {"toolCallId": call.id, "toolName": call.name, **_of_call(call)}
+        if call.type == "custom":
+            fields["inputEncoding"] = "text"
+        return [_block("tool-input-start", **fields), *_delta(call, call.arguments)]
 
-    def _input(self, call: Call) -> bytes:
-        """Return a call's arguments as a whole. They wait for the answer's end, since the page then runs the tool."""
-        started = b"" if call.name else self._start(call)
-        called = {"toolCallId": call.id, "toolName": call.name}
+    def _inputs(self, reason: str) -> list[bytes]:
+        """Return the calls' arguments as a whole. They wait for the answer's end, since the page then runs the tools.
+
+        If the answer was cut, its calls stay as they are. The page runs none of them, and the SDK does not ask again by
+        itself, as it would do after an error of the tool.
+        """
+        if reason in _CUT:
+            return []
+        return [block for call in self._calls.values() for block in self._input(call, sure=reason != "other")]
+
+    def _input(self, call: Call, *, sure: bool) -> list[bytes]:
+        started = [] if call.names else self._start(call)
+        called = {"toolCallId": call.id, "toolName": call.name, **_of_call(call)}
         arguments = call.arguments
+        if call.type == "custom":
+            return [*started, _block("tool-input-available", **called, input=arguments)]
         try:
             # Some models say nothing where a tool takes nothing.
-            available = _block("tool-input-available", **called, input=orjson.loads(arguments.strip() or "{}"))
+            value = orjson.loads(arguments.strip() or ("{}" if sure else ""))
+            return [*started, _block("tool-input-available", **called, input=value)]
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the latter for what is nested hundreds deep
-            return started + _block("tool-input-error", **called, input=arguments, errorText=_NOT_JSON)
-        return started + available
+            return [*started, _block("tool-input-error", **called, input=arguments, errorText=_NOT_JSON)]
 
-    def _cost(self, usage: Usage | None) -> bytes:
+    def _notes(self, notes: Annotation) -> list[bytes]:
+        """Return the sources. A text that is being written goes on after them."""
+        blocks = [self._source(note) for note in notes.annotations]
+        titles = {result["url"]: result for result in notes.search_results if _string(result, "url")}
+        for url in (*filter(_is_string, notes.citations), *titles):
+            if url not in self._urls:
+                self._urls.add(url)
+                result = titles.get(url, {})
+                more = _metadata({"search_result": result} if result else {})
+                blocks.append(self._source_url(url, _string(result, "title"), more))
+        return blocks
+
+    def _source(self, note: Any) -> bytes:
+        kind = _string(note, "type")
+        inner = note.get(kind) if kind else None
+        facts = inner if isinstance(inner, Mapping) else note  # OpenAI's Responses have no inner object
+        more = _metadata({"annotation": note})
+        url = _string(facts, "url")
+        if url:
+            return self._source_url(url, _string(facts, "title"), more)
+        self._sources += 1
+        name = _string(facts, "filename") or _string(facts, "title")
+        if not name:
+            return _block("data-annotation", data=note)
+        place = {"sourceId": str(self._sources), "mediaType": "application/octet-stream"}
+        return _block("source-document", **place, title=name, filename=name, **more)
+
+    def _source_url(self, url: str, title: str, more: Mapping[str, Any]) -> bytes:
+        self._sources += 1
+        return _block("source-url", sourceId=str(self._sources), url=url, **given(title=title), **more)
+
+    def _file(self, media: Media) -> list[bytes]:
+        """Return a file. A sound comes in pieces, and is one file at the answer's end."""
+        if media.field == "audio":
+            self._audio.append(media)
+            return []
+        more = _metadata(given(**{MEDIA_FIELD: media.field}))
+        return [_block("file", url=media.url, mediaType=media.media_type, **more)]
+
+    def _note(self, extra: Extra) -> None:
+        for place, fields in (("chunk", extra.chunk), ("choice", extra.choice)):
+            self._more.setdefault(place, {}).update(fields)
+        for name, value in extra.delta.items():
+            (self._reasoning if _OF_REASONING.search(name) else self._extra).add({name: value})
+
+    def _leftovers(self) -> list[bytes]:
+        """Return what waited for the answer's end. What belongs to reasoning of which there is no text has a part."""
+        blocks: list[bytes] = []
+        if self._reasoning:
+            self._parts += 1
+            part = {"id": str(self._parts)}
+            blocks += (
+                _block("reasoning-start", **part),
+                _block("reasoning-end", **part, **self._of_reasoning(Reasoning)),
+            )
+        if self._audio:
+            sound = joined_audio(self._audio)
+            ids = filter(None, [_string(piece.raw, "id") for piece in self._audio])
+            own = _metadata({MEDIA_FIELD: "audio", **given(id=next(ids, ""))})
+            blocks.append(_block("file", url=sound.url, mediaType=sound.media_type, **own))
+        if self._extra:
+            blocks.append(_block(EXTRA_PART, data=self._extra.value))
+        return blocks
+
+    def _cost(self, usage: Usage | None) -> list[bytes]:
         """Return the usage of a message that broke off, if there is a message: metadata alone would make one."""
         if usage is None or not self._begun:
-            return b""
-        return _block("message-metadata", messageMetadata={"usage": usage_object(usage)})
+            return []
+        return [_block("message-metadata", messageMetadata={"usage": usage_object(usage)})]
 
 
 create = UIMessageEncoder
 
 
-def _delta(call: Call, arguments: str) -> bytes:
-    return _block("tool-input-delta", toolCallId=call.id, inputTextDelta=arguments) if arguments else b""
+def _delta(call: Call, arguments: str) -> Sequence[bytes]:
+    return [_block("tool-input-delta", toolCallId=call.id, inputTextDelta=arguments)] if arguments else []
 
 
 def _block(type_: str, **fields: Any) -> bytes:
-    return b"data: %s\n\n" % dumps({"type": type_, **fields})
+    return data_block({"type": type_, **fields})
+
+
+def _metadata(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field of a part that the page keeps, and sends back with the part."""
+    return {"providerMetadata": {PROVIDER: own}} if own else {}
+
+
+def _of_call(call: Call) -> dict[str, Any]:
+    """Return the metadata of a call's part: the upstream's fields, and that it is custom, which the SDK forgets."""
+    return _metadata({**call.extra.value, **given(type="" if call.type == "function" else call.type)})
+
+
+def _string(found: Any, name: str) -> str:
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) else ""
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)

@@ -45,6 +45,7 @@ class EventEncoder(Encoder):
     __slots__ = ("_head", "_id", "_merge_after", "_rest", "_stream_id", "_url")
 
     resumable = True
+    stateful = False
 
     def __init__(self, reading: Reading) -> None:
         self._stream_id = reading.stream_id
@@ -77,6 +78,17 @@ class EventEncoder(Encoder):
 
 
 create = EventEncoder
+
+
+def cut(position: EventId) -> bytes:
+    """Return what goes before the first block of a resumed stream for WebKit's native EventSource.
+
+    WebKit keeps the block that it had half read when the connection was cut, and joins the next response to it: what
+    follows would be taken for a part of that block, and a line of data would be lost with all its text. This ends the
+    half-read line and the half-read block. As it has no data to a client that had no half-read block, and an unknown
+    name to one that had, a native EventSource dispatches nothing; and its id is still the one to come back with.
+    """
+    return b":\nevent: cut\nid: %s\n\n" % str(position).encode()
 
 
 def snapshot(stream_id: str, transcript: Transcript) -> bytes:

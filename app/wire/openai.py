@@ -1,19 +1,22 @@
 """OpenAI's dialect: the chunks of a chat completion, or all of it at once, as the official SDKs read them.
 
-A block is `data:` and nothing else, because those SDKs parse every block as JSON, even one without data. `[DONE]`
-follows success alone: any other end of a stream is a block with an `error`, which the SDKs raise.
+A block is `data:` and `id:`, because those SDKs parse every block as JSON, even one without data. `[DONE]` follows
+success alone: any other end of a stream is a block with an `error`, which the SDKs raise.
 
-Two fields are not in OpenAI's own schema: `reasoning_content`, which is what other providers call a piece of
-reasoning, and `estimated` in a usage that this service counted.
+What an upstream sends and OpenAI does not have stands where the upstream had put it: in the chunk, the choice, the
+delta or the message, or the tool call. `reasoning_content`, or `reasoning`, is what other providers call a piece of
+reasoning. Two fields are this service's own: `estimated` in a usage that it counted, and `native_finish_reason` beside
+a finish reason that OpenAI does not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, assert_never
 
 from app.errors import Cancelled, Draining
 from app.events import (
+    TERMINAL,
     Annotation,
     Batch,
     Delta,
@@ -31,101 +34,181 @@ from app.events import (
     merged,
 )
 from app.wire import Encoder, Reading
-from app.wire.json import dumps, error_object, given, text, usage_object
+from app.wire.blocks import data_block, numbered
+from app.wire.json import dumps, error_object, given, integer, text, usage_object
+from app.wire.media import fields_of, object_of
 from app.wire.transcript import Call, Transcript, call_id
 
 NAME = "openai"
 
 # OpenAI's finish reasons. Any other is shown as "stop".
 _FINISH = {"length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
+# What no other field of an upstream's may stand in for.
+_OWN_OF_CHUNK = frozenset(("id", "object", "created", "model", "choices", "usage", "error"))
+_OWN_OF_CHOICE = frozenset(("index", "delta", "message", "logprobs", "finish_reason", "error"))
+# How many bytes of such fields are in each chunk, as they are in the upstream's. What is longer is sent once.
+_REPEATED = 256
+_DONE = b"data: [DONE]"
 
 
 class ChunkEncoder(Encoder):
-    """Encodes one response, from the stream's start on.
+    """Encodes one response. If the usage was asked for, it is in the chunk before `[DONE]`, and null in every other."""
 
-    With *include_usage* the chunk before `[DONE]` has the usage, and every other chunk has null in its place.
-    """
+    __slots__ = (
+        "_after",
+        "_before",
+        "_calls",
+        "_common",
+        "_head",
+        "_id",
+        "_include_usage",
+        "_merge_after",
+        "_repeated",
+        "_stream_id",
+        "_tail",
+    )
 
-    __slots__ = ("_after", "_before", "_calls", "_head", "_include_usage", "_merge_after", "_stream_id", "_tail")
-
-    def __init__(self, reading: Reading, *, include_usage: bool = False) -> None:
+    def __init__(self, reading: Reading) -> None:
         self._stream_id = reading.stream_id
         self._merge_after = reading.merge_after
-        self._include_usage = include_usage
+        self._include_usage = reading.include_usage
+        self._id = b"\nid: %s-" % reading.stream_id.encode()
         self._calls = 0  # how many have begun
+        self._common: dict[str, Any] = {}  # fields that each chunk has
+        self._repeated: dict[str, Any] = {}  # those of the upstream's that each chunk has
         # From delta to delta only the text differs: *head* and *tail* stand around each choice, *before* and *after*
         # around the text in it.
         self._head = b""
         self._before = b""
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
-        self._after = b'},"logprobs":null,"finish_reason":null}' + self._tail
+        self._tail = b'],"usage":null' if self._include_usage else b"]"
+        self._after = b'},"logprobs":null,"finish_reason":null}' + self._tail + b"}" + self._id
 
     def __call__(self, batch: Batch) -> bytes:
+        number = batch.first
         events = batch.events
-        if len(events) == 1:  # a reader that keeps up
-            return self._block(events[0])
-        if len(events) >= self._merge_after:
-            events = [event for _, event in merged(events)]
+        if len(events) == 1 and type(event := events[0]) is Delta:  # nearly every batch
+            return b"".join((self._before, text(event.text), self._after, integer(number), b"\n\n"))
+        counted = enumerate(events, number) if len(events) < self._merge_after else merged(events, number)
         blocks: list[bytes] = []
-        previous: Event | None = None
-        for event in events:
-            if isinstance(event, Logprobs) and isinstance(previous, (Delta, Refusal)):
-                blocks[-1] = self._chunk(_delta(previous), event)
-            else:
-                blocks.append(self._block(event))
-            previous = event
+        group: list[Event] = []
+        last = number
+        for at, event in counted:
+            if group and not _rides(event, group[-1]):
+                blocks.append(self._numbered(group, number, last))
+                number = last + 1
+                group = []
+            group.append(event)
+            last = at
+        blocks.append(self._numbered(group, number, last))
         return b"".join(blocks)
 
     def dismissal(self, retry_ms: int) -> bytes:
-        return _error(Failure.of(Draining()))
+        return _error(Failure.of(Draining())) + b"\n\n"
 
-    def _block(self, event: Event) -> bytes:
-        if type(event) is Delta:
-            return self._before + text(event.text) + self._after
-        match event:
-            case Start():
-                chunk = {"id": _id(self._stream_id), "object": "chat.completion.chunk", "created": event.created}
-                self._head = b'data: %s,"choices":[' % dumps(chunk | {"model": event.model})[:-1]
-                self._before = self._head + b'{"index":0,"delta":{"content":'
-                return self._chunk({"role": "assistant", "content": "", "refusal": None})
-            case Delta() | Reasoning() | Refusal():
-                return self._chunk(_delta(event))
-            case ToolCall():
-                return self._chunk({"tool_calls": [self._piece(event)]})
-            case Logprobs():
-                return self._chunk({}, event)
-            case Annotation() | Media() | Extra():
-                return b""
-            case Done():
-                failure = failure_of(event)
-                return self._done(event) if failure is None else _error(failure)
-            case Failure():
-                return _error(event)
-            case _:
-                assert_never(event)
+    def skip(self, batch: Batch) -> None:
+        for event in batch.events:
+            match event:
+                case Start():
+                    self._begin(event)
+                case ToolCall():
+                    self._calls = max(self._calls, event.index + 1)
+                case Extra():
+                    self._repeat(event)
 
-    def _chunk(self, delta: dict[str, Any], logprobs: Logprobs | None = None, finish: str | None = None) -> bytes:
-        tokens = _logprobs(logprobs.content, logprobs.refusal) if logprobs else None
-        choice = {"index": 0, "delta": delta, "logprobs": tokens, "finish_reason": finish}
-        return self._head + dumps(choice) + self._tail
+    def _numbered(self, group: Sequence[Event], first: int, last: int) -> bytes:
+        event = group[0]
+        if len(group) == 1 and type(event) is Delta:
+            return b"".join((self._before, text(event.text), self._after, integer(last), b"\n\n"))
+        blocks = self._end(event) if isinstance(event, TERMINAL) else [self._chunk(group)]
+        return numbered(blocks, self._id, first, last)
+
+    def _begin(self, start: Start) -> None:
+        self._common = {
+            "id": _id(self._stream_id),
+            "object": "chat.completion.chunk",
+            "created": start.created,
+            "model": start.model,
+        }
+        self._set_head()
+
+    def _set_head(self) -> None:
+        self._head = b'data: %s,"choices":[' % dumps({**self._common, **self._repeated})[:-1]
+        self._before = self._head + b'{"index":0,"delta":{"content":'
+
+    def _repeat(self, extra: Extra) -> dict[str, Any]:
+        """Have each chunk from now on say what each of the upstream's says. Return the fields to be sent only once."""
+        fields = _without(extra.chunk, _OWN_OF_CHUNK)
+        once = {name: value for name, value in fields.items() if isinstance(value, (Mapping, list, tuple))}
+        repeated = {**self._repeated, **fields}
+        for name in once:
+            del repeated[name]
+        if len(dumps(repeated)) > _REPEATED:
+            repeated = {name: value for name, value in self._repeated.items() if name not in fields}
+            once = fields
+        if repeated != self._repeated:
+            self._repeated = repeated
+            self._set_head()
+        return once
+
+    def _chunk(self, group: Sequence[Event]) -> bytes:
+        """Return the chunk that says what is in *group*."""
+        delta: dict[str, Any] = {}
+        choice: dict[str, Any] = {}
+        once: dict[str, Any] = {}
+        tokens: dict[str, Any] | None = None
+        for event in group:
+            match event:
+                case Start():
+                    self._begin(event)
+                    delta = {"role": "assistant", "content": "", "refusal": None}
+                case Delta(said):
+                    delta["content"] = said
+                case Reasoning(said):
+                    delta[event.FIELD] = said
+                case Refusal(said):
+                    delta["refusal"] = said
+                case ToolCall():
+                    delta["tool_calls"] = [self._piece(event)]
+                case Logprobs(content, refusal):
+                    tokens = _logprobs(content, refusal)
+                case Annotation(annotations, citations, search_results):
+                    delta.update(given(annotations=annotations))
+                    once = given(citations=citations, search_results=search_results)
+                case Media():
+                    delta.update(fields_of([event]))
+                case Extra():
+                    once.update(self._repeat(event))
+                    choice = _without(event.choice, _OWN_OF_CHOICE)
+                    delta = {**event.delta, **delta}
+                case Done() | Failure():
+                    raise ValueError("an end is not a chunk")
+                case _:
+                    assert_never(event)
+        return self._choice({"index": 0, "delta": delta, "logprobs": tokens, "finish_reason": None, **choice}, once)
+
+    def _choice(self, choice: Mapping[str, Any], once: Mapping[str, Any]) -> bytes:
+        more = b"," + dumps(once)[1:-1] if once else b""
+        return b"".join((self._head, dumps(choice), self._tail, more, b"}"))
 
     def _piece(self, piece: ToolCall) -> dict[str, Any]:
-        """Return *piece* as OpenAI has it: all but the arguments comes with a call's first piece, and only then.
+        """Return *piece* as OpenAI has it: the id and the type come with a call's first piece, and only then.
 
         Clients join what comes twice, ids too. A name may come later, because the first one was empty.
         """
         if piece.index < self._calls:
-            function = {**given(name=piece.name), "arguments": piece.arguments}
-            return {"index": piece.index, "function": function}
+            return {"index": piece.index, **_called(piece, given(name=piece.name))}
         self._calls = piece.index + 1
         return {"index": piece.index, **_call(self._stream_id, piece)}
 
-    def _done(self, done: Done) -> bytes:
-        last = self._chunk({}, finish=_FINISH.get(done.finish_reason, "stop"))
-        usage = b""
-        if self._include_usage:
-            usage = b'%s],"usage":%s}\n\n' % (self._head, dumps(usage_object(done.usage)))
-        return b"%s%sdata: [DONE]\n\n" % (last, usage)
+    def _end(self, end: Terminal) -> list[bytes]:
+        if isinstance(end, Failure):
+            return [_error(end)]
+        failure = failure_of(end)
+        if failure is not None:
+            return [_error(failure)]
+        last = self._choice({"index": 0, "delta": {}, "logprobs": None, **_finish(end)}, {})
+        usage = [b'%s],"usage":%s}' % (self._head, dumps(usage_object(end.usage)))] if self._include_usage else []
+        return [last, *usage, _DONE]
 
 
 create = ChunkEncoder
@@ -139,18 +222,27 @@ def completion(stream_id: str, transcript: Transcript) -> dict[str, Any]:
     end = transcript.end
     assert isinstance(end, Done)  # noqa: S101 - see above
     calls = [_call(stream_id, call) for call in transcript.calls]
+    in_content = [media for media in transcript.media if media.field == "content"]
+    content: Any = transcript.content or (None if calls or transcript.refusal else "")
+    if in_content:
+        said = (part for part in transcript.parts if isinstance(part, str) or part.field == "content")
+        content = [{"type": "text", "text": part} if isinstance(part, str) else object_of(part) for part in said]
     message = {
+        **transcript.extra.delta,
         "role": "assistant",
-        "content": transcript.content or (None if calls or transcript.refusal else ""),
+        "content": content,
         "refusal": transcript.refusal or None,
-        **given(reasoning_content=transcript.reasoning, tool_calls=calls),
+        **given(tool_calls=calls, annotations=transcript.annotations),
+        **given(**{transcript.reasoning_field: transcript.reasoning}),
+        **fields_of([media for media in transcript.media if media.field != "content"]),
     }
     tokens = transcript.content_logprobs, transcript.refusal_logprobs
     choice = {
         "index": 0,
         "message": message,
         "logprobs": _logprobs(*tokens) if any(tokens) else None,
-        "finish_reason": _FINISH.get(end.finish_reason, "stop"),
+        **_without(transcript.extra.choice, _OWN_OF_CHOICE),
+        **_finish(end),
     }
     return {
         "id": _id(stream_id),
@@ -159,6 +251,8 @@ def completion(stream_id: str, transcript: Transcript) -> dict[str, Any]:
         "model": transcript.model,
         "choices": [choice],
         "usage": usage_object(end.usage),
+        **_without(transcript.extra.chunk, _OWN_OF_CHUNK),
+        **given(citations=transcript.citations, search_results=transcript.search_results),
     }
 
 
@@ -173,27 +267,44 @@ def _id(stream_id: str) -> str:
     return f"chatcmpl-{stream_id}"
 
 
-def _delta(event: Delta | Reasoning | Refusal) -> dict[str, Any]:
-    match event:
-        case Delta(text):
-            return {"content": text}
-        case Reasoning(text):
-            return {"reasoning_content": text}
-        case Refusal(text):
-            return {"refusal": text}
-        case _:
-            assert_never(event)
+def _rides(event: Event, previous: Event) -> bool:
+    """Whether *event* is in one chunk with the *previous* one, as it was in the upstream's.
+
+    Log probabilities are with their text. Clients that read `reasoning_details` leave out the reasoning in the same
+    chunk, and would show it twice if it came in two.
+    """
+    if isinstance(event, Extra):
+        return not isinstance(previous, Extra)
+    return isinstance(event, Logprobs) and isinstance(previous, (Delta, Refusal))
 
 
 def _call(stream_id: str, call: Call | ToolCall) -> dict[str, Any]:
     """Return a whole call, or the first piece of one."""
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call_id(stream_id, call), "type": "function", "function": function}
+    called = _called(call, {"name": call.name})
+    return {"id": call_id(stream_id, call), "type": call.type, **called}
+
+
+def _called(call: Call | ToolCall, name: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is called, by *name* if there is one, and the upstream's other fields of the call."""
+    extra = call.extra.value if isinstance(call, Call) else call.extra or {}
+    inner = extra.get(call.type)
+    arguments = {"input" if call.type == "custom" else "arguments": call.arguments}
+    called = {**(inner if isinstance(inner, Mapping) else {}), **name, **arguments}
+    return {call.type: called, **_without(extra, ("id", "index", "type", call.type))}
+
+
+def _finish(done: Done) -> dict[str, Any]:
+    native = {} if done.raw_reason is None else {"native_finish_reason": done.raw_reason}
+    return {"finish_reason": _FINISH.get(done.finish_reason, "stop"), **native}
 
 
 def _logprobs(content: Sequence[Any], refusal: Sequence[Any]) -> dict[str, Any]:
     return {"content": content or None, "refusal": refusal or None}
 
 
+def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
 def _error(failure: Failure) -> bytes:
-    return b"data: %s\n\n" % dumps({"error": error_object(failure) | {"param": failure.param}})
+    return data_block({"error": error_object(failure) | {"param": failure.param}})

@@ -10,10 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Batch,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.usage import Usage
 from app.wire import Reading
 from app.wire.ai_sdk import UIMessageEncoder
+from tests.wire.blocks import blocks
 
 READING = Reading("S")
 START = Start("m", 7)
@@ -28,12 +44,8 @@ CLOSING = [
 
 
 def parts(data: bytes) -> list[Any]:
-    """Return what the blocks of *data* carry, each of which is one line of data and nothing else."""
-    blocks = data.decode().split("\n\n")
-    assert blocks.pop() == ""
-    assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
-    found = [block.removeprefix("data: ") for block in blocks]
-    return [part if part == "[DONE]" else json.loads(part) for part in found]
+    """Return what the blocks of *data* carry."""
+    return [part if part == "[DONE]" else json.loads(part) for part, _ in blocks(data)]
 
 
 def encoded(*events: Event, **options: Any) -> list[Any]:
@@ -84,6 +96,114 @@ def test_log_probabilities_are_left_out() -> None:
     logprobs = Logprobs(({"token": "a"},))
     events = (START, Delta("a"), logprobs, Delta("b"), logprobs, STOP)
     assert encoded(*events) == [*OPENING, *text("text", 1, "a", "b"), *CLOSING]
+
+
+def own(**fields: Any) -> dict[str, Any]:
+    return {"providerMetadata": {"chat-sse": fields}}
+
+
+def test_reasoning_keeps_its_name() -> None:
+    """A reasoning part says what the upstream calls it, if that is not what this service sends by itself."""
+    plain = own(reasoning_field="reasoning")
+    assert encoded(START, PlainReasoning("hm"), STOP)[2:-3] == text("reasoning", 1, "hm", **plain)
+
+
+DETAIL = {"type": "reasoning.text", "index": 0}
+
+
+def test_what_belongs_to_reasoning() -> None:
+    """Signatures and the like are in the metadata of the reasoning that they came with, put together, at its end."""
+    events = (
+        Extra({}, {}, {"reasoning_details": [DETAIL | {"text": "a"}]}),
+        Reasoning("b"),
+        Extra({}, {}, {"reasoning_details": [DETAIL | {"text": "b", "signature": "s"}]}),
+    )
+    details = [DETAIL | {"text": "ab", "signature": "s"}]
+    found = encoded(START, Reasoning("a"), *events, Delta("x"), STOP)
+    assert found[2:6] == [
+        {"type": "reasoning-start", "id": "1"},
+        {"type": "reasoning-delta", "id": "1", "delta": "a"},
+        {"type": "reasoning-delta", "id": "1", "delta": "b"},
+        {"type": "reasoning-end", "id": "1", **own(reasoning_details=details)},
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]},
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": "x"}]},
+        {"thought_signature": "x"},
+        {"encrypted_content": "x"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_reasoning_without_a_text(fields: dict[str, Any]) -> None:
+    """What belongs to reasoning is a part of its own if there is no text, before the page runs a tool."""
+    found = encoded(START, ToolCall(0, "c", "f", "{}"), Extra({}, {}, fields), STOP)
+    assert found[4:6] == [
+        {"type": "reasoning-start", "id": "1"},
+        {"type": "reasoning-end", "id": "1", **own(**fields)},
+    ]
+    assert found[6]["type"] == "tool-input-available"
+
+
+def test_other_fields() -> None:
+    """Other fields of the delta are one part at the end; those of the chunk and the choice are in the metadata."""
+    extra = (Extra({"provider": "p"}, {}, {"odd": "a"}), Extra({"provider": "q"}, {"stop_reason": 1}, {"odd": "b"}))
+    found = encoded(START, Delta("x"), extra[0], Delta("y"), extra[1], STOP)
+    assert found[2:-3] == [*text("text", 1, "x", "y"), {"type": "data-extra", "data": {"odd": "ab"}}]
+    assert found[-2]["messageMetadata"]["extra"] == {"chunk": {"provider": "q"}, "choice": {"stop_reason": 1}}
+
+
+def source(number: int, url: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "source-url", "sourceId": str(number), "url": url, **fields}
+
+
+A = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A"}}
+B = {"type": "url_citation", "url": "https://b.example"}
+FILE = {"type": "file_citation", "file_id": "f", "filename": "a.pdf"}
+ODD = {"type": "odd", "x": 1}
+
+
+def test_sources() -> None:
+    """Citations are sources, in either of OpenAI's forms, and a text goes on around them; what is neither is data."""
+    found = encoded(START, Delta("a"), Annotation([A, B, FILE, ODD, "odd"]), Delta("b"), STOP)
+    document = {"type": "source-document", "sourceId": "3", "mediaType": "application/octet-stream"}
+    assert found[2:-3] == [
+        *text("text", 1, "a")[:2],
+        source(1, "https://a.example", title="A", **own(annotation=A)),
+        source(2, "https://b.example", **own(annotation=B)),
+        {**document, "title": "a.pdf", "filename": "a.pdf", **own(annotation=FILE)},
+        {"type": "data-annotation", "data": ODD},
+        {"type": "data-annotation", "data": "odd"},
+        *text("text", 1, "b")[1:],
+    ]
+
+
+def test_perplexitys_citations() -> None:
+    """Each URL is a source once, with its title if that is among the results."""
+    result = {"url": "u2", "title": "Two"}
+    found = encoded(START, Annotation([], ["u1", 5]), Annotation([], ["u1", "u2"], [result, {}]), STOP)
+    assert found[2:-3] == [source(1, "u1"), source(2, "u2", title="Two", **own(search_result=result))]
+
+
+def test_files() -> None:
+    """An image is a file, and says in which field it stood; a sound is one at the end, whole."""
+    picture = "data:image/png;base64,eA=="
+    sounds = [Media("audio", "audio/wav", f"data:audio/wav;base64,{piece}", "audio") for piece in ("eA==", "eQ==")]
+    found = encoded(START, Delta("a"), Media("image", "image/png", picture, "images"), *sounds, Delta("b"), STOP)
+    assert found[2:-3] == [
+        *text("text", 1, "a"),
+        {"type": "file", "url": picture, "mediaType": "image/png", **own(field="images")},
+        *text("text", 2, "b"),
+        {"type": "file", "url": "data:audio/wav;base64,eHk=", "mediaType": "audio/wav", **own(field="audio")},
+    ]
+    assert encoded(START, Media("file", "text/plain", "u"), STOP)[2] == {
+        "type": "file",
+        "url": "u",
+        "mediaType": "text/plain",
+    }
 
 
 def calls(*pieces: ToolCall) -> list[Any]:
@@ -143,6 +263,59 @@ def test_a_name_may_come_late() -> None:
         tool("delta", "c", inputTextDelta="{}"),
         tool("available", "c", toolName="", input={}),
     ]
+
+
+def test_a_name_in_pieces() -> None:
+    """A call starts when its name is complete: when its arguments come, or something else."""
+    assert calls(ToolCall(0, "c", "mcp__", ""), ToolCall(0, "", "get", ""), ToolCall(0, "", "", "{}")) == [
+        tool("start", "c", toolName="mcp__get"),
+        tool("delta", "c", inputTextDelta="{}"),
+        tool("available", "c", toolName="mcp__get", input={}),
+    ]
+    found = encoded(START, ToolCall(0, "c", "mcp__", ""), ToolCall(0, "", "get", ""), Delta("a"), STOP)
+    assert found[2] == tool("start", "c", toolName="mcp__get")
+
+
+def test_what_the_upstream_wants_back_with_a_call() -> None:
+    """Other fields of a call are in the metadata of its part, whenever they come."""
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    more = {"providerMetadata": {"chat-sse": signed}}
+    assert calls(ToolCall(0, "c", "f", "{", "function", signed), ToolCall(0, "", "", "}")) == [
+        tool("start", "c", toolName="f", **more),
+        tool("delta", "c", inputTextDelta="{"),
+        tool("delta", "c", inputTextDelta="}"),
+        tool("available", "c", toolName="f", **more, input={}),
+    ]
+    late = calls(ToolCall(0, "c", "f", "{}"), ToolCall(0, "", "", "", "function", signed))
+    assert late[0] == tool("start", "c", toolName="f")
+    assert late[-1] == tool("available", "c", toolName="f", **more, input={})
+
+
+def test_a_custom_call() -> None:
+    """The input of a custom call is a text, and any text is right."""
+    assert calls(ToolCall(0, "c", "run", "print(", "custom"), ToolCall(0, "", "", "1)", "custom")) == [
+        tool("start", "c", toolName="run", **own(type="custom"), inputEncoding="text"),
+        tool("delta", "c", inputTextDelta="print("),
+        tool("delta", "c", inputTextDelta="1)"),
+        tool("available", "c", toolName="run", **own(type="custom"), input="print(1)"),
+    ]
+
+
+@pytest.mark.parametrize("end", [Done("length"), Done("content_filter"), Done("cancelled"), BROKEN], ids=repr)
+@pytest.mark.parametrize("arguments", ["", "{}", '{"a"'])
+def test_a_call_that_was_cut(end: Event, arguments: str) -> None:
+    """The calls of an answer that was cut are never available, nor wrong: the page neither runs them nor asks again."""
+    found = encoded(START, ToolCall(0, "c", "f", arguments), ToolCall(1, "d", "", ""), end)
+    types = [part["type"] for part in found[:-1]]
+    assert "tool-input-start" in types
+    assert not {"tool-input-available", "tool-input-error"} & set(types)
+
+
+def test_a_call_of_an_answer_that_ended_oddly() -> None:
+    """With a reason that is not understood, a call is available only if its arguments are there."""
+    odd = Done("other", "odd")
+    assert encoded(START, ToolCall(0, "c", "f", "{}"), odd)[-4]["type"] == "tool-input-available"
+    assert encoded(START, ToolCall(0, "c", "f", ""), odd)[-4]["type"] == "tool-input-error"
 
 
 def test_a_call_without_an_id() -> None:
@@ -207,7 +380,7 @@ def test_dismissal() -> None:
     """A reader that is sent away is told so: it does not come back by itself."""
     encode = UIMessageEncoder(READING)
     encode(Batch(1, [START, Delta("a")]))
-    ending, error, done = parts(encode.dismissal(250))
+    ending, error, done = parts(encode.dismissal(250).replace(b"\n\n", b"\nid: none\n\n"))
     assert ending == {"type": "text-end", "id": "1"}
     assert error["type"] == "error"
     assert "shutting down" in error["errorText"]
@@ -229,9 +402,9 @@ def test_a_reader_that_is_behind() -> None:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_text_survives_any_line_reader(said: str) -> None:
-    """Whatever the text, a block is one line, even for readers that cut at every Unicode line end."""
+    """Whatever the text, a block is two lines, even for readers that cut at every Unicode line end."""
     encode = UIMessageEncoder(READING)
-    opening, piece = encode(Batch(1, [Delta(said)])).decode().splitlines()[::2]
+    opening, piece = encode(Batch(1, [Delta(said)])).decode().splitlines()[::3]
     assert json.loads(opening.removeprefix("data: "))["type"] == "text-start"
     assert json.loads(piece.removeprefix("data: "))["delta"] == said
 

@@ -13,12 +13,28 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import Disconnected
-from app.events import Batch, Delta, Done, Event, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import (
+    Annotation,
+    Batch,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    Refusal,
+    Start,
+    ToolCall,
+)
 from app.usage import Usage
 from app.wire import Reading
 from app.wire.openai import ChunkEncoder, completion, failure_of
 from app.wire.transcript import Transcript
 from tests.wire import strict
+from tests.wire.blocks import blocks
 
 START = Start("gpt", 1_750_000_000)
 COUNTS = Usage({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3})
@@ -30,7 +46,7 @@ HEAD = b'data: {"id":"chatcmpl-S","object":"chat.completion.chunk","created":175
 
 def encoded(*events: Event, alone: bool = True, merge_after: int = 100, include_usage: bool = False) -> bytes:
     """Return the bytes of a whole stream, each record *alone* in its batch or all in one."""
-    encode = ChunkEncoder(Reading("S", merge_after=merge_after), include_usage=include_usage)
+    encode = ChunkEncoder(Reading("S", merge_after=merge_after, include_usage=include_usage))
     if alone:
         return b"".join(encode(Batch(seq, [event])) for seq, event in enumerate(events, 1))
     return encode(Batch(1, events))
@@ -43,11 +59,7 @@ def whole(*events: Event) -> dict[str, Any]:
 
 def payloads(data: bytes) -> list[Any]:
     """Take the blocks apart; `[DONE]` stays as it is."""
-    *blocks, end = data.decode().split("\n\n")
-    assert end == ""
-    texts = [block.removeprefix("data: ") for block in blocks]
-    assert all(block == f"data: {text}" and "\n" not in text for block, text in zip(blocks, texts, strict=True))
-    return [text if text == "[DONE]" else json.loads(text) for text in texts]
+    return [json.loads(content) if content != "[DONE]" else content for content, _ in blocks(data)]
 
 
 def deltas(data: bytes) -> list[dict[str, Any]]:
@@ -55,15 +67,15 @@ def deltas(data: bytes) -> list[dict[str, Any]]:
 
 
 def test_the_bytes() -> None:
-    """A stream is its role, its texts, its finish and `[DONE]`, in data lines and nothing else."""
+    """A stream is its role, its texts, its finish and `[DONE]`, each in a line of data with its position."""
     assert encoded(START, Delta("Hello"), STOP) == (
         HEAD + b'{"index":0,"delta":{"role":"assistant","content":"","refusal":null},'
-        b'"logprobs":null,"finish_reason":null}]}\n\n'
+        b'"logprobs":null,"finish_reason":null}]}\nid: S-1\n\n'
         + HEAD
-        + b'{"index":0,"delta":{"content":"Hello"},"logprobs":null,"finish_reason":null}]}\n\n'
+        + b'{"index":0,"delta":{"content":"Hello"},"logprobs":null,"finish_reason":null}]}\nid: S-2\n\n'
         + HEAD
-        + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
-        b"data: [DONE]\n\n"
+        + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\nid: S-3.1\n\n'
+        b"data: [DONE]\nid: S-3\n\n"
     )
 
 
@@ -121,7 +133,7 @@ def test_a_failure_before_the_start() -> None:
 
 def test_dismissal() -> None:
     """A reader that is sent away gets an error: it would take the end of the body for the end of the answer."""
-    (last,) = payloads(ChunkEncoder(Reading("S")).dismissal(5))
+    last = json.loads(ChunkEncoder(Reading("S")).dismissal(5).removeprefix(b"data: "))
     assert (last["error"]["code"], last["error"]["retryable"]) == ("shutting_down", True)
 
 
@@ -188,6 +200,226 @@ def test_other_texts() -> None:
     assert message == {"role": "assistant", "content": "a", "refusal": "no", "reasoning_content": "why?"}
 
 
+def test_reasoning_keeps_its_name() -> None:
+    """Reasoning stands in the field that the upstream has for it, in chunks and in a completion."""
+    events: list[Event] = [START, PlainReasoning("why"), PlainReasoning("?"), STOP]
+    assert deltas(encoded(*events))[1:-1] == [{"reasoning": "why"}, {"reasoning": "?"}]
+    message = whole(*events)["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "", "refusal": None, "reasoning": "why?"}
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+
+
+def test_a_name_in_pieces_and_what_else_a_call_has() -> None:
+    """The pieces of a name are joined by the client; other fields of a call, and of its function, stand in it."""
+    pieces: list[Event] = [
+        ToolCall(0, "c", "mcp__", "", "function", SIGNED),
+        ToolCall(0, "", "get", ""),
+        ToolCall(0, "", "", "{}", "function", {"function": {"odd": 1, "arguments": "no"}, "id": "no"}),
+    ]
+    found = [delta["tool_calls"][0] for delta in deltas(encoded(START, *pieces, STOP)) if "tool_calls" in delta]
+    assert found == [
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "mcp__", "arguments": ""}, **SIGNED},
+        {"index": 0, "function": {"name": "get", "arguments": ""}},
+        {"index": 0, "function": {"odd": 1, "arguments": "{}"}},
+    ]
+    [call] = whole(START, *pieces, STOP)["choices"][0]["message"]["tool_calls"]
+    assert call == {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "mcp__get", "arguments": "{}", "odd": 1},
+        **SIGNED,
+    }
+
+
+def test_custom_calls() -> None:
+    """A custom call has an input instead of arguments."""
+    pieces: list[Event] = [ToolCall(0, "c", "run", "print(", "custom"), ToolCall(0, "", "", "1)", "custom")]
+    found = [delta["tool_calls"][0] for delta in deltas(encoded(START, *pieces, STOP)) if "tool_calls" in delta]
+    assert found == [
+        {"index": 0, "id": "c", "type": "custom", "custom": {"name": "run", "input": "print("}},
+        {"index": 0, "custom": {"input": "1)"}},
+    ]
+    assert whole(START, *pieces, STOP)["choices"][0]["message"]["tool_calls"] == [
+        {"id": "c", "type": "custom", "custom": {"name": "run", "input": "print(1)"}}
+    ]
+
+
+CITED = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A"}}
+
+
+def test_notes() -> None:
+    """Annotations stand in the delta and the message; Perplexity's citations and results in the chunk."""
+    events: list[Event] = [START, Delta("a"), Annotation([CITED]), Annotation([], ["u"], [{"url": "u"}]), STOP]
+    _, _, first, second, *_ = payloads(encoded(*events))
+    assert first["choices"][0]["delta"] == {"annotations": [CITED]}
+    assert (second["choices"][0]["delta"], second["citations"], second["search_results"]) == ({}, ["u"], [{"url": "u"}])
+    answer = whole(*events)
+    assert answer["choices"][0]["message"]["annotations"] == [CITED]
+    assert (answer["citations"], answer["search_results"]) == (["u"], [{"url": "u"}])
+
+
+PICTURE = "data:image/png;base64,eA=="
+DRAWN = {"type": "image_url", "image_url": {"url": PICTURE}, "index": 0}
+MEDIA: dict[str, tuple[list[Media], list[dict[str, Any]], dict[str, Any]]] = {
+    "images, verbatim": (
+        [Media("image", "image/png", PICTURE, "images", DRAWN)],
+        [{"images": [DRAWN]}],
+        {"images": [DRAWN]},
+    ),
+    "an image from elsewhere": (
+        [Media("image", "image/png", PICTURE)],
+        [{"images": [{"type": "image_url", "image_url": {"url": PICTURE}}]}],
+        {"images": [{"type": "image_url", "image_url": {"url": PICTURE}}]},
+    ),
+    "a sound in pieces": (
+        [
+            Media(
+                "audio",
+                "audio/wav",
+                "data:audio/wav;base64,eA==",
+                "audio",
+                {"id": "a", "data": "eA==", "transcript": "x"},
+            ),
+            Media(
+                "audio",
+                "audio/wav",
+                "data:audio/wav;base64,eQ==",
+                "audio",
+                {"data": "eQ==", "transcript": "y", "expires_at": 1},
+            ),
+        ],
+        [
+            {"audio": {"id": "a", "data": "eA==", "transcript": "x"}},
+            {"audio": {"data": "eQ==", "transcript": "y", "expires_at": 1}},
+        ],
+        {"audio": {"id": "a", "data": "eHk=", "transcript": "xy", "expires_at": 1}},
+    ),
+    "a sound cut anywhere": (
+        [Media("audio", "audio/wav", f"data:audio/wav;base64,{piece}", "audio") for piece in ("e", "Hk=")],
+        [{"audio": {"data": "e"}}, {"audio": {"data": "Hk="}}],
+        {"audio": {"data": "eHk="}},
+    ),
+    "a sound from elsewhere": (
+        [Media("audio", "audio/wav", "data:audio/wav;base64,eA==")],
+        [{"audio": {"data": "eA=="}}],
+        {"audio": {"data": "eA=="}},
+    ),
+    "a file": (
+        [Media("file", "text/plain", "https://a.example/a.txt")],
+        [{"files": [{"type": "file", "file": {"file_data": "https://a.example/a.txt"}}]}],
+        {"files": [{"type": "file", "file": {"file_data": "https://a.example/a.txt"}}]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("media", "pieces", "fields"), MEDIA.values(), ids=MEDIA)
+def test_media(media: list[Media], pieces: list[dict[str, Any]], fields: dict[str, Any]) -> None:
+    """Images, sounds and files stand where the upstream had put them, in chunks and in a completion."""
+    assert deltas(encoded(START, *media, STOP))[1:-1] == pieces
+    message = whole(START, *media, STOP)["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "", "refusal": None, **fields}
+
+
+def test_media_in_the_content() -> None:
+    """Parts of the content that are not text are parts of it here, too, at their places between the texts."""
+    part = {"type": "image_url", "image_url": {"url": PICTURE}}
+    events: list[Event] = [
+        START,
+        Delta("a"),
+        Delta("b"),
+        Media("image", "image/png", PICTURE, "content", part),
+        Delta("c"),
+        STOP,
+    ]
+    assert deltas(encoded(*events))[1:-1] == [{"content": "a"}, {"content": "b"}, {"content": [part]}, {"content": "c"}]
+    assert whole(*events)["choices"][0]["message"]["content"] == [
+        {"type": "text", "text": "ab"},
+        part,
+        {"type": "text", "text": "c"},
+    ]
+
+
+DETAIL = {"type": "reasoning.text", "index": 0}
+
+
+def test_other_fields() -> None:
+    """Fields without a word of this service's are in the chunk, the choice and the delta, with what they came with."""
+    events: list[Event] = [
+        START,
+        Extra({"system_fingerprint": "fp", "filters": [1]}),
+        PlainReasoning("a"),
+        Extra({}, {}, {"reasoning_details": [DETAIL | {"text": "a"}]}),
+        PlainReasoning("b"),
+        Extra({}, {}, {"reasoning_details": [DETAIL | {"text": "b", "signature": "s"}]}),
+        Delta("x"),
+        Extra({"provider": "p"}, {"stop_reason": 5}),
+        STOP,
+    ]
+    *chunks, done = payloads(encoded(*events, alone=False))
+    assert done == "[DONE]"
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[1:]] == [
+        {"reasoning": "a", "reasoning_details": [DETAIL | {"text": "a"}]},
+        {"reasoning": "b", "reasoning_details": [DETAIL | {"text": "b", "signature": "s"}]},
+        {"content": "x"},
+        {},
+    ]
+    assert [chunk.get("system_fingerprint") for chunk in chunks] == ["fp"] * 5
+    assert [chunk.get("provider") for chunk in chunks] == [None, None, None, "p", "p"]
+    assert [chunk.get("filters") for chunk in chunks] == [[1], None, None, None, None]
+    assert [chunk["choices"][0].get("stop_reason") for chunk in chunks] == [None, None, None, 5, None]
+    answer = whole(*events)
+    assert (answer["system_fingerprint"], answer["provider"], answer["filters"]) == ("fp", "p", [1])
+    assert answer["choices"][0]["stop_reason"] == 5
+    message = answer["choices"][0]["message"]
+    assert message["reasoning_details"] == [DETAIL | {"text": "ab", "signature": "s"}]
+
+
+def test_other_fields_that_come_alone() -> None:
+    """Such fields are in a chunk of their own if what they came with has gone out."""
+    found = payloads(encoded(START, Delta("x"), Extra({"provider": "p"}, {"c": 1}, {"d": [1]}), STOP))
+    assert found[2]["choices"][0] == {"index": 0, "delta": {"d": [1]}, "logprobs": None, "finish_reason": None, "c": 1}
+    assert found[2]["provider"] == "p"
+
+
+def test_what_is_repeated_has_a_bound() -> None:
+    """A field of the chunks is in each of them as long as it is short; what is long, or was replaced by that, once."""
+    long = "x" * 300
+    events: list[Event] = [
+        START,
+        Extra({"a": "1"}),
+        Delta("x"),
+        Extra({"b": long}),
+        Extra({"a": long}),
+        Delta("y"),
+        STOP,
+    ]
+    *chunks, _ = payloads(encoded(*events))
+    assert [chunk.get("b") for chunk in chunks] == [None, None, None, long, None, None, None]
+    assert [chunk.get("a") for chunk in chunks] == [None, "1", "1", "1", long, None, None]
+    assert whole(*events)["a"] == long
+
+
+def test_other_fields_never_stand_for_ours() -> None:
+    """A field of the upstream's does not take the place of one that this service writes."""
+    taken = Extra({"id": "x", "choices": [], "error": {}}, {"delta": {}, "finish_reason": "x"}, {"content": "x"})
+    for found in payloads(encoded(START, Delta("a"), taken, STOP, alone=False))[:-1]:
+        assert (found["id"], "error" in found) == ("chatcmpl-S", False)
+        assert found["choices"][0]["delta"].get("content") in ("", "a", None)
+        assert found["choices"][0]["finish_reason"] in (None, "stop")
+    answer = whole(START, Delta("a"), taken, STOP)
+    assert (answer["id"], answer["choices"][0]["message"]["content"]) == ("chatcmpl-S", "a")
+
+
+def test_a_reason_that_openai_does_not_have() -> None:
+    """The upstream's own word stands beside it."""
+    done = replace(STOP, finish_reason="other", raw_reason="odd")
+    last = payloads(encoded(START, done))[-2]["choices"][0]
+    assert (last["finish_reason"], last["native_finish_reason"]) == ("stop", "odd")
+    assert whole(START, done)["choices"][0]["native_finish_reason"] == "odd"
+
+
 @pytest.mark.parametrize(("said", "content"), [([], ""), ([Refusal("no")], None), ([ToolCall(0, "c", "f", "")], None)])
 def test_no_content(said: Sequence[Event], content: str | None) -> None:
     """A completion's content is null where there is something instead of it, and else a text."""
@@ -219,7 +451,7 @@ def test_a_reader_that_is_behind() -> None:
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_survives_any_line_reader(text: str) -> None:
-    """Whatever the text, a block is one line, even for readers that cut at every Unicode line end."""
+    """Whatever the text, a block is two lines, even for readers that cut at every Unicode line end."""
     data = encoded(START, Delta(text)).decode()
     assert data.splitlines() == data.split("\n")[:-1]
     assert deltas(data.encode())[1] == {"content": text}

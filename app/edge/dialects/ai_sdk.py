@@ -16,11 +16,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.edge.bodies import ChatParameters, ChatRequest, Defaults, Short, parameters_of, stream_request, validated
+from app.edge.bodies import (
+    ChatParameters,
+    ChatRequest,
+    Defaults,
+    Short,
+    parameters_of,
+    parse_position,
+    stream_request,
+    validated,
+)
 from app.edge.context import request_context
 from app.edge.dialects.ui_messages import UIMessage, to_openai
 from app.edge.streams import Streams
-from app.errors import UnknownStream
+from app.errors import BadRequest, UnknownStream
+from app.events import EventId
 from app.request import Principal
 from app.wire import ai_sdk
 
@@ -56,7 +66,10 @@ class AiSdk:
         self._streams = streams
 
     async def open(self, request: Request) -> Response:
-        """`POST /v1/ai-sdk/chat`: start a stream and answer with it."""
+        """`POST /v1/ai-sdk/chat`: start a stream and answer with it; with a position, resume one."""
+        position = parse_position(request)
+        if position is not None:
+            return await self._streams.resume(request, position, ai_sdk.create)
         data = await self._streams.body(request)
         principal = request_context(request.scope).principal
         asked = parse_ui_chat(data, self._streams.options.defaults, principal)
@@ -67,7 +80,13 @@ class AiSdk:
         return await (self.cancel if request.method == "DELETE" else self.resume)(request)
 
     async def resume(self, request: Request) -> Response:
-        """`GET /v1/ai-sdk/chat/{chat_id}/stream`: the chat's newest stream, from its start; 204 if that is not live."""
+        """`GET /v1/ai-sdk/chat/{chat_id}/stream`: the chat's newest stream, from its start; 204 if that is not live.
+
+        With a position it is the stream of that, which is one of the chat's; 204 if nothing is left of it.
+        """
+        position = parse_position(request)
+        if position is not None:
+            return await self._resume_after(request, position)
         stream_id = await self._newest(request)
         if stream_id is not None:
             with suppress(UnknownStream):  # it is no longer kept
@@ -75,6 +94,13 @@ class AiSdk:
                 if not log.ended:
                     return await self._streams.read(request, stream_id, ai_sdk.create)
         return Response(status_code=204)
+
+    async def _resume_after(self, request: Request, position: EventId) -> Response:
+        principal = request_context(request.scope).principal
+        log = await self._streams.hub.log_of(position.stream_id, principal)
+        if log.info.label != _label(principal, request.path_params["chat_id"]):
+            raise BadRequest("The last event id is another chat's.", param="last_event_id")
+        return await self._streams.resume(request, position, ai_sdk.create)
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/ai-sdk/chat/{chat_id}/stream`, and `POST …/cancel` for `sendBeacon`: the stop button.

@@ -19,12 +19,11 @@ from app.edge.bodies import (
     Messages,
     parameters_of,
     parse_position,
-    parse_smooth,
     stream_request,
     validated,
 )
 from app.edge.context import request_context
-from app.edge.streams import Streams
+from app.edge.streams import Streams, reader_smooth
 from app.errors import BadRequest
 from app.journal import Log
 from app.wire import dialects, native
@@ -66,9 +65,9 @@ class Native:
         Last-Event-ID, which fetch-based clients send when they repeat their POST, resumes a stream.
         """
         streams = self._streams
-        position = request.headers.get("last-event-id")
-        if position:
-            return await self._resume(request, position)
+        position = parse_position(request)
+        if position is not None:
+            return await streams.resume(request, position, native.create)
         data = await streams.body(request)
         asked = parse_chat(data, streams.options.defaults)
         if not wants_json(request):
@@ -93,27 +92,21 @@ class Native:
         dialect = request.query_params.get("dialect", native.NAME)
         if dialect not in dialects():
             raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
-        if dialect != native.NAME:
-            # The other dialects have no positions: their clients read a stream from its start.
-            return await self._streams.read(request, stream_id, dialects()[dialect], smooth=_smooth(request))
-        # The header wins: an EventSource that reconnects also sends the query that it was made with.
-        position = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
-        if position:
-            return await self._resume(request, position, stream_id)
-        return await self._streams.read(request, stream_id, native.create, smooth=_smooth(request))
+        create = dialects()[dialect]
+        position = parse_position(request)
+        if position is None:
+            return await self._streams.read(request, stream_id, create, smooth=reader_smooth(request))
+        if position.stream_id != stream_id:
+            raise BadRequest("The last event id is another stream's.", param="last_event_id")
+        glued = dialect == native.NAME and _glues(request)
+        opening = native.cut(position) if glued else b""
+        return await self._streams.resume(request, position, create, opening)
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button. Answers with a snapshot."""
         stream_id: str = request.path_params["stream_id"]
         principal = request_context(request.scope).principal
         return _snapshot(stream_id, await self._streams.hub.cancel(stream_id, principal))
-
-    async def _resume(self, request: Request, position: str, stream_id: str | None = None) -> Response:
-        event_id = parse_position(position)
-        if stream_id not in (None, event_id.stream_id):
-            raise BadRequest("The last event id is another stream's.", param="last_event_id")
-        smooth = _smooth(request)
-        return await self._streams.read(request, event_id.stream_id, native.create, after=event_id.seq, smooth=smooth)
 
 
 def routes(streams: Streams) -> Sequence[Route]:
@@ -132,6 +125,14 @@ def _snapshot(stream_id: str, log: Log) -> Response:
     return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
 
-def _smooth(request: Request) -> float:
-    text = request.query_params.get("smooth")
-    return 0.0 if text is None else parse_smooth(text)
+def _glues(request: Request) -> bool:
+    """Whether the client is WebKit's own EventSource, which joins a half-read block to the next response.
+
+    Every browser on iOS is WebKit, by whatever name. Chromium has kept "AppleWebKit" in its name. Clients that use
+    `fetch` do not send an EventSource's `Cache-Control`.
+    """
+    headers = request.headers
+    agent = headers.get("user-agent", "")
+    webkit = "AppleWebKit" in agent and "Chrome" not in agent and "Chromium" not in agent
+    own = headers.get("accept") == "text/event-stream" and headers.get("cache-control") == "no-cache"
+    return webkit and own

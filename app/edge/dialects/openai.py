@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,12 +13,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.edge.bodies import AskedParameters, ChatRequest, Defaults, Messages, ModelName, stream_request, validated
+from app.edge.bodies import (
+    AskedParameters,
+    ChatRequest,
+    Defaults,
+    Messages,
+    ModelName,
+    parse_position,
+    stream_request,
+    validated,
+)
 from app.edge.context import request_context
 from app.edge.error_responses import error_response
 from app.edge.streams import Streams
 from app.errors import BadRequest, UnknownModel
-from app.wire.openai import ChunkEncoder, completion, failure_of
+from app.wire import openai
+from app.wire.openai import completion, failure_of
 
 # `chunk` and `on_disconnect` are headers here: a field that OpenAI does not have would go upstream.
 CHUNK = "X-Chunk"
@@ -80,8 +90,9 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults) 
     on_disconnect = headers.get(ON_DISCONNECT)
     names = (CHUNK, ON_DISCONNECT)
     stream, smooth = stream_request(defaults, data["messages"], parameters, body.model, chunk, on_disconnect, names)
-    include_usage = bool(body.stream_options and body.stream_options.include_usage)
-    return ChatRequest(stream, partial(ChunkEncoder, include_usage=include_usage), smooth, whole=not body.stream)
+    if body.stream_options and body.stream_options.include_usage:
+        stream = replace(stream, include_usage=True)
+    return ChatRequest(stream, openai.create, smooth, whole=not body.stream)
 
 
 class OpenAI:
@@ -94,9 +105,13 @@ class OpenAI:
     async def completions(self, request: Request) -> Response:
         """`POST /v1/chat/completions`: start a stream and answer with it, or with all of it once it has ended.
 
-        A repeated idempotency key attaches to the stream that it stands for, as it does in the native dialect.
+        A repeated idempotency key attaches to the stream that it stands for, as it does in the native dialect, and a
+        position resumes its stream.
         """
         streams = self._streams
+        position = parse_position(request)
+        if position is not None:
+            return await streams.resume(request, position, openai.create)
         data = await streams.body(request)
         asked = parse_completion(data, request.headers, streams.options.defaults)
         if not asked.whole:
@@ -128,11 +143,11 @@ class OpenAI:
 
 def routes(streams: Streams) -> Sequence[Route]:
     """Return the routes of this dialect."""
-    openai = OpenAI(streams)
+    endpoints = OpenAI(streams)
     return [
-        Route("/v1/chat/completions", openai.completions, methods=["POST"]),
-        Route("/v1/models", openai.models),
-        Route("/v1/models/{model:path}", openai.model),
+        Route("/v1/chat/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/models", endpoints.models),
+        Route("/v1/models/{model:path}", endpoints.model),
     ]
 
 

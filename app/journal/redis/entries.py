@@ -125,6 +125,7 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
         b"owner": info.owner.encode(errors="surrogatepass"),  # an owner's name may be any text
         b"readers": b"%d" % info.readers,
         b"label": info.label.encode(errors="surrogatepass"),
+        b"usage": b"%d" % info.include_usage,
         b"process": process.encode(),
     }
 
@@ -140,9 +141,10 @@ def info_of(header: dict[bytes, bytes]) -> StreamInfo:
     return StreamInfo(
         header[b"chunk"].decode(),
         header[b"owner"].decode(errors="surrogatepass"),
-        # A process of an earlier version writes neither of these.
+        # A process of an earlier version writes none of these.
         int(header.get(b"readers", b"0")),
         header.get(b"label", b"").decode(errors="surrogatepass"),
+        header.get(b"usage") == b"1",
     )
 
 

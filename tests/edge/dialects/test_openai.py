@@ -18,10 +18,9 @@ from app.edge.bodies import ChatRequest, Defaults
 from app.edge.dialects.openai import parse_completion
 from app.edge.openapi.document import document
 from app.errors import BadRequest, BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
-from app.events import Batch, Delta, Done, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import Annotation, Delta, Done, Logprobs, Media, PlainReasoning, Reasoning, Refusal, ToolCall
 from app.request import StreamRequest
 from app.usage import Usage
-from app.wire import Reading
 from tests.edge.service import Service, serving
 from tests.script import forever
 from tests.wire import strict
@@ -268,7 +267,9 @@ async def test_answers_are_as_described(log: FilteringBoundLogger) -> None:
     steps = [
         (Reasoning("why"),),
         (Delta("a"), Logprobs([{"token": "a"}]), Refusal("no")),
-        [ToolCall(0, "c", "f", ""), ToolCall(0, "", "", "{}")],
+        [ToolCall(0, "c", "f", ""), ToolCall(0, "", "", "{}"), ToolCall(1, "d", "g", "x", "custom")],
+        (PlainReasoning("why"), Annotation([{}], ["u"], [{}]), Media("image", "image/png", "u")),
+        (Media("file", "text/plain", "u"), Media("audio", "audio/wav", "data:audio/wav;base64,eA==")),
     ]
     options = {"stream": True, "stream_options": {"include_usage": True}}
     async with serving(log, *steps, DONE) as (_, client):
@@ -315,7 +316,8 @@ def test_parameters() -> None:
     asked = parse(**known, **unknown, **mine, modalities=["text"])
     assert asked.stream.parameters == {**known, **unknown, "modalities": ["text"]}
     assert (asked.stream.model, asked.whole) == ("m", False)
-    assert b'"usage":null' in asked.create(Reading("S"))(Batch(1, [Start("m", 7)]))
+    assert asked.stream.include_usage
+    assert not parse(stream=True).stream.include_usage
 
 
 def test_known_parameters_are_checked() -> None:

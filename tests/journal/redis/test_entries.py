@@ -76,7 +76,7 @@ def test_an_entry_is_appended_as_redis_py_would(events: list[Event], first: int)
 
 
 @pytest.mark.parametrize(
-    "info", [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe")]
+    "info", [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe", True)]
 )
 def test_a_header_comes_back(info: StreamInfo) -> None:
     """What a stream was created with is in the header, whatever its owner is called."""
@@ -84,9 +84,9 @@ def test_a_header_comes_back(info: StreamInfo) -> None:
 
 
 def test_a_header_of_an_earlier_version() -> None:
-    """A header that says nothing of the owner's limit, or of a label, is read without them."""
-    header = header_of(StreamInfo("none", "ann", 3, "l"), "p")
-    del header[b"readers"], header[b"label"]
+    """A header that says nothing of the owner's limit, of a label or of the usage is read without them."""
+    header = header_of(StreamInfo("none", "ann", 3, "l", True), "p")
+    del header[b"readers"], header[b"label"], header[b"usage"]
     assert info_of(header) == StreamInfo("none", "ann")
 
 
