@@ -10,7 +10,9 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -19,11 +21,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.edge.dialects.ui_messages import to_openai
+from app.wire import Reading
+from app.wire.ai_sdk import UIMessageEncoder
+from app.wire.openai import completion
+from app.wire.transcript import Transcript
 from tests.real.browser import Door
 from tests.real.node import CLIENTS, install
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
+from tests.wire.answers import EVERYTHING, STOP, STREAM_ID, blocks_of, encoded
 
 pytestmark = pytest.mark.real
 
@@ -129,7 +136,6 @@ def test_messages(node: Node) -> None:
     other = {"type": "dynamic-tool", "toolName": "g", "toolCallId": "c2", "input": '{"q', "errorText": "no"}
     steps = [
         {"type": "step-start"},
-        {"type": "reasoning", "text": "hm"},
         {"type": "text", "text": "a"},
         call | {"state": "output-available", "output": {"t": [1, None]}},
         other | {"state": "output-error"},
@@ -161,6 +167,52 @@ def test_messages(node: Node) -> None:
     ]
     sent = node("ai-sdk-messages", chats=chats)
     assert [to_openai(chat) for chat in chats] == sent
+
+
+@contextmanager
+def canned(body: bytes) -> Iterator[str]:
+    """Serve *body* as an event stream; give its URL."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("X-Vercel-AI-UI-Message-Stream", "v1")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_whole_answer_and_back(node: Node) -> None:
+    """Everything that an answer can have passes the SDK's schema, and goes back upstream as it came."""
+    data = encoded(UIMessageEncoder(Reading(STREAM_ID)), [*EVERYTHING, STOP])
+    with canned(data) as url:
+        head, *found, last = node("ai-sdk-read", url=url)
+    assert head == {"status": 200, "header": "v1"}
+    assert [line["part"] for line in found] == [
+        json.loads(block["data"]) for block in blocks_of(data) if block["data"] != "[DONE]"
+    ]
+    message = last["message"]
+    assert {part["type"] for part in message["parts"]} == {
+        *("step-start", "reasoning", "text", "source-url", "file", "tool-mcp__get", "tool-run", "data-extra"),
+    }
+    for part in message["parts"]:
+        if part["type"].startswith("tool-"):
+            part |= {"state": "output-available", "output": "42"}
+    whole = completion(STREAM_ID, Transcript.of([*EVERYTHING, STOP]))["choices"][0]["message"]
+    notes = ("refusal", "annotations")  # for the page; a refusal is a text to it
+    sent = {name: value for name, value in whole.items() if name not in notes}
+    sent |= {"content": "Hello, worldno", "audio": {"id": "a"}}
+    assert to_openai([user(), message])[1] == sent
 
 
 def test_conversation(node: Node, service: Server, chat_id: str) -> None:

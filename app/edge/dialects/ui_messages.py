@@ -1,6 +1,11 @@
 """The AI SDK's `UIMessage[]` → OpenAI's messages, as the SDK's own `convertToModelMessages` and OpenAI provider do it.
 
-Reasoning, sources, data parts, metadata and an assistant's files are for the page, not for the model: they are dropped.
+What this service's answer had in a part's `providerMetadata`, or in a part `data-extra`, goes back into the fields of
+the message or the call that it came from: `app.wire.ai_sdk` put it there, and some providers refuse a turn without it.
+The reasoning goes back for the same reason.
+
+Sources, data parts, metadata, and files of an assistant that did not come from an answer are for the page, not for the
+model: they are dropped.
 """
 
 from __future__ import annotations
@@ -13,12 +18,16 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from app.errors import BadRequest
+from app.events import PlainReasoning, Reasoning
+from app.wire import ai_sdk
 
-_DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")
+_DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")  # of a user, who says none of them
 _DROPPED_PREFIXES = ("data-", "source-")
 _AUDIO = {"audio/wav": "wav", "audio/wave": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _DATA_URL = re.compile("data:[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
 _DENIED = "Tool call execution denied."  # what the SDK tells the model
+# Fields of a message that no metadata may stand for.
+_OWN = frozenset(("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"))
 _UNANSWERED = ("input-available", "approval-requested", "approval-responded")
 
 
@@ -97,15 +106,21 @@ def _assistant(parts: Sequence[Mapping[str, Any]], where: str, *, superseded: bo
                 found += (*step.messages(), _user(_parts(part, place), f"{place}.parts"))
                 step = _Step()
             case "text":
-                step.texts.append(_string(part, "text", place))
+                step.text(_string(part, "text", place))
+            case "reasoning":
+                step.reasoning(part)
+            case "file":
+                step.file(part)
+            case ai_sdk.EXTRA_PART:
+                step.add(part.get("data"))
             case kind if kind == "dynamic-tool" or kind.startswith("tool-"):
                 output = _output(part, place)
                 if output is not None:
                     name = _string(part, "toolName", place) if kind == "dynamic-tool" else kind.removeprefix("tool-")
-                    step.call(_string(part, "toolCallId", place), name, _arguments(part), output)
+                    step.call(_call(part, _string(part, "toolCallId", place), name), output)
                 elif part["state"] in _UNANSWERED and not superseded:
                     raise _wrong(f"{place}.state", "has to be one with an output: the model waits for that")
-            case kind if kind != "file" and not _is_dropped(kind):
+            case kind if not _is_dropped(kind):
                 raise _wrong(f"{place}.type", "is not a part of an assistant's message that this service knows")
     return [*found, *step.messages()]
 
@@ -114,20 +129,80 @@ class _Step:
     """What an assistant said with one answer, and the outputs of the tools that it called."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self._content: list[dict[str, Any]] = []
+        self._reasoning: dict[str, str] = {}
+        self._fields: dict[str, Any] = {}
         self._calls: list[dict[str, Any]] = []
         self._outputs: list[dict[str, Any]] = []
 
-    def call(self, call_id: str, name: str, arguments: str, output: str) -> None:
-        self._calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
-        self._outputs.append({"role": "tool", "tool_call_id": call_id, "content": output})
+    def text(self, text: str) -> None:
+        self._content.append({"type": "text", "text": text})
+
+    def reasoning(self, part: Mapping[str, Any]) -> None:
+        own = _own(part.get("providerMetadata"))
+        field = own.pop(ai_sdk.REASONING_FIELD, None)
+        field = field if field == PlainReasoning.FIELD else Reasoning.FIELD
+        text = part.get("text")
+        if text and isinstance(text, str):
+            self._reasoning[field] = self._reasoning.get(field, "") + text
+        self.add(own)
+
+    def file(self, part: Mapping[str, Any]) -> None:
+        own = _own(part.get("providerMetadata"))
+        image = {"type": "image_url", "image_url": {"url": part.get("url")}}
+        match own.get(ai_sdk.MEDIA_FIELD):
+            case "images":
+                self.add({"images": [image]})
+            case "content":
+                self._content.append(image)
+            case "audio" if own.get("id"):
+                self.add({"audio": {"id": own["id"]}})
+
+    def add(self, fields: Any) -> None:
+        """Add fields of the message. Lists of several parts are one list."""
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if name in _OWN:
+                continue
+            before = self._fields.get(name)
+            if isinstance(before, list) and isinstance(value, list):
+                self._fields[name] = [*before, *value]
+            else:
+                self._fields[name] = value
+
+    def call(self, call: Mapping[str, Any], output: str) -> None:
+        self._calls.append(dict(call))
+        self._outputs.append({"role": "tool", "tool_call_id": call["id"], "content": output})
 
     def messages(self) -> list[dict[str, Any]]:
-        text = "".join(self.texts)
-        if not text and not self._calls:
+        text = "".join([part.get("text", "") for part in self._content])
+        alone = all(part["type"] == "text" for part in self._content)
+        content = (text or None) if alone else self._content
+        if not (content or self._calls or "images" in self._fields or "audio" in self._fields):
             return []
         calls = {"tool_calls": self._calls} if self._calls else {}
-        return [{"role": "assistant", "content": text or None, **calls}, *self._outputs]
+        message = {"role": "assistant", "content": content, **self._reasoning, **self._fields, **calls}
+        return [message, *self._outputs]
+
+
+def _call(part: Mapping[str, Any], call_id: str, name: str) -> dict[str, Any]:
+    """Return a call in OpenAI's form, with the fields that the upstream had given it."""
+    metadata = part.get("callProviderMetadata") or part.get("resultProviderMetadata")  # as the SDK does after an error
+    own = _own(metadata)
+    kind = "custom" if own.pop("type", None) == "custom" else "function"
+    inner = own.pop(kind, None)
+    given = part.get("input")
+    if kind == "custom":
+        arguments = {"input": given if isinstance(given, str) else ""}
+    else:
+        arguments = {"arguments": _arguments(part)}
+    called = {**(inner if isinstance(inner, dict) else {}), "name": name, **arguments}
+    return {**own, "id": call_id, "type": kind, kind: called}
+
+
+def _own(metadata: Any) -> dict[str, Any]:
+    """Return what this service put into a part's metadata."""
+    own = metadata.get(ai_sdk.PROVIDER) if isinstance(metadata, dict) else None
+    return dict(own) if isinstance(own, dict) else {}
 
 
 def _output(part: Mapping[str, Any], where: str) -> str | None:

@@ -194,7 +194,8 @@ def _assistant(message: Mapping[str, Any], name: str, custom: set[str]) -> list[
     if refusal:
         said = [{"type": "output_text", "text": content}] if content and isinstance(content, str) else content or []
         content = [*said, {"type": "refusal", "refusal": _expect(refusal, str, f"{name}.refusal")}]
-    items: list[dict[str, Any]] = [{"role": "assistant", "content": content}] if content else []
+    items = _reasoning(message, name)
+    items += [{"role": "assistant", "content": content}] if content else []
     for index, call in enumerate(_expect(message.get("tool_calls") or [], list, f"{name}.tool_calls")):
         where = f"{name}.tool_calls[{index}]"
         item = _call(_expect(call, dict, where), where)
@@ -202,6 +203,32 @@ def _assistant(message: Mapping[str, Any], name: str, custom: set[str]) -> list[
             custom.add(item["call_id"])
         items.append(item)
     return items
+
+
+def _reasoning(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the reasoning that only its upstream can read, and wants back before what followed from it.
+
+    `reasoning_items` are Responses' own items. `reasoning_details` is how others write them down: ciphertext and
+    summaries with the id of their item. Reasoning that is only text is left out: Responses take no such item back.
+    """
+    items = _expect(message.get("reasoning_items") or [], list, f"{name}.reasoning_items")
+    own = [dict(item) for item in items if isinstance(item, Mapping) and item.get("encrypted_content")]
+    if own:
+        return [{"summary": [], **item, "type": "reasoning"} for item in own]
+    details = _expect(message.get("reasoning_details") or [], list, f"{name}.reasoning_details")
+    known = [detail for detail in details if isinstance(detail, Mapping)]
+    found: list[dict[str, Any]] = []
+    for detail in known:
+        if detail.get("type") == "reasoning.encrypted" and detail.get("data"):
+            id = detail.get("id")
+            summary = [
+                {"type": "summary_text", "text": other["summary"]}
+                for other in known
+                if other.get("type") == "reasoning.summary" and other.get("id") == id and other.get("summary")
+            ]
+            named = {"id": id} if id else {}
+            found.append({"type": "reasoning", **named, "summary": summary, "encrypted_content": detail["data"]})
+    return found
 
 
 def _call(call: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -65,19 +65,104 @@ def test_texts() -> None:
 
 
 def test_what_is_for_the_page_is_dropped() -> None:
-    """Reasoning, sources, data and files of an assistant never reach the model, nor does metadata."""
+    """Sources, data and files of an assistant never reach the model, nor does metadata."""
     dropped: list[dict[str, Any]] = [
-        {"type": "reasoning", "text": "hm", "state": "done"},
         {"type": "reasoning-file", "mediaType": "image/png", "url": "data:image/png;base64,AA=="},
         {"type": "source-url", "sourceId": "1", "url": "https://example.com"},
         {"type": "source-document", "sourceId": "1", "mediaType": "text/plain", "title": "t"},
         {"type": "data-weather", "data": {"t": 1}},
         {"type": "custom", "kind": "a.b"},
         file("image/png", "data:image/png;base64,AA=="),
+        file("audio/wav", "data:audio/wav;base64,AA==", **own(field="audio")),
     ]
     message = assistant(STEP, *dropped, text("a")) | {"metadata": {"usage": {}}}
     assert to_openai([HI, message]) == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}]
     assert to_openai([user({"type": "data-x", "data": 1}, text("hi"))]) == [{"role": "user", "content": "hi"}]
+
+
+def own(**fields: Any) -> dict[str, Any]:
+    return {"providerMetadata": {"chat-sse": fields}}
+
+
+def reasoning(said: Any, **metadata: Any) -> dict[str, Any]:
+    return {"type": "reasoning", "text": said, "state": "done", **metadata}
+
+
+DETAILS = [{"type": "reasoning.text", "index": 0, "text": "hm", "signature": "c2ln"}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields"),
+    [
+        ([reasoning("h"), reasoning("m")], {"reasoning_content": "hm"}),
+        ([reasoning("hm", **own(reasoning_field="reasoning"))], {"reasoning": "hm"}),
+        ([reasoning("hm", **own(reasoning_field="role"))], {"reasoning_content": "hm"}),
+        (
+            [reasoning("hm", **own(reasoning_field="reasoning", reasoning_details=DETAILS))],
+            {"reasoning": "hm", "reasoning_details": DETAILS},
+        ),
+        (
+            [reasoning("", **own(reasoning_details=DETAILS)), reasoning("", **own(reasoning_details=[{"data": "x"}]))],
+            {"reasoning_details": [*DETAILS, {"data": "x"}]},
+        ),
+        ([reasoning("hm", providerMetadata={"openai": {"itemId": "rs_1"}})], {"reasoning_content": "hm"}),
+        ([reasoning("hm", providerMetadata="odd"), reasoning(None), reasoning(1)], {"reasoning_content": "hm"}),
+        ([{"type": "data-extra", "data": {"odd": 1, "role": "system", "content": "no"}}], {"odd": 1}),
+        ([{"type": "data-extra", "data": "odd"}], {}),
+        (
+            [file("image/png", "data:image/png;base64,AA==", **own(field="images"))],
+            {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]},
+        ),
+        ([file("audio/wav", "data:audio/wav;base64,AA==", **own(field="audio", id="a1"))], {"audio": {"id": "a1"}}),
+    ],
+)
+def test_what_goes_back(parts: list[dict[str, Any]], fields: dict[str, Any]) -> None:
+    """What this service's answer had beside its text goes back into the fields that it came from."""
+    found = to_openai([HI, assistant(STEP, *parts, text("a"))])
+    assert found[1] == {"role": "assistant", "content": "a", **fields}
+
+
+def test_an_image_in_the_content() -> None:
+    """An image that was a part of the content is one again, at its place."""
+    image = file("image/png", "https://a.example/a.png", **own(field="content"))
+    found = to_openai([HI, assistant(STEP, text("a"), image, text("b"))])
+    assert found[1]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "https://a.example/a.png"}},
+        {"type": "text", "text": "b"},
+    ]
+
+
+def test_an_answer_that_is_an_image() -> None:
+    """An answer without a text is a message if it had an image."""
+    image = file("image/png", "https://a.example/a.png", **own(field="images"))
+    [_, message] = to_openai([HI, assistant(STEP, image)])
+    assert (message["content"], len(message["images"])) == (None, 1)
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        tool("output-available", output="42", callProviderMetadata={"chat-sse": SIGNED}),
+        tool("output-error", errorText="42", resultProviderMetadata={"chat-sse": SIGNED}),
+    ],
+)
+def test_what_goes_back_with_a_call(part: dict[str, Any]) -> None:
+    """Each call has the fields again that its upstream had given it, and the reasoning stands with the calls."""
+    found = to_openai([HI, assistant(STEP, reasoning("hm"), part)])
+    assert found[1] == {**CALL, "reasoning_content": "hm", "tool_calls": [{**CALL["tool_calls"][0], **SIGNED}]}
+
+
+def test_a_custom_call_goes_back() -> None:
+    """A custom call is one again, and its input is the text that it was; nothing stands for its id or its name."""
+    metadata = {"chat-sse": {"type": "custom", "id": "no", "custom": {"name": "no", "odd": 1}}}
+    part = tool("output-available", output="42", callProviderMetadata=metadata) | {"input": "print(1)"}
+    assert to_openai([HI, assistant(STEP, part)])[1]["tool_calls"] == [
+        {"id": "c1", "type": "custom", "custom": {"name": "look_up", "input": "print(1)", "odd": 1}}
+    ]
 
 
 def test_an_answer_that_broke_off_before_it_said_anything() -> None:

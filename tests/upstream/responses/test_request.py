@@ -336,3 +336,41 @@ def test_what_only_responses_have(name: str) -> None:
         responses_fields(request, {}, False)
     assert caught.value.param == name
     assert responses_fields(replace(request, parameters={}), {name: "y"}, False)[name] == "y"
+
+
+ITEM = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [{"type": "summary_text", "text": "hm"}],
+    "encrypted_content": "x",
+}
+ITEM_OF_CIPHERTEXT = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+DETAILS = [
+    {"type": "reasoning.summary", "summary": "hm", "id": "rs_1", "index": 0},
+    {"type": "reasoning.encrypted", "data": "x", "id": "rs_1", "index": 0},
+    {"type": "reasoning.encrypted", "data": "y", "index": 1},
+    {"type": "reasoning.text", "text": "hm"},
+    "odd",
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "reasoning"),
+    [
+        ({"reasoning_items": [ITEM]}, [ITEM]),
+        ({"reasoning_items": [{"encrypted_content": "x"}, {"id": "rs_2"}, "odd"]}, [ITEM_OF_CIPHERTEXT]),
+        ({"reasoning_items": [ITEM], "reasoning_details": DETAILS}, [ITEM]),
+        ({"reasoning_details": DETAILS}, [ITEM, {**ITEM_OF_CIPHERTEXT, "encrypted_content": "y"}]),
+        ({"reasoning_content": "hm", "reasoning": "hm", "reasoning_details": [], "reasoning_items": None}, []),
+        ({"annotations": [{}], "images": [{}], "thinking_blocks": [{}]}, []),
+    ],
+)
+def test_reasoning_goes_back(more: dict[str, Any], reasoning: list[dict[str, Any]]) -> None:
+    """Ciphertext of reasoning is an item before what followed from it. What Responses do not take back is left out."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "a", "tool_calls": [call], **more}
+    assert items(USER, said)[1:] == [
+        *reasoning,
+        {"role": "assistant", "content": "a"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    ]
