@@ -14,7 +14,6 @@ from starlette.requests import Request
 
 from app.edge.field_path import field_path
 from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
-from app.events import EventId
 from app.hub import parse_policy
 from app.model_name import LONGEST, PATTERN, is_model_name
 from app.rechunk import create as create_rechunker
@@ -270,22 +269,6 @@ def parse_smooth(text: str, field: str = "smooth") -> float:
     if not _SMOOTH.fullmatch(text):
         raise BadRequest(f"'{field}': bursts are spread over 1 to 9999 milliseconds.", param=field)
     return int(text) / 1000
-
-
-def parse_position(request: Request) -> EventId | None:
-    """Return the position that a request is to go on after, or None. Raises BadRequest.
-
-    The header wins: an EventSource that reconnects also sends the query that it was made with. `lastEventId` is how
-    event-source-polyfill and reconnecting-eventsource spell the query.
-    """
-    query = request.query_params
-    text = request.headers.get("last-event-id") or query.get("last_event_id") or query.get("lastEventId")
-    if not text:
-        return None
-    try:
-        return EventId.parse(text)
-    except ValueError:
-        raise BadRequest("The last event id is not one that this service sent.", param="last_event_id") from None
 
 
 def _loads(body: bytes) -> Any:

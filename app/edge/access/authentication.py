@@ -10,12 +10,14 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from starlette.datastructures import Headers, QueryParams
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge.access.quota import Quota
 from app.edge.access.tickets import Tickets
 from app.edge.context import request_context
 from app.edge.error_responses import refuse
+from app.edge.positions import given_position
 from app.errors import BudgetSpent, StreamError, Unauthenticated
 from app.request import ANYONE, UNLIMITED, Allowance, Principal
 
@@ -26,6 +28,9 @@ _MAX_QUERY = 2048
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 # The paths that a ticket opens.
 _STREAM_PATH = re.compile(r"/v1/streams/([A-Za-z0-9_-]{22})(?:/cancel)?", re.ASCII)
+
+# Where a POST with a position starts nothing.
+_RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat")
 
 
 class Scheme(Protocol):
@@ -136,12 +141,12 @@ def _stops(scope: Scope) -> bool:
 def _spends(scope: Scope) -> bool:
     """Return whether the request may start a stream, and so asks for output tokens.
 
-    A request for the rest of a stream does not. Only the native dialect has such POSTs: in the others the header means
-    nothing, and would be a way around the budget.
+    A request for the rest of a stream does not. Elsewhere a position may mean nothing, and would be a way around the
+    budget.
     """
     if scope["method"] != "POST":
         return False
-    return scope["path"] != "/v1/chat" or not Headers(scope=scope).get("last-event-id")
+    return scope["path"] not in _RESUMING or not given_position(HTTPConnection(scope))
 
 
 def _may_repeat(refusal: StreamError, scope: Scope) -> bool:

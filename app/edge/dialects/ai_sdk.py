@@ -22,12 +22,12 @@ from app.edge.bodies import (
     Defaults,
     Short,
     parameters_of,
-    parse_position,
     stream_request,
     validated,
 )
 from app.edge.context import request_context
 from app.edge.dialects.ui_messages import UIMessage, to_openai
+from app.edge.positions import parse_position
 from app.edge.streams import Streams
 from app.errors import BadRequest, UnknownStream
 from app.events import EventId

@@ -18,11 +18,11 @@ from app.edge.bodies import (
     Defaults,
     Messages,
     parameters_of,
-    parse_position,
     stream_request,
     validated,
 )
 from app.edge.context import request_context
+from app.edge.positions import parse_position
 from app.edge.streams import Streams, reader_smooth
 from app.errors import BadRequest
 from app.journal import Log

@@ -19,12 +19,12 @@ from app.edge.bodies import (
     Defaults,
     Messages,
     ModelName,
-    parse_position,
     stream_request,
     validated,
 )
 from app.edge.context import request_context
 from app.edge.error_responses import error_response
+from app.edge.positions import parse_position
 from app.edge.streams import Streams
 from app.errors import BadRequest, UnknownModel
 from app.wire import openai

@@ -69,7 +69,7 @@ function paint() {
   const [scroller, events] = [$("scroller"), $("events")];
   const following = atEnd(events);
   for (const part of Object.values(prose)) part.flush();
-  for (const { element, text } of calls.values()) element.textContent = text.join("");
+  for (const { element, name, text } of calls.values()) element.textContent = `${name.join("")} ${text.join("")}`;
   if (rows.length) {
     events.append(...rows.slice(-ROWS));
     rows = [];
@@ -130,10 +130,12 @@ function take({ id, type, data }) {
 
 function called({ index, name, arguments: more }) {
   $("calls").hidden = false;
-  if (!calls.has(index)) calls.set(index, { element: $("calls").appendChild(document.createElement("div")), text: [] });
-  const { text } = calls.get(index);
-  if (name) text.push(`${name} `);
-  if (more) text.push(more);
+  if (!calls.has(index)) {
+    calls.set(index, { element: $("calls").appendChild(document.createElement("div")), name: [], text: [] });
+  }
+  const call = calls.get(index);
+  if (name) call.name.push(name);
+  if (more) call.text.push(more);
 }
 
 function known(id, ticket = show.ticket) {
