@@ -114,9 +114,10 @@ class Annotation:
 class Media:
     """An image, a sound or a file, whole or (a sound) a piece of it.
 
-    *type* is `image`, `audio` or `file`. *url* is a data URL or a link. *field* is where it stood in OpenAI's delta or
-    message (`images`, `audio`, `content`), or "" if it came from elsewhere. *raw* is the upstream's object, an element
-    of the list if *field* is a list, where that holds more than the URL.
+    *type* is `image`, `audio` or `file`. *url* is a data URL or a link, or "" for a piece of a sound's transcript.
+    *field* is where it stood in OpenAI's delta or message (`images`, `audio`, `content`), or "" if it came from
+    elsewhere. *raw* is the upstream's object, an element of the list if *field* is a list, where that holds more than
+    the URL.
     """
 
     type: str
@@ -133,7 +134,7 @@ class Extra:
     Empty and null values are left out, and so are padding and what the *chunk* or the *choice* repeats. What the
     *delta* repeats stays: its values are pieces, so one that equals the piece before it is another one. An `Extra`
     follows the text, calls and media of the chunk that it came with, in the same batch: some clients read the two as
-    one. A reasoning item of OpenAI's Responses that has ciphertext is an element of the delta's `reasoning_items`.
+    one.
     """
 
     chunk: Mapping[str, Any] = field(default_factory=dict)

@@ -50,7 +50,7 @@ from app.wire import Encoder, Reading
 from app.wire.blocks import data_block, numbered
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text, usage_object
-from app.wire.media import joined_audio
+from app.wire.media import sound_url
 from app.wire.transcript import Call, call_id
 
 NAME = "ai-sdk"
@@ -156,17 +156,12 @@ class UIMessageEncoder(Encoder):
             case Done("cancelled"):
                 return [*self._close(), *self._leftovers(), *self._cost(event.usage), _block("abort"), _DONE]
             case Done():
+                whole = [*self._close(), *self._leftovers(), *self._inputs(event.finish_reason)]
                 more = given(extra={place: fields for place, fields in self._more.items() if fields})
                 metadata = {"usage": usage_object(event.usage), **given(model=event.model), **more}
                 reason = _FINISH.get(event.finish_reason, "other")
-                return [
-                    *self._close(),
-                    *self._leftovers(),
-                    *self._inputs(event.finish_reason),
-                    _block("finish-step"),
-                    _block("finish", finishReason=reason, messageMetadata=metadata),
-                    _DONE,
-                ]
+                finish = _block("finish", finishReason=reason, messageMetadata=metadata)
+                return [*whole, _block("finish-step"), finish, _DONE]
             case Failure():
                 error = _block("error", errorText=event.message)
                 return [*self._close(), *self._leftovers(), *self._cost(event.usage), error, _DONE]
@@ -292,7 +287,7 @@ class UIMessageEncoder(Encoder):
 
     def _file(self, media: Media) -> list[bytes]:
         """Return a file. A sound comes in pieces, and is one file at the answer's end."""
-        if media.field == "audio":
+        if media.type == "audio":
             self._audio.append(media)
             return []
         more = _metadata(given(**{MEDIA_FIELD: media.field}))
@@ -315,13 +310,23 @@ class UIMessageEncoder(Encoder):
                 _block("reasoning-end", **part, **self._of_reasoning(Reasoning)),
             )
         if self._audio:
-            sound = joined_audio(self._audio)
-            ids = filter(None, [_string(piece.raw, "id") for piece in self._audio])
-            own = _metadata({MEDIA_FIELD: "audio", **given(id=next(ids, ""))})
-            blocks.append(_block("file", url=sound.url, mediaType=sound.media_type, **own))
+            blocks += self._sound()
         if self._extra:
             blocks.append(_block(EXTRA_PART, data=self._extra.value))
         return blocks
+
+    def _sound(self) -> list[bytes]:
+        """Return the sound whose pieces came, with its transcript, which is the message's if it came alone."""
+        said = Joined()
+        for piece in self._audio:
+            if isinstance(piece.raw, Mapping):
+                said.add({name: value for name, value in piece.raw.items() if name in ("id", "transcript")})
+        media_type, url = sound_url(self._audio)
+        if url:
+            own = _metadata({MEDIA_FIELD: "audio", **said.value})
+            return [_block("file", url=url, mediaType=media_type, **own)]
+        self._more["audio"] = said.value
+        return []
 
     def _cost(self, usage: Usage | None) -> list[bytes]:
         """Return the usage of a message that broke off, if there is a message: metadata alone would make one."""

@@ -12,19 +12,22 @@ from app.wire.joined import Joined
 
 # The field that an image, a sound or a file is in which came from elsewhere.
 _FIELDS = {"image": "images", "audio": "audio", "file": "files"}
-_OBJECT = "audio"  # the field that is one object; all others are lists
+_LISTS = frozenset(("images", "files", "videos", "content"))  # other fields are one object, as long as there is one
 
 
 def fields_of(media: Sequence[Media]) -> dict[str, Any]:
     """Return the fields of a delta, or of a message, that *media* are."""
-    fields: dict[str, Any] = {}
+    found: dict[str, list[Media]] = {}
     for each in media:
-        field = each.field or _FIELDS[each.type]
-        if field != _OBJECT:
-            fields.setdefault(field, []).append(object_of(each))
-    sounds = [each for each in media if (each.field or _FIELDS[each.type]) == _OBJECT]
-    if sounds:
-        fields[_OBJECT] = _sound(sounds)
+        found.setdefault(each.field or _FIELDS[each.type], []).append(each)
+    fields: dict[str, Any] = {}
+    for field, of_field in found.items():
+        if field == "audio":
+            fields[field] = _sound(of_field)
+        elif field in _LISTS or len(of_field) > 1:
+            fields[field] = [object_of(each) for each in of_field]
+        else:
+            fields[field] = object_of(of_field[0])
     return fields
 
 
@@ -34,19 +37,23 @@ def object_of(media: Media) -> Any:
         return media.raw
     match media.type:
         case "audio":
-            return {"data": media.url.partition(",")[2]}
+            return {"data": media.url.partition(",")[2]} if media.url.startswith("data:") else {"url": media.url}
         case "image":
             return {"type": "image_url", "image_url": {"url": media.url}}
         case _:
             return {"type": "file", "file": {"file_data": media.url}}
 
 
-def joined_audio(pieces: Sequence[Media]) -> Media:
-    """Return a sound that came in *pieces*, of which there is at least one."""
-    head = pieces[0].url.partition(",")[0]
-    data = _data([piece.url.partition(",")[2] for piece in pieces if piece.url.startswith("data:")])
-    url = f"{head},{data}" if data else pieces[0].url
-    return Media("audio", pieces[0].media_type, url, pieces[0].field)
+def sound_url(pieces: Sequence[Media]) -> tuple[str, str]:
+    """Return the media type and the URL of a sound that came in *pieces*; empty ones if only its transcript came."""
+    known = [piece for piece in pieces if piece.url]
+    if not known:
+        return "", ""
+    links = [piece.url for piece in known if not piece.url.startswith("data:")]
+    if links:
+        return known[0].media_type, links[-1]
+    head = known[0].url.partition(",")[0]
+    return known[0].media_type, f"{head},{_data([piece.url.partition(',')[2] for piece in known])}"
 
 
 def _sound(pieces: Sequence[Media]) -> Any:

@@ -206,6 +206,23 @@ def test_files() -> None:
     }
 
 
+def test_a_sound() -> None:
+    """A sound has its id and its transcript; a transcript without a sound is in the message's metadata."""
+    url = "data:audio/pcm;base64,eA=="
+    pieces = (
+        Media("audio", "audio/pcm", "", "audio", {"id": "a", "transcript": "x"}),
+        Media("audio", "audio/pcm", url, "audio", {"id": "a", "data": "eA=="}),
+        Media("audio", "audio/pcm", "", "audio", {"transcript": "y", "expires_at": 1}),
+    )
+    metadata = own(field="audio", id="a", transcript="xy")
+    [*_, sound, _, _, _] = encoded(START, *pieces, STOP)
+    assert sound == {"type": "file", "url": url, "mediaType": "audio/pcm", **metadata}
+    *_, finish, _ = encoded(START, pieces[0], pieces[2], STOP)
+    assert finish["messageMetadata"]["extra"] == {"audio": {"id": "a", "transcript": "xy"}}
+    linked = encoded(START, Media("audio", "audio/wav", "https://a.example/a.wav"), STOP)[2]
+    assert (linked["type"], linked["url"]) == ("file", "https://a.example/a.wav")
+
+
 def calls(*pieces: ToolCall) -> list[Any]:
     """Return what *pieces* become, between the start of the step and its end."""
     found = encoded(START, *pieces, STOP)

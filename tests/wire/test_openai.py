@@ -306,6 +306,21 @@ MEDIA: dict[str, tuple[list[Media], list[dict[str, Any]], dict[str, Any]]] = {
         [{"audio": {"data": "eA=="}}],
         {"audio": {"data": "eA=="}},
     ),
+    "a field that is one object": (
+        [Media("file", "video/mp4", "https://a.example/a.mp4", "video", {"url": "https://a.example/a.mp4"})],
+        [{"video": {"url": "https://a.example/a.mp4"}}],
+        {"video": {"url": "https://a.example/a.mp4"}},
+    ),
+    "two in a field that is one object": (
+        [Media("image", "image/png", url, "image", {"url": url}) for url in ("a://a", "b://b")],
+        [{"image": {"url": "a://a"}}, {"image": {"url": "b://b"}}],
+        {"image": [{"url": "a://a"}, {"url": "b://b"}]},
+    ),
+    "a link to a sound": (
+        [Media("audio", "audio/wav", "https://a.example/a.wav", "audio")],
+        [{"audio": {"url": "https://a.example/a.wav"}}],
+        {"audio": {"url": "https://a.example/a.wav"}},
+    ),
     "a file": (
         [Media("file", "text/plain", "https://a.example/a.txt")],
         [{"files": [{"type": "file", "file": {"file_data": "https://a.example/a.txt"}}]}],

@@ -97,6 +97,7 @@ class Native:
         if position is None:
             return await self._streams.read(request, stream_id, create, smooth=reader_smooth(request))
         if position.stream_id != stream_id:
+            await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)  # or it is a 404
             raise BadRequest("The last event id is another stream's.", param="last_event_id")
         glued = dialect == native.NAME and _glues(request)
         opening = native.cut(position) if glued else b""

@@ -28,6 +28,8 @@ _DATA_URL = re.compile("data:[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
 _DENIED = "Tool call execution denied."  # what the SDK tells the model
 # Fields of a message that no metadata may stand for.
 _OWN = frozenset(("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"))
+# Fields that tell of a Responses upstream's own tools and parts, which no upstream takes back.
+_ONE_WAY = frozenset(("output", "content_parts"))
 _UNANSWERED = ("input-available", "approval-requested", "approval-responded")
 
 
@@ -161,7 +163,7 @@ class _Step:
     def add(self, fields: Any) -> None:
         """Add fields of the message. Lists of several parts are one list."""
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            if name in _OWN:
+            if name in _OWN or name in _ONE_WAY:
                 continue
             before = self._fields.get(name)
             if isinstance(before, list) and isinstance(value, list):
