@@ -6,6 +6,7 @@ request into one of these, and leaves something behind, is told so here as it wo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,11 +146,12 @@ def _tools(body: dict[str, Any]) -> list[dict[str, Any]]:
     return tools
 
 
-def _integer(body: dict[str, Any], name: str, least: int, most: int = ENDLESS) -> int | None:
+def _integer(body: dict[str, Any], name: str, least: int, most: float = math.inf) -> int | None:
     number: int | None = body.get(name)
     # JSON's `true` is an int to isinstance().
     valid = number is None or (type(number) is int and least <= number <= most)
-    require(valid, name, f"'{name}' must be an integer from {least} to {most}.")
+    wanted = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+    require(valid, name, f"'{name}' must be an integer {wanted}.")
     return number
 
 

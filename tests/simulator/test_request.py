@@ -35,3 +35,9 @@ async def test_wrong_bodies_are_refused(client: httpx.AsyncClient, body: dict[st
     """A body that OpenAI would refuse is refused, naming the field."""
     response = await client.post("/chat/completions", json=body)
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_limit_has_no_upper_bound(client: httpx.AsyncClient) -> None:
+    """A limit may be any integer that JSON can hold, since a larger one than the answer changes nothing."""
+    response = await client.post("/chat/completions", json=question("sim-gpt", max_completion_tokens=(1 << 64) - 1))
+    assert response.json()["choices"][0]["finish_reason"] == "stop"

@@ -230,6 +230,18 @@ async def test_nonsense(body: bytes, jwts: Jwts, issuer: Issuer, clock: Clock, l
     assert await jwts.principal(ONE) == ADA
 
 
+async def until_checked(jwts: Jwts, clock: Clock) -> None:
+    """Have Ada's token checked as often as it takes: a fetch may need more than its patience on a busy machine."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert await jwts.principal(ONE) == ADA
+            except Overloaded:
+                clock.now += 5.1
+            else:
+                return
+
+
 async def test_slow_answers(issuer: Issuer, clock: Clock, log: FilteringBoundLogger, logs: LogCapture) -> None:
     """An answer that is still coming when its time is over is no answer, so that no fetch goes on for ever."""
     jwts = Jwts(KeySet(issuer.url, log, patience=0.05, now=clock), UNLIMITED, audience=AUDIENCE)
@@ -241,7 +253,7 @@ async def test_slow_answers(issuer: Issuer, clock: Clock, log: FilteringBoundLog
     issuer.open.set()
     await asyncio.wait_for(task, 30)
     assert [entry["error"] for entry in logs.entries] == ["PyJWKClientError"]
-    assert await jwts.principal(ONE) == ADA
+    await until_checked(jwts, clock)
 
 
 async def test_redirects(jwts: Jwts, issuer: Issuer) -> None:
