@@ -366,3 +366,9 @@ class TotalTimeout(TimedOut):
     code = "total_timeout"
     retryable = False
     message = "The answer took longer than this service allows."
+
+
+def raised(*roots: type[StreamError]) -> list[type[StreamError]]:
+    """Return the errors of the families of *roots*, without the classes that only group others, in the tree's order."""
+    tree = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, StreamError)]
+    return [kind for kind in tree if issubclass(kind, roots) and ("code" in vars(kind) or not kind.__subclasses__())]

@@ -34,8 +34,8 @@ from app.edge.static import page
 from app.edge.status import Health, Metrics
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError, Unreachable
-from app.hub import Capacity, Hub, Observer, parse_policy
-from app.journal import Bounds, Journal
+from app.hub import Capacity, Hub, Observer, parse_disconnect_policy
+from app.journal import Bounds, Journal, engine_of
 from app.journal import create as create_journal
 from app.meter import Meter
 from app.relay import Limits
@@ -162,7 +162,7 @@ def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
 
 def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
     """Return the storage for the quota's counts, which is where the streams are kept."""
-    if settings.journal == "memory":
+    if not engine_of(settings.journal).SHARED:
         return MemoryCounts()
     # `limits` takes TLS to a cluster as an option and not as a scheme.
     url = settings.journal.replace("unix://", "redis+unix://").replace("rediss+cluster://", "redis+cluster://")
@@ -215,8 +215,8 @@ def _options(
     defaults = Defaults(
         model=models[0],
         chunk=settings.chunk,
-        grace=parse_policy(settings.on_disconnect),
-        max_grace=parse_policy(settings.on_disconnect_max),
+        grace=parse_disconnect_policy(settings.on_disconnect),
+        max_grace=parse_disconnect_policy(settings.on_disconnect_max),
         extra=None if "*" in settings.extra_parameters else frozenset(settings.extra_parameters),
     )
     return Options(

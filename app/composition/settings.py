@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.edge.access.origins import parse_host, parse_origin
-from app.hub import parse_policy
+from app.hub import parse_disconnect_policy
 from app.journal import engine_of
 from app.model_name import is_model_name
 from app.rechunk import create as create_rechunker
@@ -90,7 +90,7 @@ def _read_by(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Policy = Annotated[str, _read_by(parse_policy)]
+DisconnectPolicy = Annotated[str, _read_by(parse_disconnect_policy)]
 
 
 class Settings(BaseSettings):
@@ -282,11 +282,11 @@ class Settings(BaseSettings):
     chunk: Annotated[str, _read_by(create_rechunker)] = Field(
         "auto", description="How the text is re-chunked if a request does not say."
     )
-    on_disconnect: Policy = Field(
+    on_disconnect: DisconnectPolicy = Field(
         "grace:10",
         description="What happens to a stream when its last reader has left: `cancel`, `continue`, or `grace:SECONDS`.",
     )
-    on_disconnect_max: Policy = Field(
+    on_disconnect_max: DisconnectPolicy = Field(
         "continue", description="The most that a request may ask for in its `on_disconnect`."
     )
     keep_alive: Annotated[float, Field(ge=0.05, le=3600)] = Field(
@@ -356,7 +356,7 @@ class Settings(BaseSettings):
     @field_validator("on_disconnect_max")
     @classmethod
     def _covers_the_default(cls, policy: str, info: ValidationInfo) -> str:
-        if parse_policy(policy) < parse_policy(info.data.get("on_disconnect", "cancel")):
+        if parse_disconnect_policy(policy) < parse_disconnect_policy(info.data.get("on_disconnect", "cancel")):
             raise ValueError(f"it is less than {PREFIX}ON_DISCONNECT, which holds for requests that do not say")
         return policy
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from app.edge.field_path import field_path
 from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
-from app.hub import parse_policy
+from app.hub import parse_disconnect_policy
 from app.model_name import LONGEST, PATTERN, is_model_name
 from app.rechunk import create as create_rechunker
 from app.request import StreamRequest
@@ -256,7 +256,7 @@ def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, fl
 def parse_grace(policy: str, longest: float, field: str = "on_disconnect") -> float:
     """Return how many seconds a stream goes on without a reader. Raises BadRequest, which names *field*."""
     try:
-        grace = parse_policy(policy)
+        grace = parse_disconnect_policy(policy)
     except ValueError as error:
         raise BadRequest(f"'{field}' {error}.", param=field) from None
     if grace > longest:

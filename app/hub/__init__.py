@@ -2,7 +2,7 @@
 
 from app.hub.hub import Capacity, Hub, IdempotencyKey
 from app.hub.outcome import Observer, Outcome
-from app.hub.stream import parse_policy
+from app.hub.stream import parse_disconnect_policy
 from app.hub.subscription import Subscription
 
-__all__ = ["Capacity", "Hub", "IdempotencyKey", "Observer", "Outcome", "Subscription", "parse_policy"]
+__all__ = ["Capacity", "Hub", "IdempotencyKey", "Observer", "Outcome", "Subscription", "parse_disconnect_policy"]

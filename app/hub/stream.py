@@ -17,7 +17,7 @@ _CANCELLED = Done("cancelled")
 _POLICY = re.compile(r"cancel|continue|grace:(\d{1,6}(?:\.\d{1,3})?)", re.ASCII)
 
 
-def parse_policy(text: str) -> float:
+def parse_disconnect_policy(text: str) -> float:
     """Return how many seconds a stream goes on without a reader: `cancel` 0, `grace:S` S, `continue` infinity.
 
     Raises ValueError, with a sentence.

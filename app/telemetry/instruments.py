@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from app import __version__
-from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError
+from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError, raised
 from app.hub import Hub
 from app.journal import Journal
 from app.meter import OTHER, Histogram, Meter
@@ -97,17 +97,10 @@ def _from_zero(counts: Mapping[Any, Value], *known: Iterable[str]) -> Mapping[An
     return {**dict.fromkeys(keys, 0), **counts}
 
 
-def _codes(error: type[StreamError]) -> Iterable[str]:
-    """Yield the codes that a request may be refused with. An upstream's error ends a stream instead."""
-    if error is not UpstreamError:
-        yield error.code
-        for kind in error.__subclasses__():
-            yield from _codes(kind)
-
-
 _EVICTED = ("time", "count", "memory")
 _HOPELESS = (Unauthorized.code, Unpaid.code)
-_REFUSALS = tuple(dict.fromkeys(_codes(StreamError)))
+# An upstream's error refuses no request: it ends a stream.
+_REFUSALS = tuple(dict.fromkeys(kind.code for kind in raised(StreamError) if not issubclass(kind, UpstreamError)))
 _STATUSES = ("200", "401", "402", "403", "429", "500", "502", "503")
 
 

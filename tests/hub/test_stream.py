@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.hub import parse_policy
+from app.hub import parse_disconnect_policy
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,11 @@ from app.hub import parse_policy
 )
 def test_policies(text: str, grace: float) -> None:
     """Each policy is a number of seconds without a reader."""
-    assert parse_policy(text) == grace
+    assert parse_disconnect_policy(text) == grace
 
 
 @pytest.mark.parametrize("text", ["", "grace", "grace:", "grace:-1", "grace:1e9", "grace:9999999", "Cancel", "grace:٣"])
 def test_no_policy(text: str) -> None:
     """Anything else is refused."""
     with pytest.raises(ValueError, match="grace:SECONDS"):
-        parse_policy(text)
+        parse_disconnect_policy(text)

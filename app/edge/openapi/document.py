@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package of their 
 
 from app import __version__, errors, rechunk
 from app.edge.static import Endpoint, unchanging
-from app.errors import StreamError
+from app.errors import StreamError, raised
 from app.wire import dialects
 
 Schema = dict[str, Any]
@@ -73,12 +73,6 @@ def document(credentials: bool, playground: bool = True) -> Schema:
             for status, response in responses.items()
         }
     return description
-
-
-def raised(*roots: type[StreamError]) -> list[type[StreamError]]:
-    """Return the errors of the families of *roots*, without the classes that only group others, in the tree's order."""
-    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StreamError)]
-    return [kind for kind in tree if issubclass(kind, roots) and ("code" in vars(kind) or not kind.__subclasses__())]
 
 
 def error_schema(kinds: Iterable[type[StreamError]]) -> Schema:

@@ -31,8 +31,8 @@ from app.edge.dialects.ai_sdk import UIChatBody
 from app.edge.dialects.native import ChatBody, parse_chat
 from app.edge.dialects.openai import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
 from app.edge.dialects.ui_messages import UIMessage, UIPart
-from app.edge.openapi.document import IN_BAND, document, error_schema, raised
-from app.errors import BadRequest, StreamError
+from app.edge.openapi.document import IN_BAND, document, error_schema
+from app.errors import BadRequest, StreamError, raised
 from app.events import (
     Annotation,
     Batch,
