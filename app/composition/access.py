@@ -101,7 +101,9 @@ def _api_keys(settings: Settings, config: Config, usual: Allowance) -> list[Sche
 
 
 def _jwts(settings: Settings, usual: Allowance, log: FilteringBoundLogger) -> list[Scheme]:
-    secret, file, url = settings.jwt_secret, settings.jwt_key_file, settings.jwt_jwks_url
+    secret = settings.jwt_secret
+    file = settings.jwt_key_file
+    url = settings.jwt_jwks_url
     kinds = {"JWT_SECRET": secret, "JWT_KEY_FILE": file, "JWT_JWKS_URL": url}
     given = [f"{PREFIX}{name}" for name, value in kinds.items() if value]
     if not given:

@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import TERMINAL, Batch, Delta, Event
 from app.journal import Bounds, Sink
-from app.journal.page import PAGE, SLOT, Kept, Page, keep, pack, size_of, unkept
+from app.journal.page import PAGE, REFERENCE, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
 
@@ -92,7 +92,7 @@ class MemoryLog:
         if len(events) == 1 and type(event) is Delta:  # the usual case, by the shortest way
             text = event.text
             tail = self._tail
-            self._journal.grow(self, SLOT + text.__sizeof__())
+            self._journal.grow(self, REFERENCE + text.__sizeof__())
             tail.append(text)
             self.last += 1
             if len(tail) == PAGE:

@@ -20,9 +20,9 @@ PAGE = 64
 
 # A page of more characters is left as it is: there is little to save, and a packed page has to go out in one send.
 _MOST = 16 * 1024
-# Bytes that a record takes besides its values: its slot in the list; the event, with the garbage collector's header.
-SLOT = 8
-_RECORD_OVERHEAD = SLOT + 72
+# Bytes that a record takes besides its values: a reference in the list; the event, with the garbage collector's header.
+REFERENCE = 8
+_RECORD_OVERHEAD = REFERENCE + 72
 
 _TEXTS: frozenset[type] = frozenset(TEXT)
 
@@ -43,14 +43,15 @@ class Page:
         self._text = "".join(texts)
         self._ends = array("H", accumulate(map(len, texts)))
         self.size = _RECORD_OVERHEAD + sys.getsizeof(self._text) + sys.getsizeof(self._ends)
-        each = SLOT if kind is Delta else _RECORD_OVERHEAD
+        each = REFERENCE if kind is Delta else _RECORD_OVERHEAD
         self.saved = sum(map(str.__sizeof__, texts)) + each * len(texts) - self.size
 
     def events(self, start: int, end: int) -> list[Event]:
         """Return the events from index *start* up to *end*."""
-        kind, text, ends = self._kind, self._text, self._ends
-        begin = ends[start - 1] if start else 0
-        return [kind(text[one:other]) for one, other in pairwise((begin, *ends[start:end]))]
+        kind = self._kind
+        text = self._text
+        begin = self._ends[start - 1] if start else 0
+        return [kind(text[one:other]) for one, other in pairwise((begin, *self._ends[start:end]))]
 
 
 def pack(kept: Sequence[Kept]) -> Page | None:
@@ -80,7 +81,7 @@ def unkept(kept: Sequence[Kept]) -> list[Event]:
 def size_of(it: Kept) -> int:
     """Return about how many bytes a record takes that is not packed."""
     if isinstance(it, str):
-        return SLOT + it.__sizeof__()
+        return REFERENCE + it.__sizeof__()
     if isinstance(it, TEXT):
         return _RECORD_OVERHEAD + it.text.__sizeof__()
     return _RECORD_OVERHEAD + _deep_size(values(it))

@@ -124,7 +124,8 @@ class Holding(Rechunker):
                 self._owed = 0
                 # What follows a forced cut is judged as if nothing had been before it.
                 self._drop(end)
-                start = at = 0
+                start = 0
+                at = 0
             else:
                 break
         if start:

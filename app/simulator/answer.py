@@ -41,7 +41,8 @@ class Answer:
     def _source(self) -> Iterator[bytes]:
         """Return the JSON of each delta of the text, as many as the knobs say."""
         name = "" if self.request.model == "sim-echo" else self.knobs.answer or choose(self.request.prompt)
-        whole = text = ANSWERS[name] if name else self.request.prompt
+        whole = ANSWERS[name] if name else self.request.prompt
+        text = whole
         if self.request.schema is not None:
             text = json_text(self.request.schema, text)
         for stop in filter(None, self.request.stops):

@@ -110,7 +110,8 @@ class Player:
             return
         now = now or self._clock.time()
         events: list[bytes] = []
-        size = deltas = 0
+        size = 0
+        deltas = 0
         step: Step | None = b""
         while self._due <= now and size < BATCH:
             step = next(self._script, None)

@@ -42,11 +42,11 @@ class Connection(asyncio.Protocol):
     # --- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._stats.connections += 1
         if self._endpoints.closed:  # accepted before the listener closed, told of after
-            transport.abort()
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -120,7 +120,8 @@ class Connection(asyncio.Protocol):
 
     def _play(self, script: Script, rate: float = 0) -> None:
         self._stats.live += 1
-        self._streaming = self._chunked = False
+        self._streaming = False
+        self._chunked = False
         self.player = Player(self, script, rate, self._endpoints.clock, self._stats)
         if not self.writable:
             self.player.pause()

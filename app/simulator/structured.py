@@ -1,7 +1,7 @@
 """JSON as an answer: a value that a JSON schema describes, with the text in it.
 
-It knows what structured outputs are made of: objects, arrays, enums, constants, unions and references. Bounds and
-patterns it does not keep.
+It knows what structured outputs are made of: objects, arrays, enums, constants, unions and references. It does not
+keep to bounds and patterns.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ class _Maker:
             return None
         if "const" in schema:
             return schema["const"]
-        if isinstance(choices := schema.get("enum"), list) and choices:
+        choices = _list(schema.get("enum"))
+        if choices:
             return choices[0]
-        if isinstance(name := schema.get("$ref"), str):
-            return self.value(self._referred(name), depth + 1)
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            return self.value(self._referred(reference), depth + 1)
         deep = depth > DEPTH // 2
-        for name in ("anyOf", "oneOf", "allOf"):
-            if isinstance(choices := schema.get(name), list) and choices:
+        for union in ("anyOf", "oneOf", "allOf"):
+            choices = _list(schema.get(union))
+            if choices:
                 return self.value(choices[-1 if deep else 0], depth + 1)  # the last of a union is most often null
         kind = schema.get("type")
         kind = kind[0] if isinstance(kind, list) and kind else kind
@@ -59,3 +62,7 @@ class _Maker:
         for step in name.removeprefix("#").strip("/").split("/"):
             found = found.get(step) if step and isinstance(found, dict) else found
         return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

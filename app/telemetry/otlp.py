@@ -138,7 +138,8 @@ def _wanted(signal: str) -> bool:
 
 def _facts(outcome: Outcome) -> Attributes:
     """Return the attributes of an ended stream's span."""
-    terminal, attempt = outcome.terminal, outcome.attempt
+    terminal = outcome.terminal
+    attempt = outcome.attempt
     first_token = outcome.first_token_ms
     facts: dict[str, str | bool | int | float | Sequence[str] | None] = {
         "gen_ai.usage.input_tokens": outcome.input_tokens,

@@ -33,17 +33,18 @@ class _Seldom(logging.Handler):
         self._said: dict[tuple[str, int], float] = {}  # as many as there are modules
 
     def emit(self, record: logging.LogRecord) -> None:
-        now, kind = time.monotonic(), (record.name, record.levelno)
+        now = time.monotonic()
+        kind = (record.name, record.levelno)
         if now - self._said.get(kind, -_SELDOM) < _SELDOM:
             return
         self._said[kind] = now
         arguments = record.args if isinstance(record.args, tuple) else ()
-        because = [harmless for argument in arguments if (harmless := _harmless(argument))]
+        because = [text for text in map(_harmless, arguments) if text]
         self._log.warning("otlp.trouble", module=record.name, message=str(record.msg)[:100], because=because)
 
 
 def _harmless(argument: object) -> str:
-    """Return what may be logged of a message's argument: a number, an error's kind, a few words."""
+    """Return what may be logged of a message's argument: a number, an error's kind, a few words; "" for all else."""
     if isinstance(argument, (int, float)):
         return str(argument)
     if isinstance(argument, BaseException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +16,12 @@ from app.meter import Histogram
 from app.telemetry.instruments import Reading
 
 _OPENMETRICS = "application/openmetrics-text"
+# The library's classes, whose `add_metric` takes what fits the kind.
+_FAMILIES: dict[str, Any] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 
 class Exposition(Collector):
@@ -43,20 +50,14 @@ class Exposition(Collector):
         return map(_family, self._read())
 
 
-def _family(reading: Reading) -> Metric:
-    instrument, values = reading
-    name, meaning, labels = instrument.name, instrument.meaning, instrument.labels
-    if instrument.kind == "histogram":
-        histograms = HistogramMetricFamily(name, meaning, labels=labels)
-        for label_values, value in values:
-            if isinstance(value, Histogram):
-                histograms.add_metric(label_values, _buckets(value), value.total)
-        return histograms
-    make = CounterMetricFamily if instrument.kind == "counter" else GaugeMetricFamily
-    family = make(name, meaning, labels=labels)
-    for label_values, value in values:
-        if not isinstance(value, Histogram):
-            family.add_metric(label_values, value)
+def _family(reading: Reading) -> Any:
+    instrument = reading.instrument
+    family = _FAMILIES[instrument.kind](instrument.name, instrument.meaning, labels=instrument.labels)
+    for labels, value in reading.values:
+        if isinstance(value, Histogram):
+            family.add_metric(labels, _buckets(value), value.total)
+        else:
+            family.add_metric(labels, value)
     return family
 
 

@@ -33,9 +33,10 @@ from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
 
-# Records in one entry where a log is written again; logs that are compared in one pipeline.
-_CHUNK = 512
-_COMPARED = 256
+# Records in one entry where a log is written again.
+_RECORDS_PER_ENTRY = 512
+# Logs that are compared in one pipeline.
+_COMPARED_AT_ONCE = 256
 # Seconds between two looks whether all was sent, at the end of the process.
 _LOOK = 0.002
 
@@ -234,8 +235,8 @@ class Committer:
 
     async def _reconcile_all(self) -> None:
         writers = [*self._unreconciled]
-        for start in range(0, len(writers), _COMPARED):
-            page = writers[start : start + _COMPARED]
+        for start in range(0, len(writers), _COMPARED_AT_ONCE):
+            page = writers[start : start + _COMPARED_AT_ONCE]
             commands: list[Command] = [("XREVRANGE", writer.key, "+", "-", "COUNT", 1) for writer in page]
             for writer, last in zip(page, await self._connection.pipeline(commands), strict=True):
                 if _is_foreign(last):
@@ -310,8 +311,8 @@ class Committer:
             writer.acked = max(kept, min(writer.acked, writer.log.last - 1))
         records = writer.log.records(kept, writer.acked)
         commands += [
-            entries.append(writer.key, kept + 1 + start, encode(records[start : start + _CHUNK]))
-            for start in range(0, len(records), _CHUNK)
+            entries.append(writer.key, kept + 1 + start, encode(records[start : start + _RECORDS_PER_ENTRY]))
+            for start in range(0, len(records), _RECORDS_PER_ENTRY)
         ]
         if commands:
             await self._connection.execute(*commands)

@@ -36,7 +36,7 @@ from app.usage import Usage
 
 HEADER = b"0-1"
 """The id of the entry before record 1, which says what the stream was created with."""
-PAGE = 1000
+MOST_ENTRIES = 1000
 """How many entries are read at once."""
 
 _TAGS: dict[type, str] = {
@@ -188,7 +188,7 @@ def read_tail(entries: Sequence[Any], after: int) -> Tail:
 
 
 async def entries_after(execute: Callable[..., Awaitable[list[Any]]], key: bytes, after: int) -> Tail | None:
-    """Return the tail of the log at *key* after record *after*, up to `PAGE` entries; None if the log is gone.
+    """Return the tail of the log at *key* after record *after*, up to `MOST_ENTRIES` entries; None if the log is gone.
 
     *execute* sends commands to Redis. Raises what that raises, or ValueError.
     """
@@ -196,5 +196,5 @@ async def entries_after(execute: Callable[..., Awaitable[list[Any]]], key: bytes
     next_id = b"%d-0" % (after + 1)
     [found] = await execute(("XREVRANGE", key, next_id, HEADER, "COUNT", 1))
     start = found[0][0] if found else next_id
-    [entries] = await execute(("XRANGE", key, start, "+", "COUNT", PAGE))
+    [entries] = await execute(("XRANGE", key, start, "+", "COUNT", MOST_ENTRIES))
     return read_tail(entries, after) if entries else None

@@ -15,7 +15,7 @@ from app.events import Event, Failure
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import entries, keys
 from app.journal.redis.connection import RedisConnection
-from app.journal.redis.entries import HEADER, PAGE, encode, entries_after, info_of, read_header, read_tail
+from app.journal.redis.entries import HEADER, MOST_ENTRIES, encode, entries_after, info_of, read_header, read_tail
 from app.journal.redis.messages import Cancel, Following, Records, pack
 from app.journal.redis.outbox import Outbox
 
@@ -155,7 +155,7 @@ class Replicas:
         Raises UnknownStream, Overloaded, JournalDown, or JournalLost if records are missing.
         """
         key = keys.log(stream_id)
-        [found] = await self._connection.request(("XRANGE", key, HEADER, "+", "COUNT", PAGE))
+        [found] = await self._connection.request(("XRANGE", key, HEADER, "+", "COUNT", MOST_ENTRIES))
         if not found or found[0][0] != HEADER:
             raise self._absence()
         replica = Replica(self._memory, self, stream_id, read_header(found[0]))
@@ -168,7 +168,9 @@ class Replicas:
                 if tail.newer:
                     replica.extend(tail.newer)
                 if not replica.ended:
-                    [found] = await self._connection.request(("XRANGE", key, b"(" + found[-1][0], "+", "COUNT", PAGE))
+                    [found] = await self._connection.request(
+                        ("XRANGE", key, b"(" + found[-1][0], "+", "COUNT", MOST_ENTRIES)
+                    )
         except ValueError:
             self._memory.drop(replica)
             raise JournalLost from None
