@@ -66,7 +66,7 @@ MODELS: dict[str, Model] = {
     ),
     "slow-content": Model("Headers come at once, content `seconds` later.", scripts.slow_content),
     "no-done": Model("Everything but [DONE].", scripts.no_done, only="chat"),
-    "cut-after-finish": Model("The connection closes in mid-body after the finish.", scripts.cut_after_finish),
+    "cut-after-finish": Model("The connection closes mid-body after the finish.", scripts.cut_after_finish),
     "content-filter": Model("Is stopped by the content filter after `after` deltas.", scripts.content_filter),
     "error-in-stream": Model(
         "After `after` deltas an error event, then [DONE] or response.failed.", scripts.error_in_stream
@@ -76,7 +76,7 @@ MODELS: dict[str, Model] = {
         partial(scripts.odd, make=lambda _: b"data: error: engine died\n\n"),  # row F18
     ),
     "cut-before-finish": Model(
-        "The connection closes in mid-body after `after` deltas.", partial(scripts.breaks, end=End.CUT)
+        "The connection closes mid-body after `after` deltas.", partial(scripts.breaks, end=End.CUT)
     ),
     "cut-reset": Model("The connection is reset after `after` deltas.", partial(scripts.breaks, end=End.RESET)),
     "cut-clean-before-finish": Model(

@@ -28,7 +28,7 @@ class Stats:
     responses: int = 0  # the latter alone
     streams_started: int = 0  # the headers of a stream were sent
     streams_finished: int = 0  # a stream came to its proper end
-    streams_aborted: int = 0  # the client closed in mid-stream
+    streams_aborted: int = 0  # the client closed mid-stream
     aborted_before_headers: int = 0  # the client closed before that
     streams_cut: int = 0  # the simulator closed, as the model or `Simulator.close` demanded
     deltas: int = 0  # events on the beat: the deltas, and one finish event a stream

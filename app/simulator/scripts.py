@@ -56,7 +56,7 @@ def healthy(answer: Answer) -> Script:
 
 
 def begun(answer: Answer) -> Script:
-    """Yield what comes before a fault in mid-stream."""
+    """Yield what comes before a fault mid-stream."""
     yield from opening(answer)
     yield from islice(answer.deltas(), answer.knobs.after)
 
@@ -131,7 +131,7 @@ def content_filter(answer: Answer) -> Script:
 
 
 def error_in_stream(answer: Answer) -> Script:
-    """Fail in mid-stream (row E1)."""
+    """Fail mid-stream (row E1)."""
     yield from begun(answer)
     yield answer.encoder.error()
     yield Now(answer.encoder.after_error())

@@ -1,4 +1,4 @@
-"""README's picture: the playground, after it dropped its connection in mid-answer and resumed the stream.
+"""README's picture: the playground, after it dropped its connection mid-answer and resumed the stream.
 
 python -m tests.real.picture deploy/playground.png
 """

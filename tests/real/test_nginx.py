@@ -69,7 +69,7 @@ def test_the_answer_is_whole(nginx: Server) -> None:
 
 
 def test_an_abort_reaches_upstream(nginx: Server, simulator: Server) -> None:
-    """curl killed in mid-answer: nginx lets the service go, and the service upstream, within a second."""
+    """curl killed mid-answer: nginx lets the service go, and the service upstream, within a second."""
     with subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -80,7 +80,7 @@ def test_an_abort_reaches_upstream(nginx: Server, simulator: Server) -> None:
 
 
 def test_a_killed_service_is_a_cut_not_an_end(nginx: Server, service: Server, tmp_path: Path) -> None:
-    """kill -9 in mid-answer: the reader sees a transfer that broke (curl 18), and no terminal event."""
+    """kill -9 mid-answer: the reader sees a transfer that broke (curl 18), and no terminal event."""
     out = tmp_path / "out"
     with out.open("wb") as stdout, subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=stdout) as process:
         wait_until(lambda: b"event: delta" in out.read_bytes())

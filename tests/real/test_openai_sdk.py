@@ -277,7 +277,7 @@ def test_early_errors(
 
 @pytest.mark.parametrize("model", ["error-in-stream", "cut-before-finish", "cut-clean-before-finish"])
 def test_late_errors(service: Server, client: Client, model: str) -> None:
-    """What breaks in mid-stream is raised, after all that had come; asked for as a whole, it is a status."""
+    """What breaks mid-stream is raised, after all that had come; asked for as a whole, it is a status."""
     seen = client(service.url, "create", body(f"{model}?rate=0&first=0&after=3", stream=True))
     assert seen.error is not None
     assert (seen.error["name"], seen.error["type"]) == ("APIError", "upstream_error")

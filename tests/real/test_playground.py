@@ -136,7 +136,7 @@ def test_an_answer_streams(page: Page, transport: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_dropped_connection_loses_nothing(page: Page, transport: str) -> None:
-    """Dropped twice in mid-answer, the page says so, resumes, and ends with the very text of an uncut answer."""
+    """Dropped twice mid-answer, the page says so, resumes, and ends with the very text of an uncut answer."""
     ask(page, TEXT, "sim-echo?rate=20&first=0", transport)
     for times in (1, 2):
         before = len(answer(page))

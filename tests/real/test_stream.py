@@ -267,7 +267,7 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
 
 
 def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start) -> None:
-    """A client that leaves in mid-stream aborts the request to upstream within a second."""
+    """A client that leaves mid-stream aborts the request to upstream within a second."""
     simulator = start_simulator()
     service = start_service(simulator, on_disconnect="cancel")
     with httpx.stream("POST", f"{service.url}/v1/chat", json={"prompt": "x", "model": "never-ends"}) as answer:

@@ -98,7 +98,7 @@ def works(server: Server) -> bool:
 
 @pytest.mark.parametrize("pressed", [True, False], ids=["stop", "leave"])
 def test_a_stop_reaches_the_server(both: Both, pressed: bool) -> None:
-    """The stop button, and leaving for good, end the server's work in mid-answer; and it is free for the next."""
+    """The stop button, and leaving for good, end the server's work mid-answer; and it is free for the next."""
     with httpx.stream(
         "POST", f"{both.service.url}/v1/chat", json={**FOREVER, "on_disconnect": "cancel"}, timeout=60
     ) as answer:

@@ -17,7 +17,7 @@ PROMPT = "Tell me about 漢字"
 
 @dataclass
 class Seen:
-    """What one request got, byte by byte as HTTP had it. *end*: clean, cut (in mid-body or before), or open."""
+    """What one request got, byte by byte as HTTP had it. *end*: clean, cut (mid-body or before), or open."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

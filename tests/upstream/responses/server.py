@@ -36,7 +36,7 @@ async def responses(
 
 
 def cut(body: bytes) -> Handler:
-    """Return a handler that breaks off in mid-body."""
+    """Return a handler that breaks off mid-body."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + body)
