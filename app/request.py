@@ -27,7 +27,7 @@ class Principal(NamedTuple):
     """The caller. A stream belongs to the principal whose *name* opened it.
 
     Without credentials every caller is the principal "". A ticket's principal has a *stream_id*: it may only read and
-    stop that stream, whoever owns it. Its requests count for *account*.
+    stop that stream, which another principal owns. Its requests count for *account*.
     """
 
     name: str = ""

@@ -1,7 +1,7 @@
 """Every setting: typed, defaulted, documented and validated.
 
 A setting is an environment variable with the prefix `CHAT_SSE_`, or a line of that name in `.env`; the environment
-wins. README's table and `deploy/env.example` have the same descriptions, and a test keeps them in step.
+wins. `deploy/README.md` and `deploy/env.example` have the same descriptions, and a test keeps them in step.
 """
 
 from __future__ import annotations
@@ -396,4 +396,4 @@ def _refuse_unknown(env_file: str | Path | None) -> None:
     known = {CLIENT_KEY, *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)}
     for name in sorted(environment(env_file)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise SettingsError(f"{name} is not a setting of chat-sse; README lists them.")
+            raise SettingsError(f"{name} is not a setting of chat-sse; deploy/README.md lists them.")

@@ -43,7 +43,7 @@ class Simulator:
             self._server.close()
         self._endpoints.closed = True
         self.shelf.close()
-        # `Server.wait_closed` would wait, since Python 3.12.1, for connections that nobody closes.
+        # `Server.wait_closed` would wait, since Python 3.12.1, for connections that stay open.
         while self.connections:
             for connection in tuple(self.connections):
                 connection.abandon()

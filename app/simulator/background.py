@@ -1,4 +1,4 @@
-"""Background responses: they go on whether somebody listens or not, are kept a while, and are streamed from any event.
+"""Background responses: they go on without a reader, are kept for a while, and are streamed from any event.
 
 A model's script is played into a log instead of a socket, and connections read the log. Where the script ends a
 connection, only the connection ends, and the response goes on. The connections of the next `GET`s break as well, as

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # answered as if it had not asked
+            pass  # the request is answered, and the offer ignored
         except httptools.HttpParserCallbackError:
             raise  # ours, not the client's
         except httptools.HttpParserError:

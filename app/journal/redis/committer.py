@@ -246,7 +246,7 @@ class Committer:
                 else:
                     try:
                         await self._reconcile(writer, last)
-                    except ValueError:  # the entries are somebody else's
+                    except ValueError:  # the entries are not this service's
                         self._lose(writer, JournalLost())
 
     async def _reconcile(self, writer: RedisWriter, last: Sequence[Any]) -> None:
@@ -338,5 +338,5 @@ class Committer:
 
 
 def _is_foreign(reply: Any) -> bool:
-    """Whether Redis refused because somebody else's data is at a log's key: no reason to stop all other streams."""
+    """Whether Redis refused because something else is at a log's key: no reason to stop all other streams."""
     return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)

@@ -148,7 +148,7 @@ class Peers:
     def _take(self, body: bytes) -> None:
         try:
             received = messages.read(body)
-        except ValueError as error:  # it comes from another version, or from somebody else
+        except ValueError as error:  # it comes from another version, or from another program
             self._log.error("peer.garbled", reason=str(error)[:100])
             return
         for message in received:

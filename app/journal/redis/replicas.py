@@ -74,7 +74,7 @@ class Replicas:
         self._log = log
         self._draining = False
         self._followed: dict[str, Replica] = {}
-        # While somebody holds a replica and may begin to read it, there is never a second one of the same stream.
+        # While a request holds a replica and may begin to read it, there is never a second one of the same stream.
         self._known: WeakValueDictionary[str, Replica] = WeakValueDictionary()
         self._unread: set[str] = set()  # the replicas that had no reader at the last `drop_unread`
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -107,7 +107,7 @@ class Replicas:
         self._draining = True
 
     def revived(self, stream_id: str) -> Replica | None:
-        """Return a replica that was dropped and that somebody still holds, followed again; or None."""
+        """Return a replica that was dropped and that a request still holds, followed again; or None."""
         replica = self._known.get(stream_id)
         if replica is None or replica.ended:
             return None
