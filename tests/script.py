@@ -59,5 +59,5 @@ async def played(opener: Opener, request: StreamRequest, attempts: list[Attempt]
 
 
 async def forever() -> None:
-    """A step of a `Script`: upstream says nothing more."""
+    """A step of a `Script`: the upstream says nothing more."""
     await asyncio.get_running_loop().create_future()

@@ -39,7 +39,7 @@ POD = DEPLOYMENT["template"]["spec"]
 [CONTAINER] = POD["containers"]
 # What the manifest's head says to put into the Secret.
 SECRET = {name: value.strip("'\"") for name, value in re.findall(r"--from-literal=(\w+)=('.*?'|\".*?\"|\S+)", MANIFEST)}
-# Seconds that a process takes at most after its grace: for upstream's sockets, the last events, Redis and OTLP.
+# Seconds that a process takes at most after its grace: for the upstream's sockets, the last events, Redis and OTLP.
 LAST = app.hub.hub._CLOSING + app.serving.protocol.LAST_ANSWERS + USUAL.flush + app.telemetry.otlp._LAST_EXPORT
 
 
@@ -287,7 +287,7 @@ def test_rolling_update(pod: dict[str, str]) -> None:
 
 
 def test_confined(pod: dict[str, str]) -> None:
-    """A pod is nobody, can write nowhere, has no token; its memory holds its logs, and then some."""
+    """A pod has no user's rights and no token, and can write nowhere; its memory holds its logs, and then some."""
     assert POD["securityContext"]["runAsNonRoot"] is True
     assert POD["automountServiceAccountToken"] is False
     # With them, a Service of this name would be a setting, CHAT_SSE_PORT=tcp://..., and no pod would start.

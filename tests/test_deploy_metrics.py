@@ -79,7 +79,7 @@ async def test_names(shown: dict[str, set[str]]) -> None:
 
 
 async def test_everything_is_on_the_dashboard() -> None:
-    """What the service says is shown somewhere: what nobody looks at need not be measured."""
+    """Every metric of the service is shown somewhere: one that is not shown need not be measured."""
     text = json.dumps(DASHBOARD)
     assert [it.name for it in INSTRUMENTS if it.name not in text] == []
 

@@ -167,7 +167,7 @@ def callbacks_assigned(tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(APP)) for file in FILES])
 def test_callbacks_are_constructor_arguments(file: Path) -> None:
-    """Nobody assigns a callback to another object: what an object calls is known when it is made."""
+    """No module assigns a callback to another object: what an object calls is known when it is made."""
     assert callbacks_assigned(ast.parse(file.read_text())) == []
 
 

@@ -75,7 +75,7 @@ def text(events: Sequence[Event]) -> str:
 
 
 async def test_done(log: FilteringBoundLogger) -> None:
-    """A stream that upstream finishes is start, deltas, done; done carries usage, model and times."""
+    """A stream that the upstream finishes is start, deltas, done; done carries usage, model and times."""
     events = await relayed(log, (), (Delta("a"), Delta("b")), (Delta("c"),), (DONE,))
     assert isinstance(events[0], Start)
     assert events[0].model == "m"
@@ -129,7 +129,7 @@ async def test_usage_that_came_before_a_failure_is_kept(log: FilteringBoundLogge
 
 
 async def test_bug(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """An exception nobody expected ends the stream with internal_error; its message reaches neither client nor log."""
+    """An unexpected exception ends the stream with internal_error; its message reaches neither client nor log."""
     events = await relayed(log, (Delta("a"),), ValueError("the secret prompt"))
     assert isinstance(events[-1], Failure)
     assert events[-1].code == "internal_error"
@@ -159,7 +159,7 @@ async def test_stop_in_mid_stream(log: FilteringBoundLogger) -> None:
 
 
 async def test_stop_before_the_first_turn(log: FilteringBoundLogger) -> None:
-    """A stream that is stopped before its task ever ran asks nothing of upstream and still ends properly."""
+    """A stream that is stopped before its task ever ran asks nothing of the upstream and still ends properly."""
     run = await Run(log, Script((Delta("a"),), (DONE,))).begin()
     run.relay.stop(Done("cancelled"))
     events = await run.events()
@@ -258,7 +258,7 @@ async def test_kinds_keep_their_order(log: FilteringBoundLogger) -> None:
 
 
 async def test_answer_larger_than_its_bound(log: FilteringBoundLogger) -> None:
-    """An answer that outgrows the log's bound is ended with an error, and upstream is let go."""
+    """An answer that outgrows the log's bound is ended with an error, and the upstream is let go."""
     events = await relayed(log, *[(Delta("x" * 1000),)] * 50, forever, size=20_000)
     assert isinstance(events[-1], Failure)
     assert events[-1].code == "stream_too_large"

@@ -108,7 +108,7 @@ def judge(found: Ratio, recorded: Record) -> tuple[bool, str]:
         return False, f"**regressed**: {what} above {kept * TOLERANCE:.2f}{busy if what == 'CPU' else ''}"
     if median(found.cpu) > cpu * TOLERANCE:
         return True, "fine, by instructions; slower, and not by them: the machine"
-    better = "; better: record it anew with --record" if now < kept / TOLERANCE else ""
+    better = "; better: record it with --record" if now < kept / TOLERANCE else ""
     return True, f"fine, by {what}{busy or better}"
 
 

@@ -13,7 +13,7 @@ from tests.benchmarks.plan import Scenario, Seen, Task
 from tests.benchmarks.report import CORES, Verdict, behind, grown, percentile, table
 from tests.benchmarks.stage import Stage, stage
 
-_TARDY = 50.0  # milliseconds, from upstream's clock to the reader: what p99 may not exceed where streams are "held"
+_TARDY = 50.0  # milliseconds, from the upstream's clock to the reader: what p99 may not exceed where streams are "held"
 _MOST = 1600  # streams that are tried
 _FINE = 0.1  # how finely their number is looked for
 _BACKGROUNDS = ("20", "200", "1000")

@@ -99,7 +99,7 @@ class Seen:
     *streams* of the scenario's streams had begun when it opened. *cpu* (seconds in the window) and *rss* (bytes at its
     end) go by the names of `Plan.watch`, the client's own being `load`; *idle_rss* is from before the first request.
     *instructions*, by the same names, are those retired while *counted* deltas came, later than the window; there are
-    none where the processor's counters are not to be had.
+    none where the processor's counters cannot be read.
     *age* is the mean number of deltas that a stream had had at the window's end. *one_way* and *first_token* are
     milliseconds, as are *samples*, which are what a task other than `load` takes.
     """
@@ -111,7 +111,7 @@ class Seen:
     cpu: dict[str, float] = field(default_factory=dict)
     instructions: dict[str, float] = field(default_factory=dict)
     counted: int = 0
-    idle: float = 0.0  # processor seconds nobody used, over all cores
+    idle: float = 0.0  # unused processor seconds, over all cores
     rss: dict[str, int] = field(default_factory=dict)
     idle_rss: dict[str, int] = field(default_factory=dict)
     one_way: list[float] = field(default_factory=list)

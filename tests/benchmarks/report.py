@@ -5,9 +5,9 @@
   round, because the machine's speed drifts.
 - *k instructions a delta*: thousands, user and kernel, that the same processes retired, likewise; counted in a window
   of its own, because counting costs time. What others do to the caches of a shared machine moves CPU time by a third
-  and more, and this by a percent, as long as nobody takes whole cores and reads merge (at 500 deltas a second they do
-  as it happens: ten percent); but it leaves out what a cache miss or a slow instruction costs. Empty where the kernel
-  or the virtual machine has no counters for us.
+  and more, and this by a percent, unless another process takes whole cores and reads merge (at 500 deltas a second
+  they merge as it happens: ten percent); but it leaves out what a cache miss or a slow instruction costs. Empty where
+  the kernel or the virtual machine has no counters for us.
 - *added one-way*: percentile of the time from the simulator's stamp to the client's read, less the same percentile with
   nothing in between. *Added to the first token*: likewise, from request to first delta on an open connection, with
   no delay upstream, while the other streams run.
@@ -62,7 +62,7 @@ class Verdict(enum.Enum):
 
     SOUND = ""
     SATURATED = "saturated"  # it could not keep up; its queues make its latencies, and merged deltas its cost
-    UNSOUND = "unsound"  # what measures could not keep up, so nobody knows
+    UNSOUND = "unsound"  # what measures could not keep up, so the figure is unknown
 
 
 def verdict(scenario: Scenario, runs: Sequence[Seen], direct: Sequence[Seen] = ()) -> Verdict:
@@ -87,7 +87,7 @@ def _rate(runs: Sequence[Seen]) -> float:
 
 
 def _share(runs: Sequence[Seen], name: str) -> float:
-    """Of one core: what *name* took, or, under `idle`, what nobody did."""
+    """Of one core: what *name* took, or, under `idle`, what was unused."""
     return median((run.idle if name == "idle" else run.cpu.get(name, 0.0)) / (run.seconds or 1) for run in runs)
 
 

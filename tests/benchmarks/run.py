@@ -17,7 +17,7 @@ from tests.benchmarks.plan import Plan, Seen
 
 SAMPLED = 20  # streams; at 50 deltas a second 4 s of them are 4,000 latencies
 _CALM = 0.3  # seconds for the last first token to come
-_WAKING = 0.5  # seconds for counters to be had on all cores, and for what piled up meanwhile
+_WAKING = 0.5  # seconds until all cores can be counted, and for what piled up meanwhile
 _ENDING = 0.1  # seconds before the streams' ends
 _PATIENCE = 3.0  # seconds without any delta or end, after which nothing more is expected
 _HOPELESS = 0.9  # of the deltas that were to come: with less, the ends of all streams are minutes away
@@ -134,7 +134,7 @@ class Run:
         """Count instructions, if the scenario has time for it: after all else, as counting slows every task switch.
 
         The load client and the simulator are counted, too, as they run on all cores all the time: a virtual counter
-        that nobody uses is given back to the host, and having it again stops that core for 150 ms.
+        that is unused is given back to the host, and having it again stops that core for 150 ms.
         """
         scenario, seen, readers = self.scenario, self.seen, self.plan.ask.readers
         if not scenario.counting:

@@ -25,7 +25,7 @@ DIRECT = "direct"  # nothing in between
 _WARM_UP = Scenario("warm-up", 10, ramp=0.2, settle=0, window=0.3, probing=0.2, probes=5, patient=True)
 _WARM_UPS = 3  # at most: LiteLLM takes its time over its first requests
 _LONGEST = 240.0  # seconds for a run of the client
-_LETTING_GO = 15.0  # seconds for a contender to let go of all that upstream streams to it
+_LETTING_GO = 15.0  # seconds for a contender to let go of all that the upstream streams to it
 
 
 class Stage:
@@ -53,12 +53,12 @@ class Stage:
     def play(self, scenario: Scenario, name: str, task: Task = "load") -> Seen:
         """Play *scenario* once via the contender *name*, with a load client of its own.
 
-        What could not be played at all has lost all its streams. A contender that goes on streaming to nobody, which
-        would be in the next one's way, is started anew.
+        What could not be played at all has lost all its streams. A contender that goes on streaming without a
+        reader would be in the next one's way: it is started again.
         """
         seen = self._run(scenario, name, task)
         if name != DIRECT and not self._let_go():
-            print(f"  {name}: did not let go of its streams, so it is started anew", file=sys.stderr)
+            print(f"  {name}: did not let go of its streams, so it is started again", file=sys.stderr)
             self._start(name)
         return seen
 
@@ -102,7 +102,7 @@ class Stage:
         stop(self.simulator)
 
     def _start(self, name: str) -> None:
-        """Start a contender, anew if it runs; or note why it cannot be."""
+        """Start a contender, again if it runs; or note why it cannot be started."""
         if running := self._running.pop(name, None):
             running.stop()
         try:

@@ -65,7 +65,7 @@ def verdicts(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (run(2.0, 2.2, busy=True), True, "fine, by instructions; the machine was busy", [3, 3]),
         (run(2.0, 4.0, busy=True), False, "**regressed**: instructions above 3.90", [3, 3, 3, 3]),
         (run(2.0, 4.0), False, "**regressed**: instructions above 3.90", [3, 3, 3, 3]),
-        (run(2.0, 2.2), True, "fine, by instructions; better: record it anew with --record", [3, 3]),
+        (run(2.0, 2.2), True, "fine, by instructions; better: record it with --record", [3, 3]),
         (run(1.5, 3.0, lost=2), False, "6 streams lost", [3, 3, 3, 3]),
     ],
 )

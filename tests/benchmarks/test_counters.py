@@ -153,7 +153,7 @@ def test_a_counter_that_stands_still_is_none(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_who_has_ended_is_not_counted() -> None:
-    """A process that ended before it could be counted has no instructions, and is in nobody's way."""
+    """A process that ended before it could be counted has no instructions, and disturbs no other count."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with Counters({"ended": [ended.pid]}) as counting:

@@ -79,7 +79,7 @@ async def test_attach_from_every_position(log: FilteringBoundLogger) -> None:
     with pytest.raises(UnknownStream):
         await house.hub.attach(stream_id, after=len(whole) + 1)
     with pytest.raises(UnknownStream):
-        await house.hub.attach("nobody")
+        await house.hub.attach("unknown")
 
 
 async def test_many_readers(log: FilteringBoundLogger) -> None:
@@ -98,7 +98,7 @@ async def test_many_readers(log: FilteringBoundLogger) -> None:
 
 
 async def test_cancel_policy(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """With `cancel`, upstream is let go when the last reader leaves, and not when the last but one does."""
+    """With `cancel`, the upstream is let go when the last reader leaves, and not when the last but one does."""
     house = House(log, (Delta("a"),), forever)
     subscription = await begun(house, grace=0)
     async with subscription as batches:
@@ -159,7 +159,7 @@ async def test_cancel(log: FilteringBoundLogger) -> None:
     assert last.finish_reason == "cancelled"
     await house.settled()
     with pytest.raises(UnknownStream):
-        await house.hub.cancel("nobody")
+        await house.hub.cancel("unknown")
 
 
 async def test_idempotency(log: FilteringBoundLogger) -> None:
@@ -290,7 +290,7 @@ async def elsewhere(house: House, stream_id: str) -> MemoryLog:
 
 
 async def test_drain_sends_away(log: FilteringBoundLogger, logs: LogCapture) -> None:
-    """A drain sends away, at once, who reads what another process produces, and nobody else; nor lets it in again."""
+    """A drain sends away at once the readers of other processes' streams, and no others; it lets them in no more."""
     house = House(log, (Delta("a"),), forever)
     theirs, ended = await elsewhere(house, "theirs"), await elsewhere(house, "ended")
     ended.append(DONE)

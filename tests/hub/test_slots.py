@@ -219,7 +219,7 @@ async def test_readers_of_a_principal(log: FilteringBoundLogger) -> None:
         with pytest.raises(TooManyReaders) as refused:
             await house.hub.attach(ids[0], ANN)
         assert (refused.value.status, refused.value.retry_after) == (429, 5)
-        with pytest.raises(TooManyReaders):  # whoever has a ticket reads on the owner's account
+        with pytest.raises(TooManyReaders):  # a reader with a ticket counts as the owner's
             await house.hub.attach(ids[0], Principal(TICKET, stream_id=ids[0]))
         with pytest.raises(TooManyReaders):
             house.hub.admit(ANN)
@@ -232,7 +232,7 @@ async def test_readers_of_a_principal(log: FilteringBoundLogger) -> None:
 
 
 async def test_readers_in_all(log: FilteringBoundLogger) -> None:
-    """Over the process's capacity, readers are refused with 503, whoever's they are."""
+    """Over the process's capacity, readers of every principal are refused with 503."""
     house = Places(log, (Done("stop"),), capacity=Capacity(readers=1))
     anns, bobs = await house.open(), await house.open(BOB)
     async with await house.hub.attach(anns, ANN):
@@ -277,7 +277,7 @@ async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str
 
 
 async def test_a_subscription_that_is_never_read(log: FilteringBoundLogger) -> None:
-    """One that nobody enters, because its stream has nothing left or its client is gone, is not counted."""
+    """A subscription that is not entered, because its stream has nothing left or its client is gone, is not counted."""
     house = Places(log, (Done("stop"),))
     stream_id = await house.open()
     await house.settled()

@@ -62,7 +62,7 @@ class Door(Proxy):
 
 @contextmanager
 def nothing_done(service: Server, simulator: Server, code: str, times: int = 1) -> Iterator[None]:
-    """Expect so many refusals of a kind, and that none of what is asked meanwhile gets as far as upstream."""
+    """Expect so many refusals of a kind, and that none of what is asked meanwhile gets as far as the upstream."""
     asked, refused = stats(simulator)["requests"], service.text().count(code)
     yield
     wait_until(lambda: service.text().count(code) >= refused + times)

@@ -18,7 +18,7 @@ from tests.real.clients.sse import text
 
 # How the reading of a stream ends whose log was lost.
 LOST = "journal_lost"
-DELTA = 4  # code points in a delta from upstream
+DELTA = 4  # code points in a delta from the upstream
 RATE = 25  # deltas a second of a stream
 CHUNKS = ["auto", "auto", "auto", "none", "word", "sentence", "size:5", "time:30", "word,50ms"]
 WORDS = [

@@ -199,7 +199,7 @@ def _said(error: openai.APIError) -> dict[str, Any]:
 
 
 class Upstream:
-    """A chat-completions upstream on a thread, which streams the same to whoever asks, and keeps what it was asked."""
+    """A chat-completions upstream on a thread, which streams the same to every client, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.choices: Sequence[dict[str, Any]] = ()

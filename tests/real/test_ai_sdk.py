@@ -216,14 +216,14 @@ def test_a_whole_answer_and_back(node: Node) -> None:
 
 
 def test_conversation(node: Node, service: Server, chat_id: str) -> None:
-    """A message is answered, the answer made anew, and the next message answered: each message is there once."""
+    """A message is answered, the answer made again, and the next message answered: each message is there once."""
     model = {"model": f"sim-echo{FAST}"}
-    first, anew, second = node.chat(service.url, chat_id, ["send", "one"], ["regenerate"], ["send", TEXT], body=model)
-    assert [roles(state) for state in (first, anew, second)] == [["user", "assistant"]] * 2 + [
+    first, again, second = node.chat(service.url, chat_id, ["send", "one"], ["regenerate"], ["send", TEXT], body=model)
+    assert [roles(state) for state in (first, again, second)] == [["user", "assistant"]] * 2 + [
         ["user", "assistant"] * 2
     ]
     assert [texts(message) for message in second["messages"]] == ["one", "one", TEXT, TEXT]
-    assert first["messages"][1]["id"] != anew["messages"][1]["id"]
+    assert first["messages"][1]["id"] != again["messages"][1]["id"]
     assert (second["status"], second["finished"]["finishReason"]) == ("ready", "stop")
 
 
@@ -284,7 +284,7 @@ def test_resume_on_the_same_page(node: Node, service: Server, simulator: Server,
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_resume_on_another_page(node: Node, service: Server, chat_id: str, kept: int) -> None:
-    """So does a page that was loaded anew, whether it kept nothing, the question, or what it had of the answer."""
+    """So does a page that was reloaded, whether it kept nothing, the question, or what it had of the answer."""
     (broken,) = cut_short(node, service, chat_id)
     (resumed,) = node.chat(service.url, chat_id, ["resume"], messages=broken["messages"][:kept])
     resumed["messages"] = [user(TEXT), *resumed["messages"]][-2:] if kept == 0 else resumed["messages"]
@@ -292,7 +292,7 @@ def test_resume_on_another_page(node: Node, service: Server, chat_id: str, kept:
 
 
 def test_resume_an_answer_to_the_outputs_of_tools(node: Node, service: Server, chat_id: str) -> None:
-    """A page loaded anew has it as a message of its own, and keeps the calls and their outputs."""
+    """A reloaded page has it as a message of its own, and keeps the calls and their outputs."""
     call = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": TEXT}
     kept = [user(TEXT), {"id": "a", "role": "assistant", "parts": [{"type": "step-start"}, call]}]
     model = {"model": SLOW}
@@ -315,7 +315,7 @@ def test_nothing_to_resume(node: Node, service: Server, chat_id: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "stream"), ("POST", "cancel")])
 def test_stop(node: Node, service: Server, simulator: Server, chat_id: str, method: str, path: str) -> None:
-    """The stop button ends the answer at upstream; the page keeps what it has and can go on."""
+    """The stop button ends the answer at the upstream; the page keeps what it has and can go on."""
     where = f"/{chat_id.replace(' ', '%20')}/{path}"
     aborted = stats(simulator)["streams_aborted"]
     steps = [["begin", ["send", "hi", 20]], ["fetch", [method, where]], ["end"], ["fetch", [method, where]]]

@@ -166,7 +166,7 @@ def test_without_credentials(service: Server, simulator: Server, method: str) ->
 
 
 def test_metrics_are_closed(service: Server) -> None:
-    """Where credentials are asked for, nobody reads the metrics without the token for them: none is set here."""
+    """Where credentials are asked for, no client reads the metrics without the token for them: none is set here."""
     with client(service, ALICE) as alice, client(service) as stranger:
         ticket = start(alice)["url"].partition("?")[2]
         for answer in (alice.get("/metrics"), stranger.get("/metrics"), stranger.get(f"/metrics?{ticket}")):

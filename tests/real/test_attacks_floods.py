@@ -1,4 +1,4 @@
-"""Attacks by number: many connections that are slow, or say nothing, keep nobody else waiting, and nothing is left."""
+"""Attacks by number: many connections that are slow or silent keep no other client waiting, and nothing is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODY = json.dumps(QUICK).encode()
 
 
 def test_dripping_bodies(start_service: Start) -> None:
-    """A byte of the body now and then does not put off its deadline, and a hundred such keep nobody waiting."""
+    """A byte of the body now and then does not put off its deadline, and a hundred such keep no client waiting."""
     service = start_service(body_timeout=0.5)
     with ExitStack() as stack:
         dripping = [stack.enter_context(connect(service)) for _ in range(100)]
@@ -74,7 +74,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flood(start_service: Start, kind: str) -> None:
-    """Two thousand idle connections keep nobody out: they are bounded in number, and so is what they take."""
+    """Two thousand idle connections keep no client out: they are bounded in number, and so is what they take."""
     service = start_service(max_connections=200, log_level="error")
     assert ask(service, request(CHAT, body=BODY)).status == 200
     before, memory = sockets(service), resident(service)

@@ -101,7 +101,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_framing(service: Server, kind: str) -> None:
-    """What frames a body is bounded as the head is: nobody's memory is filled with trailers."""
+    """What frames a body is bounded as the head is: trailers fill no memory."""
     begin, more = ENDLESS[kind]
     sent = 0
     with connect(service) as sock:
@@ -280,7 +280,7 @@ def test_compressed_bodies(service: Server) -> None:
 
 
 def test_odd_json(service: Server) -> None:
-    """Of a key given twice the last counts, for checks as for upstream; ten thousand keys are one refusal."""
+    """Of a key given twice the last counts, for checks as for the upstream; ten thousand keys are one refusal."""
     twice = b'{"prompt":"first","prompt":"second","model":"nobody","model":"sim-echo?rate=0&first=0"}'
     events = ask(service, request(CHAT, body=twice)).events
     assert "".join(event.json()["content"] for event in events if event.event == "delta") == "second"

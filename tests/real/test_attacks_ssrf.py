@@ -39,7 +39,7 @@ def client(service: Server, token: str) -> httpx.Client:
 
 
 class Canary(threading.Thread):
-    """A server that nobody has any business with: it notes who connects, and what is said."""
+    """A server that the service has no business with: it notes who connects, and what is said."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -132,7 +132,7 @@ def test_nothing_leads_elsewhere(service: Server, simulator: Server, canary: Can
 
 
 def test_keys_of_a_jwt_come_from_the_settings(start_service: Start, canary: Canary) -> None:
-    """Where a token says that its key is to be had (`jku`, `x5u`, an issuer) is not asked; nor is `kid` a path."""
+    """Where a token says that its key is (`jku`, `x5u`, an issuer) is not asked; nor is `kid` a path."""
     service = start_service(jwt_secret="j" * 32, jwt_issuer="https://good.example")
     claims = {"sub": "mallory", "exp": 4_000_000_000, "iss": "https://good.example"}
     headers: list[dict[str, Any]] = [
@@ -156,7 +156,7 @@ def test_keys_of_a_jwt_come_from_the_settings(start_service: Start, canary: Cana
 
 
 def test_credentials_are_not_upstream_s(start_service: Start, canary: Canary) -> None:
-    """What a client shows us stays here: upstream gets our key, or none, and nothing of the client's headers."""
+    """What a client shows us stays here: the upstream gets our key, or none, and nothing of the client's headers."""
     proxied = start_service(f"{canary.url}/v1", api_keys=KEYS, openai_api_key="sk-ours", retry_attempts=1)
     shown = {
         "Cookie": "session=theirs",

@@ -93,7 +93,7 @@ def counted(simulator: Server) -> Iterator[Callable[[], dict[str, int]]]:
 
 
 class Unread(NamedTuple):
-    """Streams that nobody reads, one per policy, and one that had a reader for a moment."""
+    """Streams without a reader, one per policy, and one that had a reader for a moment."""
 
     service: Server
     started_at: float
@@ -297,7 +297,7 @@ def open_and_leave(url: str, deltas: int = 3, **body: Any) -> str:
 
 
 def test_policy_cancel(service: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """`cancel`: the last reader's leaving aborts upstream within a second, the first of two readers' not."""
+    """`cancel`: the last reader's leaving aborts the upstream within a second, the first of two readers' not."""
     address = start(service.url, prompt="x", model="never-ends", on_disconnect="cancel")
     with httpx.stream("GET", address) as first, httpx.stream("GET", address) as second:
         reading = first.iter_raw(), second.iter_raw()  # httpx hangs up if these are collected
@@ -312,7 +312,7 @@ def test_policy_cancel(service: Server, counted: Callable[[], dict[str, int]]) -
 
 
 def test_policy_continue(service: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """`continue`: nobody is there, and the answer is whole all the same."""
+    """`continue`: without a reader the answer is whole all the same."""
     address = open_and_leave(service.url, **QUICK, on_disconnect="continue")
     wait_until(lambda: snapshot(address)["state"] == "done")
     assert snapshot(address)["content"] == TEXT
@@ -322,7 +322,7 @@ def test_policy_continue(service: Server, counted: Callable[[], dict[str, int]])
 
 
 def test_policy_grace(service: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """`grace:S`: who is back in time reads on; each leaving starts the time anew; after it, upstream is aborted."""
+    """`grace:S`: a reader back in time reads on; each leaving restarts the time; then the upstream is aborted."""
     address = open_and_leave(service.url, prompt="x", model="never-ends", on_disconnect="grace:2")
     for _ in range(3):
         time.sleep(1.2)
@@ -387,7 +387,7 @@ def test_cancel(
 
 
 def test_cancel_before_upstream_answered(service: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """Stop is heard while upstream is still silent; a reader that waits for the first event is told."""
+    """Stop is heard while the upstream is still silent; a reader that waits for the first event is told."""
     address = start(service.url, prompt="x", model="slow-headers?seconds=60", chunk="none")
     wait_until(lambda: counted()["requests"] == 1)
     with ThreadPoolExecutor(1) as readers:
@@ -444,7 +444,7 @@ def test_a_key_attaches(front: Server, counted: Callable[[], dict[str, int]]) ->
 def test_a_key_whose_stream_never_began_may_try_again(
     start_service: Start, simulator: Server, counted: Callable[[], dict[str, int]]
 ) -> None:
-    """Nothing was answered, and nothing paid for: the same key asks upstream again; once it has, it is taken."""
+    """Nothing was answered, and nothing paid for: the same key asks the upstream again; once it has, it is taken."""
     service = start_service(simulator, retry_attempts=1, commit_after=5)
     body = {"prompt": f"again {service.url}", "model": "flaky-500?fail=2&rate=0&first=0"}
     answers = [httpx.post(f"{service.url}/v1/chat", json=body, headers={"Idempotency-Key": "again"}) for _ in range(4)]
@@ -534,7 +534,7 @@ def test_memory_is_bounded(start_service: Start) -> None:
 
 
 def test_a_full_house(start_service: Start, simulator: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """When live streams have all the memory there is, a new one is 503 with Retry-After before upstream is asked."""
+    """When live streams have all the memory, a new one is 503 with Retry-After before the upstream is asked."""
     service = start_service(simulator, max_total=100_000, max_stream=100_000, shutdown_grace=0)
     full = {"prompt": "x", "model": "stall?after=20&rate=0&first=0&size=1000&tokens=0", "chunk": "none"}
     accepted: list[str] = []
@@ -602,7 +602,7 @@ def body_of(received: bytes) -> bytes:
 
 
 def test_many_readers(start_service: Start, simulator: Server, counted: Callable[[], dict[str, int]]) -> None:
-    """Of 20 readers of a stream one lags and three have stalled: nobody waits for them, and memory hardly grows.
+    """Of 20 readers of a stream one lags and three have stalled: the others do not wait, and memory hardly grows.
 
     The one that lags gets the whole text in fewer, larger events; the stalled ones are dropped when their time is up.
     """

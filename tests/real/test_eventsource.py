@@ -162,7 +162,7 @@ def test_a_new_event_source_after_the_end(browser: Browser, door: Door) -> None:
 
 
 def test_keep_alives_are_no_events(browser: Browser, door: Door) -> None:
-    """Comments reach the browser while upstream is silent, and make no event."""
+    """Comments reach the browser while the upstream is silent, and make no event."""
     with bare(browser, door) as page:
         url = open_source(page, prompt="hi", model="slow-content?seconds=1&rate=0&first=0", chunk="none")
         wait_until(lambda: closed(page))

@@ -93,7 +93,7 @@ def test_a_dead_upstream(simulator: Server, serve: Serve) -> None:
 
 
 def test_the_first_choice(simulator: Server, serve: Serve) -> None:
-    """Where the first choice answers, nobody speaks of a fallback."""
+    """Where the first choice answers, no event and no log line tells of a fallback."""
     service = serve(a=simulator.url, b=closed())
     events = ask(service, model=QUICK)
     assert "fallback" not in events[0].json()
@@ -119,7 +119,7 @@ def test_not_after_content(simulator: Server, other: Server, serve: Serve) -> No
 
 
 def test_not_for_a_wrong_request(simulator: Server, other: Server, serve: Serve) -> None:
-    """What the first choice refuses as wrong is the client's answer; nobody else is paid for it."""
+    """What the first choice refuses as wrong is the client's answer; no other upstream is paid for it."""
     service = serve(model("a/error-400?first=0", f"b/{QUICK}"), a=simulator.url, b=other.url)
     answer = httpx.post(f"{service.url}/v1/chat", json={"prompt": "hi", "model": "m"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "upstream_rejected")
@@ -127,7 +127,7 @@ def test_not_for_a_wrong_request(simulator: Server, other: Server, serve: Serve)
 
 
 def test_all_fail(simulator: Server, serve: Serve) -> None:
-    """If nobody answers, the client is told when to come back, by whoever said so."""
+    """If no upstream answers, the client is told when to come back, as one of them said."""
     text = model("a/error-429?first=0&retry_after=30", "b/x")
     service = serve(text, {"retry_attempts": 2}, a=simulator.url, b=closed())
     answer = httpx.post(f"{service.url}/v1/chat", json={"prompt": "hi", "model": "m"})

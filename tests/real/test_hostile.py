@@ -88,7 +88,7 @@ def test_body_that_lies(service: Server) -> None:
 
 
 def test_pipelining(start_simulator: Start, start_service: Start) -> None:
-    """A second request before the first one's answer is done ends the connection, and upstream's request with it."""
+    """A second request before the first one's answer is done ends the connection, and the request to the upstream."""
     simulator = start_simulator()
     service = start_service(simulator, on_disconnect="cancel", commit_after=30)
     body = json.dumps({"prompt": "x", "model": "slow-headers?seconds=60"}).encode()
@@ -133,7 +133,7 @@ def test_half_closed(service: Server) -> None:
 
 
 def test_thousand_idle_connections(service: Server) -> None:
-    """A thousand connections that say nothing keep nobody out."""
+    """A thousand connections that say nothing keep no client out."""
     idle = [connect(service) for _ in range(1000)]
     try:
         quick = {"prompt": "x", "model": "sim-echo?rate=0&first=0"}
@@ -235,7 +235,7 @@ def test_redirects_stay_at_home(start_service: Start, raw: list[Raw]) -> None:
 
 
 def test_cookies_are_nobodys(start_service: Start, raw: list[Raw]) -> None:
-    """What upstream sets as a cookie for one user is not sent for the next."""
+    """What the upstream sets as a cookie for one user is not sent for the next."""
     raw.append(Raw(b"HTTP/1.1 400 No\r\nSet-Cookie: session=secret\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
     service = start_service(raw[0].url)
     for _ in range(2):

@@ -96,7 +96,7 @@ def test_errors_before_the_stream(
 
 
 def test_a_parameter_out_of_range(chat: Callable[..., ChatOpenAI], counted: Callable[[], dict[str, int]]) -> None:
-    """Our own refusal names the parameter, and nothing is asked upstream."""
+    """Our own refusal names the parameter, and nothing is sent to the upstream."""
     with pytest.raises(openai.BadRequestError) as raised:
         chat("sim-echo", temperature=7).invoke(TEXT)
     assert raised.value.param == "temperature"

@@ -76,7 +76,7 @@ def text(lines: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("rate", ["0", "30"], ids=["quick", "with keep-alives"])
 def test_stream(client: Client, rate: str) -> None:
-    """The pieces are the text, and what LiteLLM builds of them has the finish reason and upstream's usage."""
+    """The pieces are the text, and what LiteLLM builds of them has the finish reason and the upstream's usage."""
     lines = client(f"sim-echo?rate={rate}&first=0")
     built = lines[-1]
     assert text(lines) == built["message"]["message"]["content"] == TEXT

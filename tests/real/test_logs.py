@@ -22,7 +22,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def lines_of(answer: httpx.Response) -> list[str]:
-    """Return the answer's text in pieces that are long enough to be nobody else's words."""
+    """Return the answer's text in pieces that are long enough to come from nowhere else."""
     data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     text = "".join(json.loads(line).get("content", "") for line in data)
     return [text[at : at + 20] for at in range(0, len(text) - 20, 20)]

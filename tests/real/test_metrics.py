@@ -1,4 +1,4 @@
-"""`/metrics` of a real process: exact counts of what was done to it, and nobody's words for labels."""
+"""`/metrics` of a real process: exact counts of what was done to it, and no client's words for labels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scrape(url: str, **headers: str) -> Samples:
 
 
 def ended(service: Server, count: int) -> Samples:
-    """Return what is shown once *count* streams have ended, and nobody reads."""
+    """Return what is shown once *count* streams have ended, and no reader is left."""
 
     def settled() -> bool:
         found = scrape(service.url)

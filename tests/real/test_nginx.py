@@ -43,7 +43,7 @@ def curl(url: str, **body: object) -> list[str]:
 
 
 def test_deltas_arrive_as_they_are_sent(nginx: Server) -> None:
-    """Through nginx, curl -N gets the first delta while upstream still has most of the answer to send."""
+    """Through nginx, curl -N gets the first delta while the upstream still has most of the answer to send."""
     with subprocess.Popen(
         curl(nginx.url, model="sim-gpt?rate=20&first=0&tokens=30"), stdout=subprocess.PIPE
     ) as process:

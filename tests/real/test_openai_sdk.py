@@ -116,14 +116,14 @@ def test_usage(service: Server, client: Client) -> None:
 
 
 def test_an_estimate(service: Server, client: Client) -> None:
-    """Usage that upstream did not send was counted by the service, and says so."""
+    """Usage that the upstream did not send was counted by the service, and says so."""
     asked = body("no-usage?rate=0&first=0&tokens=5", stream=True, stream_options={"include_usage": True})
     assert client(service.url, "create", asked).chunks[-1]["usage"]["estimated"] is True
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_tool_calls(service: Server, client: Client, stream: bool) -> None:
-    """Two calls come with their ids and names once, and their arguments put together are what upstream sent."""
+    """Two calls come with their ids and names once, and their arguments put together are what the upstream sent."""
     tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("f", "g")]
     asked = body("tools?rate=0&first=0", tools=tools, messages=[{"role": "user", "content": "wet?"}])
     seen = client(service.url, "stream" if stream else "create", asked)
@@ -326,7 +326,7 @@ def test_what_is_tried_again(service: Server, simulator: Server, client: Client)
 
 
 def test_leaving(service: Server, simulator: Server, client: Client) -> None:
-    """An SDK that stops reading stops upstream, where a header says that nobody else will read."""
+    """An SDK that stops reading stops the upstream, where a header says that there is no other reader."""
     aborted = stats(simulator)["streams_aborted"]
     asked = body("never-ends?rate=50&first=0", stream=True)
     seen = client(service.url, "create", asked, abort=3, headers={"X-On-Disconnect": "cancel"})
@@ -335,7 +335,7 @@ def test_leaving(service: Server, simulator: Server, client: Client) -> None:
 
 
 def test_models(service: Server, client: Client) -> None:
-    """The models are the default one and what upstream lists, each of which can be looked up."""
+    """The models are the default one and what the upstream lists, each of which can be looked up."""
     seen = client(service.url, "models", {"model": "tools"})
     names = [strict.model(model).id for model in seen.models]
     assert {"sim-echo", "tools"} < set(names)

@@ -108,7 +108,7 @@ def test_another_host_is_refused(service: Server, simulator: Server, lines: tupl
 
 
 def test_an_absolute_target_is_no_name(service: Server) -> None:
-    """The name in a request's target counts for nothing: browsers send none, and it lets nobody in."""
+    """The name in a request's target counts for nothing: browsers send none, and it admits no request."""
     answer = ask_raw(service, "GET http://evil.example/client.js HTTP/1.1", "Host: localhost")
     assert answer.startswith(b"HTTP/1.1 200 ")
 
@@ -143,7 +143,7 @@ def test_another_port_is_another_origin(service: Server) -> None:
 
 
 def test_pages_are_locked_up(service: Server) -> None:
-    """Nobody may frame, sniff or load the pages, but for the client, which other sites are to import."""
+    """Other sites may not frame, sniff or load the pages, except the client, which they are to import."""
     for path in ("/", "/playground.js", "/playground.css", "/client.js"):
         headers = httpx.get(f"{service.url}{path}").headers
         assert headers["x-frame-options"] == "DENY"

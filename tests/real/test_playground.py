@@ -151,7 +151,7 @@ def test_a_dropped_connection_loses_nothing(page: Page, transport: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_stop_reaches_upstream(page: Page, simulator: Server, transport: str) -> None:
-    """Stop ends the answer as cancelled, keeps what there is of it, and aborts upstream's request within a second."""
+    """Stop ends the answer as cancelled, keeps what has come, and aborts the upstream's request within a second."""
     before = stats(simulator)["streams_aborted"]
     ask(page, "hi", "never-ends", transport)
     wait_until(lambda: len(answer(page)) > 20)

@@ -184,7 +184,7 @@ def test_rolling_restart(
     assert not set(before) & set(services)
     assert load.counts["sent elsewhere"], "no reader of another's stream was told to go"
     produced = [_produced(server) for server in (*before, *services)]
-    # A retried POST that had been taken attaches to its stream: nobody paid twice.
+    # A retried POST that had been taken attaches to its stream: nothing is paid for twice.
     assert sum(map(len, produced)) == len(set().union(*produced)) == load.counts["streams"]
     for server in (*before, *services):
         assert "Traceback" not in server.text()

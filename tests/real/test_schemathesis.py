@@ -61,7 +61,7 @@ def test_holds_what_it_describes(start_service: Start, tmp_path: Path, credentia
     asked = {"api_keys": f"web:{digest(KEY)}", "metrics_token": TOKEN} if credentials else {}
     service = start_service(model=MODEL, models=MODEL, **asked)
     description = httpx.get(f"{service.url}/openapi.json").json()
-    # Models that fail on purpose would be 5xx of upstream's.
+    # Models that fail on purpose would be 5xx from the upstream.
     for body in ("ChatBody", "UIChatBody", "CompletionBody"):
         properties = description["components"]["schemas"][body]["properties"]
         properties["model"] = {"enum": [MODEL, None]}

@@ -214,7 +214,7 @@ class Soak:
                 self.fault(f"{reader.address}: after {reader.after}, {reason}: {kept!r} of {of_it!r}")
             elif reason == "cancelled" and not cancelled:
                 self.counts["lost"] += 1
-                self.fault(f"{reader.address}: cancelled by nobody")
+                self.fault(f"{reader.address}: cancelled without a request")
             elif [done] != main.events[-1:]:
                 self.counts["lost"] += 1
                 self.fault(f"{reader.address}: two ends: {done} and {main.events[-1:]}")
@@ -275,13 +275,13 @@ def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.Captu
     assert not warm_up.faults + soak.faults, (warm_up.faults + soak.faults)[:5]
     assert soak.counts["lost"] == soak.counts["duplicated"] == 0
     assert streams == 2 * STREAMS
-    # A stream that is cancelled at once may never come to ask upstream.
+    # A stream that is cancelled at once may never come to ask the upstream.
     assert stats(simulator)["requests"] <= 2 * STREAMS, "somebody paid twice"
 
     wait_until(lambda: logged(service)["subscriber.detached"] == readers, timeout=5)
     assert logged(service)["stream.finished"] + logged(service)["stream.failed"] == streams
     assert not [line for line in service.text().splitlines() if "crashed" in line or "Traceback" in line]
-    # What is open now: the listener and its kind, and idle connections to upstream, which are closed in 15 to 30 s.
+    # What is open now: the listener and its kind, and idle connections to the upstream, which are closed in 15 to 30 s.
     wait_until(lambda: sockets(service) <= idle + stats(simulator)["connections"] - 1, timeout=5)
     forgets(soak.addresses)
     grown = memory(service) - before

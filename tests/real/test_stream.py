@@ -132,7 +132,7 @@ def test_every_cut_gives_the_text_that_upstream_sent(service: Server, chunk: str
 
 
 def test_done(service: Server) -> None:
-    """The done event carries the finish reason, upstream's usage, the model and the times."""
+    """The done event carries the finish reason, the upstream's usage, the model and the times."""
     done = ask(service.url, prompt="hi", model="sim-gpt?rate=0&first=0", max_tokens=9)[-1].json()
     assert done["finish_reason"] == "length"
     assert done["usage"]["completion_tokens"] == 9
@@ -256,7 +256,7 @@ def test_slow_upstream_is_kept_alive(simulator: Server, start_service: Start) ->
 
 
 def test_client_gone_before_headers(start_simulator: Start, start_service: Start) -> None:
-    """A client that leaves while upstream is silent aborts the request to upstream, before its headers."""
+    """A client that leaves while the upstream is silent aborts the request to the upstream, before its headers."""
     simulator = start_simulator()
     service = start_service(simulator, commit_after=30, on_disconnect="cancel")
     with connect(service) as client:
@@ -267,7 +267,7 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
 
 
 def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start) -> None:
-    """A client that leaves mid-stream aborts the request to upstream within a second."""
+    """A client that leaves mid-stream aborts the request to the upstream within a second."""
     simulator = start_simulator()
     service = start_service(simulator, on_disconnect="cancel")
     with httpx.stream("POST", f"{service.url}/v1/chat", json={"prompt": "x", "model": "never-ends"}) as answer:

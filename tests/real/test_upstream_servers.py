@@ -1,4 +1,4 @@
-"""LiteLLM's proxy as upstream, for real, with the simulator behind it: what it passes on, and what it makes of faults.
+"""LiteLLM's proxy as the upstream, with the simulator behind it: what it passes on, and what it makes of faults.
 
 Other servers, whose installation is heavier, are in tests/servers.
 """
@@ -32,7 +32,7 @@ def proxy(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def through(proxy: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our service with the proxy as upstream."""
+    """Our service with the proxy as the upstream."""
     server = launch(tmp_path_factory.mktemp("through"), proxy, retry_attempts=1, commit_after=5)
     yield server
     server.stop()
@@ -40,7 +40,7 @@ def through(proxy: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def direct(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our service with the simulator itself as upstream."""
+    """Our service with the simulator itself as the upstream."""
     server = launch(tmp_path_factory.mktemp("direct"), simulator, retry_attempts=1, commit_after=5)
     yield server
     server.stop()
@@ -69,7 +69,7 @@ def test_text_and_usage(proxy: Server, through: Server, direct: Server, model: s
     assert text(events) == text(ask(direct, model))
     end = events[-1].json()
     assert end["finish_reason"] == "stop"
-    # What upstream does not count, the proxy counts itself, and does not say so.
+    # What the upstream does not count, the proxy counts itself, and does not say so.
     assert "estimated" not in end["usage"]
     if not model.startswith("no-usage"):
         assert end["usage"]["total_tokens"] == answered["usage"]["total_tokens"]
@@ -127,7 +127,7 @@ def test_a_fault_that_the_proxy_hides(through: Server, direct: Server) -> None:
     ],
 )
 def test_refusals(through: Server, direct: Server, model: str, status: int, code: str) -> None:
-    """What upstream refuses is told with the status and code that it has without the proxy between."""
+    """What the upstream refuses is told with the status and code that it has without the proxy between."""
     for service in (through, direct):
         answer = httpx.post(f"{service.url}/v1/chat", json={"prompt": TEXT, "model": model}, timeout=60)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
@@ -135,7 +135,7 @@ def test_refusals(through: Server, direct: Server, model: str, status: int, code
 
 @pytest.fixture(scope="module")
 def responses(proxy: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our service with the proxy's Responses as upstream."""
+    """Our service with the proxy's Responses as the upstream."""
     server = launch(tmp_path_factory.mktemp("responses"), proxy, upstream="openai-responses", retry_attempts=1)
     yield server
     server.stop()

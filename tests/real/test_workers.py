@@ -154,7 +154,7 @@ def test_reload(start_workers: StartWorkers) -> None:
     service = start_workers(shutdown_grace=1)
     before = pids(service)
     while len({line["worker"] for line in logged(service, "stream.opened")}) < COUNT:
-        # Each has a live stream, so that it takes its time to leave; nobody has to read it.
+        # Each has a live stream, so that it takes its time to leave; it needs no reader.
         httpx.post(f"{service.url}/v1/chat", json={**SLOW, "on_disconnect": "continue"}, headers=NO_READER)
     clients = [Clients(service) for _ in range(3)]
     service.send(signal.SIGHUP)

@@ -57,7 +57,7 @@ def test_grid_is_kept() -> None:
 
 
 def test_more_than_the_bound_on_holding() -> None:
-    """Whoever asks for 65536 characters gets them in one event."""
+    """A request for 65536 characters gets them in one event."""
     size = create("size:65536")
     size.feed([Delta("a")])
     events = [event for _ in range(70) for event in size.feed([Delta("b" * 1000)])]

@@ -24,7 +24,7 @@ FOREVER: dict[str, Any] = {"model": "tiny", "prompt": "Sing forever", "max_token
 
 
 class Both(NamedTuple):
-    """A server, and our service with that as upstream."""
+    """A server, and our service with that as the upstream."""
 
     kind: Kind
     server: Server
@@ -138,7 +138,7 @@ def test_an_unknown_model(both: Both) -> None:
 
 @pytest.fixture
 def responses(both: Both, start_service: Start) -> Server:
-    """Our service with the server's Responses as upstream."""
+    """Our service with the server's Responses as the upstream."""
     return start_service(both.server, upstream="openai-responses")
 
 

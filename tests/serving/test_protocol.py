@@ -294,7 +294,7 @@ async def test_half_a_body_is_idle() -> None:
 
 
 async def test_nobody_is_idle() -> None:
-    """Where everybody is being answered, it is the new one who is refused, with 503; nobody else is disturbed."""
+    """Where every connection is being answered, the new one is refused, with 503; the others are not disturbed."""
     async with echoing(max_connections=2) as at:
         busy = [await at.connect(LATER) for _ in range(2)]
         await until(lambda: len(at.scopes) == 2)

@@ -252,7 +252,7 @@ def failed(answer: Answer) -> Script:  # row R4
 
 
 def other_events(answer: Answer) -> Script:
-    """Send types that nobody knows yet, heartbeats under other names (row R2), and an item of an unknown type."""
+    """Send unknown types, heartbeats under other names (row R2), and an item of an unknown type."""
     event = responses_encoder(answer).event
     start = opening(answer)
     yield from islice(start, 2)
@@ -307,7 +307,7 @@ FAULTS: dict[str, Model] = {
     "crlf": Model("CRLF line ends.", crlf, background=False),
     "giant-line": Model("One event of `mib` MiB.", giant_line, background=False),
     "endless-line": Model("A data line that never ends.", endless_line, background=False),
-    "gzip": Model("A compressed stream, though nobody asked.", compressed, background=False),
+    "gzip": Model("A compressed stream that was not asked for.", compressed, background=False),
     "gzip-bomb": Model(
         "One event of `mib` MiB, compressed to nearly nothing.", gzip_bomb, knobs={"mib": 64}, background=False
     ),
@@ -337,7 +337,7 @@ FAULTS: dict[str, Model] = {
     "no-event-lines": on_responses(  # row F12
         "Data lines alone, no event lines.", partial(each_event, change=lambda _, data: data + b"\n\n")
     ),
-    "other-events": on_responses("Event and item types that nobody knows.", other_events),
+    "other-events": on_responses("Unknown types of events and items.", other_events),
     "extra-done": on_responses("[DONE] after the end, which is chat's.", extra_done),
 }
 MODELS: Mapping[str, Model] = models.MODELS | FAULTS

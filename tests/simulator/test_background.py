@@ -252,7 +252,7 @@ async def test_closing_before_headers(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("model", ["failed", "error-flat", "error-in-stream"])
 async def test_failures_are_kept(http: httpx.AsyncClient, model: str) -> None:
-    """A response that failed says so to whoever asks later."""
+    """A response that failed says so to a client that asks later."""
     found = await start(http, model)
     kept = (await http.get(f"/responses/{found[0]['response']['id']}")).json()
     assert (kept["status"], kept["error"]["code"]) == ("failed", "server_error")

@@ -211,7 +211,7 @@ async def test_all_models_are_listed_with_a_description(simulator: Simulator) ->
         assert [each["id"] for each in listed["data"]] == list(MODELS)
         assert all(each["object"] == "model" and each["description"] for each in listed["data"])
         assert (await client.get("/models/stall")).json() == listed["data"][list(MODELS).index("stall")]
-        assert (await client.get("/models/nobody")).status_code == 404
+        assert (await client.get("/models/unknown")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ async def test_what_is_not_a_request_is_refused(simulator: Simulator, client: ht
     """Bad JSON is 400, an unknown path 404, an unknown model 404, noise 400: all with OpenAI's error body."""
     assert (await client.post("/chat/completions", content=b"{")).json()["error"]["type"] == "invalid_request_error"
     assert (await client.get("/nowhere")).json()["error"]["code"] == "unknown_url"
-    unknown = await client.post("/chat/completions", json=question("nobody"))
+    unknown = await client.post("/chat/completions", json=question("unknown"))
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     reader, writer = await asyncio.open_connection(*httpx.URL(simulator.url).netloc.decode().split(":"))
     writer.write(b"\x16\x03\x01 hello\r\n\r\n")

@@ -210,7 +210,7 @@ async def test_a_strange_label_is_escaped(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.parametrize("tokens", [-1, 1 << 31, 10**18, 1.5, "7", None, [7]])
 async def test_tokens_that_cannot_be(log: FilteringBoundLogger, tokens: object) -> None:
-    """What upstream says of usage is not counted if it is no count of tokens; the sums stay good."""
+    """What the upstream says of usage is not counted if it is no count of tokens; the sums stay good."""
     usage = Usage({"prompt_tokens": tokens, "completion_tokens": 3})
     house = Shown(log, Answered((Delta("a"),), (Done("stop", usage=usage),)))
     await house.whole()
@@ -265,7 +265,7 @@ def _shown(instrument: Instrument) -> str:
 
 
 async def test_a_refused_stream_is_no_stream(log: FilteringBoundLogger) -> None:
-    """A stream that failed before its first event counts as one that ended, with upstream's code."""
+    """A stream that failed before its first event counts as one that ended, with the upstream's code."""
     house = Shown(log, Answered(RateLimited(), answers=(("a", "429"),)))
     await house.whole()
     found = house.scrape()

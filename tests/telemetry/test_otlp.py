@@ -1,4 +1,4 @@
-"""OTLP: what a real collector receives, what upstream is told of the trace, and that a dead collector does no harm."""
+"""OTLP: what a collector receives, what the upstream is told of the trace, and that a dead collector does no harm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent.parent
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
-PROMPT, ANSWER = "what nobody may know", "what nobody may be told"
+PROMPT = "a prompt that stays here"
+ANSWER = "an answer that stays here"
 
 
 class Collector:
@@ -113,7 +114,7 @@ def loggers() -> Iterator[None]:
 
 
 class Listening(Script):
-    """A `Script` that keeps the requests it was asked, and says of upstream what a real one would."""
+    """A `Script` that keeps the requests it was asked, and says of the upstream what a real one would."""
 
     def __init__(self, *steps: Any) -> None:
         super().__init__(*steps)
@@ -166,7 +167,7 @@ def traceparent(span: Span) -> str:
 
 
 async def test_a_span_for_a_stream(collector: Collector, log: FilteringBoundLogger) -> None:
-    """A stream is one span below the caller's, upstream's is below it, and neither prompt nor answer is in it."""
+    """A stream is one span below the caller's, the upstream's is below it, and neither prompt nor answer is in it."""
     meter = Meter(["m"])
     async with exporting(meter, log) as exporter:
         house = Observed(log, meter, exporter, *ANSWERED)
@@ -218,7 +219,7 @@ async def test_a_failed_stream(collector: Collector, log: FilteringBoundLogger) 
 
 
 async def test_an_unsampled_caller(collector: Collector, log: FilteringBoundLogger) -> None:
-    """If the caller does not sample, we do not, and upstream is told the same."""
+    """If the caller does not sample, we do not, and the upstream is told the same."""
     meter = Meter()
     async with exporting(meter, log) as exporter:
         house = Observed(log, meter, exporter, *ANSWERED)

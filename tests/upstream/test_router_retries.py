@@ -44,7 +44,7 @@ async def test_retry(simulated: simulator.Simulator, status: int) -> None:
 
 @pytest.mark.parametrize("model", ["error-first", "json-error-200", "empty-200"])
 async def test_retry_of_failures_with_status_200(simulated: simulator.Simulator, model: str) -> None:
-    """An error that upstream puts into a 200, before any content, is tried again as its status would be."""
+    """An error that the upstream puts into a 200, before any content, is tried again as its status would be."""
     async with chat(simulated.url) as source:
         attempts: list[Attempt] = []
         with pytest.raises(UpstreamError):
@@ -73,7 +73,7 @@ async def test_no_retry_where_it_could_be_paid_twice(simulated: simulator.Simula
 
 
 async def test_retry_after_is_honoured_within_its_cap(simulated: simulator.Simulator) -> None:
-    """A wait that upstream asks for is kept to the moment; one above the cap is passed on instead."""
+    """A wait that the upstream asks for is kept to the moment; one above the cap is passed on instead."""
     async with chat(simulated.url) as source:
         clock = asyncio.get_running_loop().time
         begun = clock()

@@ -1,4 +1,4 @@
-"""The service itself, in its variants: each a process of its own, lest one's memory be taken for another's."""
+"""The service itself, in its variants: each a process of its own, so that their memory is told apart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _service(ask: Ask) -> Callable[[Ground], Running]:
 
 
 def _launch(ground: Ground, **settings: str) -> Server:
-    """Start the service; it lets go of upstream when the reader leaves, as all others do, and not after 10 s."""
+    """Start the service; it lets go of the upstream when the reader leaves, as all others do, and not after 10 s."""
     return launch(ground.directory, ground.simulator, on_disconnect="cancel", **settings)
 
 

@@ -1,4 +1,4 @@
-"""What the tests hold every transcript to, whoever read it."""
+"""What the tests hold every client's transcript to."""
 
 from __future__ import annotations
 

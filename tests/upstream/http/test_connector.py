@@ -23,7 +23,7 @@ OK = reply(b"ok")
 
 
 async def test_refused() -> None:
-    """A port where nobody listens, a name that is nobody's, one that cannot be, and another scheme: nothing is sent."""
+    """A closed port, a name that does not exist, one that cannot be, and another scheme: nothing is sent."""
     with deaf(1) as (_, url):
         pass
     async with direct() as client:
@@ -81,7 +81,7 @@ async def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_happy_eyeballs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a name's addresses, one that does not answer keeps nobody from the next."""
+    """Of a name's addresses, one that does not answer does not keep the client from the next."""
     look_up = socket.getaddrinfo
 
     def two(host: str, port: int, type: int, flags: int) -> list[object]:

@@ -279,7 +279,7 @@ async def test_a_pause_leaves_all_to_the_kernel(counted: Counted) -> None:
 
 
 async def test_a_pause_after_the_connection_broke() -> None:
-    """What broke while nobody read is what the next read raises, also if that was to pause first."""
+    """What broke between two reads is what the next read raises, also if that was to pause first."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED + b"1\r\na\r\n")
@@ -298,7 +298,7 @@ async def test_a_pause_after_the_connection_broke() -> None:
 
 
 async def test_complete_while_paused(counted: Counted) -> None:
-    """A response whose end came while nobody read gives its connection back, and that reads again."""
+    """A response whose end came between two reads gives its connection back, and that reads again."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED)

@@ -91,7 +91,7 @@ async def test_last_in_first_out() -> None:
 
 
 async def test_idle_ones_are_closed() -> None:
-    """A connection that nobody needs is closed after a while, by one timer for all; one that is used again is not."""
+    """An unused connection is closed after a while, by one timer for all; one that is used again is not."""
     async with Upstream(*[OK] * 50) as upstream, direct(keep_idle=0.1) as client:
         await asyncio.gather(*(client.get(upstream.url) for _ in range(10)))
         assert upstream.open == 10

@@ -195,7 +195,7 @@ def test_what_cannot_be_resumed() -> None:
 
 
 def test_heartbeats_have_no_place_in_the_count() -> None:
-    """A keepalive's number may not be one of an event that upstream kept: it is not asked for what follows it (R1)."""
+    """A keepalive's number may not belong to an event that the upstream kept: it is not asked what follows it (R1)."""
     dialect, reader = resumable()
     reader.feed(said("a", sequence_number=4) + event({"type": "keepalive", "sequence_number": 7}))
     assert dialect.sequence == 4

@@ -89,7 +89,7 @@ def test_plain() -> None:
     ids=range(19),
 )
 def test_parameters(asked: dict[str, Any], said: dict[str, Any]) -> None:
-    """What is called otherwise, or is elsewhere, is said so; what nobody knows passes."""
+    """What is called otherwise, or is elsewhere, is said so; what is unknown passes."""
     assert fields(asked) == fields() | said
 
 

@@ -25,7 +25,7 @@ client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=Non
 
 
 async def deltas(body: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
-    """Yield each delta of upstream's answer as an event of its own."""
+    """Yield each delta of the upstream's answer as an event of its own."""
     async with aconnect_sse(client, "POST", f"{UPSTREAM}/v1/chat/completions", json=body) as source:
         async for event in source.aiter_sse():
             if event.data == "[DONE]":

@@ -32,7 +32,7 @@ class Chat(BaseModel):
 
 
 async def deltas(asked: Chat) -> AsyncIterator[str]:
-    """Yield each delta of upstream's answer as an event of its own."""
+    """Yield each delta of the upstream's answer as an event of its own."""
     stream = await client.chat.completions.create(
         model=asked.model, messages=[{"role": "user", "content": asked.prompt}], stream=True
     )
