@@ -1,8 +1,23 @@
-"""What can be done with events, whichever they are."""
+"""What can be done with events, and the ids that they have."""
 
 from __future__ import annotations
 
-from app.events import Annotation, Delta, Event, Extra, Logprobs, Media, PlainReasoning, Reasoning, ToolCall, merged
+import pytest
+
+from app.events import (
+    Annotation,
+    Delta,
+    Event,
+    EventId,
+    Extra,
+    Logprobs,
+    Media,
+    PlainReasoning,
+    Reasoning,
+    ToolCall,
+    merged,
+    new_stream_id,
+)
 
 
 def test_neighbours_are_merged() -> None:
@@ -28,3 +43,53 @@ def test_what_parts_texts() -> None:
         events += (Delta("x"), event)
     found = [event for _, event in merged(events)]
     assert found == [Reasoning("a"), PlainReasoning("bc"), *events[3:]]
+
+
+STREAM = "8c1mB8dJ0SxK9c1vX2yq3A"
+
+
+@pytest.mark.parametrize(
+    ("text", "event_id"),
+    [
+        (f"{STREAM}-1", EventId(STREAM, 1)),
+        (f"{STREAM}-999999999999", EventId(STREAM, 999_999_999_999)),
+        (f"{STREAM}-7.2", EventId(STREAM, 7, 2)),
+    ],
+)
+def test_an_event_id(text: str, event_id: EventId) -> None:
+    """An event id is the stream's id and a record's number, and the event's place if the record becomes several."""
+    assert EventId.parse(text) == event_id
+    assert str(event_id) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        STREAM,
+        f"{STREAM}-",
+        f"{STREAM}-0",
+        f"{STREAM}-01",
+        f"{STREAM}--1",
+        f"{STREAM}-1000000000000",
+        f"{STREAM}-1.",
+        f"{STREAM}-1.0",
+        f"{STREAM}-1.1000000",
+        f"{STREAM}-1\n",
+        f"{STREAM}-١",
+        f"{STREAM[:-1]}-1",
+        f"{STREAM}a-1",
+    ],
+)
+def test_no_event_id(text: str) -> None:
+    """What this service cannot have printed is refused."""
+    with pytest.raises(ValueError, match="not an event id"):
+        EventId.parse(text)
+
+
+def test_stream_ids() -> None:
+    """Each stream's id is new, and fits into an event's id."""
+    ids = {new_stream_id() for _ in range(100)}
+    assert len(ids) == 100
+    for stream_id in ids:
+        assert EventId.parse(str(EventId(stream_id, 1))).stream_id == stream_id

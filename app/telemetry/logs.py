@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 # sse-starlette logs every chunk that it sends, httpx every URL, and asyncio reprs of all kinds of objects.
-_QUIET = ("sse_starlette", "httpx", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
+QUIET = ("sse_starlette", "httpx", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -44,7 +44,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
-    for name in _QUIET:
+    for name in QUIET:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     structlog.configure(
         processors=[*shared, render],

@@ -1,0 +1,24 @@
+"""Who asks: how a principal's requests are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.request import ANYONE, Principal
+
+
+def test_counted_as() -> None:
+    """A principal's requests are counted under 16 hex digits that depend on its name and do not reveal it."""
+    names = ("", "key:web", "jwt:ä", "jwt:\ud800")
+    accounts = {Principal(name).counted_as() for name in names}
+    assert len(accounts) == len(names)
+    for account in accounts:
+        assert len(account) == 16
+        assert int(account, 16) >= 0
+    assert ANYONE.counted_as() == Principal("").counted_as()
+
+
+@pytest.mark.parametrize("stream_id", ["", "s" * 22])
+def test_a_ticket_counts_as_its_owner(stream_id: str) -> None:
+    """The requests of a principal with an account are counted under that account."""
+    assert Principal("ticket:s", stream_id=stream_id, account="a1b2").counted_as() == "a1b2"
