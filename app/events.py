@@ -42,7 +42,7 @@ class Delta:
 
 @dataclass(slots=True)
 class Reasoning:
-    """A piece of the model's reasoning, which is no part of the answer. *FIELD* is what the upstream calls it."""
+    """A piece of the model's reasoning, which is not part of the answer. *FIELD* is what the upstream calls it."""
 
     FIELD: ClassVar[str] = "reasoning_content"
 

@@ -136,7 +136,7 @@ class Relay:
                 self._task.cancel()
 
     async def _relay(self) -> None:
-        """Relay batch after batch. This is the hot path proper: what is done here is done per network read."""
+        """Relay batch after batch. This is the hot path: it runs once per network read."""
         writer = self._writer
         clock = self._loop.time
         take = self._take

@@ -65,7 +65,7 @@ class StreamRequest:
 
 
 class StreamInfo(NamedTuple):
-    """What a journal keeps of a stream beside its records, for readers that attach later.
+    """What a journal keeps of a stream besides its records, for readers that attach later.
 
     *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
     readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest

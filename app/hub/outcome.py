@@ -1,4 +1,4 @@
-"""What is known of a stream when it has ended, and who is told."""
+"""What is known of a stream when it has ended, and the observers that are told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.usage import estimate_tokens
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that is known of a stream that has ended, but for its content.
+    """All that is known of a stream that has ended, except its content.
 
     *owner* is the principal's name and *model* the model that was asked for. *terminal* is the stream's last record.
     Times are whole milliseconds since the stream was opened; *first_token_ms* is None if no content came.
@@ -75,7 +75,7 @@ class Outcome:
 
 
 class Observer:
-    """Is told of every stream that this process produces. Its methods raise nothing."""
+    """Is told about every stream that this process produces. Its methods raise nothing."""
 
     def opened(self, stream_id: str, request: StreamRequest) -> str:
         """Take note of a new stream. Return the traceparent that goes to the upstream, or "" to keep the request's."""

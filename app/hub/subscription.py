@@ -16,7 +16,7 @@ from app.request import Principal
 
 
 class Readers(Protocol):
-    """Who counts readers in and out."""
+    """What counts readers in and out."""
 
     def entered(self, reader: Subscription) -> None: ...
 

@@ -105,17 +105,17 @@ class Log(Protocol):
 
 
 class Owner(Protocol):
-    """Who owns the streams of this process, and is told what happens to them elsewhere."""
+    """The owner of this process's streams, which is told what happens to them elsewhere."""
 
     def presence(self, stream_id: str, change: int) -> None:
         """Another process has begun to read the stream (1), or none of that process's readers is left (-1)."""
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
-        """Cancel the stream, as its client wishes; or end it with *error*, because it is no longer ours to write."""
+        """Cancel the stream, as its client wishes; or end it with *error*, because it is this process's no more."""
 
 
 class Journal(Protocol):
-    """Every stream's log, and the registry of what has to be known wherever a stream may be asked for."""
+    """Every stream's log, and the registry of what every process that serves streams has to know."""
 
     @property
     def registry(self) -> Registry:
@@ -149,7 +149,7 @@ class Journal(Protocol):
         """Ask for the end of a stream that another process produces."""
 
     def drain(self) -> None:
-        """Take readers that leave from now on for readers on their way to another process."""
+        """Treat readers that leave from now on as readers on their way to another process."""
 
 
 def journals() -> dict[str, Any]:

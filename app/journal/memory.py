@@ -297,7 +297,7 @@ class MemoryJournal:
             self._logs[log.id] = log
 
     def drop(self, log: MemoryLog) -> None:
-        """Keep a log no longer. Its readers read on."""
+        """Stop keeping a log. Its readers read on."""
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)
@@ -325,7 +325,7 @@ class MemoryJournal:
         self.size += log.size
 
     def let_go(self, log: MemoryLog) -> None:
-        """Count a log no longer, which is neither kept nor read."""
+        """Stop counting a log that is neither kept nor read."""
         self.size -= log.size
 
     def end(self, log: MemoryLog) -> None:

@@ -1,4 +1,4 @@
-"""What processes have to agree on beside the logs: idempotency keys, labels, and how many streams an owner has live."""
+"""What processes have to agree on besides the logs: idempotency keys, labels, and the live streams of each owner."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class MemoryRegistry:
         slots = self._slots.get(owner, set())
         slots.discard(stream_id)
         if not slots:
-            self._slots.pop(owner, None)  # owners are without number: an entry for each would fill the memory
+            self._slots.pop(owner, None)  # there may be any number of owners: an entry for each would fill the memory
 
     def forget(self, owner: str, label: str, stream_id: str) -> None:
         """Forget the claim and the label of a stream that is no longer kept."""

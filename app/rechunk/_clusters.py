@@ -33,5 +33,5 @@ def last(text: str) -> int:
 
 def after(text: str, position: int) -> int:
     """Return the end of the cluster that the character before *position* is in; `len(text)` if that may still grow."""
-    match = _NEXT.match(text, position - 1)  # sees what is to the left, so it may start in the midst of a cluster
+    match = _NEXT.match(text, position - 1)  # sees what is to the left, so it may start inside a cluster
     return match.end() if match else len(text)

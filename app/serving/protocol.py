@@ -30,7 +30,7 @@ _CHUNK_FRAMING = 16
 class Config(uvicorn.Config):
     """uvicorn's configuration, and what its connections share.
 
-    A request may have *head_bytes* beside its body, as many as nginx allows a head, and *head_timeout* seconds until
+    A request may have *head_bytes* besides its body, as many as nginx allows a head, and *head_timeout* seconds until
     its head is complete, as many as nginx waits. A connection is closed *keep_alive* seconds after its last answer:
     later than nginx's 60 s for idle upstream connections, so that the service never closes one while nginx sends a POST
     on it.

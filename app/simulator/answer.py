@@ -1,4 +1,4 @@
-"""One answer: what is to be said, whichever API it was asked for through."""
+"""One answer, before an encoder gives it the form of an API."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Model(NamedTuple):
     """What a model does, with and without `stream: true`, and the knobs that it sets for itself.
 
     *only* is the one API that it speaks, if it does not speak both: `chat` or `responses`. *background* tells whether
-    it may be asked for a background response: what is about bytes and not about events has nothing to resume.
+    it may be asked for a background response: a fault in bytes, and not in events, leaves nothing to resume.
     """
 
     description: str

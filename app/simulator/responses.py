@@ -70,7 +70,7 @@ class ResponsesEncoder:
         self.id = "resp_" + secrets.token_hex(24)
         self._request = request
         self._created = int(time.time())
-        # What is known of the response by now, beside its output.
+        # What is known of the response by now, besides its output.
         self._state: dict[str, Any] = {"status": "queued" if request.body.get("background") else "in_progress"}
         self._output: list[dict[str, Any]] = []  # the items that are done
         self._number = 0  # of the next event

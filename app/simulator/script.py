@@ -45,7 +45,7 @@ class Park(NamedTuple):
 
 
 class End(enum.Enum):
-    """A way in which the connection ends. What a script yields after it is for a background response alone."""
+    """A way in which the connection ends. Only a background response plays what the script yields after it."""
 
     CLEAN = enum.auto()  # the body is ended properly, the connection is kept
     CUT = enum.auto()  # closed in the middle of the body

@@ -24,7 +24,7 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 class Connection(asyncio.Protocol):
     """One client, and the `Output` of the scripts that answer it, one after the other.
 
-    A client that sends a request before the last one is answered is closed: nothing that the simulator is for does so.
+    A client that sends a request before the last one is answered is closed: no real client does so.
     """
 
     def __init__(self, endpoints: Endpoints, connections: set[Connection]) -> None:
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._stats.connections += 1
-        if self._endpoints.closed:  # accepted before the listener closed, told of after
+        if self._endpoints.closed:  # accepted before the listener closed, reported after
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._settle("streams_aborted" if self._streaming else "aborted_before_headers")
 
     def eof_received(self) -> None:
-        # A client that will send no more is gone. To send it what is left first would only delay the news.
+        # A client that will send no more is gone. Sending it the rest first would only delay the counters.
         self.transport.abort()
 
     def pause_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""The canonical line: one line in the log for each stream, with all that is known of it but its content."""
+"""The canonical line: one line in the log for each stream, with all that is known of it except its content."""
 
 from __future__ import annotations
 

@@ -124,7 +124,10 @@ async def exporting(meter: Meter, log: FilteringBoundLogger) -> AsyncIterator[Ex
 
 
 def _resource() -> Resource:
-    """Return who we are, unless the environment says so. The instance id keeps the sums of several processes apart."""
+    """Return the service's name, version and instance, unless the environment does.
+
+    The instance id keeps the sums of several processes apart.
+    """
     ours = Resource({"service.name": "chat-sse", "service.version": __version__, "service.instance.id": str(uuid4())})
     return Resource.create().merge(ours).merge(OTELResourceDetector().detect())
 

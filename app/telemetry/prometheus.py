@@ -36,7 +36,7 @@ class Exposition(Collector):
 
     def __call__(self, accept: str = "") -> tuple[bytes, str]:
         """Return a scrape and its content type. *accept* is the header of that name."""
-        # The library's own choice fails on a version that is no number, and echoes one that is. This choice gives real
+        # The library's own choice fails on a version that is not a number, and echoes any other. This choice gives real
         # scrapers the same, because none of our names needs the escaping that newer versions are for.
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self._registry), content_type

@@ -1,8 +1,8 @@
 """A Redis Cluster of several nodes, spoken to as if it were one Redis.
 
 Every command touches one key at most. A pipeline is split by the nodes that have the keys, and the parts are sent at
-once. The topology is asked for again after anything has failed. What a node refuses because it does not have the key,
-or has it no longer, makes the whole pipeline fail, just as if that node were gone: the sender compares and tries again.
+once. The topology is asked for again after anything has failed. If a node refuses a command because it does not
+have the key, the whole pipeline fails, just as if that node were gone: the sender compares and tries again.
 A message that is published on any node reaches the subscribers of all.
 
 redis-py's own `RedisCluster` is not used, because its failures are others. It follows redirections and connects again
@@ -189,7 +189,7 @@ def _split(slot_map: SlotMap, commands: Sequence[Command]) -> dict[Address, list
 
 
 def _key(command: Command) -> bytes:
-    """Return the key of *command*; of a command without a key, its first argument, so that one node gets all alike."""
+    """Return the key of *command*; if it has none, its first argument, so that one node gets all of its kind."""
     if isinstance(command, bytes):
         # Before it come the number of parts, the length and the name of the command, and the key's length.
         return command.split(b"\r\n", 5)[4]
@@ -198,7 +198,7 @@ def _key(command: Command) -> bytes:
 
 
 def _join(number: int, parts: Sequence[list[int]], answers: Sequence[list[Any] | BaseException]) -> list[Any]:
-    """Return the replies in the order of their commands. Raises what a node has raised, or that it has not the key."""
+    """Return the replies in the order of their commands. Raises what a node has raised, or answered without the key."""
     replies: list[Any] = [None] * number
     for places, answer in zip(parts, answers, strict=True):
         if isinstance(answer, BaseException):

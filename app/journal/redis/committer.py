@@ -44,8 +44,8 @@ _LOOK = 0.002
 class Committer:
     """Sends what is in *outbox*: the records over *records*, and the messages with them.
 
-    *keep* is how many seconds an ended log stays in Redis. *on_lost* is told which stream is no longer this process's
-    to write, and why.
+    *keep* is how many seconds an ended log stays in Redis. *on_lost* is told which stream this process may
+    not write any more, and why.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Committer:
     async def _reconcile(self, writer: RedisWriter, last: Sequence[Any]) -> None:
         """Make Redis and this process agree on what a log holds; *last* is its last entry.
 
-        Raises RedisError, OSError, or ValueError for what is no entry of ours.
+        Raises RedisError, OSError, or ValueError for an entry that is not ours.
         """
         theirs = await self._theirs(writer, last)
         ours = Ours(writer.acked, writer.taken + writer.waiting, writer.given_up)

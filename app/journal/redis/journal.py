@@ -200,7 +200,7 @@ class RedisJournal:
     def _loaded(self, stream_id: str, task: asyncio.Task[Replica]) -> None:
         del self._loading[stream_id]
         if not task.cancelled():
-            task.exception()  # taken note of, because all who asked may have left
+            task.exception()  # read here, because every request that waited for it may have left
 
     def stop(self, stream_id: str) -> None:
         self._replicas.stop(stream_id)

@@ -55,7 +55,7 @@ Message = Records | Following | Positions | Cancel
 
 
 def pack_records(stream_id: str, first: int, data: bytes) -> bytes:
-    """Return `Records`; *data* are the encoded events. This is done per entry: no JSON is made of what is JSON."""
+    """Return `Records`; *data* are the encoded events. This is done per entry, so JSON is not encoded again."""
     return b'["records","%b",%d,%b]' % (stream_id.encode(), first, data)
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 
 class Outbox:
-    """Filled by writers and by those who tell other processes something; emptied by the committer, which `wake` wakes.
+    """Writers and all that tell other processes something fill it; the committer, which `wake` wakes, empties it.
 
     Neither side calls the other, which keeps the calls in this room free of circles.
     """

@@ -65,7 +65,7 @@ class RedisRegistry:
                 raise KeyReused
             if await self._appears(other.decode()):
                 return str(other.decode())
-            # The process that claimed the key died before it began the stream. Of all who see that, one goes on.
+            # The process that claimed the key died before it began the stream. Of those that see this, one goes on.
             [taken] = await self._connection.request(("EVAL", _REPLACE, 1, key, known, value, self._timing.live))
             if taken:
                 break

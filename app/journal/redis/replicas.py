@@ -92,10 +92,6 @@ class Replicas:
         """The tasks that compare replicas with their originals."""
         return [*self._checks.values()]
 
-    def get(self, stream_id: str) -> Replica | None:
-        """Return the replica that is kept up, or None."""
-        return self._followed.get(stream_id)
-
     def stop(self, stream_id: str) -> None:
         """Ask the producer of a stream that is followed here to cancel it."""
         replica = self._followed.get(stream_id)

@@ -73,7 +73,7 @@ async def test_lost_presence_heals(machine: Machine, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as deaf:
         deaf.setattr(a.journal._peers, "_take", lambda body: None)
         reader.cancel()
-        await until(lambda: b.journal._replicas.get("s") is None)
+        await until(lambda: not b.journal._replicas.followed)
     await until(lambda: a.owner.readers["s"] == 0)
 
 

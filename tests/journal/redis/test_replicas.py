@@ -123,7 +123,7 @@ async def test_a_reader_comes_as_the_last_leaves(machine: Machine) -> None:
     first = asyncio.create_task(read(log))
     await until(lambda: a.owner.readers.get("s") == 1)
     first.cancel()
-    await until(lambda: b.journal._replicas.get("s") is None and len(b.journal) == 0)
+    await until(lambda: not b.journal._replicas.followed and len(b.journal) == 0)
     second = asyncio.create_task(read(log))
     await until(lambda: a.owner.readers.get("s") == 1)
     third = asyncio.create_task(opened(b.journal))
@@ -137,7 +137,7 @@ async def test_one_replica(machine: Machine) -> None:
     a, b = [await machine.start() for _ in "ab"]
     writer = await a.journal.create("s", INFO)
     held = await b.journal.open("s")
-    await until(lambda: b.journal._replicas.get("s") is None)
+    await until(lambda: not b.journal._replicas.followed)
     assert await b.journal.open("s") is held
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
@@ -242,8 +242,7 @@ async def test_an_end_that_comes_too_late(machine: Machine, redis: Redis, monkey
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
-    replica = b.journal._replicas.get("s")
-    assert replica is not None
+    [replica] = b.journal._replicas.followed
     catch_up = b.journal._replicas._catch_up
 
     async def slow(replica: Replica) -> int | None:
@@ -267,7 +266,7 @@ async def test_a_dead_producer_whose_log_is_gone(machine: Machine, redis: Redis)
     writer = await a.journal.create("s", INFO)
     writer.append([Delta("x")])
     readers = [asyncio.create_task(opened(each.journal)) for each in (b, c)]
-    await until(lambda: all((replica := each.journal._replicas.get("s")) and replica.last for each in (b, c)))
+    await until(lambda: all(any(replica.last for replica in each.journal._replicas.followed) for each in (b, c)))
     await a.pause()
     redis.delete(keys.log("s"))
     for events in await asyncio.gather(*readers):
@@ -286,7 +285,7 @@ async def test_a_dead_producer_whose_log_lost_records(machine: Machine, redis: R
         writer.append([Delta(f"{number}")])
         await acked(writer, number + 1)
     readers = [asyncio.create_task(opened(each.journal)) for each in (b, c)]
-    await until(lambda: all((replica := each.journal._replicas.get("s")) and replica.last == 3 for each in (b, c)))
+    await until(lambda: all(any(replica.last == 3 for replica in each.journal._replicas.followed) for each in (b, c)))
     await a.pause()
     kept = entries(redis)[:-1]
     with redis.pipeline() as transaction:  # Redis refuses a deleted entry's number, so the log is written again
@@ -312,7 +311,7 @@ async def test_two_ends_that_disagree(machine: Machine, redis: Redis) -> None:
         writer.append([Delta(f"{number}")])
         await acked(writer, number + 1)
     reader = asyncio.create_task(opened(b.journal))
-    await until(lambda: (replica := b.journal._replicas.get("s")) and replica.last == 3)
+    await until(lambda: any(replica.last == 3 for replica in b.journal._replicas.followed))
     await a.pause()
     redis.delete(keys.log("s"))
     redis.xadd(keys.log("s"), {"process": "p", "chunk": "none", "owner": ""}, id="0-1")
