@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 import app
 from app.composition.service import compose
 from app.composition.settings import load
-from app.serving.protocol import Config, Protocol
+from app.serving.protocol import Protocol, ServerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +105,7 @@ async def upstream() -> AsyncIterator[tuple[str, asyncio.Future[asyncio.StreamWr
 async def service(upstream_url: str, log: FilteringBoundLogger) -> AsyncIterator[int]:
     """Run the service as it is composed, behind its own HTTP protocol; yield its port."""
     async with compose(load(None, openai_base_url=upstream_url, openai_api_key="sk-x"), log) as composed:
-        config = Config(composed.app, max_connections=10)
+        config = ServerConfig(composed.app, max_connections=10)
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()

@@ -62,7 +62,7 @@ class Hub:
         limits: Limits,
         capacity: Capacity,
         meter: Meter,
-        log: FilteringBoundLogger,
+        logger: FilteringBoundLogger,
         observers: Sequence[Observer] = (),
         first_reader: float = 10.0,
     ) -> None:
@@ -71,7 +71,7 @@ class Hub:
         self._limits = limits
         self._capacity = capacity
         self._meter = meter
-        self._log = log
+        self._logger = logger
         self._observers = observers
         self._first_reader = first_reader
         self._streams: dict[str, Stream] = {}
@@ -115,7 +115,7 @@ class Hub:
         request: StreamRequest,
         principal: Principal = ANYONE,
         key: IdempotencyKey | None = None,
-        log: FilteringBoundLogger | None = None,
+        logger: FilteringBoundLogger | None = None,
         label: str = "",
     ) -> str:
         """Start a stream and return its id; or return the id of the stream that *key* was used for before.
@@ -134,7 +134,7 @@ class Hub:
                 undo.push_async_callback(registry.release, stream_id)
             writer = await self._create(stream_id, request, principal, label, undo)
             undo.pop_all()
-        self._start(stream_id, request, principal, writer, log or self._log)
+        self._start(stream_id, request, principal, writer, logger or self._logger)
         return stream_id
 
     async def opened_with(self, key: IdempotencyKey, principal: Principal = ANYONE) -> str | None:
@@ -176,21 +176,21 @@ class Hub:
         request: StreamRequest,
         principal: Principal,
         writer: Writer,
-        log: FilteringBoundLogger,
+        logger: FilteringBoundLogger,
     ) -> None:
         """Start the producer of a new stream."""
         for observer in self._observers:
             request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
-        log = log.bind(stream_id=stream_id)
+        logger = logger.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
         request = replace(request, pause=rechunker.pause)
-        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, log)
-        stream = Stream(stream_id, principal, request, relay, log)
+        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, logger)
+        stream = Stream(stream_id, principal, request, relay, logger)
         self._streams[stream_id] = stream
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
         stream.start_grace(max(self._first_reader, request.grace))
-        log.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
+        logger.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
 
     async def attach(
         self,
@@ -215,7 +215,7 @@ class Hub:
         self.admit(principal)
         stream = self._streams.get(stream_id)
         known = after - partly
-        subscription = Subscription(self, stream_id, log, stream, known, principal, logger or self._log)
+        subscription = Subscription(self, stream_id, log, stream, known, principal, logger or self._logger)
         if self._draining and subscription.elsewhere:
             raise Draining
         return subscription
@@ -287,7 +287,7 @@ class Hub:
         evicted = self._meter.evicted
         evicted[reason] += 1
         # An operator has to do something about a lack of room, but not about the end of a stream's time.
-        write = self._log.debug if reason == "time" else self._log.warning
+        write = self._logger.debug if reason == "time" else self._logger.warning
         write("journal.evicted", stream_id=stream_id, reason=reason, so_far=evicted[reason])
 
     async def drain(self, grace: float) -> None:
@@ -302,7 +302,7 @@ class Hub:
             self._idle.clear()
             self._note_idle()
             away = [reader for reader in self._readers if reader.elsewhere and reader.resumable]
-            self._log.info("hub.draining", live=self.live, dismissed=len(away), grace=grace)
+            self._logger.info("hub.draining", live=self.live, dismissed=len(away), grace=grace)
             for reader in away:
                 reader.dismiss()
         with suppress(TimeoutError):
@@ -325,7 +325,7 @@ class Hub:
             outcome = Outcome.of(stream)
             try:
                 for observer in self._observers:
-                    await observer.ended(outcome, stream.log)
+                    await observer.ended(outcome, stream.logger)
                 if stream.principal.allowance.streams:
                     await self._journal.registry.vacate(stream.principal.name, stream.id)
                 if outcome.first_token_ms is None:

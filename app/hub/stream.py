@@ -39,7 +39,7 @@ class Stream:
     principal: Principal
     request: StreamRequest
     relay: Relay
-    log: FilteringBoundLogger
+    logger: FilteringBoundLogger
     task: asyncio.Task[None] | None = None
     readers: int = 0
     readers_total: int = 0
@@ -81,5 +81,5 @@ class Stream:
 
     def _orphan(self) -> None:
         self._grace_timer = None
-        self.log.info("stream.orphaned", grace=self.request.grace)
+        self.logger.info("stream.orphaned", grace=self.request.grace)
         self.cancel()

@@ -27,7 +27,7 @@ _CHUNK_SIZES = tuple(b"%x\r\n" % size for size in range(512))
 _CHUNK_FRAMING = 16
 
 
-class Config(uvicorn.Config):
+class ServerConfig(uvicorn.Config):
     """uvicorn's configuration, and what its connections share.
 
     A request may have *head_bytes* besides its body, as many as nginx allows a head, and *head_timeout* seconds until
@@ -228,8 +228,8 @@ class Protocol(HttpToolsProtocol):
             self._idle_for(self._shared.keep_alive, self.transport.close)
 
     @property
-    def _shared(self) -> Config:
-        return cast(Config, self.config)
+    def _shared(self) -> ServerConfig:
+        return cast(ServerConfig, self.config)
 
     @property
     def _is_answering(self) -> bool:

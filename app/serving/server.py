@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.hub import Hub
-from app.serving.protocol import Config
+from app.serving.protocol import ServerConfig
 
 # uvloop accepts one connection from each listener per turn of the loop. With one listener, a loop that is busy with
 # live streams lets new connections wait: at 1,000 streams the first token came after 13.9 s, with sixteen after 2.7 s.
@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: ASGIApp, hub: Hub, grace: float, announce: Callable[[], None], max_connections: int = 16_384
     ) -> None:
-        self._connections = Config(app, max_connections)
+        self._connections = ServerConfig(app, max_connections)
         super().__init__(self._connections)
         self._hub = hub
         self._grace = grace

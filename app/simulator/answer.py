@@ -17,7 +17,7 @@ from app.simulator.structured import json_text
 from app.simulator.text import ANSWERS, REASONING, REFUSAL, choose, cut, encoded, encoded_answer
 
 # Both have the same methods: what comes before any text, the deltas of a part, the finish and what comes after it, an
-# error and what comes after that, a heartbeat; or else what is collected, and the reply. Bytes are whole events.
+# error and what comes after that; or else what is collected, and the reply. Bytes are whole events.
 Encoder = ChatEncoder | ResponsesEncoder
 
 

@@ -78,10 +78,6 @@ class ChatEncoder:
         """Return the end, which comes even after an error."""
         return DONE
 
-    def heartbeat(self) -> bytes:
-        """Return a comment."""
-        return b": keep-alive\n\n"
-
     def collect(self, part: Part) -> None:
         """Keep *part* for `reply`."""
         self._collected.append((part, list(part.pieces)))

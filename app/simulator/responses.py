@@ -157,10 +157,6 @@ class ResponsesEncoder:
         self._state = {"status": "cancelled"}
         return self._lifecycle("response.cancelled")
 
-    def heartbeat(self) -> bytes:
-        """Return an event of its own type (row R1)."""
-        return self.event("keepalive")
-
     def collect(self, part: Part) -> None:
         """Add *part* to the response."""
         for _ in self.deltas(part):

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app.edge.event_stream import WRITE
-from app.serving.protocol import Config, Protocol
+from app.serving.protocol import Protocol, ServerConfig
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ class Echo:
     """A server around an application that echoes: `/late` when it is told to, `/early` begins before it has read."""
 
     def __init__(self, max_connections: int = 100, **bounds: Any) -> None:
-        self.config = Config(self, max_connections, **bounds)
+        self.config = ServerConfig(self, max_connections, **bounds)
         self.state = ServerState()
         self.go = asyncio.Event()
         self.scopes: list[Scope] = []

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.serving.protocol import Config, Protocol
+from app.serving.protocol import Protocol, ServerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -45,12 +45,12 @@ def changed(name: str) -> str:
 
 async def test_what_the_protocol_uses() -> None:
     """A request in progress has the attributes that the protocol reads and sets, each of its old type."""
-    protocol = Protocol(Config(application, 10), ServerState(), {}, asyncio.get_running_loop())
+    protocol = Protocol(ServerConfig(application, 10), ServerState(), {}, asyncio.get_running_loop())
     protocol.connection_made(Transport())
     protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     cycle = protocol.cycle
     expected: list[tuple[object, str, type]] = [
-        (protocol, "config", Config),
+        (protocol, "config", ServerConfig),
         (protocol, "connections", set),
         (protocol, "headers", list),
         (protocol, "loop", asyncio.AbstractEventLoop),

@@ -19,6 +19,7 @@ import orjson
 
 from app.simulator import models
 from app.simulator.answer import Answer, calls, reasoning, text
+from app.simulator.chat import ChatEncoder
 from app.simulator.errors import Refused, error
 from app.simulator.models import Model, always, saying_it
 from app.simulator.parts import Kind, Part
@@ -62,12 +63,17 @@ def bursts(answer: Answer) -> Script:
     yield from closing(answer)
 
 
+def heartbeat(answer: Answer) -> bytes:
+    """Return a comment; on /v1/responses, an event of its own type (row R1)."""
+    return b": keep-alive\n\n" if isinstance(answer.encoder, ChatEncoder) else answer.encoder.event("keepalive")
+
+
 def heartbeats(answer: Answer) -> Script:
     """Send a heartbeat after every delta."""
     yield from opening(answer)
     for delta in answer.deltas():
         yield delta
-        yield Now(answer.encoder.heartbeat())
+        yield Now(heartbeat(answer))
     yield from closing(answer)
 
 
@@ -102,7 +108,7 @@ def stall_heartbeat(answer: Answer) -> Script:  # row H17
     yield from begun(answer)
     while True:
         yield Sleep(answer.knobs.seconds)
-        yield Now(answer.encoder.heartbeat())
+        yield Now(heartbeat(answer))
 
 
 def close_before_headers(answer: Answer) -> Script:

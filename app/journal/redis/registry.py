@@ -10,7 +10,7 @@ from app.journal.redis import keys
 from app.journal.redis.client import Command
 from app.journal.redis.connection import RedisConnection
 from app.journal.redis.timing import Timing
-from app.journal.redis.writer import Claim
+from app.journal.redis.writer import Pointer
 
 # These are scripts, because another process may come between two commands. They use Redis' clock, because the clocks of
 # processes may differ.
@@ -33,9 +33,9 @@ _RENEW = (
 )
 
 
-def removal(claim: Claim) -> Command:
-    """Return the command that deletes a claim's key, unless another stream has it by then."""
-    return ("EVAL", _REMOVE, 1, claim.key, claim.value)
+def removal(pointer: Pointer) -> Command:
+    """Return the command that deletes a key, unless it stands for another stream by then."""
+    return ("EVAL", _REMOVE, 1, pointer.key, pointer.value)
 
 
 class RedisRegistry:
@@ -44,11 +44,11 @@ class RedisRegistry:
     def __init__(self, connection: RedisConnection, timing: Timing) -> None:
         self._connection = connection
         self._timing = timing
-        self._claims: dict[str, Claim] = {}  # by stream of this process, until some time after its end
+        self._claims: dict[str, Pointer] = {}  # by stream of this process, until some time after its end
         self._slots: dict[str, bytes] = {}  # by live stream of this process: its owner's slots
-        self._unreleased: dict[Claim, float] = {}  # what Redis could not be told, and until when that is tried
+        self._unreleased: dict[Pointer, float] = {}  # what Redis could not be told, and until when that is tried
 
-    def claim_of(self, stream_id: str) -> Claim | None:
+    def claim_of(self, stream_id: str) -> Pointer | None:
         """Return a stream's claim, if it has one."""
         return self._claims.get(stream_id)
 
@@ -69,7 +69,7 @@ class RedisRegistry:
             [taken] = await self._connection.request(("EVAL", _REPLACE, 1, key, known, value, self._timing.live))
             if taken:
                 break
-        self._claims[stream_id] = Claim(key, value)
+        self._claims[stream_id] = Pointer(key, value)
         return None
 
     async def _appears(self, stream_id: str) -> bool:
@@ -97,9 +97,9 @@ class RedisRegistry:
             except JournalDown:
                 self._unreleased[claim] = asyncio.get_running_loop().time() + self._timing.release
 
-    async def label(self, owner: str, label: str, stream_id: str) -> Claim:
+    async def label(self, owner: str, label: str, stream_id: str) -> Pointer:
         """Have *label* stand for a stream from now on. Return the key that says so. Raises JournalDown."""
-        made = Claim(keys.label(owner, label), stream_id.encode())
+        made = Pointer(keys.label(owner, label), stream_id.encode())
         await self._connection.request(("SET", made.key, made.value, "EX", self._timing.label))
         return made
 

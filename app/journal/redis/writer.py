@@ -16,8 +16,8 @@ BEHIND = 1024
 """How many records of one stream may wait before its upstream has to wait too."""
 
 
-class Claim(NamedTuple):
-    """A key in Redis, and the value that says for which stream it stands."""
+class Pointer(NamedTuple):
+    """A key in Redis that stands for a stream (a claim or a label), and the value that says for which."""
 
     key: bytes
     value: bytes
@@ -40,8 +40,8 @@ class RedisWriter:
     outbox: Outbox
     log: MemoryLog
     header: Mapping[bytes, bytes]
-    claim: Claim | None = None
-    label: Claim | None = None
+    claim: Pointer | None = None
+    label: Pointer | None = None
     id: str = field(init=False)
     key: bytes = field(init=False)
     followers: dict[str, Follower] = field(default_factory=dict)  # by process
