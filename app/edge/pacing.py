@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from app.events import Batch, Event
+from app.events import Batch, Event, Extra, Logprobs
 
 # The least number of seconds between two steps: no display refreshes faster.
 _STEP = 0.016
@@ -44,6 +44,8 @@ async def paced(batches: AsyncGenerator[Batch, None], seconds: float) -> AsyncGe
             now = clock()
             if waiting and now >= leave_at:
                 count, leave_at = _next_step(waiting, now)
+                while count < len(waiting) and isinstance(waiting[count][0], (Logprobs, Extra)):
+                    count += 1  # they leave with what they are about
                 yield Batch(number, [waiting.popleft()[0] for _ in range(count)])
                 number += count
     finally:

@@ -17,7 +17,7 @@ from typing import ClassVar
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
-from app.events import TERMINAL, Batch, Delta, Event
+from app.events import TERMINAL, Batch, Delta, Event, Extra
 from app.journal import Bounds, Sink
 from app.journal.page import PAGE, REFERENCE, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
@@ -217,6 +217,8 @@ class MemoryLog:
             else:
                 size += size_of(page[index])
                 end += 1
+        if end < self.last and isinstance(self.records(end, end + 1)[0], Extra):
+            end += 1  # it is in one batch with what it came with
         return end
 
 

@@ -84,9 +84,9 @@ def cut(position: EventId) -> bytes:
     """Return what goes before the first block of a resumed stream for WebKit's native EventSource.
 
     WebKit keeps the block that it had half read when the connection was cut, and joins the next response to it: what
-    follows would be taken for a part of that block, and a line of data would be lost with all its text. This ends the
-    half-read line and the half-read block. As it has no data to a client that had no half-read block, and an unknown
-    name to one that had, a native EventSource dispatches nothing; and its id is still the one to come back with.
+    follows would be taken for a part of that block, and the text would be lost. The comment ends the half-read line,
+    and the block ends the half-read block. What a native EventSource dispatches is nothing, or, if it had half a block
+    with data, an event `cut`, which no page listens to. The id is the one to come back with again.
     """
     return b":\nevent: cut\nid: %s\n\n" % str(position).encode()
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from app.edge.pacing import paced
-from app.events import Batch, Delta, Done, Event
+from app.events import Batch, Delta, Done, Event, Extra, Logprobs
 
 pytestmark = pytest.mark.anyio
 
@@ -98,3 +98,16 @@ async def test_closing() -> None:
     await spread.aclose()
     assert bursts.closed
     assert len(asyncio.all_tasks()) <= before
+
+
+async def test_what_is_about_a_record_leaves_with_it() -> None:
+    """Log probabilities and other fields are not parted from the text that they came with."""
+    events: list[Event] = [event for _ in range(20) for event in (Delta("a"), Logprobs(), Extra({"a": 1}))]
+
+    async def read() -> AsyncGenerator[Batch, None]:
+        yield Batch(1, events)
+
+    found = [batch async for batch in paced(read(), 0.1)]
+    assert [event for batch in found for event in batch.events] == events
+    assert len(found) > 1
+    assert all(isinstance(batch.events[0], Delta) for batch in found)

@@ -73,6 +73,17 @@ async def test_replay_comes_in_few_bounded_batches(journal: MemoryJournal) -> No
     assert all(sum(len(e.text) for e in batch.events if isinstance(e, Delta)) < 150_000 for batch in batches)
 
 
+async def test_other_fields_stay_with_what_they_came_with(journal: MemoryJournal) -> None:
+    """No batch of a replay begins with an `Extra`: some clients read it as one with the record before it."""
+    log = await journal.create("s", INFO)
+    log.append([event for number in range(600) for event in (Delta(str(number)), Extra({}, {}, {"a": number}))][1:])
+    log.append([Done("stop")])
+    batches = [batch async for batch in (await journal.open("s")).read()]
+    assert len(batches) > 2
+    assert not [batch for batch in batches[1:] if isinstance(batch.events[0], Extra)]
+    assert sum(len(batch.events) for batch in batches) == 1200
+
+
 async def test_a_reader_that_leaves_costs_nothing(journal: MemoryJournal) -> None:
     """A reader that is cancelled while it waits leaves nothing behind in the log."""
     log = await journal.create("s", INFO)

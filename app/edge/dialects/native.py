@@ -86,19 +86,19 @@ class Native:
     async def attach(self, request: Request) -> Response:
         """`GET /v1/streams/{id}`: read a stream, from the start or after a position; or a snapshot of it."""
         stream_id: str = request.path_params["stream_id"]
+        principal = request_context(request.scope).principal
+        position = parse_position(request)
+        if position is not None and position.stream_id != stream_id:
+            await self._streams.hub.log_of(stream_id, principal)  # or it is a 404
+            raise BadRequest("The last event id is another stream's.", param="last_event_id")
         if wants_json(request):
-            principal = request_context(request.scope).principal
             return _snapshot(stream_id, await self._streams.hub.log_of(stream_id, principal))
         dialect = request.query_params.get("dialect", native.NAME)
         if dialect not in dialects():
             raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
         create = dialects()[dialect]
-        position = parse_position(request)
         if position is None:
             return await self._streams.read(request, stream_id, create, smooth=reader_smooth(request))
-        if position.stream_id != stream_id:
-            await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)  # or it is a 404
-            raise BadRequest("The last event id is another stream's.", param="last_event_id")
         glued = dialect == native.NAME and _glues(request)
         opening = native.cut(position) if glued else b""
         return await self._streams.resume(request, position, create, opening)

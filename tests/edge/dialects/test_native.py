@@ -229,5 +229,6 @@ async def test_positions_of_other_streams(log: FilteringBoundLogger) -> None:
     async with serving(log, (Delta("a"),), DONE) as (_, client):
         where = (await client.post("/v1/chat", json={"prompt": "x"})).headers["content-location"]
         for position in ("x", f"{'A' * 22}-1"):
-            answer = await client.get(where, headers={"Last-Event-ID": position})
-            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "last_event_id")
+            for accept in ({}, JSON):
+                answer = await client.get(where, headers={"Last-Event-ID": position} | accept)
+                assert (answer.status_code, answer.json()["error"]["param"]) == (400, "last_event_id")
