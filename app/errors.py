@@ -39,6 +39,7 @@ after that it is the terminal record `Failure`. Its code is the stable name that
         ├── Disconnected      502  upstream_disconnected      retryable   before the answer, or in the middle of it
         ├── Malformed         502  upstream_malformed                     HTML, broken JSON, or over a bound
         ├── Empty             502  upstream_empty             retryable   ended with nothing in it
+        │   └── Blank         502  upstream_empty                         tokens were made, and nothing of them sent
         ├── Truncated         502  upstream_truncated         retryable   no finish reason, no `[DONE]`
         ├── Unauthorized      502  upstream_auth                          401, 403: our key, not the client's
         ├── Unpaid            502  upstream_quota                         402: our credit
@@ -301,6 +302,13 @@ class Malformed(UpstreamError):
 class Empty(UpstreamError):
     code = "upstream_empty"
     message = "The upstream service ended the stream without an answer."
+
+
+class Blank(Empty):
+    """The upstream made tokens of an answer, and sent nothing of it that can be shown. They are paid for."""
+
+    retryable = False
+    message = "The upstream service made an answer, and sent nothing of it."
 
 
 class Truncated(UpstreamError):

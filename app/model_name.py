@@ -10,7 +10,7 @@ import re
 LONGEST = 256
 """Characters of a name at most."""
 
-# The C0 and C1 controls, Unicode's line ends, and the controls that reverse what is read: a name with these could
+# The control characters, Unicode's line ends, and the controls that reverse what is read: a name with these could
 # disguise a line of the log.
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 CONTROL = re.compile(f"[{_CONTROL}]")

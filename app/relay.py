@@ -279,16 +279,19 @@ class Relay:
         self._writer.append((self.ended,))
 
     def _usage(self, ending: Done | StreamError) -> Usage:
-        """Return the upstream's own usage where it came, else an estimate.
+        """Return the upstream's own usage where it came, with an estimate of what it lacks.
 
         A prompt that the upstream did not accept cost nothing.
         """
         attempt = self._attempt
-        known = (ending.usage if isinstance(ending, Done) else None) or attempt.usage
-        if known is not None:
+        known = (ending.usage if isinstance(ending, Done) else None) or attempt.usage or Usage({})
+        counted = known.fields.keys() & {"prompt_tokens", "completion_tokens"}
+        if known.output_tokens or (known.fields and not (counted and self.output_bytes)):
             return known
-        prompt_tokens = estimate_prompt_tokens(self._request.messages) if attempt.status == 200 else 0
-        return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes))
+        prompt_tokens = known.input_tokens
+        if not prompt_tokens and attempt.status == 200:
+            prompt_tokens = estimate_prompt_tokens(self._request.messages)
+        return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes), known.fields)
 
     def _since_opening(self, now: float) -> int:
         return round((now - self._opened_at) * 1000)

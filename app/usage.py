@@ -13,18 +13,19 @@ _MOST_TOKENS = 1 << 31
 class Usage:
     """What a stream consumed.
 
-    *fields* is the upstream's own usage object, untouched. Where the upstream sent none, *estimated* is true and
-    *fields* has OpenAI's three counts.
+    *fields* is the upstream's own usage object, with OpenAI's names beside its own. Where the upstream did not count
+    the answer's tokens, *estimated* is true, and *fields* has OpenAI's three counts.
     """
 
     fields: Mapping[str, Any]
     estimated: bool = False
 
     @classmethod
-    def estimate(cls, prompt_tokens: int, completion_tokens: int) -> Usage:
-        """Return estimated counts in OpenAI's form."""
+    def estimate(cls, prompt_tokens: int, completion_tokens: int, known: Mapping[str, Any] | None = None) -> Usage:
+        """Return estimated counts in OpenAI's form, with the other fields that are *known*."""
         return cls(
             {
+                **(known or {}),
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
                 "total_tokens": prompt_tokens + completion_tokens,

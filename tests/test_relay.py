@@ -113,6 +113,25 @@ async def test_prompt_that_was_refused_costs_nothing(log: FilteringBoundLogger) 
     assert failure.usage.fields["total_tokens"] == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}, {"prompt_tokens": 9, "completion_tokens": 1}),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, None),
+        ({"cost": 0.1}, None),
+    ],
+)
+async def test_usage_that_lacks_the_answer(
+    log: FilteringBoundLogger, said: dict[str, Any], counted: dict[str, int] | None
+) -> None:
+    """If the upstream counted no token of an answer that came, the answer is counted here; what it counted stays."""
+    events = await relayed(log, (Delta("a"),), (Done("stop", None, Usage(said)),))
+    assert isinstance(events[-1], Done)
+    usage = events[-1].usage
+    assert usage is not None
+    assert (usage.estimated, {**usage.fields, **(counted or said)}) == (counted is not None, usage.fields)
+
+
 async def test_usage_that_came_before_a_failure_is_kept(log: FilteringBoundLogger) -> None:
     """Upstream's own running totals are used where the stream breaks off later."""
 

@@ -16,6 +16,11 @@ def test_an_estimate_has_openais_counts() -> None:
     assert (usage.estimated, usage.input_tokens, usage.output_tokens) == (True, 3, 4)
 
 
+def test_an_estimate_keeps_what_is_known() -> None:
+    """What the upstream said besides the counts stays."""
+    assert Usage.estimate(3, 4, {"cost": 0.1, "total_tokens": 3}).fields["cost"] == 0.1
+
+
 @pytest.mark.parametrize("absurd", [None, "7", 7.0, True, -1, 1 << 31])
 def test_a_count_that_no_answer_can_have_is_none(absurd: object) -> None:
     """An upstream's count that is no number of tokens is left out of all sums."""

@@ -23,8 +23,9 @@ from app.upstream.reading.answer import ENDED, OPEN
 from app.upstream.reading.errors import read_refusal
 from app.upstream.reading.reader import AnswerReader
 
-# How many seconds to wait for what may follow a finish reason: usage, late content, `[DONE]` (row C19).
-_AFTER_FINISH = 3.0
+# How many seconds to wait for what may follow a finish reason, and for more after each content that does: usage, late
+# content, `[DONE]` (row C19).
+AFTER_FINISH = 3.0
 # How many seconds to wait for the end of the body after the end of the answer, so that the connection can be used
 # again (row F22).
 _AFTER_END = 0.1
@@ -113,12 +114,17 @@ async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[Ups
 
 
 async def stream_answer(
-    reader: AnswerReader[Any], asked: AbstractAsyncContextManager[Read], attempt: Attempt, pause: float | None
+    reader: AnswerReader[Any],
+    asked: AbstractAsyncContextManager[Read],
+    attempt: Attempt,
+    pause: float | None,
+    after_finish: float = AFTER_FINISH,
 ) -> Batches:
     """Yield what *reader* finds in the body of the response to what was *asked*, as `Source.stream` does.
 
     This is the one generator that a batch passes between the socket and the relay. However it ends, it ends the request
-    and completes *attempt*. After content it does not read for *pause* seconds.
+    and completes *attempt*. After content it does not read for *pause* seconds. It waits *after_finish* seconds for what
+    may follow a finish reason, and as long after each content that does.
     """
     answer = reader.answer
     feed = reader.feed
@@ -135,9 +141,9 @@ async def stream_answer(
                         continue
                     if answer.state is ENDED:
                         break
-                    if attempt.done is None:
+                    if attempt.done is None or content:
                         attempt.done = answer.done
-                        read_on = _reading_briefly(read)
+                        read_on = _reading_briefly(read, after_finish)
                 yield reader.end()
             except UpstreamError as error:
                 yield reader.end(error)
@@ -158,9 +164,9 @@ def _recording(reader: AnswerReader[Any], attempt: Attempt) -> Iterator[None]:
         attempt.cut_after_finish = answer.cut_after_finish
 
 
-def _reading_briefly(read: Read) -> Read:
-    """Return *read* for what may follow a finish reason; after `_AFTER_FINISH` it returns b"", as at the body's end."""
-    deadline = asyncio.get_running_loop().time() + _AFTER_FINISH
+def _reading_briefly(read: Read, seconds: float) -> Read:
+    """Return *read* for what may follow a finish reason; after *seconds* it returns b"", as at the body's end."""
+    deadline = asyncio.get_running_loop().time() + seconds
 
     async def read_briefly(pause: float | None) -> bytes:
         try:

@@ -142,7 +142,7 @@ def _may_heal(error: UpstreamError) -> bool:
     An `UpstreamError` that is no subclass is a 408, 409 or 5xx, as a status or as an error in the stream.
     """
     if isinstance(error, (Unreachable, ConnectTimeout, RateLimited, Empty)):
-        return True
+        return error.retryable  # `Blank` is not: its tokens were made
     return type(error) is UpstreamError and error.retryable
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.errors import Disconnected, IdleTimeout, UpstreamError
-from app.events import TEXT, Content, Delta, Reasoning, Refusal, ToolCall
+from app.events import TEXT, Annotation, Content, Delta, Extra, Media, Reasoning, Refusal, ToolCall
 from app.upstream.reading.chat import chat_reader
 from app.upstream.reading.reader import AnswerReader
 from app.usage import Usage
@@ -36,6 +36,8 @@ def play(case: Case, pieces: Iterable[bytes], make: Callable[[int], AnswerReader
     assert "".join(event.text for event in events if isinstance(event, Reasoning)) == case.reasoning
     assert "".join(event.text for event in events if isinstance(event, Refusal)) == case.refusal
     assert merged([event for event in events if isinstance(event, ToolCall)]) == case.calls
+    if case.others is not None:
+        assert tuple(event for event in events if isinstance(event, (Annotation, Media, Extra))) == case.others
     assert all(event.text for event in events if isinstance(event, TEXT)), "no event is empty"
     if isinstance(case.end, str):
         done = reader.result()

@@ -229,3 +229,21 @@ async def test_a_pause_follows_content_alone(pause: float | None) -> None:
     assert [event.text for batch in batches for event in batch if isinstance(event, Delta)] == ["a", "b", "c"]
     assert isinstance(batches[-1][0], Done)
     assert waits[:6] == [None, None, pause, pause, None, pause]
+
+
+async def test_content_after_a_finish_reason_is_waited_for_anew() -> None:
+    """Where each chunk has a finish reason, all of them come, in longer than what one is waited for (row C19)."""
+    finished = b'data: {"choices":[{"index":0,"delta":{"content":"%d"},"finish_reason":"stop"}]}\n\n'
+    arriving = [finished % number for number in range(8)]
+
+    @asynccontextmanager
+    async def asked() -> AsyncIterator[Read]:
+        async def read(seconds: float | None) -> bytes:
+            await asyncio.sleep(0.06 if arriving else 60)
+            return arriving.pop(0)
+
+        yield read
+
+    batches = [batch async for batch in stream_answer(chat_reader(), asked(), Attempt(), None, after_finish=0.3)]
+    assert [event.text for batch in batches for event in batch if isinstance(event, Delta)] == list("01234567")
+    assert batches[-1] == (Done("stop"),)

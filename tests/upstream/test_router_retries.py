@@ -10,6 +10,7 @@ import pytest
 
 from app import simulator
 from app.errors import (
+    Blank,
     RateLimited,
     Unreachable,
     UpstreamError,
@@ -17,7 +18,7 @@ from app.errors import (
 from app.upstream import Attempt
 from app.upstream.router import RetryPolicy
 from tests.simulator.faults import MODELS
-from tests.upstream.raw import answer, answers, asked, chat, retrying
+from tests.upstream.raw import Upstream, answer, answers, asked, chat, reply, retrying
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +71,17 @@ async def test_no_retry_where_it_could_be_paid_twice(simulated: simulator.Simula
             with pytest.raises(UpstreamError):
                 await answer(retrying(source, QUICK), asked(model), attempts)
             assert len(answers(attempts)) == 1, model
+
+
+async def test_no_retry_of_an_answer_that_was_made() -> None:
+    """An answer of which nothing can be shown, although its tokens were made, is not asked for again (row E8)."""
+    blank = (
+        b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"completion_tokens":7}}\n\ndata: [DONE]\n\n'
+    )
+    async with Upstream(*[reply(blank)] * 3) as upstream, chat(upstream.url) as source:
+        with pytest.raises(Blank):
+            await answer(retrying(source, QUICK))
+        assert len(upstream.requests) == 1
 
 
 async def test_retry_after_is_honoured_within_its_cap(simulated: simulator.Simulator) -> None:

@@ -6,20 +6,24 @@ which `result` decides how an answer ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final
 
 import orjson
 
-from app.errors import Empty, Malformed, Truncated, UpstreamError
-from app.events import Content, Delta, Done, Reasoning, Refusal, ToolCall
+from app.errors import Blank, Empty, Malformed, Truncated, UpstreamError
+from app.events import Annotation, Content, Delta, Done, Extra, Logprobs, Media, Reasoning, Refusal, ToolCall
 from app.upstream.reading.errors import read_error
+from app.upstream.reading.extras import Noted, quotes
+from app.upstream.reading.finish import FAILED, read_finish
+from app.upstream.reading.usage import counts_nothing, in_our_words, merge_usage, visible_tokens
 from app.upstream.reading.values import bounded_json, encodable
 from app.usage import Usage
 
 MAX_TOOL_CALLS: Final = 256
 MAX_USAGE: Final = 8 * 1024  # bytes
+MAX_EARLY: Final = 64  # events that are kept back until the answer begins
 
 TextKind = type[Delta] | type[Reasoning] | type[Refusal]
 
@@ -52,14 +56,19 @@ class Answer:
         self.state = OPEN
         self.model = ""
         self.content: list[Content] = []
-        self.usage_fields: dict[str, Any] | None = None  # the upstream's; the last ones count
         self.halves: dict[TextKind | int, str] = {}
         self.complete = False
         self.error: UpstreamError | None = None
         self.fault: UpstreamError | None = None
         self._secrets = tuple(secrets)
+        self._usage: dict[str, Any] = {}
         self._finish: tuple[str, str] | None = None  # the reason in our words and in the upstream's
-        self._has_content = False
+        self._went_on = False  # whether content came after it
+        self._noted = Noted()
+        self._has_content = False  # something that a reader can be shown
+        # What comes before that is kept back: until then, another upstream may be asked, and the status may change.
+        self._early: list[Content] = []
+        self._keeps_back = True
 
     # What a dialect tells.
 
@@ -74,23 +83,68 @@ class Answer:
         if self.halves or not (text.isascii() or text.isprintable()):
             text = self._mend(kind, text)
         if text:
+            self._went_on = True
             self.content.append(kind(text))
 
-    def add_call(self, index: int, id: str, name: str, arguments: str) -> None:
+    def add_call(
+        self,
+        index: int,
+        id: str,
+        name: str,
+        arguments: str,
+        type: str = "function",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take a piece of a tool call, as `ToolCall` has it; it may be empty."""
         if self.halves or not arguments.isascii():
             arguments = self._mend(index, arguments)
         if index >= MAX_TOOL_CALLS:
             self.end(fault=Malformed(f"The upstream service sent more than {MAX_TOOL_CALLS} tool calls."))
-        elif id or name or arguments:
-            self.content.append(ToolCall(index, id, name, arguments))
+        elif id or name or arguments or extra:
+            self._went_on = True
+            self.content.append(ToolCall(index, id, name, arguments, type, extra or None))
+
+    def add_media(self, media: Media) -> None:
+        """Take an image or a file, which may come again, or a piece of a sound."""
+        if media.type == "audio" or self._noted.is_new([media.type, media.url]):
+            self._went_on = True
+            self.content.append(media)
+
+    def add_notes(self, annotations: Sequence[Any], citations: Any = (), search_results: Any = ()) -> None:
+        """Take annotations, which may come again, and Perplexity's two lists, which are news."""
+        news = [note for note in annotations if note and self._noted.is_new(note)]
+        if news or citations or search_results:
+            self.content.append(Annotation(news, citations, search_results))
+
+    def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
+        """Take what there is no word for. What quotes the prompt or the operator's own fields is left out."""
+        if chunk:
+            chunk = {name: value for name, value in chunk.items() if not quotes(value, self._secrets)}
+        if choice:
+            choice = {name: value for name, value in choice.items() if not quotes(value, self._secrets)}
+        if chunk or choice or delta:
+            self.content.append(Extra(chunk, choice, delta))
+
+    def add_usage(self, said: object) -> None:
+        """Take a usage object, if it is one. What was said last counts."""
+        if isinstance(said, dict):
+            self._usage = merge_usage(self._usage, said)
 
     def finish(self, reason: str, raw: str) -> None:
-        """Take a finish reason, in our words and in the upstream's. The first one counts."""
-        if self._finish is None:
+        """Take a finish reason, in our words and in the upstream's. The first one after the last content counts."""
+        if self._finish is None or self._went_on:
             self._finish = reason, encodable(raw[:64])
+            self._went_on = False
         if self.state is OPEN:
             self.state = FINISHED
+
+    def finish_as(self, said: object) -> None:
+        """Take a finish reason as the upstream spells it, which may be none yet, or mean a failure (row E11)."""
+        reason, raw = read_finish(said)
+        if reason == FAILED:
+            self.end(error=UpstreamError("The upstream service broke off its answer."))
+        elif reason:
+            self.finish(reason, raw)
 
     def judge(self, payload: object, certain: bool = False) -> bool:
         """Return whether *payload* is an error, which ends the answer. *certain*: it is one, whatever it looks like."""
@@ -98,6 +152,10 @@ class Answer:
         if error is not None:
             self.end(error=error)
         return error is not None
+
+    def refuse(self) -> None:
+        """End the answer because of content that is not empty and cannot be understood."""
+        self.end(error=Malformed("The upstream service sent content of a kind that this service does not know."))
 
     def end(
         self, *, error: UpstreamError | None = None, fault: UpstreamError | None = None, complete: bool = False
@@ -123,17 +181,18 @@ class Answer:
             self.halves = {}
         content = self.content
         self.content = []
-        if content:
-            self._has_content = True
-        return content
+        return content if self._has_content else self._begin(content)
 
     @property
     def usage(self) -> Usage | None:
-        """The upstream's usage object, bounded."""
-        fields = bounded_json(self.usage_fields, depth=3)
+        """The upstream's usage object, bounded; None if it counts nothing although there is an answer."""
+        said = in_our_words(self._usage)
+        fields = bounded_json(said, depth=3)
         if len(orjson.dumps(fields)) > MAX_USAGE:
-            fields = bounded_json(self.usage_fields, depth=1)
-        return Usage(fields) if fields else None
+            fields = bounded_json(said, depth=1)
+        if not fields or (self._has_content and counts_nothing(fields)):
+            return None
+        return Usage(fields)
 
     @property
     def cut_after_finish(self) -> bool:
@@ -160,15 +219,37 @@ class Answer:
         """
         if self.error is not None:
             raise self.error
-        if (done := self.done) is not None:
-            return done
-        if self.fault is not None:
+        done = self.done
+        if done is None and self.fault is not None:
             raise self.fault
+        if not self._has_content and self._is_lost(done):
+            raise Blank
+        if done is not None:
+            return done
         if not self._has_content:
             raise without_content or Empty()  # row H8
         if not self.complete:
             raise Truncated
         return Done("unknown", None, self.usage, self.model)  # row C21
+
+    def _is_lost(self, done: Done | None) -> bool:
+        """Return whether an answer without content should have some: tokens were made that are no reasoning (E8)."""
+        ends_well = self.complete if done is None else done.finish_reason in ("stop", "tool_calls", "unknown")
+        return ends_well and visible_tokens(in_our_words(self._usage)) > 0
+
+    def _begin(self, content: list[Content]) -> list[Content]:
+        """Return *content* after what came early, if there is something in it that a reader can be shown."""
+        self._has_content = any(map(_is_shown, content))
+        early = self._early + content
+        if self._has_content or len(early) > MAX_EARLY:
+            self._keeps_back = False
+        elif self.state is ENDED and self._keeps_back and (self.done is None or self._is_lost(self.done)):
+            early = []
+        elif self.state is not ENDED and self._keeps_back:
+            self._early = early
+            return []
+        self._early = []
+        return early
 
     def _mend(self, key: TextKind | int, text: str) -> str:
         """Return *text* joined to the half character before it; half a character at its end is kept back."""
@@ -177,3 +258,7 @@ class Answer:
             self.halves[key] = text[-1]
             text = text[:-1]
         return encodable(text)
+
+
+def _is_shown(event: Content) -> bool:
+    return bool(event.url) if isinstance(event, Media) else not isinstance(event, (Annotation, Extra, Logprobs))

@@ -81,10 +81,10 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 def _fields(payload: object, certain: bool) -> Mapping[str, Any] | None:
     """Return the fields of an error, with those of a nested one over those around it; None if it is no error."""
     if isinstance(payload, dict):
-        inner = payload.get("error")  # row E12: `"error": null` is no error
-        if inner and isinstance(inner, dict):  # row R3
+        inner = _inner(payload)
+        if isinstance(inner, dict):  # row R3
             return payload | {name: value for name, value in inner.items() if value is not None}
-        if inner:
+        if inner is not None:
             return payload | {"message": inner}  # row E2
         return payload if certain or _is_flat_error(payload) else None
     if isinstance(payload, list):  # row H2: Gemini wraps its errors in a list
@@ -94,12 +94,64 @@ def _fields(payload: object, certain: bool) -> Mapping[str, Any] | None:
     return {"message": payload} if certain else None  # row F27
 
 
+def _inner(payload: Mapping[str, Any]) -> Any:
+    """Return the error that is in *payload*; None if there is none, or one in which everything is empty (E12, E16)."""
+    groq = payload.get("x_groq")  # row E15
+    for place in (payload, groq if isinstance(groq, dict) else {}):
+        for name in ("error", "errors"):
+            inner = place.get(name)
+            if isinstance(inner, list):
+                inner = next((item for item in inner if _says_something(item)), None)
+            if _says_something(inner):
+                return inner
+    base = payload.get("base_resp")
+    if isinstance(base, dict) and _failed_code(base.get("status_code")):
+        return base
+    return None
+
+
+def _says_something(error: object) -> bool:
+    """Return whether *error* is more than what a struct has that was never filled."""
+    if isinstance(error, dict):
+        return any(_says_something(value) for value in error.values())
+    return bool(error) and error != "0"
+
+
 def _is_flat_error(payload: Mapping[str, Any]) -> bool:
-    if payload.get("choices") is not None:  # row E3
+    if payload.get("choices"):  # row E3
         return False
     if "error" in (payload.get("object"), payload.get("type")) or payload.get("detail"):
         return True
-    return bool(payload.get("message")) and payload.get("code") not in (None, "", 0, 200, "0", "200")
+    if payload.get("error_code") and _failed_code(payload["error_code"]):
+        return True
+    return _message(payload) is not None and (_failed_code(_code(payload)) or payload.get("success") is False)
+
+
+def _failed_code(code: object) -> bool:
+    return code not in (None, "", 0, 200, "0", "200")
+
+
+def _code(fields: Mapping[str, Any]) -> Any:
+    return _first(fields, "code", "error_code", "errcode", "err_code", "errorCode", "status_code")
+
+
+def _message(fields: Mapping[str, Any]) -> Any:
+    names = (
+        "message",
+        "msg",
+        "detail",
+        "error_msg",
+        "errmsg",
+        "err_msg",
+        "error_message",
+        "errorMessage",
+        "status_msg",
+    )
+    return _first(fields, *names)
+
+
+def _first(fields: Mapping[str, Any], *names: str) -> Any:
+    return next((fields[name] for name in names if fields.get(name)), None)
 
 
 def _statuses(fields: Mapping[str, Any]) -> set[int]:
@@ -112,7 +164,7 @@ def _status(fields: Mapping[str, Any]) -> int | None:
     said = _statuses(fields)
     if ours := said & {401, 402}:  # not the client's fault, whatever else is said
         return min(ours)
-    for name in ("code", "status", "http_status_code", "status_code"):
+    for name in ("code", "status", "http_status_code", "status_code", "error_code"):
         match fields.get(name):
             case bool():
                 continue
@@ -128,7 +180,7 @@ def _error(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]
         return Unauthorized()
     if status == 402:
         return Unpaid()
-    text = presentable(fields.get("message") or fields.get("detail"), secrets)
+    text = presentable(_message(fields), secrets)
     if status == 429:
         return RateLimited(text)
     if status is None:

@@ -51,6 +51,7 @@ class OpenAIResponses:
     ) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         fields = responses_fields(request, self._endpoint.extra_body, self._background)
+        reader.dialect.offer(fields.get("tools"))
         kept = BackgroundResponse(self._endpoint, request, reader, fields.get("include"), self._timing)
         content = encode(fields)
         del fields  # as large as the prompt, which is kept once already

@@ -8,5 +8,6 @@ from __future__ import annotations
 from tests.upstream.reading.quirks_chunks import CHUNKS, TOOLS
 from tests.upstream.reading.quirks_ends import ENDS, FINISHES, TIMED_OUT, USAGE
 from tests.upstream.reading.quirks_streams import BODIES, ERRORS, FRAMING
+from tests.upstream.reading.quirks_whole import WHOLE_ANSWERS
 
-CASES = [*FRAMING, *BODIES, *ERRORS, *CHUNKS, *TOOLS, *FINISHES, *USAGE, *ENDS, TIMED_OUT]
+CASES = [*FRAMING, *BODIES, *ERRORS, *CHUNKS, *TOOLS, *FINISHES, *USAGE, *ENDS, TIMED_OUT, *WHOLE_ANSWERS]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import StreamError
-from app.events import ToolCall
+from app.events import Content, ToolCall
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Case:
     message: str | None = None
     replaced_bytes: int = 0
     cut_after_finish: bool = False
+    others: tuple[Content, ...] | None = None  # annotations, media and extras; None if they are not what it is about
 
 
 def dumps(value: object) -> bytes:
@@ -79,6 +80,6 @@ def merged(pieces: list[ToolCall]) -> tuple[tuple[str, str, str], ...]:
             calls.append((piece.id, piece.name, piece.arguments))
         else:
             id, name, arguments = calls[piece.index]
-            assert not (piece.id and id) and not (piece.name and name), "an id or a name is sent once"
-            calls[piece.index] = (id or piece.id, name or piece.name, arguments + piece.arguments)
+            assert not (piece.id and id), "an id is sent once"
+            calls[piece.index] = (id or piece.id, name + piece.name, arguments + piece.arguments)
     return tuple(calls)

@@ -28,13 +28,34 @@ CHUNKS = [
         text=" ",
         reasoning="We",
     ),
-    Case("C2-other-types", text(7) + text({"a": 1}) + text(True) + HI + END, text="hi"),
+    Case(
+        "C2-other-types",
+        text("$")
+        + text(0.005)
+        + text([6, "]"])
+        + text(0)
+        + text(True)
+        + text({"text": "a"})
+        + text([])
+        + text({})
+        + END,
+        text="$0.0056]0truea",
+    ),
+    Case(
+        "C2-delta-is-the-text",
+        event({"choices": [{"delta": "hi"}]}) + event({"choices": {"delta": 1}}) + END,
+        text="hi1",
+    ),
+    *(
+        Case(f"C2-not-to-be-understood-{n}", HI + text(odd) + END, Malformed, "hi")
+        for n, odd in enumerate(({"a": 1}, [{"a": 1}], [{"type": "image_url", "image_url": {"id": 3}}]))
+    ),
     Case(
         "C3",
         text(THINKING)
         + text([{"type": "text", "text": "4"}, {"type": "image"}, 3, {"type": "text", "text": "2"}])
         + END,
-        text="42",
+        text="432",
         reasoning="hm",
     ),
     Case("C4", event({"choices": [], **AZURE}) + chunk({"content": "hi"}, model="gpt") + END, text="hi", model="gpt"),
@@ -265,7 +286,7 @@ TOOLS = [
         "X2-same-id-elsewhere",
         tool(call(0, "a", "f", "{}"), call(1, "a", "g", "[]")) + CALLED,
         "tool_calls",
-        calls=(("a", "f", "{}"), ("a", "g", "[]")),
+        calls=(("a", "f", "{}"), ("a-2", "g", "[]")),
     ),
     Case("X3", tool(call(1, "a", "f", "{}")) + tool(call(2, "b", "g", "[]")) + CALLED, "tool_calls", calls=TWO),
     Case(
@@ -295,7 +316,8 @@ TOOLS = [
     ),
     Case("X6", tool(call(0, "a", "f", "{}"), call(1, "b", "g", "[]")) + CALLED, "tool_calls", calls=TWO),
     Case("X7", tool(call(0, "a", "f", "{}")) + END, calls=TWO[:1]),
-    Case("X8", chunk({"content": "hi", "tool_calls": None}) + tool() + tool(None, 3) + END, text="hi"),
+    Case("X8", chunk({"content": "hi", "tool_calls": None}) + tool() + tool(None, {}) + END, text="hi"),
+    Case("X8-no-call", HI + tool(3) + CALLED, Malformed, text="hi"),
     Case(
         "X9",
         chunk({"index": 0, "content": "hi"}) + tool({**call(None, "a", "f", "{}"), "index": None}) + CALLED,
@@ -313,6 +335,30 @@ TOOLS = [
         calls=(("", "f", "{}"),),
     ),
     Case("X11", tool(call(0, "a", "f", '{"x":')), Truncated, calls=(("a", "f", '{"x":'),)),
+    Case(
+        "X12",
+        tool(call(0, "a", "f", "")) + tool(call(0, "b", None, "{")) + tool(call(0, "c", "", "}")) + CALLED,
+        "tool_calls",
+        calls=TWO[:1],
+    ),
+    Case(
+        "X12-second-call",
+        tool(call(0, "a", "f", "{")) + tool(call(0, "c", None, "}")) + tool(call(0, "b", "g", "[]")) + CALLED,
+        "tool_calls",
+        calls=TWO,
+    ),
+    Case(
+        "X13",
+        tool(call(0, "a", "mcp__", "")) + tool(call(0, None, "get", None)) + tool(call(0, None, None, "{}")) + CALLED,
+        "tool_calls",
+        calls=(("a", "mcp__get", "{}"),),
+    ),
+    Case(
+        "X14",
+        tool(call(0, "a", "f", "{}")) + tool(call(0, "a", "g", "[]")) + tool(call(0, "a", "g", "[]")) + CALLED,
+        "tool_calls",
+        calls=(("a", "f", "{}"), ("a-2", "g", "[]")),
+    ),
     Case(
         "X-empty-piece",
         tool(call(7, None, None, None)) + tool(call(0, "a", "f", "{}")) + CALLED,

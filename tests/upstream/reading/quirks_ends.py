@@ -8,18 +8,30 @@ from tests.upstream.reading.quirks_bytes import CUT, DONE, END, ERROR, HI, OPEN,
 FINISHES = [
     Case(f"finish-{raw}", HI + chunk({}, raw) + DONE, kind, "hi")
     for kind, raws in (
-        ("stop", ("stop", "eos", "eos_token", "stop_sequence", "end_turn")),
-        ("length", ("length", "model_length", "max_tokens", "model_context_window_exceeded")),
-        ("tool_calls", ("tool_calls", "function_call")),
-        ("content_filter", ("content_filter", "sensitive")),
-        ("other:STOP", ("STOP",)),
-        ("other:SAFETY", ("SAFETY",)),
+        ("stop", ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "COMPLETE", "FinishReason.STOP")),
+        ("length", ("length", "model_length", "max_tokens", "model_context_window_exceeded", "MAX_TOKENS", "LENGTH")),
+        ("length", ("max_output_tokens", "max_new_tokens", "max-tokens", "maxTokens", "REASON_MAX_LEN")),
+        ("tool_calls", ("tool_calls", "function_call", "tool_use", "TOOL_CALLS", "tool-calls", "toolUse")),
+        ("content_filter", ("content_filter", "sensitive", "SAFETY", "content-filter", "RECITATION", "refusal")),
+        ("content_filter", ("PROHIBITED_CONTENT", "guardrail_intervened", "IMAGE_SAFETY")),
+        ("unknown", ("null", "unknown", "NOT_FINISHED")),
+        ("other:pause_turn", ("pause_turn",)),
         ("other:" + "x" * 64, ("x" * 100,)),
     )
     for raw in raws
 ] + [
     Case("finish-other-type", HI + chunk({}, 3) + chunk({}, {"a": 1}) + DONE, "unknown", "hi"),
     Case("finish-first-counts", HI + chunk({}, "length") + STOP + DONE, "length", "hi"),
+    Case("finish-object", HI + chunk({}, {"type": "length", "length": 16}) + DONE, "length", "hi"),
+    Case(
+        "finish-on-every-chunk",
+        chunk({"content": "a"}, "stop")
+        + chunk({"content": "b"}, "stop")
+        + chunk({"content": "c"}, "MAX_TOKENS")
+        + DONE,
+        "length",
+        "abc",
+    ),
 ]
 
 USAGE = [

@@ -110,8 +110,8 @@ def test_too_many_calls() -> None:
 def test_usage_and_model() -> None:
     """The last usage counts, and the first model's name."""
     answer = Answer()
-    answer.usage_fields = {"n": 1}
-    answer.usage_fields = {"n": 2}
+    answer.add_usage({"n": 1})
+    answer.add_usage({"n": 2})
     for name in (None, 3, "", "m", "other"):
         answer.set_model(name)
     answer.finish("stop", "stop")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Delta, Reasoning, ToolCall
+from app.events import Delta, Extra, PlainReasoning, ToolCall
 from app.upstream.reading.chat import chat_reader
 from tests.upstream.play import MAX_EVENT, cut_at, facts, play, read, verdict
 from tests.upstream.reading.quirks import CASES
@@ -17,11 +17,11 @@ from tests.upstream.reading.quirks_bytes import END, HI, Case, chunk, text
 
 
 def test_every_row_has_a_case() -> None:
-    """The table covers rows F1–F28, H4–H8, H13–H15, E1–E14, C1–C28 and X1–X11, and names no case twice."""
+    """The table covers the rows that are about what a stream holds, and names no case twice."""
     names = [case.name for case in CASES]
     rows = {name.partition("-")[0] for name in names}
-    wanted = {f"F{n}" for n in range(1, 29)} | {f"E{n}" for n in range(1, 15)} | {f"C{n}" for n in range(1, 29)}
-    wanted |= {f"X{n}" for n in range(1, 12)} | {f"H{n}" for n in (4, 5, 6, 7, 8, 13, 14, 15)}
+    wanted = {f"F{n}" for n in range(1, 29)} | {f"E{n}" for n in range(1, 17)} | {f"C{n}" for n in range(1, 35)}
+    wanted |= {f"X{n}" for n in [*range(1, 12), 15, 16]} | {f"H{n}" for n in (4, 5, 6, 7, 8, 13, 14, 15)}
     assert wanted <= rows
     assert len(names) == len(set(names))
 
@@ -66,7 +66,7 @@ def test_one_event_per_delta_in_order() -> None:
     """Deltas are neither merged nor moved; reasoning goes before text, and text before calls, in one chunk."""
     both = {"content": "b", "reasoning": "hm", "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}
     events = chat_reader().feed(text("a") + chunk(both) + text("c"))
-    assert events == [Delta("a"), Reasoning("hm"), Delta("b"), ToolCall(0, "c", "f", ""), Delta("c")]
+    assert events == [Delta("a"), PlainReasoning("hm"), Delta("b"), ToolCall(0, "c", "f", ""), Delta("c")]
 
 
 def test_usage_is_bounded_and_plain() -> None:
@@ -82,6 +82,66 @@ def test_usage_is_bounded_and_plain() -> None:
     assert reader.answer.usage.fields["s"] == "\ufffd"
     assert "n" not in reader.answer.usage.fields
     assert len(json.dumps(reader.answer.usage.fields).encode()) < 16 * 1024
+
+
+def test_what_else_a_call_has() -> None:
+    """A signature comes with its call, once, wherever it stands; custom calls say what they are (rows X16, X17)."""
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    call = {
+        "index": 0,
+        "id": "a",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{", "strict": True},
+        **signed,
+    }
+    more = {"index": 0, "function": {"arguments": "}", "strict": True}, **signed}
+    late = {"index": 1, "id": "b", "type": "custom", "custom": {"name": "g", "input": "x"}}
+    content = chat_reader().feed(
+        chunk({"tool_calls": [call]})
+        + chunk({"tool_calls": [more, late]})
+        + chunk({"tool_calls": [{"index": 1, **signed}]})
+    )
+    assert content == [
+        ToolCall(0, "a", "f", "{", extra=signed | {"function": {"strict": True}}),
+        ToolCall(0, "", "", "}"),
+        ToolCall(1, "b", "g", "x", "custom"),
+        ToolCall(1, "", "", "", "custom", signed),
+    ]
+
+
+def test_short_cut_takes_constant_fields() -> None:
+    """What all chunks repeat, and was said, does not keep a plain chunk from the template; what is new does."""
+    constant = {"model": "m", "system_fingerprint": "fp", "service_tier": None, "provider": "P", "citations": ["u"]}
+    reader = chat_reader()
+    reader.feed(chunk({"content": "a"}, **constant))
+    assert reader.feed(chunk({"content": "b"}, **constant)) == [Delta("b")]
+    assert reader._template.known
+    assert reader._template.texts(chunk({"content": "c"}, **constant)) == [Delta("c")]
+    assert reader.feed(chunk({"content": "d"}, **constant | {"provider": "Q"})) == [
+        Delta("d"),
+        Extra({"provider": "Q"}),
+    ]
+    assert reader.feed(chunk({"content": "e"}, **constant | {"provider": "Q", "vibe": 1}))[1:] == [Extra({"vibe": 1})]
+
+
+def test_extras_quote_no_secret() -> None:
+    """A field that echoes the operator's system prompt is left out, and another one is not."""
+    prompt = "You are the operator's assistant."
+    reader = chat_reader(secrets=[prompt])
+    content = reader.feed(chunk({"content": "a"}, echo={"prompt": f"System: {prompt}"}, provider="P"))
+    assert content == [Delta("a"), Extra({"provider": "P"})]
+
+
+def test_extras_wait_for_content() -> None:
+    """What comes before the content does not begin the answer, so that a failure can still be healed."""
+    reader = chat_reader()
+    assert reader.feed(chunk({"role": "assistant"}, provider="P")) == []
+    assert reader.feed(HI) == [Extra({"provider": "P"}), Delta("hi")]
+    failing = chat_reader()
+    assert failing.feed(chunk({"role": "assistant"}, provider="P") + chunk(error="no")) == []
+    many = b"".join(chunk({}, serial=n) for n in range(99))
+    whole, slow = chat_reader(), chat_reader()
+    assert whole.feed(many) == [event for at in range(0, len(many), 9) for event in slow.feed(many[at : at + 9])]
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -107,7 +107,7 @@ def test_envelope(payload: object, kind: type[StreamError], said: str) -> None:
         {"message": "ok", "code": 200},
         {"message": "ok", "code": 0},
         {"message": "only"},
-        {"choices": [], "message": "x", "code": 5},
+        {"choices": [{}], "message": "x", "code": 5},
         [],
         [{"a": 1}],
         [[{"error": "deeper"}]],

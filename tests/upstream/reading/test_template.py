@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import Content, Delta
-from app.upstream.reading.answer import ENDED
+from app.upstream.reading.answer import ENDED, Answer
 from app.upstream.reading.chat import ChatDialect, chat_reader
 from app.upstream.reading.template import Template
 
@@ -29,7 +29,9 @@ def event(data: object, *, ascii: bool = False, spaces: bool = False) -> bytes:
 
 
 def learn(data: dict[str, Any], text: str) -> Template | None:
-    template = Template(ChatDialect.take_text)
+    dialect = ChatDialect(Answer())
+    dialect.read(b"", data)  # what is constant has to be said before
+    template = Template(dialect.take_text)
     template.learn(event(data)[6:-2], text)
     return template if template.known else None
 
@@ -105,7 +107,7 @@ def test_learnt_in_the_right_place(data: dict[str, Any], text: str) -> None:
 
 def test_nothing_to_learn() -> None:
     """An event whose text is not where it seems, or on several lines, teaches nothing."""
-    template = Template(ChatDialect.take_text)
+    template = Template(ChatDialect(Answer()).take_text)
     for payload, text in (
         (b'{"choices":[]}', "x"),
         (b'{"x":"y"}', "y"),

@@ -4,28 +4,87 @@ from __future__ import annotations
 
 import pytest
 
-from app.upstream.reading.tool_calls import ToolCalls
+from app.upstream.reading.tool_calls import ToolCalls, unused
 
-Piece = tuple[int | None, str, str]
-"""The upstream's index, the id and the name."""
+Piece = tuple[int | None, str, str, str]
+"""The upstream's index, the id, the name and the arguments."""
+
+
+def call(calls: list[Piece]) -> list[tuple[str, str, str]]:
+    """Return the id, the name and the arguments of each call that the pieces are put together to."""
+    placing = ToolCalls()
+    found: list[list[str]] = []
+    for index, id, name, arguments in calls:
+        placing.begin_chunk()
+        place = placing.place(index, id, name, arguments)
+        if place is None:
+            continue
+        ours, new_id, new_name = place
+        assert ours <= len(found), "our indexes are dense"
+        if ours == len(found):
+            found.append(["", "", ""])
+        assert not (new_id and found[ours][0]), "an id is sent once"
+        for at, news in enumerate((new_id, new_name, arguments)):
+            found[ours][at] += news
+    return [(id, name, arguments) for id, name, arguments in found]
+
+
+A = ("a", "f", '{"x":1}')
+B = ("b", "g", "{}")
 
 
 @pytest.mark.parametrize(
-    ("pieces", "places"),
+    ("pieces", "calls"),
     [
+        ([(0, "a", "f", '{"x"'), (1, "b", "g", "{"), (0, "", "", ":1}"), (1, "", "", "}")], [A, B]),
+        ([(7, *A), (3, *B)], [A, B]),
+        ([(0, "a", "f", ""), (0, "b", "g", ""), (0, "a", "", A[2]), (0, "b", "", "{}")], [A, B]),
+        ([(0, "a", "f", '{"x"'), (0, "a", "f", ":1}")], [A]),
+        ([(0, "", "f", '{"x"'), (0, "a", "", ":1}")], [A]),
+        ([(None, "", "f", "{}"), (None, "", "", " "), (None, "", "g", "[]")], [("", "f", "{} "), ("", "g", "[]")]),
+        # X12: fresh ids
+        ([(0, "1", "f", ""), (0, "2", "", '{"x'), (0, "3", "", '":1}')], [("1", "f", A[2])]),
+        ([(0, "1", "f", "{"), (0, "2", "f", '"x":1}')], [("1", "f", A[2])]),
+        ([(None, "1", "f", ""), (None, "2", "", "{}")], [("1", "f", "{}")]),
+        ([(0, "1", "f", "{}"), (0, "2", "", ""), (0, "3", "", " ")], [("1", "f", "{} ")]),
+        # X13: names in pieces, repeated, or all of them so far
+        ([(0, "a", "mcp__", ""), (0, "", "get_", ""), (0, "a", "it", "{}")], [("a", "mcp__get_it", "{}")]),
+        ([(0, "a", "get", ""), (0, "a", "get_it", ""), (0, "a", "get_it", "{}")], [("a", "get_it", "{}")]),
+        ([(None, "", "get_", ""), (None, "", "it", "{}")], [("", "get_it", "{}")]),
+        # a second call at the index of the first one
+        ([(0, *A), (0, *B)], [A, B]),
+        ([(0, "a", "f", A[2]), (0, "b", "f", "{}")], [A, ("b", "f", "{}")]),
+        ([(0, "a", "f", ""), (0, "b", "f", "{}")], [("a", "f", ""), ("b", "f", "{}")]),
+        ([(0, *A), (0, "b", "", "{"), (0, "b", "g", "}")], [A, B]),
+        ([(0, "", "f", "{}"), (0, "", "g", "{}")], [("", "f", "{}"), ("", "g", "{}")]),
+        # X14: one id on two calls, and a call that comes twice
+        ([(0, *A), (1, "a", "g", "{}")], [A, ("a-2", "g", "{}")]),
+        ([(None, *A), (None, "a", "g", "{}"), (None, "a", "g", "[]")], [A, ("a-2", "g", "{}"), ("a-3", "g", "[]")]),
+        ([(0, *A), (0, *A), (1, *B), (0, *A)], [A, B]),
+        # the index on some pieces only
+        ([(None, "a", "f", ""), (0, "a", "", A[2])], [A]),
+        ([(0, "a", "f", ""), (None, "", "", A[2])], [A]),
+        ([(0, "a", "f", ""), (1, "b", "g", ""), (None, "a", "", A[2]), (None, "b", "", "{}")], [A, B]),
+        # what JSON's structure is not told by
+        ([(0, "a", "f", '{"x":"}\\'), (0, "b", "f", '"}"}')], [("a", "f", '{"x":"}\\"}"}')]),
         (
-            [(0, "a", "f"), (0, "", ""), (1, "b", "g"), (0, "", "")],
-            [(0, "a", "f"), (0, "", ""), (1, "b", "g"), (0, "", "")],
+            [(0, "a", "f", '{"x":"\\\\'), (0, "", "", '"}'), (0, "b", "f", "{}")],
+            [("a", "f", '{"x":"\\\\"}'), ("b", "f", "{}")],
         ),
-        ([(7, "a", "f"), (3, "b", "g")], [(0, "a", "f"), (1, "b", "g")]),
-        ([(0, "a", "f"), (0, "b", "g"), (0, "a", "")], [(0, "a", "f"), (1, "b", "g"), (0, "", "")]),
-        ([(0, "a", "f"), (0, "a", "f")], [(0, "a", "f"), (0, "", "")]),
-        ([(0, "", "f"), (0, "a", "")], [(0, "", "f"), (0, "a", "")]),
-        ([(None, "", "f"), (None, "", ""), (None, "", "g")], [(0, "", "f"), (0, "", ""), (1, "", "g")]),
     ],
-    ids=["by-index", "renumbered", "one-index", "repeated", "late-id", "no-index"],
 )
-def test_place(pieces: list[Piece], places: list[tuple[int, str, str]]) -> None:
-    """Our index is dense, and an id or a name comes once (rows X1–X5)."""
+def test_place(pieces: list[Piece], calls: list[tuple[str, str, str]]) -> None:
+    """Pieces are put together to the calls that they are of (rows X1–X6, X12–X14)."""
+    assert call(pieces) == calls
+
+
+def test_calls_of_one_chunk() -> None:
+    """Two calls without index, id and arguments are two if they come in one chunk."""
     calls = ToolCalls()
-    assert [calls.place(*piece) for piece in pieces] == places
+    calls.begin_chunk()
+    assert [calls.place(None, "", name, "") for name in ("f", "g")] == [(0, "", "f"), (1, "", "g")]
+
+
+def test_unused_id() -> None:
+    """An id that was used gets the first number that makes it another one."""
+    assert [unused("a", used) for used in ((), {"a"}, {"a", "a-2"})] == ["a", "a-2", "a-3"]

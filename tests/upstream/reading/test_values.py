@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from app.upstream.reading.values import bounded_json, encodable, index_of, list_of, object_of, text_of
+from app.upstream.reading.values import (
+    arguments_of,
+    bounded_json,
+    count_of,
+    encodable,
+    index_of,
+    is_empty,
+    kept,
+    list_of,
+    object_of,
+    text_of,
+    text_within,
+)
 
 
 def test_bounded_json() -> None:
@@ -18,21 +30,112 @@ def test_bounded_json() -> None:
     assert len(bounded_json({str(n): n for n in range(99)}, 3)) == 32
 
 
+def test_kept() -> None:
+    """What is kept is as it came, but for what cannot be encoded."""
+    fine: dict[str, object] = {"a": None, "b": [1, 0.5, True, "x" * 9999], "": {}}
+    assert kept(fine) == fine
+    assert kept([float("nan"), 2**64, 10**400, "\ud800", {"\ud800": 1}]) == [
+        None,
+        2.0**64,
+        None,
+        "\ufffd",
+        {"\ufffd": 1},
+    ]
+    deep: object = "bottom"
+    for _ in range(100):
+        deep = [deep]
+    assert str(kept(deep)) == "[" * 32 + "None" + "]" * 32
+
+
 def test_encodable() -> None:
     """Pairs are joined, halves replaced, and everything else kept."""
     assert encodable("a\ud83d\ude00b\ud83dc\ude00\ud83d") == "a😀b\ufffdc\ufffd\ufffd"
 
 
-@pytest.mark.parametrize("value", [None, True, 7, 0.5, -1, 1 << 40, "x", [], ["x"], {}, {"text": "x"}])
-def test_values_of_another_type(value: object) -> None:
-    """A value of another type than the field's is taken for none."""
-    assert text_of(value) == (value if isinstance(value, str) else "")
-    assert object_of(value) == (value if isinstance(value, dict) else {})
-    assert list_of(value) == (value if isinstance(value, list) else [])
-    assert index_of(value) == (7 if value == 7 else 0)
+@pytest.mark.parametrize(
+    ("value", "text", "arguments"),
+    [
+        (None, "", ""),
+        ("x", "x", "x"),
+        (7, "7", "7"),
+        (0, "0", "0"),
+        (0.005, "0.005", "0.005"),
+        (True, "true", "true"),
+        ([], "", ""),
+        (["a", 1, None, "b"], "a1b", "a1b"),
+        ({}, "", "{}"),
+        ({"a": "é"}, "", '{"a":"é"}'),
+        ([{"a": 1}], "", '[{"a":1}]'),
+    ],
+)
+def test_texts(value: object, text: str, arguments: str) -> None:
+    """A number is the text that JSON has for it, a list of texts is joined; arguments may be JSON itself."""
+    assert (text_of(value), arguments_of(value)) == (text, arguments)
 
 
-def test_text_of_parts() -> None:
-    """A list of objects is the texts that they have under one of the names."""
-    parts = [{"text": "a"}, {"summary": "b", "text": "c"}, 3, {"text": 4}, {"text": [{"text": "no"}]}]
-    assert text_of(parts, "text", "summary") == "acb"
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([{"text": "a"}, {"summary": "b", "text": "c"}, 3, {"text": 4}, {"text": [{"text": "d"}]}], "ac34d"),
+        ({"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}, "a"),
+        ({"text": {"value": "a"}}, "a"),
+        ({"type": "reasoning.encrypted", "data": "x"}, ""),
+        (False, ""),
+    ],
+)
+def test_texts_within(value: object, text: str) -> None:
+    """The text of parts is wherever it usually stands."""
+    assert text_within(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [
+        (7, 7),
+        ("7", 7),
+        (7.0, 7),
+        ("", None),
+        (-1, None),
+        (7.5, None),
+        (True, None),
+        (1 << 40, None),
+        ("x", None),
+        ([7], None),
+    ],
+)
+def test_indexes(value: object, index: int | None) -> None:
+    """An index may be written as a text or as a float."""
+    assert index_of(value) == index
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (7, 7),
+        ("7", 7),
+        (7.0, 7),
+        ("7.0", 7),
+        (-1, None),
+        ("nan", None),
+        (float("inf"), None),
+        (True, None),
+        ("x" * 99, None),
+    ],
+)
+def test_counts(value: object, count: int | None) -> None:
+    """So may a count of tokens."""
+    assert count_of(value) == count
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, [""], {"a": None, "b": [{}]}])
+def test_empty(value: object) -> None:
+    """Nothing is said by what is made of nothing; zero and false say something."""
+    assert is_empty(value)
+    assert not is_empty([value, 0])
+    assert not is_empty({"a": value, "b": False})
+
+
+def test_objects_and_lists() -> None:
+    """An object in the place of a list is the only item of that list."""
+    assert (object_of({"a": 1}), object_of([1]), object_of(None)) == ({"a": 1}, {}, {})
+    assert (list_of([1]), list_of({"a": 1}), list_of({}), list_of("x")) == ([1], [{"a": 1}], [], [])

@@ -81,6 +81,9 @@ READ = frozenset(
         "content_part.done",
         "output_text.delta",
         "output_text.done",
+        "output_text.annotation.added",
+        "audio.delta",
+        "audio.transcript.delta",
         "refusal.delta",
         "refusal.done",
         "reasoning_text.delta",
@@ -135,12 +138,11 @@ USAGE: dict[str, Any] = {
     "output_tokens_details": {"reasoning_tokens": 1},
     "total_tokens": 8,
 }
-AS_CHAT = {
+AS_CHAT = USAGE | {
     "prompt_tokens": 5,
     "prompt_tokens_details": {"cached_tokens": 2},
     "completion_tokens": 3,
     "completion_tokens_details": {"reasoning_tokens": 1},
-    "total_tokens": 8,
 }
 
 

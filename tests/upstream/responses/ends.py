@@ -134,7 +134,7 @@ CALLS = [
         + item("added", 0, {"type": ["x"]})
         + item("done", 0, 3)
         + arguments(None)
-        + item("added", 0, {"type": "function_call", "call_id": {}, "name": 3})
+        + item("added", 0, {"type": "function_call", "call_id": {}, "name": {}})
         + HI
         + END,
         text="hi",
@@ -209,7 +209,7 @@ ENDINGS = [
         HI + over("failed", error={"message": NO}, usage={"input_tokens": 1}),
         UpstreamError,
         "hi",
-        usage={"prompt_tokens": 1},
+        usage={"input_tokens": 1, "prompt_tokens": 1},
     ),
     Case("R4-cancelled", HI + over(status="cancelled"), UpstreamError, "hi"),
     Case("R5-length", HI + over("incomplete", incomplete_details={"reason": "max_output_tokens"}), "length", "hi"),
@@ -243,7 +243,7 @@ ENDINGS = [
         "usage-in-part",
         HI + over(usage={"input_tokens": 1, "output_tokens": 2, "x": {"y": 3}}),
         text="hi",
-        usage={"prompt_tokens": 1, "completion_tokens": 2, "x": {"y": 3}},
+        usage={"input_tokens": 1, "output_tokens": 2, "x": {"y": 3}, "prompt_tokens": 1, "completion_tokens": 2},
     ),
     Case("usage-odd", HI + over(usage="much"), text="hi"),
     Case("model-odd", sent("created", response={"model": 7}) + HI + over(model="m"), text="hi", model="m"),

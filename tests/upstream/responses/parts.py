@@ -73,7 +73,13 @@ TEXTS = [
     ),
     Case("no-type", b"event: response.output_text.delta\n" + event({"delta": "hi"}) + END, text="hi"),
     Case("no-name", event({"type": "response.output_text.delta", "delta": "hi"}) + END, text="hi"),
-    Case("empty-deltas", said("") + said(None) + said(7) + said(["x"]) + HI + END, text="hi"),
+    Case("empty-deltas", said("") + said(None) + said([]) + said({}) + HI + END, text="hi"),
+    Case(
+        "other-types",
+        said("$") + said(0.5) + said([6, "x"]) + said(True) + said({"text": "a"}) + END,
+        text="$0.56xtruea",
+    ),
+    Case("not-to-be-understood", HI + said({"a": 1}) + END, Malformed, text="hi"),
     Case("two-messages", said("a", 0) + said("b", 2) + END, text="ab"),
     Case(
         "refusal",

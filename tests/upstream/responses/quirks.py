@@ -17,6 +17,7 @@ from tests.upstream.reading.quirks_streams import FRAMING as CHAT_FRAMING
 from tests.upstream.responses.bytes import END, HI
 from tests.upstream.responses.ends import BODIES, CALLS, ENDINGS
 from tests.upstream.responses.parts import REASONING, TEXTS
+from tests.upstream.responses.whole import WHOLE_RESPONSES
 
 KEPT = ("F", "H4", "H5-something-else", "H6", "H7", "H8", "E", "end")
 
@@ -39,4 +40,4 @@ SHARED = [
     for case in (*CHAT_FRAMING, *CHAT_BODIES, *CHAT_ERRORS, *CHAT_ENDS)
     if (shared := as_response(case)) is not None
 ]
-RESPONSES = [*TEXTS, *REASONING, *CALLS, *ENDINGS, *BODIES, *SHARED]
+RESPONSES = [*TEXTS, *REASONING, *CALLS, *ENDINGS, *BODIES, *WHOLE_RESPONSES, *SHARED]

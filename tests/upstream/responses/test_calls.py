@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from app.events import ToolCall
+import pytest
+
+from app.events import Extra, ToolCall
 from app.upstream.reading.answer import Answer
 from app.upstream.responses.calls import ResponseCalls
-from tests.upstream.responses.bytes import function
+from app.upstream.responses.reader import responses_reader
+from tests.upstream.responses.bytes import END, arguments, function, item, message, over, said
 
 
 def test_pieces_of_the_call_at_an_index() -> None:
@@ -38,6 +41,57 @@ def test_what_a_call_lacks() -> None:
     assert not calls.lacks(0, function("b"))
     calls.add(0, "{}")
     assert not calls.lacks(0, function("a"))
+
+
+OURS = {"type": "function", "name": "f"}
+WHOLE = item("done", 0, function("a", "f", "{}"))
+STREAMED = item("added", 1, function("b", "g")) + arguments("{}", 1) + item("done", 1, function("b", "g", "{}"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("tools", "raw", "expected"),
+    [
+        ([OURS], WHOLE + END, (["f"], [], "tool_calls")),
+        ([OURS], STREAMED + said("hi", 2) + END, ([], ["g"], "stop")),
+        ([OURS], STREAMED + WHOLE.replace(b'index": 0', b'index": 2') + END, (["f", "g"], [], "tool_calls")),
+        (
+            [OURS],
+            STREAMED + said("hi", 2) + over(output=[function("b", "g", "{}"), message("hi")]),
+            ([], ["g"], "stop"),
+        ),
+        ([OURS, {"type": "x_search"}], STREAMED + END, ([], ["g"], "stop")),
+        ([{"type": "namespace", "name": "n", "tools": [OURS]}], WHOLE + END, (["f"], [], "tool_calls")),
+        ([{"type": "custom", "name": "g"}], STREAMED + END, (["g"], [], "tool_calls")),
+        ([], STREAMED + END, (["g"], [], "tool_calls")),
+        ([], STREAMED + over(output=[function("b", "g", "{}"), message("hi")]), ([], ["g"], "stop")),
+        ([OURS], over(output=[function("b", "g", "{}"), message("hi")]), ([], ["g"], "stop")),
+    ],
+    ids=range(10),
+)
+def test_whose_a_call_is(tools: list[object], raw: bytes, expected: object, size: int) -> None:
+    """A call to a tool that was not offered is the upstream's own if the upstream goes on after it (row R11)."""
+    reader = responses_reader()
+    reader.dialect.offer(tools)
+    content = [event for at in range(0, len(raw), size) for event in reader.feed(raw[at : at + size])]
+    calls = [call.name for call in content if isinstance(call, ToolCall) and call.name]
+    items = [item["name"] for extra in content if isinstance(extra, Extra) for item in extra.delta["output"]]
+    assert (calls, items, reader.result().finish_reason) == expected
+
+
+def test_custom_calls() -> None:
+    """A call of a custom tool says so, and what else is in an item comes with its call."""
+    answer = Answer()
+    calls = ResponseCalls(answer)
+    custom = {"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT", "namespace": "n"}
+    calls.begin(0, custom | {"input": ""})
+    calls.add(0, "SELECT")
+    calls.complete(0, custom)
+    assert answer.take() == [
+        ToolCall(0, "c", "sql", "", "custom"),
+        ToolCall(0, "", "", "SELECT", "custom"),
+        ToolCall(0, "", "", "", "custom", {"namespace": "n"}),
+    ]
 
 
 def test_a_piece_of_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from app import simulator
 from app.errors import StreamError
-from app.events import TEXT, Content, Logprobs, ToolCall
+from app.events import TEXT, Content, Logprobs, Reasoning, ToolCall
 from app.request import StreamRequest
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import Endpoint
@@ -57,7 +57,7 @@ def put_together(content: list[Content]) -> tuple[object, ...]:
         if isinstance(event, Logprobs):
             tokens += event.content
         elif isinstance(event, TEXT):
-            name = type(event).__name__
+            name = "Reasoning" if isinstance(event, Reasoning) else type(event).__name__
             texts[name] = texts.get(name, "") + event.text
     calls = merged([event for event in content if isinstance(event, ToolCall)])
     return texts, len(tokens), [call[1:] for call in calls]  # ids are random

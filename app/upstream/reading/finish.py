@@ -1,0 +1,52 @@
+"""Finish reasons: what upstreams call them, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from app.upstream.reading.values import encodable, text_of
+
+FAILED: Final = "failed"
+"""Stands for a reason that means a failure, and not the end of an answer (row E11)."""
+
+_SPELLINGS: Final = {
+    "": "null none unspecified notfinished unfinished inprogress pending",
+    "unknown": "unknown",
+    "stop": "stop stopped eos eostoken eot endofturn endturn endoftext stopsequence stopsequences stoptoken end finish "
+    "finished complete completed done success normal",
+    "length": "length modellength maxlength maxlen maxtoken maxtokens maxtokensreached maxtokensexceeded maximumtokens "
+    "maxoutputtokens maxnewtokens maxcompletiontokens tokenlimit outputlimit modelcontextwindowexceeded contextlength "
+    "contextlengthexceeded contextwindowexceeded maxcontext errorlimit",
+    "tool_calls": "tool tools toolcall toolcalls tooluse functioncall functioncalls functions",
+    "content_filter": "contentfilter contentfiltered contentpolicy contentpolicyviolation contentmoderation sensitive "
+    "safety imagesafety recitation imagerecitation blocked blocklist prohibitedcontent imageprohibitedcontent spii "
+    "language refusal refused moderation moderated guardrail guardrailintervened errortoxic",
+    FAILED: "error errored failed failure fail abort aborted cancel canceled cancelled usercancel networkerror "
+    "servererror internalerror internalservererror insufficientsystemresource engineerror timeout timelimit "
+    "malformedfunctioncall malformedtooluse malformedmodeloutput unexpectedtoolcall",
+}
+_MEANING: Final = {word: reason for reason, words in _SPELLINGS.items() for word in words.split()}
+_PREFIXES: Final = ("finishreason", "reason")  # of enumerations: `FinishReason.STOP`, `REASON_STOP`
+
+
+def read_finish(said: Any) -> tuple[str, str]:
+    """Return a finish reason in our words and in the upstream's.
+
+    Ours is one of `Done`'s, `FAILED`, or "" if the upstream has given none yet (rows C20, E11). Case and separators do
+    not count. Some put the reason into an object, as its `type` or `reason`.
+    """
+    if isinstance(said, dict):
+        said = said.get("type") or said.get("reason")
+    if not isinstance(said, str) or not said:
+        return "", ""
+    word = re.sub("[^a-z0-9]", "", said[:64].lower())
+    for prefix in ("", *_PREFIXES):
+        if (reason := _MEANING.get(word.removeprefix(prefix))) is not None:
+            return reason, encodable(said[:64])
+    return "other", encodable(said[:64])
+
+
+def has_failed(said: object) -> bool:
+    """Return whether a finish reason means a failure."""
+    return read_finish(text_of(said))[0] == FAILED
