@@ -123,8 +123,8 @@ async def stream_answer(
     """Yield what *reader* finds in the body of the response to what was *asked*, as `Source.stream` does.
 
     This is the one generator that a batch passes between the socket and the relay. However it ends, it ends the request
-    and completes *attempt*. After content it does not read for *pause* seconds. It waits *after_finish* seconds for what
-    may follow a finish reason, and as long after each content that does.
+    and completes *attempt*. After content it does not read for *pause* seconds. It waits *after_finish* seconds for
+    what may follow a finish reason, and as long after each content that does.
     """
     answer = reader.answer
     feed = reader.feed
