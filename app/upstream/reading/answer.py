@@ -65,6 +65,7 @@ class Answer:
         self._finish: tuple[str, str] | None = None  # the reason in our words and in the upstream's
         self._went_on = False  # whether content came after it
         self._noted = Noted()
+        self._has_item = False  # an item that is for the client to act upon
         self._has_content = False  # something that a reader can be shown
         # What comes before that is kept back: until then, another upstream may be asked, and the status may change.
         self._early: list[Content] = []
@@ -115,6 +116,11 @@ class Answer:
         news = [note for note in annotations if note and self._noted.is_new(note)]
         if news or citations or search_results:
             self.content.append(Annotation(news, citations, search_results))
+
+    def add_item(self, item: Mapping[str, Any], *, is_content: bool) -> None:
+        """Take an item of a response that there is no word for. *is_content*: it is for the client to act upon."""
+        self._has_item = self._has_item or is_content
+        self.add_extra({}, {}, {"output": [item]})
 
     def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         """Take what there is no word for. What quotes the prompt or the operator's own fields is left out."""
@@ -239,7 +245,7 @@ class Answer:
 
     def _begin(self, content: list[Content]) -> list[Content]:
         """Return *content* after what came early, if there is something in it that a reader can be shown."""
-        self._has_content = any(map(_is_shown, content))
+        self._has_content = self._has_item or any(map(_is_shown, content))
         early = self._early + content
         if self._has_content or len(early) > MAX_EARLY:
             self._keeps_back = False

@@ -1,7 +1,7 @@
 """What the events of a chat-completions stream mean.
 
-An ordinary chunk of 330 bytes costs 0.9 µs if the template knows it. Else it costs 3.4 µs alone in its read, framing
-included, and 2.1 as one of many, of which orjson takes 1.1.
+An ordinary chunk of 330 bytes costs 0.9 µs if the template knows it. Else it costs 4 µs alone in its read, framing
+included, and 2.7 as one of many, of which orjson takes 1.1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ChatDialect:
         self._said_of_calls = Said((), most=4 * MAX_TOOL_CALLS)
 
     def take_text(self, event: Any) -> str | None:
-        """See `Dialect.take_text`: a short cut that saves 1 µs of 3.5."""
+        """See `Dialect.take_text`: a short cut that saves nearly half."""
         try:
             [choice] = event["choices"]
             delta = choice["delta"]

@@ -18,6 +18,10 @@ FORMAT: Final = "openai-responses-v1"
 _MESSAGE: Final = frozenset(["id", "type", "role", "status", "content"])
 _PART: Final = frozenset(["type", "text", "refusal", "annotations", "logprobs"])
 _IMAGE: Final = "image_generation_call"
+# The items that the client has to act upon, as with a call of its shell or a request for its approval, are those of
+# these types, except the calls of tools that only run upstream. An answer may be nothing else.
+_FOR_CLIENT: Final = ("_call", "_request")
+_DONE_UPSTREAM: Final = frozenset((_IMAGE, "web_search_call", "file_search_call", "code_interpreter_call", "mcp_call"))
 
 
 def add_item(answer: Answer, item: dict[str, Any], at: int) -> None:
@@ -64,4 +68,5 @@ def add_media(answer: Answer, value: object, kind: str) -> None:
 
 
 def _add_output(answer: Answer, item: dict[str, Any]) -> None:
-    answer.add_extra({}, {}, {"output": [kept(item)]})
+    kind = text_of(item.get("type"))
+    answer.add_item(kept(item), is_content=kind.endswith(_FOR_CLIENT) and kind not in _DONE_UPSTREAM)

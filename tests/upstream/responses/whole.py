@@ -32,6 +32,8 @@ def part(text: str) -> dict[str, object]:
 
 NOTED = message("hi") | {"content": [part("hi")]}
 SEARCH: dict[str, Any] = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"query": "q"}}
+PATCH: dict[str, Any] = {"id": "ap_1", "type": "apply_patch_call", "call_id": "call_1", "operation": {"path": "x"}}
+TOKENS: dict[str, Any] = {"output_tokens": 7}
 DRAWN: dict[str, Any] = {"id": "ig_1", "type": "image_generation_call", "status": "completed", "output_format": "webp"}
 THOUGHT: dict[str, Any] = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
 KEPT_THOUGHT = Extra(
@@ -135,6 +137,19 @@ MORE = [
     ),
     Case(
         "R13-item-whole", over(output=[SEARCH, message("hi")]), text="hi", others=(Extra({}, {}, {"output": [SEARCH]}),)
+    ),
+    Case(
+        "R13-for-the-client",
+        item("done", 0, PATCH) + over(output=[PATCH], usage=TOKENS),
+        usage=TOKENS | {"completion_tokens": 7},
+        others=(Extra({}, {}, {"output": [PATCH]}),),
+    ),
+    Case(
+        "R13-nothing-for-the-client",
+        item("done", 0, SEARCH) + over(output=[SEARCH], usage=TOKENS),
+        Blank,
+        usage=TOKENS | {"completion_tokens": 7},
+        others=(),
     ),
     Case(
         "R13-image",
