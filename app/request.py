@@ -49,9 +49,9 @@ class StreamRequest:
 
     *messages* and *parameters* have OpenAI's shape and are sent to the upstream unchanged. *chunk* names the cut, as
     `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
-    infinity for ever. *traceparent* is the W3C header of that name, or "". The upstream is not read for *pause* seconds
-    after content, because what comes meanwhile is to leave together. *include_usage* says that the usage is to be among
-    the chunks of OpenAI's dialect.
+    infinity for ever. *unknown_grace* is the same while no client has the stream's id. *traceparent* is the W3C header
+    of that name, or "". The upstream is not read for *pause* seconds after content, because what comes meanwhile is to
+    leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect.
     """
 
     model: str
@@ -59,6 +59,7 @@ class StreamRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     chunk: str = "auto"
     grace: float = 0.0
+    unknown_grace: float = 0.0
     traceparent: str = ""
     pause: float | None = None
     include_usage: bool = False

@@ -216,6 +216,7 @@ def _options(
         model=models[0],
         chunk=settings.chunk,
         grace=parse_disconnect_policy(settings.on_disconnect),
+        grace_is_set="on_disconnect" in settings.model_fields_set,
         max_grace=parse_disconnect_policy(settings.on_disconnect_max),
         extra=None if "*" in settings.extra_parameters else frozenset(settings.extra_parameters),
     )

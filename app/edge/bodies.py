@@ -131,8 +131,9 @@ Body = TypeVar("Body", bound=BaseModel)
 class Defaults:
     """What holds for a request that does not say, and what no request may exceed.
 
-    *grace* and *max_grace* are seconds without a reader. *extra* are the parameters beyond OpenAI's that OpenAI's
-    dialect takes; None is any.
+    *grace* and *max_grace* are seconds without a reader. If the operator has set it, *grace* holds for every request
+    that does not say. If not, it holds only for those whose client can come back. *extra* are the parameters beyond
+    OpenAI's that OpenAI's dialect takes; None is any.
     """
 
     model: str
@@ -140,6 +141,7 @@ class Defaults:
     grace: float
     max_grace: float
     extra: frozenset[str] | None = None
+    grace_is_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +215,29 @@ def stream_request(
     chunk: str | None,
     on_disconnect: str | None,
     names: tuple[str, str] = ("chunk", "on_disconnect"),
+    *,
+    keyed: bool,
+    returns: bool,
 ) -> tuple[StreamRequest, float]:
     """Return a request with the *defaults* applied, and over how many seconds its answer's bursts are spread.
 
     *names* are what the client calls *chunk* and *on_disconnect*. Raises BadRequest.
+
+    A stream to which nobody can come back ends with its reader: what it writes is paid for, and no one will read it.
+    A request that is *keyed*, with an idempotency key, can be repeated. *returns* says whether the dialect's clients
+    come back with no key, by what they have once the answer has begun.
     """
     cut, smooth = parse_chunk(chunk or "", defaults.chunk, names[0])
-    grace = defaults.grace if on_disconnect is None else parse_grace(on_disconnect, defaults.max_grace, names[1])
+    if on_disconnect is not None:
+        grace = unknown_grace = parse_grace(on_disconnect, defaults.max_grace, names[1])
+    elif keyed or defaults.grace_is_set:
+        grace = unknown_grace = defaults.grace
+    else:
+        grace = defaults.grace if returns else 0.0
+        unknown_grace = 0.0
     parameters = {name: value for name, value in parameters.items() if name not in TOKEN_FIELDS or value != -1}
-    return StreamRequest(model or defaults.model, tuple(messages), parameters, cut, grace), smooth
+    model = model or defaults.model
+    return StreamRequest(model, tuple(messages), parameters, cut, grace, unknown_grace), smooth
 
 
 def parameters_of(data: Mapping[str, Any]) -> dict[str, Any]:

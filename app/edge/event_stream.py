@@ -129,6 +129,8 @@ class StreamResponse(EventSourceResponse):
     async def _stream(self, batches: Batches, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if not self._gone.done():
+            self._subscription.told()
         if self._after is not None:
             await self._resume(self._after, send)
         sending = asyncio.ensure_future(self._send_paced(batches, send) if self._smooth else self._send_all(send))

@@ -82,7 +82,9 @@ class Streams:
     async def answer(self, request: Request, asked: ChatRequest, data: object) -> Response:
         """Start the stream that was *asked* for, and return the answer that reads it from its start."""
         stream_id = await self.open(request, asked, data)
-        return await self.read(request, stream_id, asked.create, smooth=asked.smooth, hold=self.options.hold)
+        return await self.read(
+            request, stream_id, asked.create, smooth=asked.smooth, hold=self.options.hold, knows_id=False
+        )
 
     async def read(
         self,
@@ -94,16 +96,19 @@ class Streams:
         opening: bytes = b"",
         smooth: float = 0.0,
         hold: float = 0.0,
+        knows_id: bool = True,
     ) -> Response:
         """Return an answer that reads the stream, from its start or *after* a position. Raises what `Hub.attach` does.
 
-        *create* makes the encoder; *opening*, *smooth* and *hold* are those of `StreamResponse`. If nothing is left to
-        read, the answer is 204, which tells an EventSource to stop reconnecting.
+        *create* makes the encoder; *opening*, *smooth* and *hold* are those of `StreamResponse`, and *knows_id* is that
+        of `Subscription`. If nothing is left to read, the answer is 204, which tells an EventSource to stop
+        reconnecting.
         """
         context = request_context(request.scope)
         number = after.seq if after else 0
         partly = after is not None and after.place > 0
         subscription = await self.hub.attach(stream_id, context.principal, number, context.log, partly=partly)
+        subscription.knows_id = knows_id
         if subscription.exhausted and request.method != "HEAD":
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
         ticket = self.ticket(request, stream_id)
@@ -134,6 +139,7 @@ class Streams:
         """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
         context = request_context(request.scope)
         subscription = await self.hub.attach(stream_id, context.principal, logger=context.log)
+        subscription.knows_id = False  # the client has nothing until it has everything
         await read_whole(subscription, request.receive)
         return Transcript.of(subscription.log.records(0, subscription.log.last))
 
@@ -151,6 +157,11 @@ def reader_smooth(request: Request) -> float:
     """Return over how many seconds a reader wants bursts to be spread. Raises BadRequest."""
     text = request.query_params.get("smooth")
     return 0.0 if text is None else parse_smooth(text)
+
+
+def is_keyed(request: Request) -> bool:
+    """Return whether the request can be repeated without being paid for twice."""
+    return "idempotency-key" in request.headers
 
 
 def _key(request: Request, data: object) -> IdempotencyKey | None:

@@ -257,8 +257,13 @@ class Hub:
     def presence(self, stream_id: str, change: int) -> None:
         """Take note that another process has begun to read a stream (1), or that its last reader has left (-1)."""
         stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.entered() if change > 0 else stream.left()
+        if stream is None:
+            return
+        if change > 0:
+            stream.is_known = True  # that reader came by the stream's id, or by an idempotency key
+            stream.entered()
+        else:
+            stream.left()
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         """End a stream, because another process asks for it, or with *error*, because this process lost its log."""

@@ -33,6 +33,7 @@ class Stream:
     """One producer of this process, and the count of its readers.
 
     *readers* are attached now; *readers_total* is how many there were in all, *readers_peak* how many at once.
+    *is_known* says whether a client has the stream's id, and so can come back to it.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Stream:
     readers: int = 0
     readers_total: int = 0
     readers_peak: int = 0
+    is_known: bool = False
     _grace_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -64,7 +66,7 @@ class Stream:
         """Count a reader out. When the last one leaves, the grace starts."""
         self.readers -= 1
         if not self.readers and self.relay.ended is None:
-            self.start_grace(self.request.grace)
+            self.start_grace(self.request.grace if self.is_known else self.request.unknown_grace)
 
     def start_grace(self, grace: float) -> None:
         """Let the stream go on for *grace* seconds without a reader, then cancel it."""

@@ -28,7 +28,8 @@ class Subscription:
 
     A reader that follows the log, as `StreamResponse` does, has no need of the cursor. The one that sends the batches
     keeps the last one that went out in *sent*. *dismissal* is done once the reader is to be sent away; a *resumable*
-    one will find the rest of its stream in another process.
+    one will find the rest of its stream in another process. *knows_id* says whether the client has the stream's id: the
+    one whose request opened the stream does not, until it is `told`.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Subscription:
         "_stream",
         "after",
         "dismissal",
+        "knows_id",
         "log",
         "principal",
         "resumable",
@@ -61,6 +63,7 @@ class Subscription:
         self.principal = principal
         self.sent = Batch(after + 1, ())
         self.resumable = True
+        self.knows_id = True
         self.dismissal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._counted = readers
         self._stream = stream
@@ -87,6 +90,12 @@ class Subscription:
         if not self.dismissed:
             self.dismissal.set_result(None)
 
+    def told(self) -> None:
+        """Take note that the client has the stream's id from now on."""
+        self.knows_id = True
+        if self._stream is not None:
+            self._stream.is_known = True
+
     @property
     def records_behind(self) -> int:
         """How many records are in the log that were not sent yet."""
@@ -97,6 +106,7 @@ class Subscription:
         self.log.entered()
         if self._stream is not None:
             self._stream.entered()
+            self._stream.is_known |= self.knows_id
         self._logger.info("subscriber.attached", stream_id=self.stream_id, after=self.after)
         return self._cursor
 

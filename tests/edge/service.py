@@ -34,14 +34,19 @@ class Service(House):
     """
 
     def __init__(
-        self, log: FilteringBoundLogger, *steps: Any, grace: float = 0, models: Sequence[str] = ("m",)
+        self,
+        log: FilteringBoundLogger,
+        *steps: Any,
+        grace: float = 0,
+        grace_is_set: bool = False,
+        models: Sequence[str] = ("m",),
     ) -> None:
         super().__init__(log, *steps)
         self.asked: list[StreamRequest] = []
         self.refusal: StreamError | None = None
         self.listed: list[Mapping[str, Any]] = []
         options = Options(
-            Defaults(model="m", chunk="auto", grace=grace, max_grace=60),
+            Defaults(model="m", chunk="auto", grace=grace, max_grace=60, grace_is_set=grace_is_set),
             admit=self._admit,
             tickets=None,
             hold=2,

@@ -364,3 +364,28 @@ async def test_a_drain_waits_no_longer_than_who_cannot_come_back(log: FilteringB
     async with asyncio.timeout(30):
         await drain
     assert not staying.dismissed
+
+
+@pytest.mark.parametrize("comes_back", ["told", "another reader", "another process", None])
+async def test_a_stream_that_no_client_knows(log: FilteringBoundLogger, comes_back: str | None) -> None:
+    """A stream has its grace only if a client has its id: by the answer, because it came by it, or elsewhere."""
+    house = House(log, (Delta("a"),), forever)
+    request = StreamRequest("m", ({"role": "user", "content": "hi"},), grace=60, unknown_grace=0)
+    opener = await house.hub.attach(await house.hub.open(request))
+    opener.knows_id = False
+    async with opener:
+        if comes_back == "told":
+            opener.told()
+        if comes_back == "another reader":
+            async with await house.hub.attach(opener.stream_id):
+                pass
+        if comes_back == "another process":
+            house.hub.presence(opener.stream_id, 1)
+            house.hub.presence(opener.stream_id, -1)
+        assert house.hub.live == 1
+    if comes_back is None:
+        await house.settled()
+    else:
+        await asyncio.sleep(0)
+        assert house.hub.live == 1
+        await house.hub.cancel(opener.stream_id)

@@ -28,7 +28,7 @@ from app.edge.bodies import (
 from app.edge.context import request_context
 from app.edge.dialects.ui_messages import UIMessage, to_openai
 from app.edge.positions import parse_position
-from app.edge.streams import Streams
+from app.edge.streams import Streams, is_keyed
 from app.errors import BadRequest, UnknownStream
 from app.events import EventId
 from app.request import Principal
@@ -47,16 +47,23 @@ class UIChatBody(ChatParameters):
     messageId: Short | None = None
 
 
-def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal) -> ChatRequest:
-    """Turn the parsed body of `POST /v1/ai-sdk/chat` into a request. Raises BadRequest."""
+def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, keyed: bool = False) -> ChatRequest:
+    """Turn the parsed body of `POST /v1/ai-sdk/chat` into a request. Raises BadRequest.
+
+    A page comes back by its chat's id, if that finds its streams. *keyed* is that of `stream_request`.
+    """
     body = validated(UIChatBody, data)
     messages = to_openai(data["messages"])
     parameters = parameters_of(data)
-    stream, smooth = stream_request(defaults, messages, parameters, body.model, body.chunk, body.on_disconnect)
+    label = _label(principal, body.id)
+    chunk, policy = body.chunk, body.on_disconnect
+    stream, smooth = stream_request(
+        defaults, messages, parameters, body.model, chunk, policy, keyed=keyed, returns=bool(label)
+    )
     # An answer to the outputs of tools continues the assistant's message. The trigger does not tell the two apart.
     continues = body.messages[-1].role == "assistant"
     create = partial(ai_sdk.UIMessageEncoder, continues=continues)
-    return ChatRequest(stream, create, smooth, label=_label(principal, body.id))
+    return ChatRequest(stream, create, smooth, label=label)
 
 
 class AiSdk:
@@ -72,7 +79,7 @@ class AiSdk:
             return await self._streams.resume(request, position, ai_sdk.create)
         data = await self._streams.body(request)
         principal = request_context(request.scope).principal
-        asked = parse_ui_chat(data, self._streams.options.defaults, principal)
+        asked = parse_ui_chat(data, self._streams.options.defaults, principal, keyed=is_keyed(request))
         return await self._streams.answer(request, asked, data)
 
     async def stream(self, request: Request) -> Response:

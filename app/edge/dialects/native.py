@@ -23,7 +23,7 @@ from app.edge.bodies import (
 )
 from app.edge.context import request_context
 from app.edge.positions import parse_position
-from app.edge.streams import Streams, reader_smooth
+from app.edge.streams import Streams, is_keyed, reader_smooth
 from app.errors import BadRequest
 from app.journal import Log
 from app.wire import dialects, native
@@ -40,15 +40,21 @@ class ChatBody(ChatParameters):
     stream_options: dict[str, Any] | None = None
 
 
-def parse_chat(data: Any, defaults: Defaults) -> ChatRequest:
-    """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest."""
+def parse_chat(data: Any, defaults: Defaults, *, keyed: bool = False) -> ChatRequest:
+    """Turn the parsed body of `POST /v1/chat` into a request. Raises BadRequest.
+
+    *keyed* is that of `stream_request`.
+    """
     body = validated(ChatBody, data)
     if (body.prompt is None) == (body.messages is None):
         raise BadRequest("Give exactly one of 'prompt' and 'messages'.", param="prompt")
     # The messages go upstream as they came, not as pydantic has them.
     messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
     parameters = parameters_of(data)
-    stream, smooth = stream_request(defaults, messages, parameters, body.model, body.chunk, body.on_disconnect)
+    chunk, policy = body.chunk, body.on_disconnect
+    stream, smooth = stream_request(
+        defaults, messages, parameters, body.model, chunk, policy, keyed=keyed, returns=True
+    )
     return ChatRequest(stream, native.create, smooth)
 
 
@@ -69,7 +75,7 @@ class Native:
         if position is not None:
             return await streams.resume(request, position, native.create)
         data = await streams.body(request)
-        asked = parse_chat(data, streams.options.defaults)
+        asked = parse_chat(data, streams.options.defaults, keyed=is_keyed(request))
         if not wants_json(request):
             return await streams.answer(request, asked, data)
         stream_id = await streams.open(request, asked, data, attach=False)

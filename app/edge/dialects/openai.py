@@ -25,7 +25,7 @@ from app.edge.bodies import (
 from app.edge.context import request_context
 from app.edge.error_responses import error_response
 from app.edge.positions import parse_position
-from app.edge.streams import Streams
+from app.edge.streams import Streams, is_keyed
 from app.errors import BadRequest, UnknownModel
 from app.wire import openai
 from app.wire.openai import completion, failure_of
@@ -69,8 +69,11 @@ class CompletionBody(AskedParameters):
 _OWN = frozenset({"messages", "model", "stream", "stream_options"})
 
 
-def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults) -> ChatRequest:
-    """Turn the parsed body, and the headers CHUNK and ON_DISCONNECT, into a request. Raises BadRequest."""
+def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, *, keyed: bool = False) -> ChatRequest:
+    """Turn the parsed body, and the headers CHUNK and ON_DISCONNECT, into a request. Raises BadRequest.
+
+    *keyed* is that of `stream_request`.
+    """
     body = validated(CompletionBody, data)
     for name, instead in REFUSED.items():
         if data.get(name) is not None:
@@ -89,7 +92,17 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults) 
     chunk = headers.get(CHUNK)
     on_disconnect = headers.get(ON_DISCONNECT)
     names = (CHUNK, ON_DISCONNECT)
-    stream, smooth = stream_request(defaults, data["messages"], parameters, body.model, chunk, on_disconnect, names)
+    stream, smooth = stream_request(
+        defaults,
+        data["messages"],
+        parameters,
+        body.model,
+        chunk,
+        on_disconnect,
+        names,
+        keyed=keyed,
+        returns=False,  # clients stop by hanging up, and do not look for the stream's id
+    )
     if body.stream_options and body.stream_options.include_usage:
         stream = replace(stream, include_usage=True)
     return ChatRequest(stream, openai.create, smooth, whole=not body.stream)
@@ -113,7 +126,7 @@ class OpenAI:
         if position is not None:
             return await streams.resume(request, position, openai.create)
         data = await streams.body(request)
-        asked = parse_completion(data, request.headers, streams.options.defaults)
+        asked = parse_completion(data, request.headers, streams.options.defaults, keyed=is_keyed(request))
         if not asked.whole:
             return await streams.answer(request, asked, data)
         stream_id = await streams.open(request, asked, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -205,7 +206,7 @@ def parse(**fields: Any) -> StreamRequest:
 def test_request() -> None:
     """The messages become OpenAI's, and OpenAI's parameters pass as they are; model and cut have defaults."""
     messages = ({"role": "user", "content": "hi"},)
-    assert parse() == StreamRequest("m", messages, {}, "auto", 10)
+    assert parse() == StreamRequest("m", messages, {}, "auto", 10, 0)
     tools = [{"type": "function", "function": {"name": "f"}}]
     asked = parse_ui_chat(
         BODY
@@ -214,8 +215,23 @@ def test_request() -> None:
         DEFAULTS,
         ANN,
     )
-    assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3)
+    assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3, 3)
     assert (asked.label, asked.smooth, asked.whole) == ("ai-sdk:chat-1-of-a-page", 0.05, False)
+
+
+def test_who_can_come_back() -> None:
+    """A page comes back by its chat's id. Where that could be guessed, it does not, and its stream ends with it."""
+
+    def graces(chat_id: str, principal: Principal, *, is_set: bool = False, keyed: bool = False) -> tuple[float, float]:
+        body, defaults = BODY | {"id": chat_id}, replace(DEFAULTS, grace_is_set=is_set)
+        asked = parse_ui_chat(body, defaults, principal, keyed=keyed).stream
+        return asked.grace, asked.unknown_grace
+
+    assert graces("chat-1-of-a-page", Principal()) == (10, 0)
+    assert graces("demo", ANN) == (10, 0)
+    assert graces("demo", Principal()) == (0, 0)
+    assert graces("demo", Principal(), is_set=True) == (10, 10)
+    assert graces("demo", Principal(), keyed=True) == (10, 10)
 
 
 def test_what_an_answer_continues() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def parse(**body: Any) -> StreamRequest:
 def test_prompt() -> None:
     """A prompt is one user message; model and cut have defaults."""
     request = parse(prompt="hi")
-    assert request == StreamRequest("default", ({"role": "user", "content": "hi"},), {}, "auto", 10)
+    assert request == StreamRequest("default", ({"role": "user", "content": "hi"},), {}, "auto", 10, 0)
 
 
 def test_messages_and_parameters_pass_as_they_are() -> None:
@@ -136,7 +137,15 @@ def test_several_answers() -> None:
 @pytest.mark.parametrize(("policy", "grace"), [("cancel", 0), ("grace:0.5", 0.5), ("grace:60", 60)])
 def test_policy(policy: str, grace: float) -> None:
     """A request says what happens when its last reader is gone, within the server's bound."""
-    assert parse(prompt="a", on_disconnect=policy).grace == grace
+    asked = parse(prompt="a", on_disconnect=policy)
+    assert (asked.grace, asked.unknown_grace) == (grace, grace)
+
+
+def test_the_usual_policy() -> None:
+    """Who has the stream's id may come back; before that, only who can repeat the request, or if the operator says."""
+    for keyed, is_set, unknown in ((False, False, 0), (True, False, 10), (False, True, 10)):
+        asked = parse_chat({"prompt": "a"}, replace(DEFAULTS, grace_is_set=is_set), keyed=keyed).stream
+        assert (asked.grace, asked.unknown_grace) == (10, unknown)
 
 
 @pytest.mark.parametrize(

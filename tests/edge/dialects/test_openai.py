@@ -294,9 +294,24 @@ def refused(headers: dict[str, str] | None = None, **body: Any) -> BadRequest:
 def test_the_least() -> None:
     """Messages are enough: the model and the rest have defaults, and the answer is no stream."""
     asked = parse()
-    assert asked.stream == StreamRequest("default", tuple(MESSAGES), {}, "auto", 10)
+    assert asked.stream == StreamRequest("default", tuple(MESSAGES), {}, "auto", 0, 0)
     assert (asked.whole, asked.smooth, asked.label) == (True, 0, "")
     assert parse(model=None, stream=None, stream_options=None, temperature=None).stream == asked.stream
+
+
+def test_who_can_come_back() -> None:
+    """A client stops by hanging up, unless it can repeat the request, or it or the operator says otherwise."""
+    for stream in (True, False):
+        asked = {"messages": MESSAGES, "stream": stream}
+        operators = replace(DEFAULTS, grace_is_set=True)
+        for found in (
+            parse_completion(asked, {}, DEFAULTS, keyed=True),
+            parse_completion(asked, {}, operators),
+            parse_completion(asked, {"X-On-Disconnect": "grace:10"}, DEFAULTS),
+        ):
+            assert (found.stream.grace, found.stream.unknown_grace) == (10, 10)
+        stopped = parse_completion(asked, {"X-On-Disconnect": "cancel"}, operators, keyed=True)
+        assert (stopped.stream.grace, stopped.stream.unknown_grace) == (0, 0)
 
 
 def test_parameters() -> None:
