@@ -284,7 +284,8 @@ class Settings(BaseSettings):
     )
     on_disconnect: DisconnectPolicy = Field(
         "grace:10",
-        description="What happens to a stream when its last reader has left: `cancel`, `continue`, or `grace:SECONDS`.",
+        description="What happens to a stream when its last reader has left: `cancel`, `continue`, or `grace:SECONDS`. "
+        "If it is set, it also applies to streams to which no client can come back; by default, these are cancelled.",
     )
     on_disconnect_max: DisconnectPolicy = Field(
         "continue", description="The most that a request may ask for in its `on_disconnect`."
