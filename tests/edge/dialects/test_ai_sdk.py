@@ -266,7 +266,7 @@ def test_what_an_answer_continues() -> None:
         (BODY | {"trigger": "resume-stream"}, "trigger"),
         (BODY | {"messageId": 1}, "messageId"),
         (BODY | {"prompt": "hi"}, "prompt"),
-        (BODY | {"system": "Be brief."}, "system"),
+        (BODY | {"n": 2}, "n"),
         (BODY | {"temperature": 3}, "temperature"),
         (BODY | {"chunk": "syllable"}, "chunk"),
         (BODY | {"on_disconnect": "grace:61"}, "on_disconnect"),

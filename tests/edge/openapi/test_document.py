@@ -28,6 +28,7 @@ from app.composition.settings import load
 from app.edge.access.api_keys import digest
 from app.edge.bodies import Defaults, Message, parse_json
 from app.edge.dialects.ai_sdk import UIChatBody
+from app.edge.dialects.assistant_ui import CallSettings, ModelConfig, NamedTool
 from app.edge.dialects.native import ChatBody, parse_chat
 from app.edge.dialects.openai import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
 from app.edge.dialects.ui_messages import UIMessage, UIPart
@@ -345,7 +346,8 @@ def from_pydantic(schema: Any) -> Any:
         return [from_pydantic(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    schema = {name: from_pydantic(item) for name, item in schema.items() if name not in ("title", "description")}
+    texts = {name for name in ("title", "description") if isinstance(schema.get(name), str)}  # no fields of that name
+    schema = {name: from_pydantic(item) for name, item in schema.items() if name not in texts}
     if schema.get("type") == "integer":
         schema = {"minimum": -(2**63), "maximum": 2**63 - 1, **schema}
     if "default" in schema and schema["default"] is None:
@@ -369,7 +371,10 @@ def undescribed(schema: Any) -> Any:
     }
 
 
-@pytest.mark.parametrize("model", [ChatBody, Message, CompletionBody, StreamOptions, UIChatBody, UIMessage, UIPart])
+REQUESTS = [ChatBody, Message, CompletionBody, StreamOptions, UIChatBody, UIMessage, UIPart]
+
+
+@pytest.mark.parametrize("model", [*REQUESTS, NamedTool, CallSettings, ModelConfig])
 def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
     """Each field of a request has the type and the bounds that its model has, and the service takes no other."""
     read = from_pydantic(model.model_json_schema(ref_template="#/components/schemas/{model}"))
