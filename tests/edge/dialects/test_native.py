@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.typing import FilteringBoundLogger
 
+from app.edge.access.models import Rule
 from app.edge.bodies import Defaults
 from app.edge.dialects.native import parse_chat
 from app.errors import BadRequest
@@ -119,6 +120,12 @@ def test_no_limit(field: str) -> None:
     assert parse(prompt="a", **{field: -1}).parameters == {}
     both = {"max_tokens": -1, "max_completion_tokens": -1, field: 5}
     assert parse(prompt="a", **both).parameters == {field: 5}
+
+
+def test_no_limit_under_a_cap() -> None:
+    """A request that wants no limit gets the model's cap."""
+    rule = Rule(max_output_tokens=7)
+    assert rule.apply(parse(prompt="a", max_tokens=-1)).parameters == {"max_completion_tokens": 7}
 
 
 def test_habits_of_openais_clients() -> None:
