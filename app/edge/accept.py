@@ -10,8 +10,9 @@ _EVENTS = ("text/event-stream", "text/*", "*/*")
 def wants_json(request: Request) -> bool:
     """Return whether the client accepts JSON and would not accept events.
 
-    axios, HTTPie and others send `application/json, text/plain, */*` or the like with every request: who accepts
-    anything gets the stream, which somebody then reads. What has a weight of 0 is not accepted (RFC 9110, 12.4.2).
+    axios, HTTPie and others send `application/json, text/plain, */*` or the like with every request. A client that
+    accepts anything gets the stream, because it is going to read it. What has a weight of 0 is not accepted (RFC 9110,
+    12.4.2).
     """
     accepted = {media for line in request.headers.getlist("accept") for media in map(_accepted, line.split(","))}
     return "application/json" in accepted and accepted.isdisjoint(_EVENTS)

@@ -225,7 +225,7 @@ def stream_request(
 
     *names* are what the client calls *chunk* and *on_disconnect*. Raises BadRequest.
 
-    A stream to which nobody can come back ends with its reader: what it writes is paid for, and no one will read it.
+    A stream to which no client can come back ends with its reader: what it writes is paid for, and is never read.
     A request that is *keyed*, with an idempotency key, can be repeated. *returns* says whether the dialect's clients
     come back with no key, by what they have once the answer has begun.
     """

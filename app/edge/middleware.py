@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -27,8 +28,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 # The paths of the API, of which the service takes sloppy spellings.
-_API = "/v1/"
-_SLASHES = re.compile("//+")
+_API = b"/v1/"
+_SLASHES = re.compile(b"//+")
 
 # Orchestrators probe these by address, under any host name. The answers tell nothing about the service.
 _PROBES = ("/healthz", "/readyz")
@@ -50,7 +51,7 @@ class ContextMiddleware:
         headers = Headers(scope=scope)
         context = self._context(headers)
         context.put_into(scope)
-        scope["path"] = _tidy(scope["path"])
+        scope["path"] = _tidy(scope["path"], scope.get("raw_path", b""))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -82,17 +83,19 @@ class ContextMiddleware:
         return RequestContext(request_id, traceparent, log, self._meter)
 
 
-def _tidy(path: str) -> str:
-    """Return a path of the API without the slashes that clients add to it, and any other path as it is.
+def _tidy(path: str, raw: bytes) -> str:
+    """Return a *path* of the API without the slashes that clients add to it, and any other path as it is.
 
+    *raw* is the path as it was sent: a slash that is encoded belongs to a name, and not to the path.
     A base URL that ends in a slash makes `//v1/chat` and `/v1//chat`, and some clients end every path in one. The
     answer is not a redirect, which many clients would follow with a GET. Other paths stay as they are, because a proxy
     may guard one of them, as `deploy/nginx.conf` does `/metrics`, by its exact spelling.
     """
-    tidy = _SLASHES.sub("/", path)
+    tidy = _SLASHES.sub(b"/", raw)
     if not tidy.startswith(_API):
         return path
-    return tidy.rstrip("/")
+    tidy = tidy.rstrip(b"/")
+    return path if tidy == raw else unquote(tidy.decode("ascii"))
 
 
 def _complete(headers: MutableHeaders, context: RequestContext) -> None:
