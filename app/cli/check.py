@@ -64,6 +64,8 @@ def check(
         policy = create_policy(config, settings)
         default = default_model(config, settings, policy)
         access = create_access(settings, config, structlog.get_logger())
+        for upstream in config.upstreams:
+            create_client(upstream, settings)  # its proxy and its certificates come from the environment
     except SettingsError as error:
         return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")

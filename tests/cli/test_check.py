@@ -123,6 +123,15 @@ def test_warnings(text: str, warning: str | None, tmp_path: Path, capsys: pytest
     assert all(warning and warning in line for line in warnings)
 
 
+def test_a_proxy_that_is_not_supported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment says about connections is checked, too: it would stop the start."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    assert run(tmp_path, upstream("a", "https://a.example/v1")) == 1
+    assert "proxy" in capsys.readouterr().err
+
+
 def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file and without a key, it tells of the simulator and of the credentials."""
     assert check(Settings.model_construct(), {}) == 0
