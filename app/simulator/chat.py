@@ -103,8 +103,6 @@ class ChatEncoder:
             "object": kind,
             "created": self._created,
             "model": self._model,
-            "service_tier": "default",
-            "system_fingerprint": "fp_simulator",
         }
 
     def _chunk(self, delta: Any, logprobs: Any = None, finish_reason: str | None = None) -> bytes:

@@ -186,7 +186,6 @@ class ResponsesEncoder:
             "id": self.id,
             "object": "response",
             "created_at": self._created,
-            "service_tier": "default",
             **dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")),
             **_REPEATED,
             **given,
