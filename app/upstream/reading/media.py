@@ -64,6 +64,11 @@ def kind_of(part: dict[str, Any]) -> str | None:
     if match is not None:
         kind = match[1].lower()
         return kind if kind in ("image", "audio") else "file"
+    for name in ("inline_data", "inlineData"):  # of Gemini
+        inline = part.get(name)
+        if isinstance(inline, dict):
+            kind = text_of(inline.get("mime_type") or inline.get("mimeType")).partition("/")[0]
+            return kind if kind in ("image", "audio") else "file"
     return next((FIELDS[name] for name in ("image_url", "image", "audio", "file") if part.get(name)), None)
 
 

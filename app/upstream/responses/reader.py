@@ -19,6 +19,7 @@ from app.errors import Malformed, UpstreamError
 from app.events import Delta, Logprobs, Media, Reasoning, Refusal
 from app.upstream.reading.answer import ENDED, Answer
 from app.upstream.reading.extras import Said
+from app.upstream.reading.finish import read_finish
 from app.upstream.reading.logprobs import read_logprobs
 from app.upstream.reading.reader import AnswerReader
 from app.upstream.reading.sse import MAX_EVENT
@@ -40,8 +41,8 @@ from app.upstream.responses.places import Places
 MAX_PARTS: Final = 1024
 MAX_ID: Final = 256  # characters
 
-LIMITS: Final = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "content_filter"}
-"""Our finish reason by that of an incomplete response (row R5)."""
+LIMITS: Final = ("length", "content_filter")
+"""The finish reasons of an incomplete response; any other is `other` (row R5)."""
 REFUSED: Final = re.compile(
     "invalid_.*|image_.*|.*_policy|.*_policy_violation|unsupported_.*|empty_image_file|failed_to_download_image"
 )
@@ -367,7 +368,8 @@ class ResponsesDialect:
             return
         if outcome == "incomplete":
             raw = text_of(object_of(response.get("incomplete_details")).get("reason"))
-            self.answer.finish(LIMITS.get(raw, "other"), raw or "incomplete")
+            reason, _ = read_finish(raw)
+            self.answer.finish(reason if reason in LIMITS else "other", raw or "incomplete")
         else:
             reason = "tool_calls" if self._calls else "stop"
             self.answer.finish(reason, reason)

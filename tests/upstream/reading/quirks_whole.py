@@ -94,6 +94,19 @@ MEDIA = [
             ),
         ),
     ),
+    Case(
+        "C32-gemini",
+        text([{"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}}]) + END,
+        others=(
+            Media(
+                "audio",
+                "audio/wav",
+                "data:audio/wav;base64,UklGRg==",
+                "content",
+                {"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}},
+            ),
+        ),
+    ),
     Case("C32-odd", HI + chunk({"images": [{"id": 3}]}) + END, Malformed, text="hi"),
     Case("C32-empty", chunk({"content": "hi", "images": [], "audio": None}) + END, text="hi", others=()),
     Case(

@@ -104,6 +104,7 @@ ENDS = [
         "hi",
     ),
     Case("R12-failed", HI + over("done", status="failed", error={"message": "no"}), UpstreamError, "hi", message="no"),
+    Case("R5-spelling", HI + over("incomplete", incomplete_details={"reason": "MAX_TOKENS"}), "length", "hi"),
     Case("R12-no-status", HI + sent("done", response={}), text="hi"),
     Case(
         "R4-error-in-completed",
