@@ -6,6 +6,8 @@ Every fault leaves here as an `UpstreamError`. Leaving the context of a request 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -25,25 +27,38 @@ USER_AGENT = f"chat-sse/{__version__}"
 
 _MOST_INFLATED = 4 * 1024 * 1024
 _MOST_REDIRECTS = 3
+_COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
+_UNREADABLE = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+# A body that says that it was compressed more often than this was not.
+_MOST_CODINGS = 4
 # Compressed bytes to inflate at once.
 _SLICE = 16 * 1024
 
 
-def create_client(base_url: str, connect_timeout: float) -> httpx.AsyncClient:
+def create_client(base_url: str, connect_timeout: float, keep_idle: float = 4.0) -> httpx.AsyncClient:
     """Return a client for one upstream. It opens nothing until its first request, which must come from a running loop.
 
-    Only connecting has a timeout here (*connect_timeout* seconds, 0 for none): all others belong to the relay. The
-    environment's proxies hold, except for upstreams on loopback addresses. Raises Unreachable if the proxy for
-    *base_url* is not supported.
+    Only connecting has a timeout here (*connect_timeout* seconds, 0 for none): all others belong to the relay. An idle
+    connection is kept for *keep_idle* seconds, unless the upstream says for how long. The environment's proxies hold,
+    except for upstreams on loopback addresses. Raises Unreachable if the proxy for *base_url* is not supported, or if
+    the certificates that the environment names cannot be read.
     """
     find_proxy(origin_of(httpx.URL(base_url)))
     return httpx.AsyncClient(
-        transport=Http1Transport(httpx.create_ssl_context(), find_proxy),
+        transport=Http1Transport(_trust(), find_proxy, keep_idle),
         timeout=httpx.Timeout(None, connect=connect_timeout or None),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         # httpx's own jar would carry one user's cookie to the next.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
+
+
+def _trust() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # an `SSLError` is one
+        name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"  # as httpx looks for them
+        raise Unreachable(f"{name} names certificates that cannot be read.") from error
 
 
 @asynccontextmanager
@@ -90,15 +105,19 @@ def _is_same_owner(one: httpx.URL, other: httpx.URL) -> bool:
 def reading(response: httpx.Response) -> Read:
     """Return what reads the body, decoded. It raises UpstreamError.
 
-    Raises Malformed itself for an encoding that was not asked for.
+    Raises Malformed itself for an encoding that was not asked for and cannot be read.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    named = [coding.strip(" \t\"'").lower() for coding in response.headers.get("content-encoding", "").split(",")]
     read: Read = response.extensions[READ]
-    if encoding in ("", "identity"):
-        return read
-    if encoding not in ("gzip", "x-gzip", "deflate"):
+    if _UNREADABLE.intersection(named):
         raise Malformed("The upstream service used a content encoding that was not asked for.")
-    inflated = _inflated(read)
+    # Any other word is no encoding: `none` keeps proxies from compressing, and some write a character set (row H23).
+    times = sum(coding in _COMPRESSED for coding in named)
+    if not times:
+        return read
+    inflated = _chunks(read)
+    for _ in range(min(times, _MOST_CODINGS)):
+        inflated = _inflated(inflated)
 
     async def read_inflated() -> bytes:
         return await anext(inflated, b"")
@@ -124,13 +143,30 @@ async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         yield data
 
 
-async def _inflated(read: Read) -> AsyncGenerator[bytes, None]:
+async def _chunks(read: Read) -> AsyncGenerator[bytes, None]:
+    while arrived := await read(None):
+        yield arrived
+
+
+async def _inflated(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Yield a gzip or zlib body as it arrives, decompressed, up to where the compressed data ends.
 
-    What follows that is not read: zlib would keep it all. Another member of a gzip body goes on (RFC 1952, 2.2).
+    What follows that is not read: zlib would keep it all. Another member of a gzip body goes on (RFC 1952, 2.2). A body
+    that is not compressed, whatever its header says, is yielded as it is (row H23).
     """
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib or gzip, by the header
-    while arrived := await read(None):
+    beginning = b""
+    plain: bool | None = None  # not known yet
+    async for arrived in chunks:
+        if plain is None:
+            beginning += arrived
+            if len(beginning) < 2:
+                continue
+            plain = not _is_compressed(beginning)
+            arrived = beginning
+        if plain:
+            yield arrived
+            continue
         for start in range(0, len(arrived), _SLICE):
             data = arrived[start : start + _SLICE]
             while data:
@@ -148,6 +184,13 @@ async def _inflated(read: Read) -> AsyncGenerator[bytes, None]:
                 if inflated:  # an empty piece would be the body's end
                     yield inflated
                 data = inflate.unused_data
+    if plain is None and beginning:
+        yield beginning
+
+
+def _is_compressed(beginning: bytes) -> bool:
+    """Whether a body begins as gzip or zlib do (RFC 1952, 2.3.1; RFC 1950, 2.2), which no text does."""
+    return beginning[:2] == b"\x1f\x8b" or (beginning[0] & 0x8F == 8 and int.from_bytes(beginning[:2]) % 31 == 0)
 
 
 async def read_capped(response: httpx.Response, limit: int, seconds: float) -> bytes:

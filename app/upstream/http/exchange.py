@@ -7,8 +7,12 @@ It reads on demand: once two reads of the socket lie here untaken, the kernel ke
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from enum import Enum, auto
+from itertools import chain, repeat
 from typing import cast
 
 import httpx
@@ -22,6 +26,10 @@ _MOST_OVERHEAD = 64 * 1024
 _MOST_FIELDS = 256
 # A request's body goes to the socket in pieces of this many bytes, each when there is room for it.
 _SLICE = 64 * 1024
+# The most bytes that are taken from the kernel after a write has failed.
+_MOST_LEFT = 1 << 20
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LENGTH = re.compile(rb"(?i)(?:\A|(?<=\n))content-length:([^\r\n]*)\r?\n")
 
 
 class _Refused(Exception):
@@ -47,7 +55,8 @@ _BROKEN = _Phase.BROKEN
 class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     """One request and its response, on a connection that it has to itself. One task sends and reads.
 
-    *release* is called at the end, with the connection if another exchange can use it, else with None.
+    *release* is called at the end, with the connection if another exchange can use it, else with None. *completed_at*
+    is the loop's time when the response was complete.
 
     The attributes that begin with `on_` are the parser's callbacks. It calls those that exist, and each costs: a piece
     of the body goes straight into the list.
@@ -57,6 +66,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self.status = 0  # until the head of the final response is here
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.completed_at = 0.0
         self._phase: _Phase = _HEAD
         self._malformed = False  # whether that is what broke the response
         self._bodiless = method == "HEAD"
@@ -72,12 +82,9 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._head_bytes = 0  # of the head that is arriving
         self._overhead = 0  # bytes that arrived since a piece of the body was read
         self.on_body = self._pieces.append
-        self._parser = HttpResponseParser(self)
-        # Real servers send all of these. The first is for folded headers.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
-        self._feed: Callable[[bytes], None] = self._parser.feed_data
+        self._parser = self._new_parser()
+        self._raw_head = b""  # what has arrived, until the head is complete
+        self._feed: Callable[[bytes], None] = self._feed_head
 
     async def send(self, head: bytes, content: bytes) -> None:
         """Send what `encoded` made of a request, and return when the head of the response is here.
@@ -94,8 +101,10 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             if self._blocked:
                 await self._change()
             else:
-                connection.write(rest[:_SLICE])
-                rest = rest[_SLICE:]
+                await _look()  # an early answer may be here: reading it comes before writing
+                if self._phase is _HEAD:
+                    connection.write(rest[:_SLICE])
+                    rest = rest[_SLICE:]
         if rest and self.status >= 300:
             self._reusable = False
         elif rest and self.status:
@@ -174,6 +183,8 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self.connection_lost(None)  # asyncio alone would first send everything that is still to be sent
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._phase in (_HEAD, _BODY):
+            self._read_what_is_left()
         if exc is None and self._phase is _BODY and not self._is_delimited():
             self._phase = _COMPLETE  # nothing else shows the end of such a body (row H14)
         self._end()
@@ -219,6 +230,65 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
     def on_message_complete(self) -> None:
         if self.status:
             self._phase = _COMPLETE
+            self.completed_at = self._loop.time()
+
+    def _new_parser(self) -> HttpResponseParser:
+        parser = HttpResponseParser(self)
+        # Real servers send all of these. The first is for folded headers.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        return parser
+
+    def _feed_head(self, data: bytes) -> None:
+        """Feed the parser until the head is complete. Raises HttpParserError.
+
+        The parser refuses a length that is there twice. If both are the same, it gets the head once more, with one of
+        them (row H24), as soon as all of the head is here.
+        """
+        self._raw_head += data
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            if self.status or b"content-length:" not in self._raw_head.lower():
+                raise
+            self._feed = self._feed_doubled
+            self._feed_doubled(b"")
+        else:
+            if self.status:
+                self._raw_head = b""
+                self._feed = self._parser.feed_data
+
+    def _feed_doubled(self, data: bytes) -> None:
+        self._raw_head += data
+        if len(self._raw_head) > _MOST_OVERHEAD:
+            raise HttpParserError("A head that is too large.")
+        if not _HEAD_END.search(self._raw_head, _last_length(self._raw_head)):
+            return
+        raw = _with_one_length(self._raw_head)
+        self._raw_head = b""
+        self.headers.clear()
+        self.reason = b""
+        self._head_bytes = 0
+        self._parser = self._new_parser()
+        self._feed = self._parser.feed_data
+        self._feed(raw)
+
+    def _read_what_is_left(self) -> None:
+        """Take what the kernel still has after a write has failed: a server that refuses early says why (row H25).
+
+        The transport reads no more then, but its socket is still open. Under TLS only the transport could read it.
+        """
+        connection = self._connection
+        if connection is None or connection.get_extra_info("ssl_object") is not None:
+            return
+        sock = connection.get_extra_info("socket")
+        left = _MOST_LEFT
+        self._paused = True  # the transport is closing, and may not be told to pause
+        with suppress(OSError):
+            while left > 0 and (data := os.read(sock.fileno(), _SLICE)):
+                left -= len(data)
+                self.data_received(data)
 
     def _is_delimited(self) -> bool:
         """Whether the head says how long the body is. If not, the connection's end is its end (RFC 9112, 6.3)."""
@@ -266,16 +336,34 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
             self._connection.resume_reading()
 
     async def _catch_up(self) -> None:
-        """Read on, and let the loop look once for what the kernel has, so that it joins what lies here.
-
-        uvloop calls back while it looks, asyncio in its next turn.
-        """
+        """Read on, and let the loop look once for what the kernel has, so that it joins what lies here."""
         here = len(self._pieces)
         self._resume()
-        for _ in range(2):
-            await asyncio.sleep(0)
-            if len(self._pieces) > here:
-                break
+        await _look(lambda: len(self._pieces) > here)
+
+
+async def _look(found: Callable[[], bool] = lambda: False) -> None:
+    """Let the loop look once for what the kernel has. uvloop calls back while it looks, asyncio in its next turn."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+        if found():
+            break
+
+
+def _last_length(head: bytes) -> int:
+    return max((match.start() for match in _LENGTH.finditer(head)), default=0)
+
+
+def _with_one_length(head: bytes) -> bytes:
+    """Return *head* with one length in place of several that are equal (RFC 9110, 8.6). Raises HttpParserError."""
+    values = {value.strip() for match in _LENGTH.finditer(head) for value in match[1].split(b",")}
+    if len(values) != 1:
+        raise HttpParserError("Lengths that contradict each other.")
+    (value,) = values
+    if not value.isdigit():
+        raise HttpParserError("A length that is no number.")
+    lines = chain([b"Content-Length: %b\r\n" % value], repeat(b""))
+    return _LENGTH.sub(lambda match: next(lines), head)
 
 
 def encoded(request: httpx.Request, proxy: httpx.Proxy | None = None) -> tuple[bytes, bytes]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import select
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 
@@ -21,17 +22,26 @@ from app.upstream.http.proxies import Origin, origin_of, refusal
 # Where a response's `extensions` hold what reads the body: `Exchange.read`.
 READ = "chat_sse.read"
 
+_TIMEOUT = re.compile(rb"""(?i)\btimeout\s*=\s*["']?([0-9]{1,9})""")
+_MOST_REQUESTS = re.compile(rb"""(?i)\bmax\s*=\s*["']?([0-9]{1,9})""")
+# So many seconds before the server may close a connection, it is not used any more.
+_EARLIER = 1.0
+# No connection is kept for longer, whatever the server says: firewalls forget it.
+_LONGEST = 60.0
+
 
 class Http1Transport(httpx.AsyncBaseTransport):
     """Sends each request over an idle connection to its origin or a new one. The number of connections has no limit.
 
-    *find_proxy* returns the proxy for an origin, or None. An idle connection is kept for *keep_idle* seconds: servers
-    keep theirs for longer, and do not close it just as we send. Of the timeouts of httpx only `connect` is heeded. A
-    response must be closed: that returns its connection, or aborts it if the response is not complete.
+    *find_proxy* returns the proxy for an origin, or None. An idle connection is kept for as long as the server's
+    `Keep-Alive` says, less a second; *keep_idle* seconds if it says nothing. Otherwise the server might close it just
+    as we send, and a request that may have been read is not sent again (row H26). Of the timeouts of httpx only
+    `connect` is heeded. A response must be closed: that returns its connection, or aborts it if the response is not
+    complete.
     """
 
     def __init__(
-        self, tls: ssl.SSLContext, find_proxy: Callable[[Origin], httpx.Proxy | None], keep_idle: float = 15.0
+        self, tls: ssl.SSLContext, find_proxy: Callable[[Origin], httpx.Proxy | None], keep_idle: float = 4.0
     ) -> None:
         self._keep_idle = keep_idle
         self._connector = Connector(tls)
@@ -94,25 +104,31 @@ class Http1Transport(httpx.AsyncBaseTransport):
         target = self._live.pop(exchange, None)
         if connection is None:
             return
-        if target is None:
+        loop = asyncio.get_running_loop()
+        until = exchange.completed_at + kept_for(exchange.headers, self._keep_idle)  # the server counts from there, too
+        if target is None or until <= loop.time():
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        idle = _Idle(self, target, connection, loop.time() + self._keep_idle)
+        idle = _Idle(self, target, connection, until)
         connection.set_protocol(idle)
         self._idle[idle] = None
-        if self._sweep is None:
-            self._sweep = loop.call_at(idle.until, self._close_idle)
+        if self._sweep is None or self._sweep.when() > until:
+            self._sweep_at(until)
+
+    def _sweep_at(self, when: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = asyncio.get_running_loop().call_at(when, self._close_idle)
 
     def _close_idle(self) -> None:
         """Close what has been idle for long enough, and come back when the next one has."""
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
         self._sweep = None
         for idle in list(self._idle):
-            if idle.until > loop.time():
-                self._sweep = loop.call_at(idle.until, self._close_idle)
-                break
-            self.drop(idle)
+            if idle.until <= now:
+                self.drop(idle)
+        if self._idle:
+            self._sweep_at(min(idle.until for idle in self._idle))
 
     def _reuse(self, target: Origin, exchange: Exchange) -> bool:
         """Give *exchange* the connection that became idle last, and return True; False if there is none."""
@@ -128,6 +144,19 @@ class Http1Transport(httpx.AsyncBaseTransport):
             idle.connection.abort()
 
 
+def kept_for(headers: Sequence[tuple[bytes, bytes]], unsaid: float) -> float:
+    """Return for how many seconds a connection may be used again after a response with *headers*; *unsaid* by default.
+
+    `Keep-Alive` is not in the RFCs any more, but many servers send it, and close at the time that it names.
+    """
+    said = b",".join(value for name, value in headers if name.lower() == b"keep-alive")
+    most = _MOST_REQUESTS.search(said)
+    if most is not None and int(most[1]) < 1:
+        return 0.0
+    timeout = _TIMEOUT.search(said)
+    return unsaid if timeout is None else min(int(timeout[1]) - _EARLIER, _LONGEST)
+
+
 class _Idle(asyncio.Protocol):
     """A connection that waits for its next request, up to *until* (loop time). Whatever happens on it ends it."""
 
@@ -138,8 +167,11 @@ class _Idle(asyncio.Protocol):
         self.until = until
 
     def is_usable(self) -> bool:
-        """Whether the server has neither closed it nor sent anything, not even since the loop last looked."""
-        if self.connection.is_closing():
+        """Whether its time is not up, and the server has neither closed it nor sent anything.
+
+        That holds up to this moment, and not to when the loop last looked.
+        """
+        if self.connection.is_closing() or self.until <= asyncio.get_running_loop().time():
             return False
         look = select.poll()
         look.register(self.connection.get_extra_info("socket").fileno(), select.POLLIN)

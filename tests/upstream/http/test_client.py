@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -114,6 +116,72 @@ async def test_dense_compression() -> None:
     assert len(squeezed) * 40 < len(body)
     async with Upstream(reply(squeezed, headers=b"Content-Encoding: gzip\r\n")) as upstream:
         assert await ask(upstream.url) == body
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("pieces", ["whole", "bytes"])
+@pytest.mark.parametrize(
+    ("coding", "times"),
+    [
+        *((word, 0) for word in ("", "none", "None", "UTF-8", "identity, identity", "text/event-stream", '"none"')),
+        *((word, 1) for word in ("gzip", "x-gzip", "gzip, identity", "none, GZIP", "gzip,utf-8", "identity,gzip,none")),
+        ("gzip, gzip", 2),
+        ("gzip", 0),  # a proxy that decompressed the body and left the header
+        ("deflate", 0),
+        ("gzip, gzip", 1),
+        (",".join(["gzip"] * 99), 1),
+    ],
+)
+async def test_encodings(monkeypatch: pytest.MonkeyPatch, coding: str, times: int, pieces: str, proxied: bool) -> None:
+    """What is no encoding is ignored, and a body that is not compressed is read whatever its header says (row H23)."""
+    body = b"data: x\n\n" * 99
+    squeezed = body
+    for _ in range(times):
+        squeezed = gzip.compress(squeezed)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = len(squeezed)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding.encode(), size))
+        step = size if pieces == "whole" else 1
+        for at in range(0, size, step):
+            writer.write(squeezed[at : at + step])
+            if at < 4:
+                await asyncio.sleep(0.01)
+
+    async with Upstream(serve) as upstream:
+        url = upstream.url
+        if proxied:
+            monkeypatch.setenv("http_proxy", url.removesuffix("/v1"))
+            url = "http://upstream.invalid/v1"
+        assert await ask(url) == body
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, br", "zstd", "compress"])
+async def test_encodings_that_cannot_be_read(coding: str) -> None:
+    """An encoding that was not asked for, and that nothing here can undo, is malformed."""
+    async with Upstream(reply(b"x", headers=f"Content-Encoding: {coding}\r\n".encode())) as upstream:
+        with pytest.raises(Malformed):
+            await ask(upstream.url)
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"\x1f", b"{}"])
+async def test_short_bodies_that_claim_to_be_compressed(body: bytes) -> None:
+    """A body of less than the two bytes by which a compressed one is known is passed on, too."""
+    async with Upstream(reply(body, headers=b"Content-Encoding: gzip\r\n")) as upstream:
+        assert await ask(upstream.url) == body
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_certificates_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    """A file of certificates that is missing, or none, is a sentence that names the variable."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(Unreachable, match="SSL_CERT_FILE names certificates that cannot be read"):
+        create_client("https://upstream.invalid/v1", 5)
 
 
 async def test_connect_limit() -> None:

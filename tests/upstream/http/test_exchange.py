@@ -41,6 +41,12 @@ BODIES = {
     "bare line feeds": (reply(b"abc").replace(b"\r\n", b"\n"), b"abc"),
     "blank line first": (b"\r\n" + reply(b"abc"), b"abc"),
     "chunk size with a space": (CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n", b"abc"),
+    "equal lengths": (OK + b"Content-Length: 3\r\nX: y\r\ncontent-length:3\r\n\r\nabc", b"abc"),
+    "equal lengths in a list": (OK + b"Content-Length: 3, 3\r\n\r\nabc", b"abc"),
+    "equal lengths after an interim": (
+        b"HTTP/1.1 100 Go\r\n\r\n" + OK + b"Content-Length: 3\nContent-Length: 3\n\nabc",
+        b"abc",
+    ),
     "no content": (b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", b""),
     "not modified": (b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", b""),
 }
@@ -97,6 +103,9 @@ NOT_HTTP = {
     "many headers": OK + MANY + b"\r\n",
     "endless interim": b"HTTP/1.1 100 Go\r\n\r\n" * 4000,
     "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\na",
+    "two lengths in a list": OK + b"Content-Length: 1, 2\r\n\r\na",
+    "equal lengths that are none": OK + b"Content-Length: a\r\nContent-Length: a\r\n\r\na",
+    "equal lengths in an endless head": OK + b"Content-Length: 1\r\n" * 5000,
     "length and chunks": OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "length beyond numbers": OK + b"Content-Length: %d\r\n\r\n" % 10**30,
     "a zero byte": OK + b"X: a\0b\r\n\r\n",

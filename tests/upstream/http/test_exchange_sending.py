@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ import pytest
 
 from app.errors import Unreachable
 from tests.upstream.direct import LOOPS, direct
+from tests.upstream.http.conftest import Certificate
 from tests.upstream.raw import Handler, Upstream, listening, reply
 from tests.waiting import until
 
@@ -85,6 +87,58 @@ async def test_early_refusal() -> None:
         assert (response.status_code, response.content) == (413, b"too much")
         assert not client.transport._idle
         gone.set()
+
+
+@pytest.mark.parametrize("status", [b"413 Too Large", b"401 Who"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_refusal_before_the_connection_breaks(status: bytes, secure: bool, certificate: Certificate) -> None:
+    """A server that refuses and closes at once is heard, although writing fails meanwhile (row H25)."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(b"no", status=status, headers=b"Connection: close\r\n"))
+        writer.close()  # with bytes unread, so that the kernel resets the connection
+
+    tls = certificate.server() if secure else None
+    async with listening(serve, tls) as port, direct(certificate.client()) as client, asyncio.timeout(60):
+        for _ in range(20):
+            response = await client.post(f"http{'s' * secure}://127.0.0.1:{port}/", content=LARGE[: 1 << 20])
+            assert (response.status_code, response.content) == (int(status[:3]), b"no")
+
+
+async def test_answer_that_a_failed_write_leaves_behind() -> None:
+    """What the kernel has when a write fails is read, bounded by the parser as everything else is."""
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked.wait()
+
+    async with reluctant(answer) as url, direct() as client, asyncio.timeout(30):
+        task = asyncio.create_task(client.post(url, content=LARGE))
+        exchange = await until(client.only)
+        await until(lambda: exchange._blocked)
+        assert exchange._connection is not None
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.sendall(reply(b"late", status=b"413 No"))
+            exchange._connection = Lost(exchange._connection, ours)  # type: ignore[assignment]  # what is used of one
+            exchange.connection_lost(BrokenPipeError())
+            response = await task
+        assert (response.status_code, response.content) == (413, b"late")
+        asked.set()
+
+
+class Lost:
+    """A transport whose write has failed, and whose socket is *sock*."""
+
+    def __init__(self, connection: asyncio.Transport, sock: socket.socket) -> None:
+        self.abort = connection.abort
+        self.is_closing = connection.is_closing
+        self._sock = sock
+
+    def get_extra_info(self, name: str) -> object:
+        return self._sock if name == "socket" else None
 
 
 async def test_early_answer() -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.errors import Disconnected, Unreachable
-from app.upstream.http.pool import READ
+from app.upstream.http.pool import READ, kept_for
 from tests.upstream.direct import LOOPS, deaf, direct, hang, sockets
 from tests.upstream.raw import Handler, Upstream, reply
 from tests.waiting import until
@@ -104,6 +104,55 @@ async def test_idle_ones_are_closed() -> None:
         await upstream.idle()
         await until(lambda: client.transport._sweep is None)
         assert not client.transport._idle
+
+
+async def test_kept_as_long_as_the_server_says() -> None:
+    """A connection is closed a second before the server may close it, and at once if there is no such time."""
+    soon = reply(b"ok", headers=b"Keep-Alive: timeout=2, max=9\r\n")
+    at_once = reply(b"ok", headers=b"Keep-Alive: timeout=1\r\n")
+    async with Upstream(*[soon] * 9, at_once) as upstream, direct(keep_idle=60) as client:
+        for _ in range(9):
+            await client.get(upstream.url)
+        assert upstream.connections == 1
+        (idle,) = client.transport._idle
+        loop = asyncio.get_running_loop()
+        assert 0 < idle.until - loop.time() <= 1
+        idle.until = loop.time()  # a loop that was held up has not closed it yet
+        await client.get(upstream.url)
+        assert upstream.connections == 2
+        assert not client.transport._idle
+
+
+async def test_the_first_that_is_due_is_closed_first() -> None:
+    """A connection that is to go sooner than those before it goes sooner."""
+    soon = reply(b"ok", headers=b"Keep-Alive: timeout=2\r\n")
+    async with Upstream(OK) as first, Upstream(soon) as second, direct(keep_idle=60) as client:
+        await client.get(first.url)
+        await client.get(second.url)
+        async with asyncio.timeout(10):
+            await second.idle()
+        assert (first.open, len(client.transport._idle)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([], 7),
+        ([(b"Keep-Alive", b"timeout=5")], 4),
+        ([(b"keep-alive", b"Timeout = 5, max=1000")], 4),
+        ([(b"Keep-Alive", b'max=100, timeout="75"')], 60),
+        ([(b"Keep-Alive", b"max=100"), (b"Keep-Alive", b"timeout=20")], 19),
+        ([(b"Keep-Alive", b"timeout=5, max=0")], 0),
+        ([(b"Keep-Alive", b"timeout=0")], -1),
+        ([(b"Keep-Alive", b"300")], 7),
+        ([(b"Keep-Alive", b"max=5")], 7),
+        ([(b"Connection", b"timeout=5")], 7),
+        ([(b"Keep-Alive", b"timeout=" + b"9" * 99)], 60),
+    ],
+)
+async def test_kept_for(headers: list[tuple[bytes, bytes]], seconds: float) -> None:
+    """A second less than the server says, a minute at most, and the setting where it says nothing (row H26)."""
+    assert kept_for(headers, 7) == seconds
 
 
 @pytest.mark.parametrize("last", [b"", b"HTTP/1.1 408 Timeout\r\n\r\n"])
