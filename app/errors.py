@@ -43,8 +43,15 @@ after that it is the terminal record `Failure`. Its code is the stable name that
         ├── Truncated         502  upstream_truncated         retryable   no finish reason, no `[DONE]`
         ├── Unauthorized      502  upstream_auth                          401, 403: our key, not the client's
         ├── Unpaid            502  upstream_quota                         402: our credit
-        ├── Rejected          400  upstream_rejected                      400, 404, 413, 422: the client's parameters
+        ├── Misaddressed      502  upstream_base_url                      404, 405: our base URL
+        ├── Rejected          400  upstream_rejected                      400, 422 and others: the client's parameters
+        │   ├── ContextTooLong     400  context_length_exceeded
+        │   ├── ContentRefused     400  content_filter                    of the request; an answer's is a finish reason
+        │   ├── ModelUnknown       404  model_not_found                   to the upstream
+        │   └── RequestTooLarge    413  upstream_request_too_large
+        ├── Conflicting       409  upstream_conflict          retryable
         ├── RateLimited       429  upstream_rate_limited      retryable   429: the upstream's own
+        ├── Busy              503  upstream_overloaded        retryable   498, 503, 529: the upstream is full
         └── TimedOut          504
             ├── ConnectTimeout      upstream_connect_timeout  retryable   nothing was sent
             ├── FirstTokenTimeout   first_token_timeout       retryable
@@ -55,19 +62,24 @@ after that it is the terminal record `Failure`. Its code is the stable name that
 *retryable* tells a client whether the same request may succeed later. Whether the service itself asks the upstream
 again is decided in `upstream.router`.
 
+The statuses here are those of the native dialect. What an upstream said about the request itself is *told* besides:
+OpenAI's dialect passes that on, so that its clients raise what they raise against the upstream itself.
+
 A class has a docstring only where its message and the tree leave something to say.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class StreamError(Exception):
     """The base of all.
 
     *message* is for people. It is bounded and holds no key, no prompt and no answer. *param* names the field of the
-    request that is wrong; *retry_after* is in seconds.
+    request that is wrong; *retry_after* is in seconds, *longer* says that this service itself does not wait so long.
+    *told* has what an upstream itself said of the request or of its load: `status`, `type`, `code`; `more` of content.
     """
 
     status: ClassVar[int] = 500
@@ -76,6 +88,8 @@ class StreamError(Exception):
     retryable: ClassVar[bool] = False
     message: ClassVar[str] = "The service failed to handle this request."
     retry_after: float | None = None
+    longer: bool = False
+    told: Mapping[str, Any] | None = None
 
     def __init__(
         self, message: str | None = None, *, param: str | None = None, retry_after: float | None = None
@@ -274,13 +288,17 @@ class StreamTooLarge(StreamError):
 
 
 class UpstreamError(StreamError):
-    """The upstream failed: a 5xx, an error inside the stream, or a finish reason that means failure."""
+    """The upstream failed: a 5xx, an error inside the stream, or a finish reason that means failure.
+
+    *disliked* has those of the service's own fields, `stream` and `stream_options`, that the upstream does not take.
+    """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
     message = "The upstream service failed."
+    disliked: frozenset[str] = frozenset()
 
 
 class Unreachable(UpstreamError):
@@ -328,6 +346,12 @@ class Unpaid(UpstreamError):
     message = "The upstream service's credit is used up."
 
 
+class Misaddressed(UpstreamError):
+    code = "upstream_base_url"
+    retryable = False
+    message = "The upstream service is not at the address that this service has for it."
+
+
 class Rejected(UpstreamError):
     status = 400
     type = "invalid_request_error"
@@ -336,11 +360,47 @@ class Rejected(UpstreamError):
     message = "The upstream service rejected the request."
 
 
+class ContextTooLong(Rejected):
+    code = "context_length_exceeded"
+    message = "The request is longer than the model can read."
+
+
+class ContentRefused(Rejected):
+    code = "content_filter"
+    message = "The upstream service refused the content of the request."
+
+
+class ModelUnknown(Rejected):
+    status = 404
+    code = "model_not_found"
+    message = "The upstream service has no such model."
+
+
+class RequestTooLarge(Rejected):
+    status = 413
+    code = "upstream_request_too_large"
+    message = "The request is larger than the upstream service takes."
+
+
+class Conflicting(UpstreamError):
+    status = 409
+    type = "conflict_error"
+    code = "upstream_conflict"
+    message = "The upstream service has a conflict with another request."
+
+
 class RateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
     message = "The upstream service is limiting requests."
+
+
+class Busy(UpstreamError):
+    status = 503
+    type = "overloaded_error"
+    code = "upstream_overloaded"
+    message = "The upstream service is full. Try again shortly."
 
 
 class TimedOut(UpstreamError):

@@ -164,7 +164,8 @@ class Failure:
     """Terminal: the stream broke. This is the record form of a `StreamError`.
 
     *status* and *retry_after* (seconds) matter only while no byte was sent, because the failure can still be an HTTP
-    status then.
+    status then. *told* is what the upstream itself called it (see `StreamError`).
+    *retried*: this service has asked more than once, in vain, and the upstream named no longer wait.
     """
 
     message: str
@@ -175,9 +176,11 @@ class Failure:
     param: str | None = None
     retry_after: float | None = None
     usage: Usage | None = None
+    told: Mapping[str, Any] | None = None
+    retried: bool = False
 
     @classmethod
-    def of(cls, error: StreamError, usage: Usage | None = None) -> Self:
+    def of(cls, error: StreamError, usage: Usage | None = None, retried: bool = False) -> Self:
         """Return the record form of *error*."""
         return cls(
             message=error.text,
@@ -188,6 +191,8 @@ class Failure:
             param=error.param,
             retry_after=error.retry_after,
             usage=usage,
+            told=error.told,
+            retried=retried,
         )
 
 

@@ -6,7 +6,8 @@ held back. This is the only place where an exception becomes a record.
 
 Three timers belong to a stream. Nothing is armed or cancelled per delta:
 
-- *commit* starts the stream without content, so that its readers get a 200 and keep-alives.
+- *commit* starts the stream without content, so that its readers get a 200 and keep-alives. It is moved when an attempt
+  fails, and when an upstream answers after that.
 - *watchdog* keeps all limits. The source yields a batch per network read, empty ones included, so the relay only notes
   two times per read. When the timer fires, it looks at them and is armed again for the next limit that can pass.
 - *release* lets text go that the rechunker has held for `max_delay`. It is armed once per held piece: if a newer piece
@@ -50,7 +51,8 @@ class Limits:
 
     *first_token* runs from the opening to the first content, retries included. *idle* (no byte) and *progress* (bytes,
     but no content) run only after that: a reasoning model may well be silent before it. *commit* is how long the first
-    content may keep the answer's HTTP status open.
+    content may keep the answer's HTTP status open. Once an attempt has failed, and another is to come, that is *hold*;
+    an upstream that answers then has *commit* again.
     """
 
     commit: float = 2.0
@@ -58,13 +60,15 @@ class Limits:
     idle: float = 120.0
     progress: float = 300.0
     total: float = 1800.0
+    hold: float = 20.0
 
 
 class Relay:
     """One stream's producer. `run` it in a task of its own; `stop` ends it from outside.
 
     *attempts* are what the upstreams said. *deltas* and *output_bytes* (UTF-8) count what the model wrote. The times
-    are whole milliseconds since the stream was opened. *ended* is the terminal record, once there is one.
+    are whole milliseconds since the stream was opened. *ended* is the terminal record, once there is one. *committed*
+    is done when the answer's HTTP status has waited for long enough.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
         self._started = False
+        self.committed: asyncio.Future[None] = self._loop.create_future()
         self._opened_at = self._loop.time()
         self._read_at = self._opened_at
         self._progress_at = self._opened_at
@@ -108,7 +113,7 @@ class Relay:
         Raises nothing but a cancellation that does not come from `stop`.
         """
         self._task = asyncio.current_task()
-        self._commit = self._loop.call_later(self._limits.commit, self._start_uncommitted)
+        self._arm_commit()
         self._watch()
         try:
             if self._stopped is None:  # else it was stopped before the task had its first turn
@@ -141,7 +146,7 @@ class Relay:
         clock = self._loop.time
         take = self._take
         observe_gap = self._meter.gap.observe
-        first, batches = await self._opener.begin(self._request, self.attempts)
+        first, batches = await self._opener.begin(self._request, self.attempts, self._arm_commit)
         async with aclosing(batches):
             now = clock()
             self._read_at = now
@@ -193,10 +198,26 @@ class Relay:
         self._start()
         self._watch()
 
+    def _arm_commit(self) -> None:
+        """Have the stream started at its commit deadline, as that is now."""
+        if self._started or self.ended is not None:
+            return
+        if self._commit is not None:
+            self._commit.cancel()
+        limits = self._limits
+        attempt = self._attempt
+        deadline = self._opened_at + limits.commit
+        if attempt.failed or len(self.attempts) > 1:
+            answered = attempt.answered_at if not attempt.failed else None
+            deadline = max(deadline, self._opened_at + limits.hold if answered is None else answered + limits.commit)
+        self._commit = self._loop.call_at(deadline, self._start_uncommitted)
+
     def _start_uncommitted(self) -> None:
         """Start without content, unless another upstream may yet be asked: `Start` names the one that answers."""
         if self._attempt.last:
             self._start()
+        if not self.committed.done():
+            self.committed.set_result(None)
 
     def _start(self) -> None:
         if not self._started and self.ended is None:
@@ -275,7 +296,7 @@ class Relay:
                 duration_ms=self.duration_ms,
             )
         else:
-            self.ended = Failure.of(ending, usage)
+            self.ended = Failure.of(ending, usage, retried=len(self.attempts) > 1 and not ending.longer)
         self._writer.append((self.ended,))
 
     def _usage(self, ending: Done | StreamError) -> Usage:
@@ -289,7 +310,7 @@ class Relay:
         if known.output_tokens or (known.fields and not (counted and self.output_bytes)):
             return known
         prompt_tokens = known.input_tokens
-        if not prompt_tokens and attempt.status == 200:
+        if not prompt_tokens and 200 <= (attempt.status or 0) < 300:
             prompt_tokens = estimate_prompt_tokens(self._request.messages)
         return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes), known.fields)
 

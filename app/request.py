@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -51,7 +51,8 @@ class StreamRequest:
     `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
     infinity for ever. *unknown_grace* is the same while no client has the stream's id. *traceparent* is the W3C header
     of that name, or "". The upstream is not read for *pause* seconds after content, because what comes meanwhile is to
-    leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect.
+    leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect. *secrets* are
+    texts in it that the operator put there, and that the client is not to see.
     """
 
     model: str
@@ -63,6 +64,7 @@ class StreamRequest:
     traceparent: str = ""
     pause: float | None = None
     include_usage: bool = False
+    secrets: tuple[str, ...] = ()
 
 
 class StreamInfo(NamedTuple):
@@ -78,3 +80,15 @@ class StreamInfo(NamedTuple):
     readers: int = 0
     label: str = ""
     include_usage: bool = False
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield all strings in *value*, but for the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from texts_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from texts_in(item)

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Attempt, Batches, Opener, first_content
+from app.upstream import Attempt, Batches, Begun, Opener, first_content
 
 
 class Script:
@@ -27,10 +27,10 @@ class Script:
         self.started = 0
         self.closed = asyncio.Event()
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> tuple[Sequence[Content | Done], Batches]:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
         attempts.append(Attempt())
         batches = self.stream(request, attempts[-1])
-        return await first_content(batches), batches
+        return await first_content(batches, attempts[-1], changed), batches
 
     async def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         self.started += 1
@@ -48,9 +48,13 @@ class Script:
             self.closed.set()
 
 
+def unheard() -> None:
+    """Take no note of what becomes of an attempt."""
+
+
 async def played(opener: Opener, request: StreamRequest, attempts: list[Attempt]) -> Batches:
     """Yield all batches of *opener*'s that have something in them."""
-    first, batches = await opener.begin(request, attempts)
+    first, batches = await opener.begin(request, attempts, unheard)
     async with aclosing(batches):
         yield first
         async for batch in batches:

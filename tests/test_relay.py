@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import RateLimited, Truncated
+from app.errors import RateLimited, Truncated, UpstreamError
 from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal
@@ -20,7 +22,8 @@ from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
 from app.upstream import Attempt
 from app.usage import Usage
-from tests.script import Script, forever
+from tests.script import Script, forever, unheard
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -308,6 +311,117 @@ async def test_the_end_cannot_fail(
             assert isinstance(events[-1], Failure)
             assert events[-1].code == "internal_error"
     assert "secret" not in str(logs.entries)
+
+
+class Tries:
+    """An `Opener` of one attempt after another, whose upstreams say nothing but what the test has them say."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.changed: Callable[[], None] = unheard
+        self.answer: asyncio.Future[UpstreamError] = asyncio.get_running_loop().create_future()
+
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Any:
+        self.attempts, self.changed = attempts, changed
+        self.ask()
+        raise await self.answer
+
+    def ask(self, last: bool = True) -> None:
+        self.attempts.append(Attempt(last=last))
+
+    def fail(self) -> None:
+        self.attempts[-1].failed = True
+        self.changed()
+
+    def accept(self) -> None:
+        self.attempts[-1].answered_at = asyncio.get_running_loop().time()
+        self.changed()
+
+
+@asynccontextmanager
+async def trying(log: FilteringBoundLogger, **limits: float) -> AsyncIterator[tuple[Tries, Relay, MemoryJournal]]:
+    journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60))
+    tries = Tries()
+    writer = await journal.create("s", StreamInfo("none"))
+    relay = Relay(tries, StreamRequest("m", ()), create("none"), writer, replace(OFF, **limits), Meter(), log)
+    task = asyncio.create_task(relay.run())
+    await until(lambda: tries.attempts)
+    yield tries, relay, journal
+    if not tries.answer.done():
+        tries.answer.set_result(UpstreamError())
+    await task
+
+
+async def test_status_is_held_while_it_is_asked_again(log: FilteringBoundLogger) -> None:
+    """After a failed attempt the commit deadline is the longer one, and a failure after that is still a status."""
+    async with trying(log, commit=0.05, hold=30) as (tries, relay, journal):
+        tries.fail()
+        await asyncio.sleep(0.1)
+        tries.ask()
+        await asyncio.sleep(0.1)
+        tries.fail()
+        assert not relay.committed.done()
+        tries.answer.set_result(RateLimited(retry_after=1))
+    (failure,) = (await journal.open("s")).records(0, 9)
+    assert isinstance(failure, Failure)
+    assert (failure.status, failure.retried) == (429, True)
+
+
+async def test_hold_ends(log: FilteringBoundLogger) -> None:
+    """The longer deadline is one, too."""
+    async with trying(log, commit=0, hold=0.05) as (tries, relay, journal):
+        await relay.committed
+    async with trying(log, commit=0.01, hold=0.05) as (tries, relay, journal):
+        tries.fail()
+        await relay.committed
+        assert isinstance((await journal.open("s")).records(0, 1)[0], Start)
+
+
+async def test_answer_after_a_failure_has_the_short_deadline_anew(log: FilteringBoundLogger) -> None:
+    """An upstream that has answered is not held; if it fails after all, that is a failed attempt again."""
+    async with trying(log, commit=0.05, hold=30) as (tries, relay, _):
+        tries.fail()
+        tries.ask()
+        await asyncio.sleep(0.1)
+        tries.accept()
+        assert not relay.committed.done()
+        async with asyncio.timeout(10):
+            await relay.committed
+    async with trying(log, commit=0.05, hold=30) as (tries, relay, _):
+        tries.fail()
+        tries.ask()
+        tries.accept()
+        tries.fail()
+        await asyncio.sleep(0.1)
+        assert not relay.committed.done()
+
+
+async def test_first_attempt_has_the_short_deadline(log: FilteringBoundLogger) -> None:
+    """Without a failure nothing is held longer, and an upstream that is not the last is not named."""
+    async with trying(log, commit=0.05, hold=30) as (tries, relay, journal):
+        tries.attempts[-1].last = False
+        tries.accept()
+        async with asyncio.timeout(10):
+            await relay.committed
+        assert not (await journal.open("s")).last
+
+
+@pytest.mark.parametrize(
+    ("attempts", "longer", "retried"), [(1, False, False), (2, False, True), (2, True, False), (3, False, True)]
+)
+async def test_what_was_asked_more_than_once(
+    log: FilteringBoundLogger, attempts: int, longer: bool, retried: bool
+) -> None:
+    """The record says whether it was asked in vain already; a wait that is longer than ours is left to the client."""
+    async with trying(log, commit=60) as (tries, relay, _):
+        for _ in range(attempts - 1):
+            tries.fail()
+            tries.ask()
+        error = RateLimited(retry_after=60)
+        error.longer = longer
+        tries.answer.set_result(error)
+    assert isinstance(relay.ended, Failure)
+    assert relay.ended.retried is retried
 
 
 @pytest.mark.parametrize("limits", [Limits(60, 0, idle=0.02, progress=0, total=0), Limits(60, 0, 0, 0, total=0.05)])

@@ -26,7 +26,7 @@ from app.edge.access.cors import Cors
 from app.edge.access.models import ModelPolicy
 from app.edge.access.quota import MemoryCounts, Quota
 from app.edge.bodies import Defaults
-from app.edge.dialects import routes
+from app.edge.dialects import error_forms, routes
 from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.document import openapi
@@ -98,7 +98,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         streams = Streams(hub, _options(settings, models, listed, policy, access))
         public = _public_routes(settings, hub, metrics, access)
         app = _application(streams, public, settings, access, quota)
-        app = ContextMiddleware(app, access.origins, meter, log)
+        app = ContextMiddleware(app, access.origins, meter, log, error_forms())
         yield Service(app, hub, _upstreams(settings, config))
 
 
@@ -123,7 +123,7 @@ def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
     """Return a client for one upstream. Raises SettingsError if its proxy is not supported."""
     timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
     try:
-        return create_http_client(str(upstream.base_url), timeout)
+        return create_http_client(str(upstream.base_url), timeout, settings.upstream_keep_idle)
     except Unreachable as error:
         raise SettingsError(error.text) from None
 
@@ -201,6 +201,7 @@ async def _exporter(
 def _limits(settings: Settings) -> Limits:
     return Limits(
         commit=settings.commit_after,
+        hold=settings.retry_hold,
         first_token=settings.first_token_timeout,
         idle=settings.idle_timeout,
         progress=settings.progress_timeout,

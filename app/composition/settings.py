@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="With `openai-responses`: let the upstream answer in the background and keep the answer, so "
         "that nothing is lost when the connection to it breaks.",
     )
+    upstream_keep_idle: Seconds = Field(
+        4,
+        description="How many seconds an idle connection to an upstream is kept for the next request, if the upstream "
+        "does not say. If it does (`Keep-Alive: timeout=`), the connection is kept for a second less.",
+    )
     model: str = Field(
         "",
         max_length=256,
@@ -264,6 +269,11 @@ class Settings(BaseSettings):
         2,
         description="How many seconds the HTTP status of an answer waits for the upstream's first content. 0 is no "
         "wait.",
+    )
+    retry_hold: Annotated[float, Field(ge=0, le=3600)] = Field(
+        20,
+        description="How many seconds the HTTP status waits while the service asks again after a failure. It must be "
+        "less than what proxies in front of the service wait for a status.",
     )
     retry_attempts: int = Field(
         3, ge=1, le=10, description="The number of attempts before the first content, including the first attempt."

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import StreamError
 from app.meter import Meter
 from app.request import Principal
+from app.wire import ErrorForm, native
 
 _KEY = "chat_sse.context"
 
@@ -21,7 +22,8 @@ class RequestContext:
 
     *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
     credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
-    start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer.
+    start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer. *form*
+    makes the answer if that is an error.
     """
 
     request_id: str
@@ -31,6 +33,7 @@ class RequestContext:
     principal: Principal = field(init=False)
     refusal: StreamError | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    form: ErrorForm = native.refusal
 
     def put_into(self, scope: Scope) -> None:
         """Have `request_context` find it."""

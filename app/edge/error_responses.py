@@ -1,4 +1,6 @@
-"""What a client gets in place of a stream: an HTTP status and one JSON body, whichever layer raised the error.
+"""What a client gets in place of a stream: an HTTP status and one body, whichever layer raised the error.
+
+The body has the form of the dialect whose endpoint was asked: nearly always JSON.
 
 `failed`, `unrouted` and `crashed` answer for what endpoints raise, `refuse` for what the layers around them raise.
 """
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -15,13 +16,24 @@ from starlette.types import Receive, Scope, Send
 
 from app.edge.context import RequestContext, request_context
 from app.edge.wrong_paths import sentence_about
-from app.errors import BadRequest, InternalError, MethodNotAllowed, StreamError, Unauthenticated, UnknownPath
+from app.errors import (
+    BadRequest,
+    InternalError,
+    MethodNotAllowed,
+    RequestTimeout,
+    StreamError,
+    TooLarge,
+    Unauthenticated,
+    UnknownPath,
+)
 from app.events import Failure
 from app.wire import native
 
 # Event streams have this in place of the `no-store` of other answers: a proxy that compresses a stream delays it.
 UNTRANSFORMED = {"Cache-Control": "no-store, no-transform"}
 
+# The `Retry-After` of a 429 or 503 that says nothing else, in seconds.
+_USUAL_WAIT = 1.0
 _HUNG_UP = 499  # nginx's status for a client that is gone; it is logged and never sent
 
 
@@ -78,23 +90,21 @@ async def unrouted(request: Request, error: Exception) -> Response:
 def error_response(error: StreamError | Failure, context: RequestContext) -> Response:
     """Render an error as an HTTP answer."""
     failure = Failure.of(error) if isinstance(error, StreamError) else error
-    content = {
-        "message": failure.message,
-        "type": failure.type,
-        "code": failure.code,
-        "param": failure.param,
-        "retryable": failure.retryable,
-        "request_id": context.request_id,
-    }
-    # OpenAI's SDKs go by the status unless they are told, and would repeat a 409 or a 502 that is final.
-    headers = {"X-Should-Retry": "true" if failure.retryable else "false"}
-    if failure.retry_after is not None:
-        headers["Retry-After"] = str(_seconds(failure.retry_after))
+    answer = context.form(failure, context.request_id)
+    # OpenAI's SDKs go by the status unless they are told. They would repeat a 409 or a 502 that is final, and what this
+    # service has asked several times already: three tries of theirs with three of ours each are nine.
+    again = failure.retryable and not failure.retried
+    headers = {"X-Should-Retry": "true" if again else "false"}
+    wait = failure.retry_after
+    if wait is None and again and failure.status in (429, 503):
+        wait = _USUAL_WAIT
+    if wait is not None:
+        headers["Retry-After"] = str(_seconds(wait))
     if failure.code == Unauthenticated.code:
         headers["WWW-Authenticate"] = "Bearer"
-    if failure.status in (408, 413):  # the rest of the body is still to come, and is not read
+    if isinstance(error, (RequestTimeout, TooLarge)):  # the rest of the body is still to come, and is not read
         headers["Connection"] = "close"
-    return Response(orjson.dumps({"error": content}), failure.status, headers, media_type="application/json")
+    return Response(answer.body, answer.status, headers, media_type=answer.media_type)
 
 
 def _seconds(wait: float) -> int:

@@ -5,7 +5,7 @@ already. Once the reader is at the log's end, no task is woken for it: the produ
 it appends it. A third task waits for the client to hang up.
 
 While a stream can still fail with a status, the answer is held back: until the first record, or until the commit
-deadline.
+deadline, which the stream's producer keeps.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ _COME_BACK = (250, 1500)
 class StreamResponse(EventSourceResponse):
     """Sends what *encode* makes of a subscription's records.
 
-    A comment goes out when nothing else did for *keep_alive* seconds at most, and for half of that at least. A stream
-    that fails within *hold* seconds, before its first record, is answered with the failure's status. With *smooth*,
-    bursts are spread over so many seconds.
+    A comment goes out when nothing else did for *keep_alive* seconds at most, and for half of that at least. With a
+    *hold*, a stream that fails before its commit deadline is answered with the failure's status; *hold* is that
+    deadline, in seconds, of a stream which another process produces. With *smooth*, bursts are spread over so many
+    seconds.
 
     A client that comes back has the events up to *after*; *opening* goes out before the rest.
 
@@ -110,7 +111,11 @@ class StreamResponse(EventSourceResponse):
     async def _held_back(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Wait until it is known how to answer; return whether that is with a stream. Raises Draining."""
         subscription = self._subscription
-        batch = await _run(self._first_batch(), self._gone, subscription.dismissal, seconds=self._hold)
+        ends = [self._gone, subscription.dismissal]
+        if subscription.committed is not None:
+            ends.append(subscription.committed)
+        seconds = self._hold if subscription.committed is None else None
+        batch = await _run(self._first_batch(), *ends, seconds=seconds)
         if self._gone.done():
             return False
         if subscription.dismissed:

@@ -1,7 +1,7 @@
 """The outermost layer: each request gets a context, and each answer the headers that all answers have.
 
-It is pure ASGI, and so costs a stream next to nothing. An error before the first byte becomes a status with one JSON
-body, whichever layer raised it. A failure after that is a record that the relay wrote, or it breaks the connection,
+It is pure ASGI, and so costs a stream next to nothing. An error before the first byte becomes a status with one body,
+whichever layer raised it. A failure after that is a record that the relay wrote, or it breaks the connection,
 which a client sees as a cut.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,6 +24,7 @@ from app.edge.error_responses import refuse
 from app.errors import StreamError, UnknownPath
 from app.meter import Meter
 from app.model_name import CONTROL
+from app.wire import ErrorForm
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}", re.ASCII)
 # https://www.w3.org/TR/trace-context/#traceparent-header: version 00, or a later one that begins like it.
@@ -36,13 +39,24 @@ _PROBES = ("/healthz", "/readyz")
 
 
 class ContextMiddleware:
-    """Wraps *app*: makes the request's context, and checks the request's origin and host."""
+    """Wraps *app*: makes the request's context, and checks the request's origin and host.
 
-    def __init__(self, app: ASGIApp, origins: Origins, meter: Meter, log: FilteringBoundLogger) -> None:
+    *forms* are forms of errors, by how the paths begin for which each holds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        origins: Origins,
+        meter: Meter,
+        log: FilteringBoundLogger,
+        forms: Mapping[str, ErrorForm] = MappingProxyType({}),
+    ) -> None:
         self._app = app
         self._origins = origins
         self._meter = meter
         self._log = log
+        self._forms = forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,6 +66,9 @@ class ContextMiddleware:
         context = self._context(headers)
         context.put_into(scope)
         scope["path"] = _tidy(scope["path"], scope.get("raw_path", b""))
+        for beginning, form in self._forms.items():
+            if scope["path"].startswith(beginning):
+                context.form = form
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

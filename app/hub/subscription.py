@@ -71,6 +71,11 @@ class Subscription:
         self._logger = logger
 
     @property
+    def committed(self) -> asyncio.Future[None] | None:
+        """Done when the stream's first record has been waited for long enough; None for what is produced elsewhere."""
+        return None if self._stream is None else self._stream.relay.committed
+
+    @property
     def exhausted(self) -> bool:
         """Whether there is nothing left to read, now or ever."""
         return self.log.ended and self.after >= self.log.last

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.errors import Empty
+from app.errors import Empty, UpstreamError
 from app.events import Content, Done
 from app.request import StreamRequest
 from app.usage import Usage
@@ -23,12 +24,13 @@ Begun = tuple[Sequence[Content | Done], Batches]
 
 @dataclass(slots=True)
 class Attempt:
-    """What one attempt to get an answer from one upstream has brought so far. Written by its source.
+    """What one attempt to get an answer from one upstream has brought so far. Written by its source, and its opener.
 
     *upstream* is the upstream's name, *fallback* says that it is not the first choice, and *last* that no other
     upstream will be asked after it. *answers* has an item for each request that was sent: the HTTP status, or the
-    error's code if no response came, or "" as long as neither has. (`OpenAIChat` sends a second request if the upstream
-    refuses `stream_options`.) *status* is the HTTP status of the last request, or None.
+    error's code if no response came, or "" as long as neither has. (A source asks otherwise if the upstream refuses
+    `stream_options` or `stream`.) *status* is the HTTP status of the last request, or None. *answered_at* is when the
+    upstream first said that an answer comes (loop time), and *failed* that none came.
 
     *usage* and *model* are what the upstream has said of them. *done* is how the answer will end, known as soon as a
     finish reason came. *cut_after_finish* says that the connection broke after that. *replaced_bytes* counts invalid
@@ -40,6 +42,8 @@ class Attempt:
     last: bool = True
     answers: list[str] = field(default_factory=list)
     status: int | None = None
+    answered_at: float | None = None
+    failed: bool = False
     request_id: str | None = None
     usage: Usage | None = None
     model: str = ""
@@ -65,18 +69,30 @@ class Source(Protocol):
 class Opener(Protocol):
     """Chooses the upstream that answers a request."""
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Begun:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
         """Return the first batch with something in it, and the source's own generator, suspended after that batch.
 
         A generator around the source's would cost every batch a microsecond. Appends an `Attempt` to *attempts* for
-        each time that an upstream is asked. Raises what `Source.stream` does before there is content.
+        each time that an upstream is asked, and calls *changed* when an attempt is answered or has failed. Raises what
+        `Source.stream` does before there is content.
         """
         ...
 
 
-async def first_content(batches: Batches) -> Sequence[Content | Done]:
-    """Return the first batch that has something in it. Raises UpstreamError: what raised it is closed already."""
-    async for batch in batches:
-        if batch:
-            return batch
-    raise Empty
+async def first_content(batches: Batches, attempt: Attempt, changed: Callable[[], None]) -> Sequence[Content | Done]:
+    """Return the first batch that has something in it. Raises UpstreamError: what raised it is closed already.
+
+    Notes in *attempt* whether it is answered or has failed, and calls *changed* then.
+    """
+    try:
+        async for batch in batches:
+            if batch:
+                return batch
+            if attempt.answered_at is None:  # this batch came with the headers, later ones are heartbeats
+                attempt.answered_at = asyncio.get_running_loop().time()
+                changed()
+        raise Empty
+    except UpstreamError:
+        attempt.failed = True
+        changed()
+        raise

@@ -6,7 +6,9 @@ All of it is per request; only `stream_answer` is gone through for each network 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -14,9 +16,9 @@ from typing import Any
 import httpx
 import orjson
 
-from app.errors import UpstreamError
+from app.errors import Misaddressed, UpstreamError
 from app.events import Content
-from app.request import StreamRequest
+from app.request import StreamRequest, texts_in
 from app.upstream import Attempt, Batches
 from app.upstream.http.client import Read, read_capped, send
 from app.upstream.reading.answer import ENDED, OPEN
@@ -29,6 +31,9 @@ AFTER_FINISH = 3.0
 # How many seconds to wait for the end of the body after the end of the answer, so that the connection can be used
 # again (row F22).
 _AFTER_END = 0.1
+_MOST_UNSTREAMED = 1024
+_STREAM = "text/event-stream"
+_log = logging.getLogger(__name__)
 _MAX_ERROR_BODY = 64 * 1024  # bytes
 # How many seconds to wait for that: the status is known, and must not be lost to a body that stalls.
 _ERROR_BODY_WAIT = 2.0
@@ -59,7 +64,7 @@ class Endpoint:
         self._client = client
         self._base_url = base_url.rstrip("/")
         self._headers = dict(headers)
-        self._secrets = list(_strings(extra_body))
+        self._secrets = list(texts_in(extra_body))
         for value in headers.values():
             self._secrets += (value, *value.split())  # of `Bearer KEY`, the upstream may quote the whole or a word
         if api_key:
@@ -67,22 +72,27 @@ class Endpoint:
             self._secrets.append(api_key)
 
     def secrets(self, request: StreamRequest) -> list[str]:
-        """Return the strings that no error message may hold."""
-        return [*_strings(request.messages), *_strings(request.parameters), *self._secrets]
+        """Return the texts of the operator's that no error message may hold."""
+        return [*request.secrets, *self._secrets]
 
     @asynccontextmanager
     async def ask(
-        self, path: str, request: StreamRequest, content: bytes, attempt: Attempt
+        self, path: str, request: StreamRequest, content: bytes, attempt: Attempt, *, accept: str = _STREAM
     ) -> AsyncIterator[httpx.Response]:
-        """Post *content* for *request*, and give the response, whatever its status. Raises UpstreamError."""
+        """Post *content* for *request*, and give the response, if it is an answer. Raises UpstreamError.
+
+        Any 2xx is an answer (row H30): the status says what the upstream thinks of what was asked, and the body is it.
+        """
         attempt.status = None
         attempt.answers.append("")
         try:
-            async with self.post(path, request, content) as response:
+            async with self.post(path, request, content, accept) as response:
                 attempt.status = response.status_code
                 attempt.answers[-1] = str(response.status_code)
                 request_id: str | None = response.headers.get("x-request-id")
                 attempt.request_id = request_id[:128] if request_id is not None else None
+                if not response.is_success:
+                    raise await self._refusal(response, request)
                 yield response
         except UpstreamError as error:
             if attempt.status is None:
@@ -90,65 +100,106 @@ class Endpoint:
             raise
 
     def post(
-        self, path: str, request: StreamRequest, content: bytes = b""
+        self, path: str, request: StreamRequest, content: bytes = b"", accept: str = _STREAM
     ) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a POST on behalf of *request*. Raises UpstreamError."""
-        return send(self._client, "POST", self._base_url + path, self._headers_for(request), content)
+        return send(self._client, "POST", self._base_url + path, self._headers_for(request, accept), content)
+
+    async def _refusal(self, response: httpx.Response, request: StreamRequest) -> UpstreamError:
+        """Return what a response with another status than 2xx means."""
+        body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
+        error = read_refusal(response.status_code, response.headers, body, self.secrets(request))
+        if isinstance(error, Misaddressed):
+            _log.warning(
+                "The upstream answered %s with status %d: its base URL is probably wrong. It usually ends in /v1.",
+                response.url,
+                response.status_code,
+            )
+        return error
 
     def get(self, path: str, request: StreamRequest | None = None) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a GET, on behalf of *request* if there is one. Raises UpstreamError."""
         headers = self._headers_for(request) if request else {"Accept": "application/json"} | self._headers
         return send(self._client, "GET", self._base_url + path, headers)
 
-    def _headers_for(self, request: StreamRequest) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"} | self._headers
+    def _headers_for(self, request: StreamRequest, accept: str = _STREAM) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": accept} | self._headers
         if request.traceparent:
             headers["traceparent"] = request.traceparent
         return headers
 
 
-async def refusal(response: httpx.Response, secrets: Sequence[str]) -> tuple[UpstreamError, bytes]:
-    """Return what a response with an error status means, and the beginning of its body."""
-    body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
-    return read_refusal(response.status_code, response.headers, body, secrets), body
+class Unstreamed:
+    """The models for which an upstream may not, or cannot, stream (row H29). Each is forgotten after *seconds*."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, model: str) -> bool:
+        return self._until.get(model, 0.0) > time.monotonic()
+
+    def add(self, model: str) -> None:
+        """Remember *model*, unless it is remembered already."""
+        if model in self:
+            return
+        if len(self._until) >= _MOST_UNSTREAMED:
+            self._until.clear()
+        self._until[model] = time.monotonic() + self._seconds
+
+
+Asked = tuple[AnswerReader[Any], AbstractAsyncContextManager[Read]]
+"""A request that is about to be sent, and what reads its answer."""
 
 
 async def stream_answer(
-    reader: AnswerReader[Any],
-    asked: AbstractAsyncContextManager[Read],
+    asked: Asked,
+    again: Callable[[UpstreamError], Asked | None],
     attempt: Attempt,
     pause: float | None,
     after_finish: float = AFTER_FINISH,
 ) -> Batches:
-    """Yield what *reader* finds in the body of the response to what was *asked*, as `Source.stream` does.
+    """Yield what is found in the body of the response to what was *asked*, as `Source.stream` does.
 
     This is the one generator that a batch passes between the socket and the relay. However it ends, it ends the request
     and completes *attempt*. After content it does not read for *pause* seconds. It waits *after_finish* seconds for
     what may follow a finish reason, and as long after each content that does.
+
+    *again* is told how a request failed that brought no content, as a status or inside a 200. It returns how to ask
+    otherwise, or None.
     """
-    answer = reader.answer
-    feed = reader.feed
-    async with asked as read:
-        yield ()
-        read_on = read
-        content: Sequence[Content] = ()
-        with _recording(reader, attempt):
-            try:
-                while data := await read_on(pause if content else None):
-                    content = feed(data)
-                    yield content
-                    if answer.state is OPEN:
-                        continue
-                    if answer.state is ENDED:
-                        break
-                    if attempt.done is None or content:
-                        attempt.done = answer.done
-                        read_on = _reading_briefly(read, after_finish)
-                yield reader.end()
-            except UpstreamError as error:
-                yield reader.end(error)
-            yield (reader.result(),)
-            await _drain(read)
+    otherwise: Asked | None = asked
+    while otherwise is not None:
+        reader, request = otherwise
+        answer = reader.answer
+        feed = reader.feed
+        try:
+            async with request as read:
+                yield ()
+                read_on = read
+                content: Sequence[Content] = ()
+                with _recording(reader, attempt):
+                    try:
+                        while data := await read_on(pause if content else None):
+                            content = feed(data)
+                            yield content
+                            if answer.state is OPEN:
+                                continue
+                            if answer.state is ENDED:
+                                break
+                            if attempt.done is None or content:
+                                attempt.done = answer.done
+                                read_on = _reading_briefly(read, after_finish)
+                        yield reader.end()
+                    except UpstreamError as error:
+                        yield reader.end(error)
+                    yield (reader.result(),)
+                    await _drain(read)
+                    return
+        except UpstreamError as error:
+            otherwise = None if answer.has_content else again(error)
+            if otherwise is None:
+                raise
 
 
 @contextmanager
@@ -189,15 +240,3 @@ async def _drain(read: Read) -> None:
 def encode(fields: Mapping[str, Any]) -> bytes:
     """Return the body of a request. It is held as long as the stream lives."""
     return memoryview(orjson.dumps(fields)).tobytes()  # a copy, because orjson's own keeps a buffer of 4 KiB or more
-
-
-def _strings(value: object) -> Iterator[str]:
-    """Yield all strings in *value*. The upstream may quote them in an error, which must not show them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _strings(item)

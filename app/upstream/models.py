@@ -56,7 +56,7 @@ async def _ask(endpoint: Endpoint, patience: float) -> list[dict[str, Any]] | No
     body = b""
     with suppress(UpstreamError, TimeoutError):  # no client's answer depends on it
         async with asyncio.timeout(patience), endpoint.get("/models") as response:
-            if response.status_code == 200:
+            if response.is_success:
                 body = await read_capped(response, _MAX_BYTES, patience)
     try:
         answer = orjson.loads(body)

@@ -8,13 +8,15 @@ once. Only the last one is asked again after a wait, because until then another 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import stamina
 
 from app.errors import (
+    Busy,
+    Conflicting,
     ConnectTimeout,
     Empty,
     FirstTokenTimeout,
@@ -85,7 +87,7 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Begun:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
         """See `Opener.begin`. Raises ModelNotAllowed for a model without a target."""
         targets = self._routes.get(request.model, self._rest)
         if not targets:
@@ -96,19 +98,28 @@ class Router:
             renamed = replace(request, model=target.model) if target.model else request
             try:
                 if index == len(targets) - 1:
-                    return await self._ask_last(target, renamed, attempts, fallback)
+                    return await self._ask_last(target, renamed, attempts, fallback, changed)
                 attempts.append(Attempt(target.upstream, fallback, last=False))
-                return await _ask(target, renamed, attempts[-1])
+                return await _ask(target, renamed, attempts[-1], changed)
             except UpstreamError as error:
                 errors.append(error)
                 if not error.retryable:
                     break
         try:
-            raise _most_useful(errors)
+            told = _most_useful(errors)
+            told.longer = told.retry_after is not None and told.retry_after > self._retry.longest
+            raise told
         finally:
-            del errors  # which would keep the error's own frames alive
+            del errors, told  # which would keep the error's own frames alive
 
-    async def _ask_last(self, target: Target, request: StreamRequest, attempts: list[Attempt], fallback: bool) -> Begun:
+    async def _ask_last(
+        self,
+        target: Target,
+        request: StreamRequest,
+        attempts: list[Attempt],
+        fallback: bool,
+        changed: Callable[[], None],
+    ) -> Begun:
         async for another in stamina.retry_context(
             on=self._retry.wait,
             attempts=self._retry.attempts,
@@ -120,16 +131,18 @@ class Router:
             with another:
                 attempts.append(Attempt(target.upstream, fallback))
                 batches = target.source.stream(request, attempts[-1])
-                return await first_content(batches), batches
+                return await first_content(batches, attempts[-1], changed), batches
         raise AssertionError("stamina raises what the last attempt raised")
 
 
-async def _ask(target: Target, request: StreamRequest, attempt: Attempt) -> Begun:
+async def _ask(target: Target, request: StreamRequest, attempt: Attempt, changed: Callable[[], None]) -> Begun:
     batches = target.source.stream(request, attempt)
     try:
         async with asyncio.timeout(target.first_token or None):
-            return await first_content(batches), batches
+            return await first_content(batches, attempt, changed), batches
     except TimeoutError:
+        attempt.failed = True
+        changed()
         if attempt.status is None:
             attempt.answers[-1:] = [FirstTokenTimeout.code]
         raise FirstTokenTimeout from None
@@ -139,9 +152,9 @@ def _may_heal(error: UpstreamError) -> bool:
     """Return whether the same request may succeed shortly, without the risk of paying for an answer twice.
 
     A connection that broke after the request was sent is no such case: the upstream may be answering, and billing, it.
-    An `UpstreamError` that is no subclass is a 408, 409 or 5xx, as a status or as an error in the stream.
+    An `UpstreamError` that is no subclass is a 408 or 5xx, as a status or as an error in the stream.
     """
-    if isinstance(error, (Unreachable, ConnectTimeout, RateLimited, Empty)):
+    if isinstance(error, (Unreachable, ConnectTimeout, RateLimited, Busy, Conflicting, Empty)):
         return error.retryable  # `Blank` is not: its tokens were made
     return type(error) is UpstreamError and error.retryable
 

@@ -3,6 +3,8 @@
 A dialect is a module of this package that has a `NAME`, which is its public name (`?dialect=NAME`), and a
 `create(reading)`, which returns the `Encoder` of one response. Modules without a `NAME` are what dialects share.
 
+A dialect whose clients take a failure otherwise than as the native dialect's JSON has a `refusal`, too: an `ErrorForm`.
+
 A dialect is plain synchronous code: batches of records in, bytes out. It never splits a block over two returns, so a
 keep-alive that is sent between two of them cannot fall into the middle of a block.
 """
@@ -16,9 +18,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
-from app.events import Batch
+from app.events import Batch, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ class Encoder(Protocol):
 
 
 Create = Callable[[Reading], Encoder]
+
+
+class ErrorAnswer(NamedTuple):
+    """An HTTP answer in place of a stream."""
+
+    status: int
+    body: bytes
+    media_type: str = "application/json"
+
+
+ErrorForm = Callable[[Failure, str], ErrorAnswer]
+"""Returns the answer for a failure, given the request's id."""
 
 
 @cache

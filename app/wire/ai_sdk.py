@@ -46,7 +46,7 @@ from app.events import (
     merged,
 )
 from app.usage import Usage
-from app.wire import Encoder, Reading
+from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text, usage_object
@@ -363,3 +363,8 @@ def _string(found: Any, name: str) -> str:
 
 def _is_string(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def refusal(failure: Failure, request_id: str) -> ErrorAnswer:
+    """Return the answer for a failure before the first event: the SDK throws its text, and pages show that."""
+    return ErrorAnswer(failure.status, failure.message.encode(), "text/plain; charset=utf-8")

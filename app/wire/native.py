@@ -30,7 +30,7 @@ from app.events import (
     ToolCall,
     merged,
 )
-from app.wire import Encoder, Reading
+from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
 from app.wire.transcript import Call, Transcript
 
@@ -118,6 +118,12 @@ def snapshot(stream_id: str, transcript: Transcript) -> bytes:
             "last_event_id": last,
         }
     )
+
+
+def refusal(failure: Failure, request_id: str) -> ErrorAnswer:
+    """Return the answer for a failure before the first event."""
+    content = error_object(failure) | {"param": failure.param, "request_id": request_id}
+    return ErrorAnswer(failure.status, orjson.dumps({"error": content}))
 
 
 def _render(event: Event) -> tuple[bytes, dict[str, Any]]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, assert_never
 
+import orjson
+
 from app.errors import Cancelled, Draining
 from app.events import (
     TERMINAL,
@@ -33,7 +35,7 @@ from app.events import (
     ToolCall,
     merged,
 )
-from app.wire import Encoder, Reading
+from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
 from app.wire.media import fields_of, object_of
@@ -306,5 +308,22 @@ def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
     return {name: value for name, value in fields.items() if name not in names}
 
 
+def refusal(failure: Failure, request_id: str) -> ErrorAnswer:
+    """Return the answer for a failure before the first event.
+
+    What the upstream said about the request has the upstream's own status, so that a client raises the class of error
+    that it raises against the upstream itself.
+    """
+    status = failure.told["status"] if failure.told else failure.status
+    return ErrorAnswer(status, orjson.dumps({"error": _error_object(failure) | {"request_id": request_id}}))
+
+
 def _error(failure: Failure) -> bytes:
-    return data_block({"error": error_object(failure) | {"param": failure.param}})
+    return data_block({"error": _error_object(failure)})
+
+
+def _error_object(failure: Failure) -> dict[str, Any]:
+    """Return the error as OpenAI has it: with the upstream's own `type` and `code`, and ours beside them."""
+    told = failure.told or {}
+    said = {name: told[name] for name in ("type", "code") if name in told} | dict(told.get("more", {}))
+    return error_object(failure) | said | {"param": failure.param, "service_code": failure.code}

@@ -259,9 +259,9 @@ def test_keep_alives(service: Server, client: Client) -> None:
 @pytest.mark.parametrize(
     ("model", "status", "name", "code"),
     [
-        ("error-400?first=0", 400, "BadRequestError", "upstream_rejected"),
+        ("error-400?first=0", 400, "BadRequestError", "invalid_value"),
         ("error-401?first=0", 502, "InternalServerError", "upstream_auth"),
-        ("error-429?first=0", 429, "RateLimitError", "upstream_rate_limited"),
+        ("error-429?first=0", 429, "RateLimitError", "rate_limit_exceeded"),
         ("error-500?first=0", 502, "InternalServerError", "upstream_error"),
         ("error-first?first=0", 502, "InternalServerError", "upstream_error"),
     ],
@@ -269,7 +269,7 @@ def test_keep_alives(service: Server, client: Client) -> None:
 def test_early_errors(
     service: Server, client: Client, stream: bool, model: str, status: int, name: str, code: str
 ) -> None:
-    """What fails before the answer has begun is raised as the type that SDKs have for its status."""
+    """What fails before the answer has begun is raised as the type that SDKs have for its status, with its code."""
     error = client(service.url, "create", body(model, stream=stream)).error
     assert error is not None
     assert (error["status"], error["name"], error["code"]) == (status, name, code)

@@ -162,7 +162,7 @@ EARLY = [
     ("error-422", 400, "upstream_rejected"),
     ("error-429?retry_after=60", 429, "upstream_rate_limited"),
     ("error-500", 502, "upstream_error"),
-    ("error-503?retry_after=60", 502, "upstream_error"),
+    ("error-503?retry_after=60", 503, "upstream_overloaded"),
     ("error-first", 502, "upstream_error"),
     ("json-error-200", 429, "upstream_rate_limited"),
     ("html-200", 502, "upstream_malformed"),

@@ -39,12 +39,12 @@ class Answered(Script):
         self.answers = answers
         self.first = first
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt]) -> Any:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any) -> Any:
         attempts += [
             Attempt(upstream, fallback=upstream != self.first, answers=[answer]) for upstream, answer in self.answers
         ]
         batches = self.stream(request, Attempt())
-        return await first_content(batches), batches
+        return await first_content(batches, attempts[-1], changed), batches
 
 
 class Shown(House):

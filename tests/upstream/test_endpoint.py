@@ -225,7 +225,8 @@ async def test_a_pause_follows_content_alone(pause: float | None) -> None:
 
         yield read
 
-    batches = [batch async for batch in stream_answer(chat_reader(1 << 20, ()), asked(), Attempt(), pause)]
+    stream = stream_answer((chat_reader(1 << 20, ()), asked()), lambda _: None, Attempt(), pause)
+    batches = [batch async for batch in stream]
     assert [event.text for batch in batches for event in batch if isinstance(event, Delta)] == ["a", "b", "c"]
     assert isinstance(batches[-1][0], Done)
     assert waits[:6] == [None, None, pause, pause, None, pause]
@@ -244,6 +245,7 @@ async def test_content_after_a_finish_reason_is_waited_for_anew() -> None:
 
         yield read
 
-    batches = [batch async for batch in stream_answer(chat_reader(), asked(), Attempt(), None, after_finish=0.3)]
+    stream = stream_answer((chat_reader(), asked()), lambda _: None, Attempt(), None, after_finish=0.3)
+    batches = [batch async for batch in stream]
     assert [event.text for batch in batches for event in batch if isinstance(event, Delta)] == list("01234567")
     assert batches[-1] == (Done("stop"),)

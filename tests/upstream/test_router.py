@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from app.errors import (
+    Busy,
+    Conflicting,
     Disconnected,
     Empty,
     FirstTokenTimeout,
@@ -24,7 +26,7 @@ from app.request import StreamRequest
 from app.upstream import Attempt, Batches
 from app.upstream.router import ONCE, RetryPolicy, Router, Target
 from app.usage import Usage
-from tests.script import Script, forever, played
+from tests.script import Script, forever, played, unheard
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +56,7 @@ async def test_no_layer_around_the_answer() -> None:
     """What is read from is the upstream's own generator."""
     script = Script((), HI, STOP)
     attempts: list[Attempt] = []
-    first, stream = await route(script).begin(ASKED, attempts)
+    first, stream = await route(script).begin(ASKED, attempts, unheard)
     assert first == HI
     assert getattr(stream, "ag_code", None) is Script.stream.__code__
     await stream.aclose()
@@ -281,7 +283,36 @@ async def test_cancel(steps: tuple[Any, ...], failing: int) -> None:
 async def test_close() -> None:
     """Closing the stream in the middle closes the source that was answering."""
     live = Script(HI, HI, STOP)
-    first, stream = await route(Script(Empty()), live).begin(ASKED, [])
+    first, stream = await route(Script(Empty()), live).begin(ASKED, [], unheard)
     assert first == HI
     await stream.aclose()
     assert live.closed.is_set()
+
+
+@pytest.mark.parametrize(("wait", "longer"), [(None, False), (0.1, False), (9, True)])
+async def test_a_longer_wait_is_said(wait: float | None, longer: bool) -> None:
+    """The error says whether the upstream asked for a longer wait than this service's own."""
+    error = await failure(route(Script(RateLimited(retry_after=wait)), retry=RetryPolicy(1, 0.01, 0.2)))
+    assert error.longer is longer
+
+
+async def test_what_becomes_of_attempts_is_told() -> None:
+    """Each attempt says when an answer was promised and that it failed, and the relay is told then."""
+    first, second = Script((), (), Empty()), Script((), HI, STOP)
+    attempts: list[Attempt] = []
+    seen: list[tuple[int, bool, bool]] = []
+
+    def changed() -> None:
+        seen.append((len(attempts), attempts[-1].answered_at is not None, attempts[-1].failed))
+
+    _, stream = await route(first, second).begin(ASKED, attempts, changed)
+    await stream.aclose()
+    assert seen == [(1, True, False), (1, True, True), (2, True, False)]
+
+
+@pytest.mark.parametrize("error", [Busy(), Conflicting()])
+async def test_full_and_conflicting_upstreams_are_asked_again(error: UpstreamError) -> None:
+    """What is full, or busy with another request, may be free in a moment."""
+    attempts: list[Attempt] = []
+    await failure(route(Script(error), retry=RetryPolicy(3, 0.01, 0.02)), attempts)
+    assert len(attempts) == 3

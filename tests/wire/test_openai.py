@@ -122,6 +122,7 @@ def test_no_success(end: Done | Failure, code: str) -> None:
             "code": code,
             "retryable": failed.retryable,
             "param": None,
+            "service_code": code,
         }
     }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from app.edge.bodies import TOKEN_FIELDS, Parameters
 from app.errors import BadRequest, ModelNotAllowed
-from app.request import StreamRequest
+from app.request import StreamRequest, texts_in
 
 _SYSTEM_ROLES = ("system", "developer")
 # The model reads these parameters as text, and they are paid for as the messages are. It does not read OpenAI's other
@@ -20,7 +21,7 @@ _MEDIA = ("image_url", "input_audio")
 _MAX_TYPE = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """What holds for requests of one model. 0 is no cap.
 
@@ -50,7 +51,12 @@ class Rule:
             request = replace(request, parameters=self._parameters(request.parameters))
         if self.system:
             request = replace(request, messages=self._messages(request.messages))
-        return request
+        return replace(request, secrets=self._secrets) if self._secrets else request
+
+    @cached_property
+    def _secrets(self) -> tuple[str, ...]:
+        """What of a request is the operator's: pinned values, the system message, and each line of that."""
+        return (*texts_in(self.pinned), *({self.system, *self.system.splitlines()} - {""}))
 
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         parameters = dict(asked)

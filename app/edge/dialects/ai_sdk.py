@@ -35,6 +35,8 @@ from app.events import EventId
 from app.request import Principal
 from app.wire import ai_sdk
 
+ERRORS = {"/v1/ai-sdk/": ai_sdk.refusal}
+
 # How many characters a chat id has at least that cannot be guessed: those of useChat's own.
 _UNGUESSED = 16
 

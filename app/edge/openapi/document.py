@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import groupby
 from operator import attrgetter
@@ -58,6 +58,8 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     schemas["Dialect"]["enum"] = list(dialects())
     _fill_in(schemas["Error"]["properties"]["error"]["properties"], raised(StreamError))
     _fill_in(schemas["StreamFailure"]["properties"], raised(*IN_BAND))
+    openai_error = schemas["OpenAIError"]["properties"]["error"]["properties"]
+    openai_error["service_code"]["enum"] = _distinct(kind.code for kind in raised(StreamError))
     if not playground:
         for path in _PLAYGROUND:
             del description["paths"][path]
@@ -75,11 +77,11 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     return description
 
 
-def error_schema(kinds: Iterable[type[StreamError]]) -> Schema:
-    """Return the schema of the body of an error that is one of *kinds*."""
+def error_schema(kinds: Iterable[type[StreamError]], name: str = "Error", field: str = "code") -> Schema:
+    """Return the schema of the body of an error that is one of *kinds*: *name*, with their codes in *field*."""
     return {
-        "$ref": "#/components/schemas/Error",
-        "properties": {"error": {"properties": {"code": {"enum": _distinct(kind.code for kind in kinds)}}}},
+        "$ref": f"#/components/schemas/{name}",
+        "properties": {"error": {"properties": {field: {"enum": _distinct(kind.code for kind in kinds)}}}},
     }
 
 
@@ -90,6 +92,7 @@ def _operations(description: Schema) -> Iterator[Schema]:
 
 def _failures(operation: Schema, credentials: bool) -> dict[str, Schema]:
     """Return the failures that the keys `x-errors` and `x-errors-except` stand for, by status; remove the keys."""
+    content = _FORMS[operation.pop("x-error-form", "native")]
     kinds = raised(StreamError)
     if "x-errors-except" in operation:
         excluded = operation.pop("x-errors-except")
@@ -101,18 +104,35 @@ def _failures(operation: Schema, credentials: bool) -> dict[str, Schema]:
         kinds = [kind for kind in kinds if kind.code not in _WITH_CREDENTIALS]
     by_status = attrgetter("status")
     return {
-        str(status): _failure(status, list(same))
+        str(status): _failure(status, list(same), content)
         for status, same in groupby(sorted(kinds, key=by_status), key=by_status)
     }
 
 
-def _failure(status: int, kinds: Sequence[type[StreamError]]) -> Schema:
+def _failure(status: int, kinds: Sequence[type[StreamError]], content: Content) -> Schema:
     messages = {kind.code: kind.message for kind in kinds}
     return {
         "description": "\n".join(f"- `{code}`: {message}" for code, message in messages.items()),
         "headers": {name: _header(name) for name in (*_HEADERS.get(status, ()), "X-Should-Retry")},
-        "content": {"application/json": {"schema": error_schema(kinds)}},
+        "content": content(kinds),
     }
+
+
+def _json(kinds: Sequence[type[StreamError]]) -> Schema:
+    return {"application/json": {"schema": error_schema(kinds)}}
+
+
+def _openai_json(kinds: Sequence[type[StreamError]]) -> Schema:
+    return {"application/json": {"schema": error_schema(kinds, "OpenAIError", "service_code")}}
+
+
+def _text(kinds: Sequence[type[StreamError]]) -> Schema:
+    return {"text/plain": {"schema": {"type": "string", "description": "A sentence that a page can show."}}}
+
+
+Content = Callable[[Sequence[type[StreamError]]], Schema]
+# How the errors of an operation are described, by its `x-error-form`.
+_FORMS: Mapping[str, Content] = {"native": _json, "openai": _openai_json, "text": _text}
 
 
 def _header(name: str) -> Schema:

@@ -79,6 +79,8 @@ def _pack(event: Event) -> list[Any]:
     packed = [[dict(it.fields), it.estimated] if isinstance(it, Usage) else it for it in values(event)]
     if isinstance(event, ToolCall) and event.type == "function" and event.extra is None:
         del packed[4:]  # as processes of an earlier version read it
+    elif isinstance(event, Failure) and event.told is None and not event.retried:
+        del packed[8:]
     return [_TAGS[type(event)], *packed]
 
 

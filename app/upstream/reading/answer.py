@@ -190,6 +190,11 @@ class Answer:
         return content if self._has_content else self._begin(content)
 
     @property
+    def has_content(self) -> bool:
+        """Whether any content was taken."""
+        return self._has_content or not self._keeps_back
+
+    @property
     def usage(self) -> Usage | None:
         """The upstream's usage object, bounded; None if it counts nothing although there is an answer."""
         said = in_our_words(self._usage)

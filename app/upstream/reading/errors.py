@@ -1,39 +1,78 @@
 """Errors as upstreams tell them: in any of a dozen shapes, as an HTTP response or inside a stream.
 
-Invariant: an upstream's words reach an error through `presentable` only. An error about our key or our account carries
-none of them.
+Invariant: an upstream's words reach an error's message through `presentable` only. An error about our key, our account
+or our base URL carries none of them.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from typing import Any, Final
 
-from app.errors import Malformed, RateLimited, Rejected, Unauthorized, Unpaid, UpstreamError
+from app.errors import (
+    Busy,
+    Conflicting,
+    ContentRefused,
+    Malformed,
+    Misaddressed,
+    RateLimited,
+    Rejected,
+    RequestTooLarge,
+    Unauthorized,
+    Unpaid,
+    UpstreamError,
+)
+from app.upstream.reading.body import Body, kind_of
 from app.upstream.reading.json import parse
 from app.upstream.reading.redaction import presentable
+from app.upstream.reading.subjects import (
+    CODES,
+    disliked_by,
+    first_of,
+    is_about_credit,
+    is_about_key,
+    message_of,
+    subject_of,
+)
 
 MAX_WAIT: Final = 24 * 60 * 60.0  # seconds
+MAX_TOLD: Final = 128  # characters of a `code` or `type` that is passed on
+_MOST_ITEMS: Final = 16  # of an object or a list that is passed on
 
 # The HTTP statuses that the words in `code`, `type` and `status` stand for. Any other word means that the upstream
 # failed. Where words disagree the first status wins: DeepSeek sends `authentication_error` and `invalid_request_error`
 # at once.
 _WORDS: Final = {
-    401: "invalid_api_key authentication_error unauthorized unauthenticated permission_error permission_denied",
-    402: "payment_required insufficient_credits insufficient_balance billing_hard_limit_reached insufficient_quota",
+    401: "invalid_api_key authentication_error unauthorized unauthenticated permission_error permission_denied "
+    "invalid_authentication_error invalidapikey",
+    402: "payment_required insufficient_credits insufficient_balance billing_hard_limit_reached insufficient_quota "
+    "insufficient_user_quota exceeded_current_quota_error billing_not_active billing_error arrearage",
     429: "rate_limit_exceeded rate_limit_error rate_limited too_many_requests resource_exhausted ratelimiterror "
     "throttling_error",
     413: "request_too_large",
-    404: "model_not_found not_found_error notfounderror",
+    404: "model_not_found not_found_error notfounderror model_not_available deploymentnotfound unknown_model",
     400: "invalid_request_error context_length_exceeded badrequesterror invalid_prompt invalid_argument "
-    "content_policy_violation unprocessable_entity",
+    "content_policy_violation content_filter unprocessable_entity exceed_context_size_error string_above_max_length "
+    "data_inspection_failed datainspectionfailed responsibleaipolicyviolation",
     504: "timeout timeout_error deadline_exceeded",
     503: "overloaded overloaded_error unavailable service_unavailable",
 }
 _STATUS_OF: Final = {word: status for status, words in _WORDS.items() for word in words.split()}
+
+# Statuses that say that the upstream failed, or was in the way of itself, although they are below 500 (row H12). 424 is
+# what TGI and others send when the generation failed, 499 what a proxy sends when its own client is gone.
+_FAILED: Final = frozenset({408, 424, 425, 499})
+# 498 is Groq's and 529 Anthropic's word for 503 (row H22).
+_FULL: Final = frozenset({498, 503, 529})
+_ELSEWHERE: Final = frozenset({404, 405, 410})
+
+# What looks like an event stream, and not like a sentence.
+_FIELD: Final = re.compile(r"(?m)^(?:data|event|id|retry|error)?:")
 
 
 def read_error(payload: object, *, certain: bool = False, secrets: Iterable[str] = ()) -> UpstreamError | None:
@@ -43,21 +82,46 @@ def read_error(payload: object, *, certain: bool = False, secrets: Iterable[str]
     error's message, such as prompts and the key.
     """
     fields = _fields(payload, certain)
-    return None if fields is None else _error(_status(fields), fields, secrets)
+    if fields is None:
+        return None
+    status = _status(fields)
+    # The address was right, because something answered there.
+    return _error(400 if status in _ELSEWHERE and subject_of(status, fields) is None else status, fields, secrets)
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> UpstreamError:
     """Return what an HTTP error response means (rows H1–H3, H9, H12). *headers* have lower-case names."""
-    try:
-        payload = parse(body)
-    except ValueError:
-        payload = body.decode("utf-8", "replace")
-    fields = _fields(payload, certain=True) or {}
+    fields = _refusal_fields(body, quotable="event-stream" not in headers.get("content-type", ""))
     # Some send a wrong key as a 400. OpenAI sends a spent quota as a 429, which no waiting heals.
     ours = _statuses(fields) & {401, 402}
+    if ours and status == 403 and subject_of(403, fields) is not None:
+        ours = set()  # `permission_denied`, and yet about the content or the model
     error = _error(min(ours) if ours else status, fields, secrets)
     error.retry_after = retry_after(headers)
     return error
+
+
+def _refusal_fields(body: bytes, quotable: bool) -> Mapping[str, Any]:
+    """Return the fields of the error in a body; none if there is no error in it.
+
+    A body may be an event stream, with an answer in it or not (row H28); a JSON object; a page; or a sentence, which is
+    told if it is *quotable*. Nothing of an answer is.
+    """
+    with suppress(ValueError):
+        payload = parse(body)
+        if isinstance(payload, dict) and payload.get("choices") and not payload.get("error"):
+            return {}  # an answer
+        return _fields(payload, certain=True) or {}
+    text = body.decode("utf-8", "replace")
+    if quotable and kind_of(body) == "stream" and not _FIELD.search(text):
+        return {"message": text}
+    with suppress(Malformed):
+        reader = Body()
+        for name, value, _ in chain(reader.feed(body), reader.end()):
+            fields = _fields(value, certain=name == b"error")
+            if fields is not None:
+                return fields
+    return {}
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -83,7 +147,7 @@ def _fields(payload: object, certain: bool) -> Mapping[str, Any] | None:
     if isinstance(payload, dict):
         inner = _inner(payload)
         if isinstance(inner, dict):  # row R3
-            return payload | {name: value for name, value in inner.items() if value is not None}
+            return inner | payload | {name: value for name, value in inner.items() if value is not None}
         if inner is not None:
             return payload | {"message": inner}  # row E2
         return payload if certain or _is_flat_error(payload) else None
@@ -124,7 +188,7 @@ def _is_flat_error(payload: Mapping[str, Any]) -> bool:
         return True
     if payload.get("error_code") and _failed_code(payload["error_code"]):
         return True
-    return _message(payload) is not None and (_failed_code(_code(payload)) or payload.get("success") is False)
+    return message_of(payload) is not None and (_failed_code(_code(payload)) or payload.get("success") is False)
 
 
 def _failed_code(code: object) -> bool:
@@ -132,30 +196,11 @@ def _failed_code(code: object) -> bool:
 
 
 def _code(fields: Mapping[str, Any]) -> Any:
-    return _first(fields, "code", "error_code", "errcode", "err_code", "errorCode", "status_code")
-
-
-def _message(fields: Mapping[str, Any]) -> Any:
-    names = (
-        "message",
-        "msg",
-        "detail",
-        "error_msg",
-        "errmsg",
-        "err_msg",
-        "error_message",
-        "errorMessage",
-        "status_msg",
-    )
-    return _first(fields, *names)
-
-
-def _first(fields: Mapping[str, Any], *names: str) -> Any:
-    return next((fields[name] for name in names if fields.get(name)), None)
+    return first_of(fields, "code", "error_code", "errcode", "err_code", "errorCode", "status_code")
 
 
 def _statuses(fields: Mapping[str, Any]) -> set[int]:
-    words = (fields.get(name) for name in ("code", "type", "status", "error_type"))
+    words = (fields.get(name) for name in CODES)
     found = (_STATUS_OF.get(word.lower()) for word in words if isinstance(word, str))
     return {status for status in found if status is not None}
 
@@ -176,20 +221,79 @@ def _status(fields: Mapping[str, Any]) -> int | None:
 
 
 def _error(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]) -> UpstreamError:
-    if status in (401, 403):
-        return Unauthorized()
-    if status == 402:
-        return Unpaid()
-    text = presentable(_message(fields), secrets)
-    if status == 429:
-        return RateLimited(text)
-    if status is None:
-        return UpstreamError(text)
-    text = text or f"The upstream service answered with status {status}."
-    if status in (408, 409, 425) or status >= 500:  # row H12: what the official SDKs try again
-        return UpstreamError(text)
-    if status >= 400:
+    error = _kind(status, fields)(_text(status, fields, secrets))
+    error.disliked = disliked_by(fields)
+    if isinstance(error, (Rejected, Conflicting, RateLimited, Busy)):
         param = fields.get("param")
-        sayable = isinstance(param, str) and re.fullmatch(r"[\w.\[\]-]{1,64}", param)
-        return Rejected(text, param=param if sayable else None)
-    return Malformed(text)  # row H20: a redirect is no stream
+        if isinstance(param, str) and re.fullmatch(r"[\w.\[\]-]{1,64}", param):
+            error.param = param
+        error.told = {
+            "status": status or error.status,
+            "type": _told(fields.get("type")),
+            "code": _told(fields.get("code")),
+            **({"more": _report(fields, secrets)} if isinstance(error, ContentRefused) else {}),
+        }
+    return error
+
+
+def _text(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]) -> str | None:
+    text = presentable(message_of(fields), secrets)
+    if text or status is None or status == 429:
+        return text
+    return f"The upstream service answered with status {status}."
+
+
+def _kind(status: int | None, fields: Mapping[str, Any]) -> Callable[[str | None], UpstreamError]:
+    """Return the class of an error, or a function in its place that leaves out the upstream's words."""
+    if status == 401 or (status in (None, 400, 403) and is_about_key(fields)):
+        return lambda _: Unauthorized()
+    if status == 402 or (status is not None and status < 500 and is_about_credit(fields)):
+        return lambda _: Unpaid()
+    if status is None:
+        return subject_of(400, fields) or UpstreamError
+    if status == 429:
+        return RateLimited
+    if status in _FULL:
+        return Busy
+    if status == 409:
+        return Conflicting
+    if status in _FAILED or status >= 500:  # row H12: what the official SDKs try again
+        return UpstreamError
+    if status < 400:  # row H20: a redirect is no stream
+        return Malformed
+    subject = subject_of(status, fields)
+    if subject is not None:
+        return subject
+    if status == 403:
+        return lambda _: Unauthorized()
+    if status in _ELSEWHERE:
+        return lambda _: Misaddressed()
+    return RequestTooLarge if status == 413 else Rejected
+
+
+def _report(fields: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
+    """Return what a refusal says of the content, by which clients tell it from others: Azure's or OpenRouter's."""
+    secrets = tuple(secrets)
+    return {name: _shown(fields[name], secrets) for name in ("innererror", "metadata") if fields.get(name)}
+
+
+def _shown(value: object, secrets: Sequence[str], depth: int = 4) -> Any:
+    """Return *value* as a client may see it: bounded, and its texts as `presentable` has them."""
+    if isinstance(value, str):
+        return presentable(value, secrets)
+    if isinstance(value, dict) and depth:
+        items = list(value.items())[:_MOST_ITEMS]
+        return {name[:MAX_TOLD]: _shown(item, secrets, depth - 1) for name, item in items}
+    if isinstance(value, list) and depth:
+        return [_shown(item, secrets, depth - 1) for item in value[:_MOST_ITEMS]]
+    return value if isinstance(value, (bool, float)) or (type(value) is int and abs(value) < 1 << 53) else None
+
+
+def _told(value: object) -> str | int | None:
+    """Return the upstream's own `type` or `code` for clients of its dialect; None if it has none, or none fit.
+
+    Ours do not take its place: LiteLLM, for one, looks for words such as `invalid_request_error` anywhere in an error.
+    """
+    if isinstance(value, str) and len(value) <= MAX_TOLD and value.isprintable():
+        return value
+    return value if type(value) is int and abs(value) < 1 << 31 else None

@@ -1,4 +1,7 @@
-"""An upstream's words as a client may see them: bounded, on one line, without markup, keys or the caller's secrets."""
+"""An upstream's words as a client may see them: bounded, on one line, without markup, keys or the operator's secrets.
+
+A client may see its own words again: they say what is wrong with the request, and clients go by them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _KEY = re.compile(
     | \b(?i:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|r8|fw|ghp|org|proj)[-_][^\s"',;]{6,}
     | \bAIza[\w-]{20,}
     | \beyJ[\w-]{8,}[.\w-]*                                                      # a JSON Web Token
-    | \b(?=[A-Za-z]*[0-9])[A-Za-z0-9+/]{24,}={0,2}                               # hexadecimal, base64
+    | \b(?<!-tool-)(?=[A-Za-z]*[0-9])[A-Za-z0-9+/]{24,}={0,2}                    # hexadecimal, base64; no call's id
     | (?<![\w-])(?P<url>[A-Za-z0-9_-]{40,})={0,2}                               # base64 as in URLs: see `_redacted`
     """,
     re.VERBOSE | re.ASCII,
@@ -67,7 +70,7 @@ def _common_length(one: str, other: str) -> int:
 
 
 def _validation_errors(listed: list[object]) -> str:
-    """Return FastAPI's list of errors as a sentence. Its `input` is a piece of the prompt, and is left out."""
+    """Return FastAPI's list of errors as a sentence. Its `input` may be the whole request, and is left out."""
     items = [item for item in listed[:8] if isinstance(item, dict)]
     return "; ".join(
         f"{'.'.join(map(str, item['loc']))}: {item['msg']}"

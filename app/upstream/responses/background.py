@@ -75,7 +75,7 @@ class BackgroundResponse:
                 async with self._rest(deadline) as response:
                     if response.status_code in _HOPELESS:
                         break
-                    if response.status_code == 200:
+                    if response.is_success:
                         dialect.resume()
                         self._reader.resume()
                         async with aclosing(client.body(response)) as chunks:

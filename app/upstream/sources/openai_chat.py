@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from app.errors import Rejected
+from app.errors import UpstreamError
 from app.request import StreamRequest
 from app.upstream import Attempt, Batches, Source
-from app.upstream.endpoint import Endpoint, encode, refusal, stream_answer
+from app.upstream.endpoint import Asked, Endpoint, Unstreamed, encode, stream_answer
 from app.upstream.http.client import Read, reading
 from app.upstream.reading.chat import chat_reader
+from app.upstream.reading.reader import AnswerReader
 
 OWN_FIELDS = frozenset({"messages", "model", "stream", "stream_options"})
 BACKGROUND = False
@@ -23,41 +25,74 @@ def create(endpoint: Endpoint, max_event: int, background: bool = False) -> Sour
 
 
 class OpenAIChat:
-    """A `Source` that asks *endpoint*."""
+    """A `Source` that asks *endpoint*.
 
-    def __init__(self, endpoint: Endpoint, max_event: int) -> None:
+    It learns what the upstream does not take: `stream_options` (row H11), and `stream` for some models (row H29). An
+    upstream may change its mind about the latter, once somebody has paid or proved who they are, so that is forgotten
+    after *forget* seconds.
+    """
+
+    def __init__(self, endpoint: Endpoint, max_event: int, forget: float = 600.0) -> None:
         self._endpoint = endpoint
         self._max_event = max_event
         self._reports_usage = True
+        self._unstreamed = Unstreamed(forget)
 
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
-        secrets = self._endpoint.secrets(request)
-        reader = chat_reader(self._max_event, secrets)
-        return stream_answer(reader, self._asked(request, secrets, attempt), attempt, request.pause)
+        asked = partial(self._ask, request, attempt)
+        streamed = request.model not in self._unstreamed
+        ask_usage = streamed and self._reports_usage
+        refused: UpstreamError | None = None
+
+        def again(error: UpstreamError) -> Asked | None:
+            nonlocal ask_usage, streamed, refused
+            if ask_usage and "stream_options" in error.disliked:
+                ask_usage = False
+            elif streamed and "stream" in error.disliked:
+                ask_usage = streamed = False
+                refused = error.with_traceback(None)
+            elif refused is not None and "stream" in error.disliked:
+                raise refused  # it takes neither: what it said first is about what was asked
+            else:
+                return None
+            return asked(streamed, ask_usage)
+
+        return stream_answer(asked(streamed, ask_usage), again, attempt, request.pause)
+
+    def _ask(self, request: StreamRequest, attempt: Attempt, streamed: bool, ask_usage: bool) -> Asked:
+        reader = chat_reader(self._max_event, self._endpoint.secrets(request))
+        return reader, self._asked(reader, request, attempt, streamed, ask_usage)
 
     @asynccontextmanager
-    async def _asked(self, request: StreamRequest, secrets: Sequence[str], attempt: Attempt) -> AsyncIterator[Read]:
+    async def _asked(
+        self, reader: AnswerReader[Any], request: StreamRequest, attempt: Attempt, streamed: bool, ask_usage: bool
+    ) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
-        ask_usage = self._reports_usage
-        while True:
-            body = _body(request, self._endpoint.extra_body, ask_usage)
-            async with self._endpoint.ask("/chat/completions", request, body, attempt) as response:
-                if response.status_code == 200:
-                    # Row H11: without it, it worked. It is remembered, so that it costs one request and not one each;
-                    # and only now, because an upstream that quotes the request in every refusal names the field, too.
-                    self._reports_usage = ask_usage
-                    yield reading(response)
-                    return
-                error, said = await refusal(response, secrets)
-            if not (ask_usage and isinstance(error, Rejected) and b"stream_options" in said):
-                raise error
-            ask_usage = False
+        body = _body(request, self._endpoint.extra_body, streamed, ask_usage)
+        accept = "text/event-stream" if streamed else "application/json"
+        async with self._endpoint.ask("/chat/completions", request, body, attempt, accept=accept) as response:
+            try:
+                yield reading(response)
+            finally:
+                if reader.answer.has_content or reader.answer.done is not None:
+                    self._learn(request.model, streamed, ask_usage)
+
+    def _learn(self, model: str, streamed: bool, ask_usage: bool) -> None:
+        """Remember how the upstream was asked, so that it costs one request and not one each.
+
+        Only once there is an answer: an upstream that quotes the request in every refusal names these fields, too.
+        """
+        if streamed:
+            self._reports_usage = ask_usage
+        else:
+            self._unstreamed.add(model)
 
 
-def _body(request: StreamRequest, extra: Mapping[str, Any], ask_usage: bool) -> bytes:
+def _body(request: StreamRequest, extra: Mapping[str, Any], streamed: bool, ask_usage: bool) -> bytes:
     fields: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.parameters, **extra}
-    fields["stream"] = True
+    if streamed:
+        fields["stream"] = True
     if ask_usage:
         fields["stream_options"] = {"include_usage": True}
     return encode(fields)

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
+from app.errors import UpstreamError
 from app.request import StreamRequest
 from app.upstream import Attempt, Batches, Source
-from app.upstream.endpoint import Endpoint, encode, refusal, stream_answer
+from app.upstream.endpoint import Asked, Endpoint, Unstreamed, encode, stream_answer
 from app.upstream.http.client import Read, body, pausing, reading
 from app.upstream.responses.background import BackgroundResponse, Timing
 from app.upstream.responses.reader import ResponsesReader, responses_reader
@@ -32,40 +33,68 @@ class OpenAIResponses:
     read over another connection, and the upstream is told when it is no longer wanted.
     """
 
-    def __init__(self, endpoint: Endpoint, max_event: int, background: bool = False, timing: Timing = _TIMING) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        max_event: int,
+        background: bool = False,
+        timing: Timing = _TIMING,
+        forget: float = 600.0,
+    ) -> None:
         self._endpoint = endpoint
         self._max_event = max_event
         self._background = background
         self._timing = timing
+        self._unstreamed = Unstreamed(forget)  # see `OpenAIChat`
         self._cancelling: set[asyncio.Task[None]] = set()
 
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
-        secrets = self._endpoint.secrets(request)
-        reader = responses_reader(self._max_event, secrets)
-        return stream_answer(reader, self._asked(reader, request, secrets, attempt), attempt, request.pause)
+        asked = partial(self._ask, request, attempt)
+        streamed = request.model not in self._unstreamed
+        refused: UpstreamError | None = None
+
+        def again(error: UpstreamError) -> Asked | None:
+            nonlocal streamed, refused
+            if "stream" not in error.disliked or self._background:  # a whole answer is no answer in the background
+                return None
+            if refused is not None:
+                raise refused  # it takes neither: what it said first is about what was asked
+            if not streamed:
+                return None
+            streamed = False
+            refused = error.with_traceback(None)
+            return asked(streamed)
+
+        return stream_answer(asked(streamed), again, attempt, request.pause)
+
+    def _ask(self, request: StreamRequest, attempt: Attempt, streamed: bool) -> Asked:
+        reader = responses_reader(self._max_event, self._endpoint.secrets(request))
+        return reader, self._asked(reader, request, attempt, streamed)
 
     @asynccontextmanager
     async def _asked(
-        self, reader: ResponsesReader, request: StreamRequest, secrets: list[str], attempt: Attempt
+        self, reader: ResponsesReader, request: StreamRequest, attempt: Attempt, streamed: bool
     ) -> AsyncIterator[Read]:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         fields = responses_fields(request, self._endpoint.extra_body, self._background)
         reader.dialect.offer(fields.get("tools"))
+        if not streamed:
+            del fields["stream"]
         kept = BackgroundResponse(self._endpoint, request, reader, fields.get("include"), self._timing)
         content = encode(fields)
         del fields  # as large as the prompt, which is kept once already
+        accept = "text/event-stream" if streamed else "application/json"
         try:
-            async with self._endpoint.ask("/responses", request, content, attempt) as response:
-                if response.status_code != 200:
-                    error, _ = await refusal(response, secrets)
-                    raise error
+            async with self._endpoint.ask("/responses", request, content, attempt, accept=accept) as response:
                 if not self._background:
                     yield reading(response)
-                    return
-                async with aclosing(kept.chunks(body(response))) as chunks:
-                    yield pausing(partial(anext, chunks, b""))
+                else:
+                    async with aclosing(kept.chunks(body(response))) as chunks:
+                        yield pausing(partial(anext, chunks, b""))
         finally:
+            if not streamed and reader.answer.has_content:
+                self._unstreamed.add(request.model)
             if self._background and kept.goes_on:
                 await self._cancel(kept)
 

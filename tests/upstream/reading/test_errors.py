@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import (
+    Busy,
+    Conflicting,
+    ContentRefused,
+    ContextTooLong,
     Malformed,
+    Misaddressed,
+    ModelUnknown,
     RateLimited,
     Rejected,
+    RequestTooLarge,
     StreamError,
     Unauthorized,
     Unpaid,
@@ -23,7 +30,7 @@ from tests.upstream.reading.quirks_bytes import dumps
 
 ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
     ("H2-xai", {"error": "no such thing", "code": "some_code"}, UpstreamError, "no such thing"),
-    ("H2-tgi", {"error": "Model is overloaded", "error_type": "overloaded"}, UpstreamError, "Model is overloaded"),
+    ("H2-tgi", {"error": "Model is overloaded", "error_type": "overloaded"}, Busy, "Model is overloaded"),
     (
         "H2-vllm",
         {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
@@ -51,7 +58,7 @@ ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
     ("E2-empty-object", {"error": {"code": 429}}, RateLimited, RateLimited.message),
     ("E3", {"message": "no", "code": 422}, Rejected, "no"),
     ("E6", {"error": {"message": "no", "http_status_code": 422}}, Rejected, "no"),
-    ("E9", {"error": {"message": "no", "code": "503"}}, UpstreamError, "no"),
+    ("E9", {"error": {"message": "no", "code": "503"}}, Busy, "no"),
     (
         "R3-flat",
         {"type": "error", "code": "rate_limit_exceeded", "message": "slow", "sequence_number": 1},
@@ -68,7 +75,9 @@ ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
         Unauthorized,
         Unauthorized.message,
     ),
-    ("context", {"error": {"message": "too long", "code": "context_length_exceeded"}}, Rejected, "too long"),
+    ("context", {"error": {"message": "too long", "code": "context_length_exceeded"}}, ContextTooLong, "too long"),
+    ("elsewhere", {"error": {"message": "no such thing", "code": 404}}, Rejected, "no such thing"),
+    ("no-key", {"error": "Invalid API key: abc"}, Unauthorized, Unauthorized.message),
     ("credit", {"error": {"message": "buy more", "code": 402}}, Unpaid, Unpaid.message),
     ("other-number", {"error": {"message": "no", "code": 1301}}, UpstreamError, "no"),
     ("bool-code", {"error": {"message": "no", "code": True}}, UpstreamError, "no"),
@@ -130,7 +139,8 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
         False,
         Unauthorized.message,
     ),
-    (403, b'{"error":{"message":"moderation"}}', Unauthorized, False, Unauthorized.message),
+    (403, b'{"error":{"message":"not here"}}', Unauthorized, False, Unauthorized.message),
+    (403, b"<html>", Unauthorized, False, Unauthorized.message),
     (400, b'{"error":{"message":"who?","code":"invalid_api_key"}}', Unauthorized, False, Unauthorized.message),
     (402, b'{"error":{"message":"buy more"}}', Unpaid, False, Unpaid.message),
     (429, b'{"error":{"message":"buy more","code":"insufficient_quota"}}', Unpaid, False, Unpaid.message),
@@ -138,8 +148,10 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
     (429, b"", RateLimited, True, RateLimited.message),
     *(
         (status, b'{"error":{"message":"bad","param":"n"}}', Rejected, False, "bad")
-        for status in (400, 404, 405, 413, 415, 422)
+        for status in (400, 404, 415, 422, 451)
     ),
+    (413, b'{"error":{"message":"bad","param":"n"}}', RequestTooLarge, False, "bad"),
+    (405, b'{"error":{"message":"bad"}}', Misaddressed, False, Misaddressed.message),
     (
         422,
         b'{"detail":[{"loc":["body","stream_options"],"msg":"Extra inputs"}]}',
@@ -147,7 +159,12 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
         False,
         "body.stream_options: Extra inputs",
     ),
-    *((status, b'{"error":"late"}', UpstreamError, True, "late") for status in (408, 409, 500, 502, 503, 504, 529)),
+    *(
+        (status, b'{"error":"late"}', UpstreamError, True, "late")
+        for status in (408, 424, 425, 499, 500, 501, 502, 504, 520, 524)
+    ),
+    *((status, b'{"error":"late"}', Busy, True, "late") for status in (498, 503, 529)),
+    (409, b'{"error":"late"}', Conflicting, True, "late"),
     (
         502,
         b"<html><head><title>502 Bad Gateway</title></head>",
@@ -155,7 +172,8 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
         True,
         "The upstream service answered with status 502.",
     ),
-    (404, b"404 page not found\n", Rejected, False, "404 page not found"),
+    (404, b"404 page not found\n", Misaddressed, False, Misaddressed.message),
+    (400, b"bad words\n", Rejected, False, "bad words"),
     (500, b"", UpstreamError, True, "The upstream service answered with status 500."),
     (500, b"null", UpstreamError, True, "The upstream service answered with status 500."),
     (500, b"[" * 99999, UpstreamError, True, "The upstream service answered with status 500."),
@@ -171,6 +189,191 @@ def test_read_refusal(status: int, body: bytes, kind: type[StreamError], retryab
     assert (type(error), error.retryable, error.text) == (kind, retryable, said)
     if b"param" in body:
         assert error.param == "n"
+
+
+M = ModelUnknown
+
+# What upstreams say about a request, in their own words, and what is made of it.
+SUBJECTS: list[tuple[int, dict[str, Any], type[UpstreamError]]] = [
+    # the model
+    (404, {"message": "The model `x` does not exist or you do not have access to it.", "code": "model_not_found"}, M),
+    (404, {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}, M),  # vLLM
+    (404, {"message": 'model "x" not found, try pulling it first', "type": "api_error"}, M),  # Ollama
+    (404, {"message": "model: claude-x", "type": "not_found_error"}, M),
+    (404, {"message": "models/x is not found for API version v1", "status": "NOT_FOUND", "code": 404}, M),
+    (404, {"message": "The API deployment for this resource does not exist.", "code": "DeploymentNotFound"}, M),
+    (404, {"message": "No endpoints found for x/y.", "code": 404}, M),
+    (404, {"message": "This is not a chat model and thus not supported in the v1/chat/completions endpoint."}, M),
+    (404, {"message": "no", "param": "model"}, M),
+    (403, {"message": "Project `p` does not have access to model `x`", "code": "model_not_found"}, M),
+    (403, {"message": "You do not have access to model x"}, M),
+    (400, {"message": "x is not a valid model ID", "code": 400}, M),
+    (400, {"message": "Model Not Exist", "type": "invalid_request_error"}, M),
+    (400, {"message": "invalid model ID", "type": "invalid_request_error"}, M),
+    (400, {"message": "The requested model is not supported.", "code": "model_not_supported"}, M),
+    (400, {"message": "Unable to access model x. Please visit us.", "code": "model_not_available"}, M),
+    # the content
+    (400, {"message": "The response was filtered", "code": "content_filter", "param": "prompt"}, ContentRefused),
+    (400, {"message": "no", "code": "content_policy_violation"}, ContentRefused),
+    (400, {"message": "Your prompt was flagged as potentially violating our usage policy."}, ContentRefused),
+    (400, {"message": "Content Exists Risk", "type": "invalid_request_error"}, ContentRefused),
+    (400, {"message": "Input data may contain inappropriate content.", "code": "DataInspectionFailed"}, ContentRefused),
+    (403, {"message": "Input was refused", "code": 403, "metadata": {"reasons": ["violence"]}}, ContentRefused),
+    (403, {"message": 'x requires moderation. Your input was flagged for "violence"', "code": 403}, ContentRefused),
+    (403, {"message": "blocked by our safety system", "type": "permission_denied"}, ContentRefused),
+    # the length
+    (400, {"message": "no", "code": "context_length_exceeded"}, ContextTooLong),
+    (400, {"message": "This model's maximum context length is 8192 tokens."}, ContextTooLong),
+    (400, {"message": "prompt is too long: 210000 tokens > 200000 maximum"}, ContextTooLong),
+    (400, {"message": "The input token count (12) exceeds the maximum number of tokens allowed (10)."}, ContextTooLong),
+    (
+        400,
+        {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"},
+        ContextTooLong,
+    ),
+    (400, {"message": "The decoder prompt (length 9) is longer than the maximum model length of 8."}, ContextTooLong),
+    (400, {"message": "This model's maximum prompt length is 10 but the request contains 12 tokens."}, ContextTooLong),
+    (400, {"message": "Input is too long for requested model."}, ContextTooLong),
+    (413, {"message": "Please reduce the length of the messages or completion."}, ContextTooLong),
+    (400, {"message": "Your request exceeded model token limit: 8"}, ContextTooLong),
+    # neither
+    (400, {"message": "image_url is only supported by certain models."}, Rejected),
+    (400, {"message": "'max_tokens' is not supported with this model."}, Rejected),
+    (400, {"message": "This model does not support image inputs."}, Rejected),
+    (404, {"message": "Item with id 'rs_1' not found.", "param": "input"}, Rejected),
+    # ours
+    (400, {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}, Unauthorized),
+    (403, {"message": "Country, region, or territory not supported", "code": "unsupported_country"}, Unauthorized),
+    (403, {"message": "Your account was flagged. Talk to us."}, Unauthorized),
+    (400, {"message": "Your credit balance is too low to use the API."}, Unpaid),
+    (403, {"message": "no", "code": "insufficient_user_quota"}, Unpaid),
+    (429, {"message": "no", "type": "exceeded_current_quota_error"}, Unpaid),
+    (400, {"message": "overdue", "code": "Arrearage"}, Unpaid),
+    (
+        429,
+        {"message": "You exceeded your current quota. Please retry in 37 s.", "status": "RESOURCE_EXHAUSTED"},
+        RateLimited,
+    ),
+    (404, {"message": "Resource not found", "code": "404"}, Misaddressed),
+    (404, {"message": "Invalid URL (POST /v1/models/chat/completions)", "param": None}, Misaddressed),
+    (404, {"message": "Cannot POST /model/chat/completions"}, Misaddressed),
+    (405, {"message": "Method Not Allowed"}, Misaddressed),
+]
+
+
+@pytest.mark.parametrize(("status", "error", "kind"), SUBJECTS)
+def test_what_an_error_is_about(status: int, error: dict[str, Any], kind: type[UpstreamError]) -> None:
+    """The model, the content and the length have errors of their own; our key, credit and base URL are ours."""
+    told = read_refusal(status, {}, dumps({"error": error}))
+    assert type(told) is kind
+    if issubclass(kind, Rejected):
+        assert told.text == error["message"]
+        assert told.told == {
+            "status": status,
+            "type": error.get("type"),
+            "code": error.get("code"),
+            **(
+                {"more": {"metadata": error["metadata"]} if "metadata" in error else {}}
+                if kind is ContentRefused
+                else {}
+            ),
+        }
+    else:
+        assert kind is RateLimited or (told.text == kind.message and told.told is None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "type", "code"),
+    [
+        ({"type": "t", "code": "c"}, "t", "c"),
+        ({"type": "t", "code": None}, "t", None),
+        ({"code": 400}, None, 400),
+        ({}, None, None),
+        ({"type": ["t"], "code": {"a": 1}}, None, None),
+        ({"type": "t" * 129, "code": "a\nb"}, None, None),
+        ({"code": 1 << 40, "type": True}, None, None),
+    ],
+)
+def test_what_the_upstream_calls_it(fields: dict[str, Any], type: str | None, code: str | int | None) -> None:
+    """Its `type` and `code` are kept as they are, if they are fit to be passed on; what it does not say is null."""
+    error = read_refusal(422, {}, dumps({"error": {"message": "no", **fields}}))
+    assert error.told == {"status": 422, "type": type, "code": code}
+
+
+def test_what_is_said_of_content() -> None:
+    """A report on the content is passed on, bounded and without the operator's secrets."""
+    said = {
+        "message": "no",
+        "code": "content_filter",
+        "innererror": {"code": "ResponsibleAI", "result": {"hate": {"filtered": True, "severity": 1.5}}},
+        "metadata": {"reasons": ["x"] * 99, "flagged_input": "my secret prompt", "n": 10**30, "d": [[[[[1]]]]]},
+    }
+    error = read_refusal(400, {}, dumps({"error": said}), ["my secret prompt"])
+    assert error.told is not None
+    more = error.told["more"]
+    assert more["innererror"] == said["innererror"]
+    assert more["metadata"] == {"reasons": ["x"] * 16, "flagged_input": "[redacted]", "n": None, "d": [[[None]]]}
+
+
+STREAMED: list[tuple[int, bytes, dict[str, str], type[UpstreamError], str]] = [
+    (
+        400,
+        b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"InvalidParameter","message":"Range [1, 6]"}\n\n',
+        {},
+        Rejected,
+        "Range [1, 6]",
+    ),
+    (429, b'data: {"error":{"message":"pay","code":"insufficient_quota"}}\n\ndata: [DONE]\n\n', {}, Unpaid, ""),
+    (
+        500,
+        b'data: {"choices":[{"delta":{"content":"ill"}}]}\n\ndata: {"error":{"message":"boom"}}\n\n',
+        {},
+        UpstreamError,
+        "boom",
+    ),
+    (500, b'data: {"choices":[{"delta":{"content":"ill"}}]}\n\ndata: [DONE]\n\n', {}, UpstreamError, ""),
+    (500, b'{"choices":[{"message":{"content":"ill"}}]}', {}, UpstreamError, ""),
+    (500, b'{"choices":[{"message":{"content":"ill"}}],"error":{"message":"boom"}}', {}, UpstreamError, "boom"),
+    (500, b'{"choices":[{"message":{"content":"ill', {}, UpstreamError, ""),
+    (500, b"data: the patient is ill\n\n", {}, UpstreamError, ""),
+    (500, b"the patient is ill", {"content-type": "text/event-stream; charset=utf-8"}, UpstreamError, ""),
+    (400, b'{"error":{"message":"first"}}\n{"more":1}\n', {}, Rejected, "first"),
+    (400, b'event: error\ndata: "a sentence"\n\n', {}, Rejected, "a sentence"),
+    (400, b'error: {"message":"old","code":400}\n\n', {}, Rejected, "old"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "headers", "kind", "said"), STREAMED)
+def test_error_status_with_a_stream(
+    status: int, body: bytes, headers: dict[str, str], kind: type[UpstreamError], said: str
+) -> None:
+    """The body of a refusal is read as what it is, and nothing of an answer in it is told (row H28)."""
+    error = read_refusal(status, headers, body)
+    usual = kind.message if kind is Unpaid else f"The upstream service answered with status {status}."
+    assert (type(error), error.text) == (kind, said or usual)
+
+
+@pytest.mark.parametrize(
+    ("error", "disliked"),
+    [
+        ({"message": "Unrecognized request argument supplied: stream_options"}, "stream_options"),
+        ({"message": "Unknown field in request: include_usage"}, "stream_options"),
+        ({"message": "no", "param": "stream_options.include_usage"}, "stream_options"),
+        ({"message": "Your organization must be verified to stream this model.", "param": "stream"}, "stream"),
+        ({"message": "Your organization must be verified to stream this model."}, "stream"),
+        ({"message": "Streaming is not supported for this model"}, "stream"),
+        ({"message": "This model does not support streaming."}, "stream"),
+        ({"message": "Streaming unsupported!"}, "stream"),
+        ({"message": "stream: must be false"}, "stream"),
+        ({"detail": [{"loc": ["body", "stream"], "msg": "Input should be false"}]}, "stream"),
+        ({"message": "upstream closed the stream"}, ""),
+        ({"message": "stream ID 5; INTERNAL_ERROR; received from peer"}, ""),
+        ({"message": "bad temperature", "param": "temperature"}, ""),
+    ],
+)
+def test_disliked(error: dict[str, Any], disliked: str) -> None:
+    """An error says which of the fields that the service itself sends the upstream does not take (rows H11, H29)."""
+    assert read_refusal(400, {}, dumps({"error": error})).disliked == {disliked} - {""}
 
 
 def test_refusal_has_the_wait() -> None:

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app import __version__, simulator
-from app.errors import (
-    Rejected,
-)
+from app.errors import Empty, Misaddressed, Rejected
 from app.events import Delta
 from app.upstream import Attempt
+from app.upstream.endpoint import Unstreamed
 from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, chat, reply
 
@@ -69,3 +68,89 @@ async def test_usage_refused_by_a_quotation() -> None:
             with pytest.raises(Rejected):
                 await answer(source)
     assert [b"stream_options" in request for request in upstream.requests] == [True, False, True, False]
+
+
+WHOLE = reply(b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}')
+REFUSALS = {
+    "status": reply(b'{"error":{"message":"stream_options?"}}', status=b"400 Bad"),
+    "event": reply(b'data: {"error":{"message":"stream_options?","code":400}}\n\n'),
+    "JSON": reply(b'{"error":{"message":"Unknown field in request: include_usage"}}'),
+    "500": reply(b'{"error":{"message":"include_usage"}}', status=b"500 Bad"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+async def test_usage_refused_in_any_form(kind: str) -> None:
+    """The refusal of stream_options may be a status, or be inside a 200; what is remembered is what worked (H11)."""
+    whole = reply(CHUNK % b"hi" + FINISH)
+    async with Upstream(REFUSALS[kind], whole, whole) as upstream, chat(upstream.url) as source:
+        for _ in range(2):
+            content, _ = await answer(source)
+            assert content == [Delta("hi")]
+    assert [b"stream_options" in request for request in upstream.requests] == [True, False, False]
+
+
+async def test_no_other_way_once_there_is_content() -> None:
+    """An answer that has begun is not asked for again, whatever its error says."""
+    late = reply(CHUNK % b"hi" + b'data: {"error":{"message":"stream_options","code":400}}\n\n')
+    async with Upstream(late) as upstream, chat(upstream.url) as source:
+        with pytest.raises(Rejected):
+            await answer(source)
+    assert len(upstream.requests) == 1
+
+
+def unstreamable(said: str = '"param":"stream","code":"unsupported_value"', status: bytes = b"400 Bad") -> bytes:
+    return reply(b'{"error":{"message":"Verify.",%s}}' % said.encode(), status=status)
+
+
+@pytest.mark.parametrize("status", [b"400 Bad", b"403 No", b"200 OK", b"500 Bad"])
+async def test_upstream_that_may_not_stream(status: bytes) -> None:
+    """It is asked without, its answer is one delta, and that is remembered for this model, for a while (row H29)."""
+    replies = [unstreamable(status=status), WHOLE, WHOLE, reply(CHUNK % b"hi" + FINISH), reply(CHUNK % b"hi" + FINISH)]
+    async with Upstream(*replies) as upstream, chat(upstream.url) as source:
+        for model in ("m", "m", "n"):
+            content, done = await answer(source, asked(model))
+            assert (content, done.finish_reason) == ([Delta("hi")], "stop")
+        source._unstreamed = Unstreamed(0)
+        await answer(source)
+    heads = [request.partition(b"\r\n\r\n")[0] for request in upstream.requests]
+    assert [b'"stream"' in request for request in upstream.requests] == [True, False, False, True, True]
+    assert [b"stream_options" in request for request in upstream.requests] == [True, False, False, True, True]
+    assert [b"Accept: application/json" in head for head in heads] == [False, True, True, False, False]
+
+
+async def test_upstream_that_refuses_both() -> None:
+    """What is said of the request as it was asked is told, unless the other one fails for a reason of its own."""
+    must = unstreamable('"param":"stream","code":"must_stream"')
+    other = unstreamable('"param":"n","code":"x"')
+    for second, code in ((must, "unsupported_value"), (other, "x")):
+        async with Upstream(unstreamable(), second) as upstream, chat(upstream.url) as source:
+            with pytest.raises(Rejected) as raised:
+                await answer(source)
+        assert raised.value.told is not None
+        assert (raised.value.told["code"], len(upstream.requests)) == (code, 2)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"201 Created", b"202 Accepted", b"203 Other", b"206 Partial", b"299 X"])
+async def test_any_2xx_is_an_answer(status: bytes) -> None:
+    """The body is the answer, whichever status of success it has (row H30)."""
+    async with Upstream(reply(CHUNK % b"hi" + FINISH, status=status)) as upstream, chat(upstream.url) as source:
+        content, _ = await answer(source)
+    assert content == [Delta("hi")]
+
+
+async def test_success_without_a_body() -> None:
+    """A 204 is an empty answer."""
+    async with Upstream(b"HTTP/1.1 204 No\r\n\r\n") as upstream, chat(upstream.url) as source:
+        with pytest.raises(Empty):
+            await answer(source)
+
+
+async def test_wrong_base_url(caplog: pytest.LogCaptureFixture) -> None:
+    """A 404 that is about no model is our base URL: the log has it, and the client does not (row H27)."""
+    async with Upstream(reply(b"404 page not found", status=b"404 No")) as upstream, chat(upstream.url) as source:
+        with pytest.raises(Misaddressed) as raised:
+            await answer(source)
+    assert upstream.url not in raised.value.text
+    (record,) = caplog.records
+    assert f"{upstream.url}/chat/completions with status 404: its base URL is probably wrong" in record.getMessage()

@@ -53,6 +53,7 @@ async def test_what_the_operator_configured_is_not_quoted() -> None:
     """An upstream that quotes its headers, the extra body and the system message quotes none of it to the client."""
     secrets = ["abcd-efgh-plain", "team-of-secrets", "route-of-secrets", "You are a secret agent.\nNever say <so>."]
     system = {"role": "system", "content": secrets[3]}
+    hello = {"role": "user", "content": "hello"}
 
     def quoted(status: bytes) -> Handler:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +74,7 @@ async def test_what_the_operator_configured_is_not_quoted() -> None:
     ):
         for _ in range(4):
             with pytest.raises(UpstreamError) as raised:
-                await answer(source, StreamRequest("m", (system, {"role": "user", "content": "hello"})))
+                await answer(source, StreamRequest("m", (system, hello), secrets=(secrets[3],)))
             assert raised.value.text.startswith("No: [redacted]")
             for piece in (*secrets, "secret agent", "Never say", "Custom"):
                 assert piece not in raised.value.text

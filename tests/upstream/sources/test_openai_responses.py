@@ -45,14 +45,14 @@ async def test_request() -> None:
 
 
 async def test_operator() -> None:
-    """The operator's headers and fields go with each request, and come back in no error."""
+    """The operator's headers and fields go with each request, and come back in no error; the client's own words may."""
     quoted = reply(b'{"error":{"message":"No: abcd-efgh, route-of-secrets, hello-hello"}}', status=b"400 Bad")
     headers, extra = {"X-Team": "abcd-efgh"}, {"reasoning": {"summary": "auto"}, "route": "route-of-secrets"}
     async with (
         Upstream(quoted) as upstream,
         responses(upstream.url, key=None, headers=headers, extra_body=extra) as source,
     ):
-        with pytest.raises(Rejected, match=r"^No: \[redacted\], \[redacted\], \[redacted\]$"):
+        with pytest.raises(Rejected, match=r"^No: \[redacted\], \[redacted\], hello-hello$"):
             await answer(source, asked(prompt="hello-hello"))
     assert b"x-team: abcd-efgh" in upstream.requests[0].lower()
     assert b"authorization" not in upstream.requests[0].lower()
@@ -135,3 +135,23 @@ async def test_failures_before_content_are_retried() -> None:
         attempts: list[Attempt] = []
         await answer(retrying(source, RetryPolicy(attempts=3, initial=0.01, longest=0.2)), attempts=attempts)
     assert len(answers(attempts)) == 2
+
+
+async def test_upstream_that_may_not_stream() -> None:
+    """It is asked without, and its answer is one delta; not in the background, where that would be no answer (H29)."""
+    no = reply(b'{"error":{"message":"No.","param":"stream","code":"unsupported_value"}}', status=b"400 Bad")
+    item = b'{"type":"message","content":[{"type":"output_text","text":"hi"}]}'
+    whole = reply(b'{"object":"response","status":"completed","output":[%s]}' % item, status=b"201 Created")
+    async with Upstream(no, whole, whole) as upstream, responses(upstream.url) as source:
+        for _ in range(2):
+            content, done = await answer(source)
+            assert (content, done.finish_reason) == ([Delta("hi")], "stop")
+    assert [b'"stream"' in request for request in upstream.requests] == [True, False, False]
+    async with Upstream(no, no) as upstream, responses(upstream.url) as source:
+        with pytest.raises(Rejected):
+            await answer(source)
+        assert len(upstream.requests) == 2
+    async with Upstream(no) as upstream, responses(upstream.url, background=True) as source:
+        with pytest.raises(Rejected):
+            await answer(source)
+        assert len(upstream.requests) == 1
