@@ -79,7 +79,7 @@ class Stream:
             if numbers != sorted(set(numbers)) or {EventId.parse(event.id).stream_id for event in events} - {self.id}:
                 double(f"{where}: ids {numbers}")
             kinds = [event.event for event in events]
-            body = [kind for kind in (kinds[:-1] if reader.ended else kinds) if kind != "extra"]
+            body = kinds[:-1] if reader.ended else kinds
             if body != ["start", *["delta"] * (len(body) - 1)][: len(body)]:
                 lose(f"{where}: events {kinds}")
             said = text(events)

@@ -122,7 +122,7 @@ def events_of(lines: Sequence[dict[str, Any]]) -> list[Event]:
 def whole(events: Sequence[Event], expected: str = TEXT) -> None:
     """Assert that a client saw exactly the stream: every event once, none that has no JSON in it, all of the text."""
     check(events, dense=False)
-    assert {event.event for event in events} <= {"start", "extra", "delta", "done"}
+    assert {event.event for event in events} <= {"start", "delta", "done"}
     assert all(isinstance(event.json(), dict) for event in events)
     assert text(events) == expected
     assert events[-1].json()["finish_reason"] == "stop"
@@ -245,7 +245,7 @@ def test_curl(front: Server) -> None:
         runs = [subprocess.run(command, capture_output=True, timeout=60, check=False) for _ in range(3)]
     assert [run.returncode for run in runs] == [0, 18, 56]
     whole(parse(runs[0].stdout))
-    assert [event.event for event in parse(runs[1].stdout)] == ["start", "extra", "delta"]
+    assert [event.event for event in parse(runs[1].stdout)] == ["start", "delta", "delta"]
 
 
 def test_curl_resumes(front: Server) -> None:

@@ -140,7 +140,7 @@ def quick_start(code: str, place: Place) -> None:
 def first_stream(code: str, place: Place) -> None:
     names = [name for name, _ in events(shell(code, place).stdout)]
     assert names[0] == "start"
-    assert set(names[1:-1]) == {"extra", "delta"}
+    assert set(names[1:-1]) == {"delta"}
     assert names[-1] == "done"
 
 

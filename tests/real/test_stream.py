@@ -84,7 +84,7 @@ def committed(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_curl(service: Server) -> None:
-    """README's curl, word for word: a true event stream with start, what is constant, deltas, done."""
+    """README's curl, word for word: a true event stream with start, deltas, done."""
     command = ["curl", "-sN", "-D", "-", f"{service.url}/v1/chat", "-d", '{"prompt":"hi"}']
     out = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     head, _, body = out.partition(b"\r\n\r\n")
@@ -94,7 +94,7 @@ def test_curl(service: Server) -> None:
     assert blocks.pop() == ""
     assert re.fullmatch(r"retry: \d+\nevent: start\ndata: \{.*\}\nid: [\w-]{22}-1", blocks[0])
     for block in blocks[1:-1]:
-        assert re.fullmatch(r"event: (extra|delta)\ndata: \{.*\}\nid: [\w-]+-\d+", block)
+        assert re.fullmatch(r"event: delta\ndata: \{.*\}\nid: [\w-]+-\d+", block)
     assert re.fullmatch(r"event: done\ndata: \{.*\}\nid: [\w-]+-\d+", blocks[-1])
 
 
