@@ -119,7 +119,7 @@ def test_a_fault_that_the_proxy_hides(through: Server, direct: Server) -> None:
 @pytest.mark.parametrize(
     ("model", "status", "code"),
     [
-        ("nope", 400, "upstream_rejected"),
+        ("nope", 404, "model_not_found"),
         ("error-400", 400, "upstream_rejected"),
         ("error-401", 502, "upstream_auth"),
         ("error-429", 429, "upstream_rate_limited"),
