@@ -80,7 +80,7 @@ def test_tools(chat: Callable[..., ChatOpenAI], streaming: bool) -> None:
 @pytest.mark.parametrize(
     ("model", "error", "code"),
     [
-        ("error-400", openai.BadRequestError, "upstream_rejected"),
+        ("error-400", openai.BadRequestError, "invalid_value"),
         ("error-429?retry_after=60", openai.RateLimitError, "upstream_rate_limited"),
         ("error-401", openai.InternalServerError, "upstream_auth"),
         ("error-500", openai.InternalServerError, "upstream_error"),
