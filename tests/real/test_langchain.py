@@ -81,7 +81,7 @@ def test_tools(chat: Callable[..., ChatOpenAI], streaming: bool) -> None:
     ("model", "error", "code"),
     [
         ("error-400", openai.BadRequestError, "invalid_value"),
-        ("error-429?retry_after=60", openai.RateLimitError, "upstream_rate_limited"),
+        ("error-429?retry_after=60", openai.RateLimitError, "rate_limit_exceeded"),
         ("error-401", openai.InternalServerError, "upstream_auth"),
         ("error-500", openai.InternalServerError, "upstream_error"),
     ],

@@ -65,9 +65,7 @@ def test_nothing_secret_is_logged(start_simulator: Start, start_service: Start) 
     texts = lines_of(httpx.post(f"{service.url}/v1/chat", json={"prompt": PROMPT, "model": "sim-gpt?rate=0&first=0"}))
     for model in models:
         answer = httpx.post(f"{service.url}/v1/chat", json={"prompt": PROMPT, "model": model})
-        assert KEY not in answer.text, model
-        if "echo" not in model:
-            assert PROMPT not in answer.text, model
+        assert KEY not in answer.text, model  # the prompt may be quoted to the client that sent it
     for body in (f'{{"prompt": "{PROMPT}", "{PROMPT}": 1}}', f'{{"prompt": ["{PROMPT}"]}}', f'{{"prompt": "{PROMPT}'):
         assert httpx.post(f"{service.url}/v1/chat", content=body).status_code == 400
     wait_until(lambda: service.text().count("subscriber.detached") == 1 + len(models))
