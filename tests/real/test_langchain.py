@@ -89,7 +89,7 @@ def test_tools(chat: Callable[..., ChatOpenAI], streaming: bool) -> None:
 def test_errors_before_the_stream(
     chat: Callable[..., ChatOpenAI], model: str, error: type[openai.APIStatusError], code: str, streaming: bool
 ) -> None:
-    """A refusal is the exception that OpenAI's SDK has for its status."""
+    """A refusal is the exception that OpenAI's SDK has for its status, with the upstream's code."""
     with pytest.raises(error) as raised:
         whole(chat(model).stream(TEXT)) if streaming else chat(model).invoke(TEXT)
     assert raised.value.code == code

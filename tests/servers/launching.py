@@ -68,7 +68,7 @@ VLLM = Kind(
         *("--host", "127.0.0.1", "--port", str(port)),
     ],
     usage=True,
-    unknown=(400, "upstream_rejected"),
+    unknown=(404, "model_not_found"),
 )
 
 

@@ -171,4 +171,4 @@ def test_a_stop_reaches_responses(both: Both, responses: Server) -> None:
 def test_an_unknown_model_of_responses(both: Both, responses: Server) -> None:
     """What the server refuses there is the client's error as well."""
     answer = httpx.post(f"{responses.url}/v1/chat", json=ASKED | {"model": "nope"}, timeout=60)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "upstream_rejected"), answer.text
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found"), answer.text

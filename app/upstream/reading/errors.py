@@ -259,8 +259,8 @@ def _kind(status: int | None, fields: Mapping[str, Any]) -> Callable[[str | None
         return Conflicting
     if status in _FAILED or status >= 500:  # row H12: what the official SDKs try again
         return UpstreamError
-    if status < 400:  # row H20: a redirect is no stream
-        return Malformed
+    if status < 400:  # row H20: a redirect that is not followed leads to where the upstream is
+        return lambda _: Misaddressed()
     subject = subject_of(status, fields)
     if subject is not None:
         return subject

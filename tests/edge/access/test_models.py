@@ -130,3 +130,16 @@ def test_system(role: str) -> None:
     assert refused(rule, asked(own, USER)) == "messages[0].role"
     assert refused(rule, asked(USER, own)) == "messages[1].role"
     assert admit(Rule(), asked(own)).messages == (own,)
+
+
+def test_what_is_the_operators() -> None:
+    """A request says which of its texts the client is not to see: pinned ones, the system message, each line of it."""
+    rule = Rule(pinned={"user": "team-7", "metadata": {"a": ["b"]}}, system="Be Marvin.\n\nHate diodes.")
+    assert set(admit(rule, asked()).secrets) == {
+        "team-7",
+        "b",
+        "Be Marvin.\n\nHate diodes.",
+        "Be Marvin.",
+        "Hate diodes.",
+    }
+    assert admit(Rule(max_output_tokens=5), asked()).secrets == ()

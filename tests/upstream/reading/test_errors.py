@@ -13,7 +13,6 @@ from app.errors import (
     Conflicting,
     ContentRefused,
     ContextTooLong,
-    Malformed,
     Misaddressed,
     ModelUnknown,
     RateLimited,
@@ -178,7 +177,7 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
     (500, b"null", UpstreamError, True, "The upstream service answered with status 500."),
     (500, b"[" * 99999, UpstreamError, True, "The upstream service answered with status 500."),
     (500, b'{"message":"Compute error."}', UpstreamError, True, "Compute error."),
-    (307, b"", Malformed, False, "The upstream service answered with status 307."),
+    (302, b"moved", Misaddressed, False, Misaddressed.message),
 ]
 
 
