@@ -75,7 +75,7 @@ class AnswerReader(Generic[D]):
             self._read(self._body.feed(data))
         except Malformed as fault:
             answer.end(fault=fault)
-        self._by_template = self._template.known and self._body.between
+        self._by_template = self._template.known and self._body.between and answer.state is not ENDED
         return answer.take()
 
     def end(self, fault: UpstreamError | None = None) -> list[Content]:
