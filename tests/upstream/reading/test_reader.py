@@ -177,3 +177,12 @@ def test_fields_of_any_type_end_in_a_verdict(values: list[object], ends: str) ->
     raw = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
     outcome([raw], ends)
     outcome([json.dumps(value).encode() for value in values[:1]], ends)
+
+
+def test_nothing_is_content_after_the_end() -> None:
+    """Text that comes after `[DONE]` is dropped, also where the reader knows its bytes from the text before it."""
+    reader = chat_reader()
+    for _ in range(6):
+        assert reader.feed(HI)
+    reader.feed(STOP + DONE)
+    assert reader.feed(HI) == []
