@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.real.browser import chromium
-from tests.real.processes import Server, launch, launch_nginx, launch_simulator, stats
+from tests.real.processes import Server, launch, launch_nginx, launch_simulator, launch_watched, stats
 from tests.real.redis import RedisServer, launch_redis
 
 Start = Callable[..., Server]
@@ -66,6 +66,20 @@ def _starting(processes: list[Server], launcher: Callable[..., Server], director
 @pytest.fixture
 def start_service(processes: list[Server], tmp_path: Path) -> Start:
     return _starting(processes, launch, tmp_path)
+
+
+@pytest.fixture
+def start_watched(tmp_path: Path) -> Iterator[Start]:
+    """Start services whose event loop is watched. The test fails if anything held it for too long."""
+    started: list[Server] = []
+    start = _starting(started, launch_watched, tmp_path)
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.stop()
+    for process in started:
+        process.watchdog.check()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import httpx
 
 from tests.ports import free_port
 from tests.waiting import wait_until
+from tests.watchdog import Recording
 
 # Seconds that what is promised within one may take on a machine that has a third of its speed.
 A_SECOND = 3.0
@@ -72,6 +73,7 @@ class Server(Process):
     """A process that listens; *url* is where."""
 
     url: str
+    watchdog: Recording  # of a service that `launch_watched` started
 
     def listening(self, pattern: str) -> Server:
         """Wait until it says where it listens; end it if it does not."""
@@ -92,12 +94,25 @@ def launch(directory: Path, upstream: Server | str | None = None, /, **settings:
 
     It gets a free port, unless `port` is among them.
     """
-    port = settings.pop("port", 0)
-    env = {f"CHAT_SSE_{name.upper()}": str(value) for name, value in settings.items()}
+    return _serve("app", directory, upstream, settings, {})
+
+
+def launch_watched(directory: Path, upstream: Server | str | None = None, /, **settings: Any) -> Server:
+    """Start the service as `launch` does, in one process whose event loop is watched; `watchdog` has what held it."""
+    file = log_file(directory, "watchdog")
+    service = _serve("tests.watchdog", directory, upstream, settings, {"WATCHDOG_FILE": str(file)})
+    service.watchdog = Recording(file)
+    return service
+
+
+def _serve(
+    module: str, directory: Path, upstream: Server | str | None, settings: dict[str, Any], env: dict[str, str]
+) -> Server:
+    command = [sys.executable, "-m", module, "serve", "--port", str(settings.pop("port", 0))]
+    env |= {f"CHAT_SSE_{name.upper()}": str(value) for name, value in settings.items()}
     if upstream is not None:
         env["OPENAI_BASE_URL"] = upstream if isinstance(upstream, str) else upstream.url
-    service = Server(_app("serve", port=port), log_file(directory, "service"), env)
-    return service.listening(r"listens on (http://\S+?),? ")
+    return Server(command, log_file(directory, "service"), env).listening(r"listens on (http://\S+?),? ")
 
 
 def launch_simulator(directory: Path) -> Server:
@@ -138,10 +153,6 @@ def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10) -> 
         server.stop()
         raise
     return server
-
-
-def _app(*command: str, port: int = 0) -> list[str]:
-    return [sys.executable, "-m", "app", *command, "--port", str(port)]
 
 
 def log_file(directory: Path, name: str) -> Path:
