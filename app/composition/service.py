@@ -244,8 +244,8 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
         Route("/readyz", health.ready),
         Route("/metrics", metrics.scrape),
         Route("/openapi.json", openapi(not access.open, settings.playground)),
-        Route("/client.js", page("client.js")),
-        *(Route(path, page(file)) for path, file in playground.items() if settings.playground),
+        Route("/client.js", page("client/client.js")),
+        *(Route(path, page(f"edge/playground/{file}")) for path, file in playground.items() if settings.playground),
     ]
 
 

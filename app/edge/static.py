@@ -31,14 +31,14 @@ _CONTENT = "; ".join(
 # these are the names that all browsers know.
 _PERMISSIONS = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
 # Pages of other sites import the client. The other files are for our own page alone.
-_FOR_ALL = {"client.js"}
+_FOR_ALL = {"client/client.js"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def page(name: str) -> Endpoint:
-    """Return the endpoint of the file *name* in `playground/`, which is read now."""
-    content = resources.files("app.edge").joinpath("playground", name).read_bytes()
+    """Return the endpoint of the file *name*, a path within `app`, which is read now."""
+    content = resources.files("app").joinpath(name).read_bytes()
     headers = {
         "Content-Security-Policy": _CONTENT,
         "Cross-Origin-Opener-Policy": "same-origin",

@@ -34,9 +34,9 @@ async def test_a_copy_that_is_still_good() -> None:
 @pytest.mark.parametrize(
     ("name", "media_type", "policy"),
     [
-        ("index.html", "text/html; charset=utf-8", "same-origin"),
-        ("playground.css", "text/css; charset=utf-8", "same-origin"),
-        ("client.js", "text/javascript; charset=utf-8", "cross-origin"),
+        ("edge/playground/index.html", "text/html; charset=utf-8", "same-origin"),
+        ("edge/playground/playground.css", "text/css; charset=utf-8", "same-origin"),
+        ("client/client.js", "text/javascript; charset=utf-8", "cross-origin"),
     ],
 )
 async def test_pages(name: str, media_type: str, policy: str) -> None:
