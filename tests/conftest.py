@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,6 +13,7 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.simulator import Simulator, serve
+from tests.clock import LoopClock
 from tests.simulator.faults import MODELS
 
 # Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
@@ -71,3 +73,11 @@ async def simulator() -> AsyncIterator[Simulator]:
     """A simulator in this loop, at once and as fast as it can, with the models that only tests ask for."""
     async with await serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
         yield running
+
+
+@pytest.fixture
+async def loop_clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
+    """The clock of the event loop, which stands still unless the test lets time pass."""
+    clock = LoopClock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock

@@ -22,6 +22,7 @@ from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
 from app.upstream import Attempt
 from app.usage import Usage
+from tests.clock import LoopClock
 from tests.script import Script, forever, unheard
 from tests.waiting import until
 
@@ -228,12 +229,12 @@ async def test_limits(log: FilteringBoundLogger, limits: Limits, steps: list[Any
     assert (events[-1].code, events[-1].status) == (code, 504)
 
 
-async def test_heartbeats_are_life_but_not_progress(log: FilteringBoundLogger) -> None:
+async def test_heartbeats_are_life_but_not_progress(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """Empty batches hold off the idle limit, never the progress limit."""
-    beats: list[Any] = []
-    for _ in range(1000):
-        beats += [lambda: asyncio.sleep(0.005), ()]
-    events = await relayed(log, (Delta("a"),), *beats, limits=Limits(0, 0, idle=0.1, progress=0.2, total=0))
+    began = loop_clock.now
+    beats: list[Any] = [lambda: loop_clock.let_pass(5), ()] * 10
+    events = await relayed(log, (Delta("a"),), *beats, limits=Limits(0, 0, idle=10, progress=20, total=0))
+    assert loop_clock.now - began == 20
     assert isinstance(events[-1], Failure)
     assert events[-1].code == "progress_timeout"
 
@@ -256,10 +257,10 @@ async def test_held_text_is_released_by_its_bound(log: FilteringBoundLogger) -> 
     assert text(await run.events()) == "a b"
 
 
-async def test_the_bound_counts_from_when_the_text_came(log: FilteringBoundLogger) -> None:
+async def test_the_bound_counts_from_when_the_text_came(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """Text that came after what was held had left has the whole bound for itself."""
-    steps: list[Any] = [(Delta("x "),), (Delta("one"),), lambda: asyncio.sleep(0.3), (Delta(" two"),)]
-    steps += [lambda: asyncio.sleep(0.2), (Delta(" three"),), (DONE,)]
+    steps: list[Any] = [(Delta("x "),), (Delta("one"),), lambda: loop_clock.let_pass(0.3), (Delta(" two"),)]
+    steps += [lambda: loop_clock.let_pass(0.2), (Delta(" three"),), (DONE,)]
     events = await relayed(log, *steps, chunk="word,400ms")
     assert events[1:-1] == [Delta("x "), Delta("one "), Delta("two "), Delta("three")]
 
@@ -352,13 +353,13 @@ async def trying(log: FilteringBoundLogger, **limits: float) -> AsyncIterator[tu
     await task
 
 
-async def test_status_is_held_while_it_is_asked_again(log: FilteringBoundLogger) -> None:
+async def test_status_is_held_while_it_is_asked_again(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """After a failed attempt the commit deadline is the longer one, and a failure after that is still a status."""
-    async with trying(log, commit=0.05, hold=30) as (tries, relay, journal):
+    async with trying(log, commit=2, hold=20) as (tries, relay, journal):
         tries.fail()
-        await asyncio.sleep(0.1)
+        await loop_clock.let_pass(9)
         tries.ask()
-        await asyncio.sleep(0.1)
+        await loop_clock.let_pass(9)
         tries.fail()
         assert not relay.committed.done()
         tries.answer.set_result(RateLimited(retry_after=1))
@@ -377,32 +378,37 @@ async def test_hold_ends(log: FilteringBoundLogger) -> None:
         assert isinstance((await journal.open("s")).records(0, 1)[0], Start)
 
 
-async def test_answer_after_a_failure_has_the_short_deadline_anew(log: FilteringBoundLogger) -> None:
+async def test_answer_after_a_failure_has_the_short_deadline_anew(
+    log: FilteringBoundLogger, loop_clock: LoopClock
+) -> None:
     """An upstream that has answered is not held; if it fails after all, that is a failed attempt again."""
-    async with trying(log, commit=0.05, hold=30) as (tries, relay, _):
+    async with trying(log, commit=2, hold=20) as (tries, relay, _):
         tries.fail()
         tries.ask()
-        await asyncio.sleep(0.1)
+        await loop_clock.let_pass(9)
         tries.accept()
+        await loop_clock.let_pass(1)
         assert not relay.committed.done()
-        async with asyncio.timeout(10):
-            await relay.committed
-    async with trying(log, commit=0.05, hold=30) as (tries, relay, _):
+        await loop_clock.let_pass(1)
+        assert relay.committed.done()
+    async with trying(log, commit=2, hold=20) as (tries, relay, _):
         tries.fail()
         tries.ask()
         tries.accept()
         tries.fail()
-        await asyncio.sleep(0.1)
+        await loop_clock.let_pass(9)
         assert not relay.committed.done()
 
 
-async def test_first_attempt_has_the_short_deadline(log: FilteringBoundLogger) -> None:
+async def test_first_attempt_has_the_short_deadline(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """Without a failure nothing is held longer, and an upstream that is not the last is not named."""
-    async with trying(log, commit=0.05, hold=30) as (tries, relay, journal):
+    async with trying(log, commit=2, hold=20) as (tries, relay, journal):
         tries.attempts[-1].last = False
         tries.accept()
-        async with asyncio.timeout(10):
-            await relay.committed
+        await loop_clock.let_pass(1)
+        assert not relay.committed.done()
+        await loop_clock.let_pass(1)
+        assert relay.committed.done()
         assert not (await journal.open("s")).last
 
 
@@ -457,25 +463,28 @@ async def test_a_stop_before_the_start_has_a_record_though_nothing_fits(log: Fil
 class Pausing(Script):
     """A source that sends six letters, and pauses after each for *pause* seconds."""
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self, pause: float, loop_clock: LoopClock) -> None:
         super().__init__()
         self.pause = pause
+        self.loop_clock = loop_clock
 
     async def stream(self, request: StreamRequest, attempt: Attempt) -> Any:
         for text in "abcdef":
             yield (Delta(text),)
-            await asyncio.sleep(self.pause)
+            await self.loop_clock.let_pass(self.pause)
             yield ()
         yield (DONE,)
         self.closed.set()
 
 
 @pytest.mark.parametrize(("chunk", "pause", "pieces"), [("time:80", 0.08, 6), ("time:700", 0.25, 3)])
-async def test_a_pause_is_no_silence(log: FilteringBoundLogger, chunk: str, pause: float, pieces: int) -> None:
+async def test_a_pause_is_no_silence(
+    log: FilteringBoundLogger, loop_clock: LoopClock, chunk: str, pause: float, pieces: int
+) -> None:
     """With `time` the upstream is left alone for a while; the limit on silence goes by what is read after that."""
     assert create(chunk).pause == pause
     limits = Limits(60, 0, idle=0.35, progress=0, total=0)
-    events = await (await Run(log, Pausing(pause), chunk, limits).begin()).events()
+    events = await (await Run(log, Pausing(pause, loop_clock), chunk, limits).begin()).events()
     assert text(events) == "abcdef"
     assert len([event for event in events if isinstance(event, Delta)]) == pieces
     assert isinstance(events[-1], Done)

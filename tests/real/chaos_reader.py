@@ -46,6 +46,7 @@ class Reader:
         self.events: list[Event] = []
         self.refused = ""  # the code of a failure that came instead of a stream
         self.gone_at = 0.0  # when it was told that there is no such stream, as time.time() has it
+        self.heard_at = 0.0  # when the last event came, likewise
         self.silence = 0.0
         self._heard = time.monotonic()
         self._retry = 1.0
@@ -166,6 +167,7 @@ class Reader:
 
     def _hear(self) -> None:
         now = time.monotonic()
+        self.heard_at = time.time()
         self.silence = max(self.silence, now - self._heard)
         self._heard = now
         self._bound.reschedule(asyncio.get_running_loop().time() + SILENCE)

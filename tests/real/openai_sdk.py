@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import openai
 
 from tests.real.node import lines
+from tests.waiting import wait_until
 
 
 @dataclass(slots=True)
@@ -198,17 +199,26 @@ def _said(error: openai.APIError) -> dict[str, Any]:
     }
 
 
+def _always() -> bool:
+    return True
+
+
 class Upstream:
     """A chat-completions upstream on a thread, which streams the same to every client, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.choices: Sequence[dict[str, Any]] = ()
+        self.once: Callable[[], object] = _always
         self.asked: list[Any] = []
         self.url = ""
 
-    def says(self, *choices: dict[str, Any]) -> None:
-        """Have it say *choices* from now on: each is what a chunk's choice has besides its index."""
+    def says(self, *choices: dict[str, Any], once: Callable[[], object] = _always) -> None:
+        """Have it say *choices* from now on: each is what a chunk's choice has besides its index.
+
+        It answers a request once *once* returns something true.
+        """
         self.choices = choices
+        self.once = once
         self.asked.clear()
 
 
@@ -224,6 +234,7 @@ def saying() -> Iterator[Upstream]:
             upstream.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             chunks = [{"model": "canned", "choices": [{"index": 0, **choice}]} for choice in upstream.choices]
             body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
+            wait_until(upstream.once)
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Content-Length", str(len(body)))

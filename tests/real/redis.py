@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from pathlib import Path
 
 from redis import Redis
@@ -51,11 +52,16 @@ class RedisServer(Server):
         """Return a client of it, to be closed."""
         return Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=2)
 
-    def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it by signal *number*, and start it again on the same port with what it kept."""
+    def restart(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """End it by signal *number*, and start it again on the same port with what it kept.
+
+        Return when it had ended, as `time.time` has it.
+        """
         self.send(number)
         self.ended()
+        ended_at = time.time()
         self._begin()
+        return ended_at
 
     def stop(self) -> None:
         if self.popen.poll() is None:

@@ -350,7 +350,7 @@ def test_an_error_in_the_stream(node: Node, service: Server, chat_id: str) -> No
 def test_keep_alives(node: Node, service: Server, chat_id: str) -> None:
     """They are no parts to it."""
     with Proxy(service.url) as proxy:
-        model = {"model": "sim-echo?rate=8&first=0.2"}
+        model = {"model": "sim-echo?rate=2&first=0"}  # ten comments in each pause, as a rule
         (state,) = node.chat(proxy.url, chat_id, ["send", "one two three four"], body=model)
         assert texts(state["messages"][1]) == "one two three four"
         assert proxy.received.count(b"\n:\n") >= 3

@@ -60,8 +60,8 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def told(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that asks it."""
-    server = launch(tmp_path_factory.mktemp("told"), upstream.url)
+    """A service that asks it, starts its answers soon, and says `:` after a twentieth of a second."""
+    server = launch(tmp_path_factory.mktemp("told"), upstream.url, keep_alive=0.05, commit_after=0.2)
     yield server
     server.stop()
 
@@ -243,13 +243,12 @@ def test_unknown_parameters(told: Server, upstream: Upstream, client: Client) ->
     ]
 
 
-def test_keep_alives(service: Server, client: Client) -> None:
+def test_keep_alives(told: Server, upstream: Upstream, client: Client) -> None:
     """An answer that is long in coming is kept alive by comments, which no SDK takes for a chunk."""
-    asked = body("slow-content?seconds=0.6&rate=0&first=0&tokens=3", stream=True)
-    raw = httpx.post(f"{service.url}/v1/chat/completions", json=asked).text
-    assert raw.count("\n:\n") + raw.startswith(":\n") > 2
-    seen = client(service.url, "create", asked)
-    assert (seen.error, seen.finish_reasons) == (None, ["stop"])
+    with Proxy(told.url) as proxy:
+        upstream.says(*pieces("hi"), STOP, once=lambda: proxy.received.count(b"\n:\n") >= 3)
+        seen = client(proxy.url, "create", body("m", stream=True))
+    assert (seen.error, seen.text, seen.finish_reasons) == (None, "hi", ["stop"])
 
 
 # --- errors ---

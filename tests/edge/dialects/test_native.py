@@ -206,10 +206,11 @@ async def test_open_and_attach(log: FilteringBoundLogger) -> None:
     async with serving(log, (Delta("a"),), DONE) as (_, client):
         opened = await client.post("/v1/chat", json={"prompt": "x"})
         where = opened.headers["content-location"]
-        last = f"{opened.headers['x-stream-id']}-3"
+        stream_id = opened.headers["x-stream-id"]
+        last = f"{stream_id}-3"
         blocks = opened.text.split("\n", 1)[1]  # after `retry:`, which differs
         assert (await client.get(where)).text.split("\n", 1)[1] == blocks
-        resumed = await client.get(where, headers={"Last-Event-ID": last.replace("-3", "-2")})
+        resumed = await client.get(where, headers={"Last-Event-ID": f"{stream_id}-2"})
         assert resumed.text.split("\n", 1)[1] == blocks[blocks.index("event: done") :]
         assert (await client.get(where, params={"last_event_id": last})).status_code == 204
         snapshot = await client.get(where, headers=JSON)
