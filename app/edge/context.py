@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
@@ -23,7 +24,8 @@ class RequestContext:
     *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
     credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
     start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer. *form*
-    makes the answer if that is an error.
+    makes the answer if that is an error. *place* is the reader's place that is kept while the request opens a stream;
+    it is closed at the end of the request at the latest.
     """
 
     request_id: str
@@ -34,6 +36,7 @@ class RequestContext:
     refusal: StreamError | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     form: ErrorForm = native.refusal
+    place: ExitStack | None = None
 
     def put_into(self, scope: Scope) -> None:
         """Have `request_context` find it."""

@@ -90,6 +90,9 @@ class ContextMiddleware:
             # `crashed` has answered already. If the server got the exception, it would log the traceback, which may
             # quote what a client or an upstream sent.
             context.log.error("request.crashed", error=type(error).__name__)
+        finally:
+            if context.place is not None:
+                context.place.close()
 
     def _context(self, headers: Headers) -> RequestContext:
         request_id = _request_id(headers)

@@ -19,7 +19,7 @@ from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.errors import BadRequest
 from app.events import EventId
-from app.hub import Hub, IdempotencyKey
+from app.hub import Hub, IdempotencyKey, Subscription
 from app.rechunk import merge_after
 from app.request import StreamRequest
 from app.wire import Create, Reading
@@ -64,13 +64,13 @@ class Streams:
         """Start the stream that was *asked* for with the body *data*, and return its id.
 
         A request that repeats an idempotency key gets the id of the stream that the key stands for. Unless *attach* is
-        false, this request is going to read the stream, and TooManyReaders is raised before anything is paid for.
-        Raises what `Hub.open` does.
+        false, this request is going to read the stream, so a reader's place is kept for it before anything is paid for.
+        Raises what `Hub.open` and `Hub.reserve` do.
         """
         context = request_context(request.scope)
         wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
         if attach:
-            self.hub.admit(context.principal)
+            context.place = self.hub.reserve(context.principal)
         key = _key(request, data)
         if context.refusal is not None:  # nothing may be spent; a repeated key spends nothing
             known = None if key is None else await self.hub.opened_with(key, context.principal)
@@ -104,10 +104,7 @@ class Streams:
         of `Subscription`. If nothing is left to read, the answer is 204, which tells an EventSource to stop
         reconnecting.
         """
-        context = request_context(request.scope)
-        number = after.seq if after else 0
-        partly = after is not None and after.place > 0
-        subscription = await self.hub.attach(stream_id, context.principal, number, context.log, partly=partly)
+        subscription = await self._attach(request, stream_id, after)
         subscription.knows_id = knows_id
         if subscription.exhausted and request.method != "HEAD":
             return Response(status_code=204, headers={"X-Stream-Id": stream_id})
@@ -137,11 +134,23 @@ class Streams:
 
     async def collect(self, request: Request, stream_id: str) -> Transcript:
         """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
-        context = request_context(request.scope)
-        subscription = await self.hub.attach(stream_id, context.principal, logger=context.log)
+        subscription = await self._attach(request, stream_id)
         subscription.knows_id = False  # the client has nothing until it has everything
         await read_whole(subscription, request.receive)
         return Transcript.of(subscription.log.records(0, subscription.log.last))
+
+    async def _attach(self, request: Request, stream_id: str, after: EventId | None = None) -> Subscription:
+        context = request_context(request.scope)
+        number = after.seq if after else 0
+        partly = after is not None and after.place > 0
+        try:
+            return await self.hub.attach(
+                stream_id, context.principal, number, context.log, partly=partly, place=context.place
+            )
+        except BaseException:
+            if context.place is not None:  # this request opened the stream, and no reader will come of it
+                self.hub.abandon(stream_id)
+            raise
 
     def ticket(self, request: Request, stream_id: str) -> str:
         """Return the query that opens this stream to a client which cannot send credentials, or "".

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -77,6 +77,7 @@ class Hub:
         self._streams: dict[str, Stream] = {}
         self._opening = 0
         self._readers: set[Subscription] = set()
+        self._reserved = 0
         self._readers_of: Counter[str] = Counter()
         self._draining = False
         self._idle = asyncio.Event()
@@ -200,10 +201,12 @@ class Hub:
         logger: FilteringBoundLogger | None = None,
         *,
         partly: bool = False,
+        place: ExitStack | None = None,
     ) -> Subscription:
         """Return a subscription to the records after number *after*. Its coming and going is logged by *logger*.
 
-        A reader that has record number *after* only *partly* is given it again.
+        A reader that has record number *after* only *partly* is given it again. A *place* from `reserve` is the
+        reader's, and is given back as the reader enters; without one, there has to be room for one reader more.
         Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
         """
         log = await self.log_of(stream_id, principal, after)
@@ -212,10 +215,11 @@ class Hub:
         if principal.stream_id:
             # A reader with a ticket counts as one of the owner's.
             principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
-        self.admit(principal)
+        if place is None:
+            self.admit(principal)
         stream = self._streams.get(stream_id)
         known = after - partly
-        subscription = Subscription(self, stream_id, log, stream, known, principal, logger or self._logger)
+        subscription = Subscription(self, stream_id, log, stream, known, principal, logger or self._logger, place)
         if self._draining and subscription.elsewhere:
             raise Draining
         return subscription
@@ -226,10 +230,29 @@ class Hub:
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
-        if len(self._readers) >= self._capacity.readers:
+        if len(self._readers) + self._reserved >= self._capacity.readers:
             raise Overloaded
         if 0 < principal.allowance.readers <= self._readers_of[principal.name]:
             raise TooManyReaders
+
+    def reserve(self, principal: Principal) -> ExitStack:
+        """Keep a reader's place for *principal* until what is returned is closed. Raises what `admit` does."""
+        self.admit(principal)
+        self._reserved += 1
+        self._readers_of[principal.name] += 1
+        place = ExitStack()
+        place.callback(self._give_back, principal.name)
+        return place
+
+    def _give_back(self, name: str) -> None:
+        self._reserved -= 1
+        _count_out(self._readers_of, name)
+
+    def abandon(self, stream_id: str) -> None:
+        """Treat a live stream as one whose reader has left: the request that opened it could not read it."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.left_alone()
 
     async def cancel(self, stream_id: str, principal: Principal = ANYONE) -> Log:
         """End a stream, if it has not ended, and return its log. Raises UnknownStream."""

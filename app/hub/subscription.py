@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
@@ -29,13 +30,15 @@ class Subscription:
     A reader that follows the log, as `StreamResponse` does, has no need of the cursor. The one that sends the batches
     keeps the last one that went out in *sent*. *dismissal* is done once the reader is to be sent away; a *resumable*
     one will find the rest of its stream in another process. *knows_id* says whether the client has the stream's id: the
-    one whose request opened the stream does not, until it is `told`.
+    one whose request opened the stream does not, until it is `told`. A *place* that was kept for the reader is closed
+    as the reader is counted.
     """
 
     __slots__ = (
         "_counted",
         "_cursor",
         "_logger",
+        "_place",
         "_stream",
         "after",
         "dismissal",
@@ -56,6 +59,7 @@ class Subscription:
         after: int,
         principal: Principal,
         logger: FilteringBoundLogger,
+        place: ExitStack | None = None,
     ) -> None:
         self.stream_id = stream_id
         self.log = log
@@ -69,6 +73,7 @@ class Subscription:
         self._stream = stream
         self._cursor = log.read(after)
         self._logger = logger
+        self._place = place
 
     @property
     def committed(self) -> asyncio.Future[None] | None:
@@ -107,6 +112,8 @@ class Subscription:
         return self.log.last - self.sent.last
 
     async def __aenter__(self) -> AsyncGenerator[Batch, None]:
+        if self._place is not None:
+            self._place.close()
         self._counted.entered(self)
         self.log.entered()
         if self._stream is not None:

@@ -20,7 +20,7 @@ from app.edge.error_responses import crashed, failed
 from app.edge.middleware import ContextMiddleware
 from app.edge.streams import Options, Streams
 from app.errors import StreamError
-from app.request import Principal, StreamRequest
+from app.request import UNLIMITED, Principal, StreamRequest
 from tests.house import House
 
 PAGE = "https://page"  # the origin of another site's page that may use the service
@@ -30,7 +30,7 @@ class Service(House):
     """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
 
     *models* are offered by name. *asked* are the requests that went upstream. *refusal* stands for
-    that of the access control.
+    that of the access control, and *allowance* is what each caller may have.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Service(House):
         super().__init__(log, *steps)
         self.asked: list[StreamRequest] = []
         self.refusal: StreamError | None = None
+        self.allowance = UNLIMITED
         self.listed: list[Mapping[str, Any]] = []
         options = Options(
             Defaults(model="m", chunk="auto", grace=grace, max_grace=60, grace_is_set=grace_is_set),
@@ -63,7 +64,7 @@ class Service(House):
 
     async def _gate(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = request_context(scope)
-        context.principal = Principal(dict(scope["headers"]).get(b"x-who", b"").decode())
+        context.principal = Principal(dict(scope["headers"]).get(b"x-who", b"").decode(), self.allowance)
         context.refusal = self.refusal
         await self._app(scope, receive, send)
 

@@ -243,6 +243,57 @@ async def test_readers_in_all(log: FilteringBoundLogger) -> None:
     await house.settled()
 
 
+async def test_a_place_that_is_kept(log: FilteringBoundLogger) -> None:
+    """A place that is kept for a reader counts as one, until the reader enters or the place is given back."""
+    house = Places(log, (Done("stop"),), capacity=Capacity(readers=2))
+    stream_id = await house.open()
+    places = [house.hub.reserve(ANN), house.hub.reserve(ANN)]
+    with pytest.raises(Overloaded):
+        house.hub.reserve(BOB)
+    places.pop().close()
+    with pytest.raises(Overloaded):
+        async with await house.hub.attach(stream_id, ANN, place=places[0]):
+            house.hub.reserve(BOB).close()  # the place is the reader's now, and counts once
+            async with await house.hub.attach(stream_id, ANN):
+                places[0].close()
+                await house.hub.attach(stream_id, ANN)
+    await house.settled()
+
+
+async def test_a_principals_places_that_are_kept(log: FilteringBoundLogger) -> None:
+    """A principal has no more places, kept and taken ones together, than it may have readers."""
+    house = Places(log, (Done("stop"),))
+    stream_id = await house.open()
+    with house.hub.reserve(ANN):
+        async with await house.hub.attach(stream_id, ANN):
+            with pytest.raises(TooManyReaders):
+                house.hub.reserve(ANN)
+        with house.hub.reserve(ANN), house.hub.reserve(BOB):
+            pass
+    await house.settled()
+
+
+@pytest.mark.parametrize("grace", [0, math.inf])
+async def test_a_stream_that_its_opener_cannot_read(log: FilteringBoundLogger, grace: float) -> None:
+    """It ends as if its reader had left: at once, or not, as the client asked; and not if it has another reader."""
+    house = Places(log, forever)
+    request = StreamRequest("m", (), grace=math.inf, unknown_grace=grace)
+    stream_id = await house.hub.open(request, ANN)
+    async with await house.hub.attach(stream_id, ANN) as batches:
+        await anext(batches)
+        house.hub.abandon(stream_id)
+        assert house.hub.live == 1
+    other = await house.hub.open(request, ANN)
+    house.hub.abandon(other)
+    async with asyncio.timeout(30):
+        while (await house.hub.log_of(other, ANN)).ended is (grace > 0):
+            await asyncio.sleep(0)
+    assert (await house.hub.log_of(stream_id, ANN)).ended is False
+    house.hub.abandon("unknown")
+    await house.hub.drain(0)
+    await house.settled()
+
+
 @pytest.mark.parametrize("way", ["ended", "left", "failed", "cancelled", "stream cancelled", "drained"])
 async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str) -> None:
     """However a reader goes, by itself, by an error, with its connection or with its stream, its place is free."""
