@@ -18,7 +18,6 @@ The dialect has no words for some of what a stream says:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, assert_never
@@ -51,6 +50,7 @@ from app.wire.blocks import data_block, numbered
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text, usage_object
 from app.wire.media import sound_url
+from app.wire.opaque import is_of_reasoning
 from app.wire.transcript import Call, call_id
 
 NAME = "ai-sdk"
@@ -67,7 +67,6 @@ _DONE = b"data: [DONE]"
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
 _CUT = ("length", "content_filter")  # reasons after which a call may lack its end
 _NOT_JSON = "The arguments of this tool call are not valid JSON."
-_OF_REASONING = re.compile("reason|think|thought|signature|encrypted", re.IGNORECASE)
 
 
 class UIMessageEncoder(Encoder):
@@ -297,7 +296,7 @@ class UIMessageEncoder(Encoder):
         for place, fields in (("chunk", extra.chunk), ("choice", extra.choice)):
             self._more.setdefault(place, {}).update(fields)
         for name, value in extra.delta.items():
-            (self._reasoning if _OF_REASONING.search(name) else self._extra).add({name: value})
+            (self._reasoning if is_of_reasoning(name) else self._extra).add({name: value})
 
     def _leftovers(self) -> list[bytes]:
         """Return what waited for the answer's end. What belongs to reasoning of which there is no text has a part."""
