@@ -1,0 +1,410 @@
+"""The output of a response in OpenAI's Responses: its items, as a stream's records make them, one after another.
+
+One item of text or of reasoning is open at a time. It is closed when another kind of content follows. Calls stay open
+until the answer's end, since pieces of several may take turns, and since a client runs a call that is done: those of an
+answer that was cut are not.
+
+The ids of items are made of the stream's id and the item's place, so an item is found by its id alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import Any, assert_never
+
+from app.events import (
+    Annotation,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    Reasoning,
+    Refusal,
+    Start,
+    Text,
+    ToolCall,
+)
+from app.wire.joined import Joined
+from app.wire.media import fields_of
+from app.wire.opaque import is_of_reasoning, seal
+from app.wire.response_parts import ItemCall, Said, annotation, string_in, text_part
+
+ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc|ig|item)_([A-Za-z0-9_-]{22})_(0|[1-9][0-9]{0,5})", re.ASCII)
+"""The id of an item: the stream's id, and the item's place in the output."""
+CONTENT_FIELD = "field"
+"""What the opaque text of a reasoning item calls the upstream's own name for the reasoning."""
+
+_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "image_generation_call": "ig",
+}
+_CUT = ("length", "content_filter")  # the reasons after which a call may lack its end
+_OWN = frozenset(("id", "type", "role", "status", "content", "summary", "encrypted_content"))
+_PLACE = ("item_id", "output_index", "content_index", "summary_index")
+_IMAGE = "image_generation_call"
+
+
+class Output:
+    """The items of one stream's output, as far as its records have come.
+
+    *kind* is the class of the text that is being written, if any is. A piece of it can be added with *write* alone,
+    which is what `take` does; *place* has the fields of the event for it, besides the piece.
+    """
+
+    __slots__ = (
+        "_annotations",
+        "_at",
+        "_calls",
+        "_fields",
+        "_image",
+        "_item",
+        "_items",
+        "_logprobs",
+        "_media",
+        "_reasoning",
+        "_stream_id",
+        "_text",
+        "_urls",
+        "_waiting",
+        "kind",
+        "place",
+        "rest",
+        "write",
+    )
+
+    def __init__(self, stream_id: str) -> None:
+        self._stream_id = stream_id
+        self._items: list[Said] = []
+        self._item: Said | None = None  # the message or the reasoning that is open
+        self._at = 0  # its place
+        self._text = StringIO()  # of the part that is open: it holds a long text without an object for each piece
+        self._logprobs: list[Any] = []
+        self._annotations: list[Any] = []
+        self._calls: dict[int, ItemCall] = {}
+        self._waiting: ItemCall | None = None  # the call whose name may still grow, which has not started therefore
+        self._image: Media | None = None  # the upstream's own item for it may come with the next record
+        self._media: list[Media] = []  # those that are fields of the message that is open
+        self._fields: dict[str, Any] = {}  # other fields of that
+        self._reasoning = Joined()  # what the upstream says of its reasoning, and no item has said yet
+        self._urls: set[str] = set()  # of the citations that are among the annotations
+        self.kind: type[Text] | None = None
+        self.place: Said = {}
+        self.write: Callable[[str], int] = self._text.write
+        self.rest: dict[str, Any] = {}
+
+    def take(self, event: Event) -> list[Said]:
+        """Add what *event* says, and return the events that say so. Of those for a text, the last has the text."""
+        before = self._flush(event) if self._image is not None else []
+        match event:
+            case Delta() | Reasoning() | Refusal():
+                before += [] if type(event) is self.kind else self._open(type(event))
+                self.write(event.text)
+                return [*before, {**self.place, "delta": event.text}]
+            case ToolCall():
+                return before + self._piece(event)
+            case Annotation():
+                return before + self._notes(event)
+            case Logprobs():
+                return before + self._weights(event)
+            case Media():
+                return before + self._show(event)
+            case Extra():
+                return before + self._note(event, has_image=bool(before))
+            case Start():
+                return before
+            case Done():
+                return before + self._end(whole=event.finish_reason not in (*_CUT, "cancelled"))
+            case Failure():
+                return before + self._end(whole=False)
+            case _:
+                assert_never(event)
+
+    @property
+    def items(self) -> list[Said]:
+        """The items, each as far as it has come."""
+        items = list(self._items)
+        for call in self._calls.values():
+            if call.at is not None:
+                items[call.at] = call.item(self._stream_id, items[call.at]["status"])
+        if self._item is not None:
+            items[self._at] = self._so_far(self._item)
+        return items
+
+    # Messages and reasoning.
+
+    def _open(self, kind: type[Text]) -> list[Said]:
+        """Close what is open, and open a part for texts of *kind*."""
+        if issubclass(kind, Reasoning):
+            return self._open_reasoning(kind)
+        events = self._open_message()
+        part = {"type": "refusal", "refusal": ""} if kind is Refusal else text_part("")
+        assert self._item is not None  # noqa: S101 - it was opened just now
+        at = {"item_id": self._item["id"], "output_index": self._at, "content_index": len(self._item["content"])}
+        self._begin(kind, {"type": "response.refusal.delta", **at})
+        if kind is Delta:
+            self.place = {"type": "response.output_text.delta", **at, "logprobs": []}
+        return [*events, {"type": "response.content_part.added", **at, "part": part}]
+
+    def _open_message(self) -> list[Said]:
+        """Return the events after which a message is open, and no part of it."""
+        if self._item is not None and self._item["type"] == "message":
+            return self._close_part()
+        item: Said = {"status": "in_progress", "role": "assistant", "content": []}
+        return [*self._close(), *self._add("message", item)]
+
+    def _open_reasoning(self, kind: type[Reasoning]) -> list[Said]:
+        closed = self._close()
+        added = self._add("reasoning", {"status": "in_progress", "summary": []})
+        assert self._item is not None  # noqa: S101 - it was added just now
+        self._reasoning.add({CONTENT_FIELD: kind.FIELD})
+        at = {"item_id": self._item["id"], "output_index": self._at, "summary_index": 0}
+        self._begin(kind, {"type": "response.reasoning_summary_text.delta", **at})
+        part = {"type": "summary_text", "text": ""}
+        return [*closed, *added, {"type": "response.reasoning_summary_part.added", **at, "part": part}]
+
+    def _begin(self, kind: type[Text], place: Said) -> None:
+        self.kind = kind
+        self.place = place
+        self._text = StringIO()
+        self.write = self._text.write
+
+    def _add(self, kind: str, fields: Said) -> list[Said]:
+        """Open an item."""
+        self._at = len(self._items)
+        self._item = self._new(kind, fields)
+        self._items.append(self._item)
+        added = {name: [] if isinstance(value, list) else value for name, value in self._item.items()}
+        return [{"type": "response.output_item.added", "output_index": self._at, "item": added}]
+
+    def _new(self, kind: str, fields: Mapping[str, Any]) -> Said:
+        return {"id": f"{_PREFIXES.get(kind, 'item')}_{self._stream_id}_{len(self._items)}", "type": kind, **fields}
+
+    def _close_part(self) -> list[Said]:
+        """Close the part that is open."""
+        if self.kind is None or self._item is None:
+            return []
+        kind = self.kind
+        place = {name: value for name, value in self.place.items() if name in _PLACE}
+        text = self._text.getvalue()
+        part = self._part(text)
+        self.kind = None
+        self._logprobs = []
+        self._annotations = []
+        if issubclass(kind, Reasoning):
+            self._item["summary"].append(part)
+            return [
+                {"type": "response.reasoning_summary_text.done", **place, "text": text},
+                {"type": "response.reasoning_summary_part.done", **place, "part": part},
+            ]
+        self._item["content"].append(part)
+        said: Said = {"type": "response.refusal.done", **place, "refusal": text}
+        if kind is Delta:
+            said = {"type": "response.output_text.done", **place, "text": text, "logprobs": part["logprobs"]}
+        return [said, {"type": "response.content_part.done", **place, "part": part}]
+
+    def _part(self, text: str) -> Said:
+        """Return the part that is open, with its *text*."""
+        assert self.kind is not None  # noqa: S101 - it is asked of an open part only
+        if issubclass(self.kind, Reasoning):
+            return {"type": "summary_text", "text": text}
+        if self.kind is Refusal:
+            return {"type": "refusal", "refusal": text, **({"logprobs": self._logprobs} if self._logprobs else {})}
+        return text_part(text, self._annotations, self._logprobs)
+
+    def _so_far(self, item: Said) -> Said:
+        """Return *item*, which is open, with the part that is open."""
+        if self.kind is None:
+            return item
+        name = "summary" if item["type"] == "reasoning" else "content"
+        return {**item, name: [*item[name], self._part(self._text.getvalue())]}
+
+    def _close(self, status: str = "completed") -> list[Said]:
+        """Close the item that is open, or start the call whose name is complete now."""
+        if self._waiting is not None:
+            return self._start(self._waiting)
+        if self._item is None:
+            return []
+        events = self._close_part()
+        item = self._item
+        index = self._at
+        item["status"] = status
+        if item["type"] == "reasoning":
+            item["encrypted_content"] = seal(self._reasoning.value)
+            self._reasoning = Joined()
+        else:
+            more = fields_of(self._media) | self._fields
+            item.update({name: value for name, value in more.items() if name not in _OWN})
+            self._media = []
+            self._fields = {}
+        self._item = None
+        return [*events, {"type": "response.output_item.done", "output_index": index, "item": dict(item)}]
+
+    # Calls.
+
+    def _piece(self, piece: ToolCall) -> list[Said]:
+        """Return the events for a piece of a call. A call starts when its name is complete: its arguments follow."""
+        call = self._calls.setdefault(piece.index, ItemCall(piece.index))
+        others = [] if self._waiting is call else self._close()
+        started = call.at is not None
+        call.add(piece)
+        if started:
+            return [*others, *call.delta(self._stream_id, piece.arguments)]
+        if not call.names:
+            return others
+        self._waiting = call
+        return [*others, *(self._start(call) if call.arguments else ())]
+
+    def _start(self, call: ItemCall) -> list[Said]:
+        self._waiting = None
+        call.at = len(self._items)
+        item = call.item(self._stream_id, "in_progress")
+        self._items.append(item)
+        begun = {**item, call.field: ""}
+        added: Said = {"type": "response.output_item.added", "output_index": call.at, "item": begun}
+        return [added, *call.delta(self._stream_id, call.arguments)]
+
+    def _end_call(self, call: ItemCall, *, whole: bool) -> list[Said]:
+        events = [] if call.at is not None else self._start(call)
+        assert call.at is not None  # noqa: S101 - it has started
+        if not whole:
+            self._items[call.at]["status"] = "incomplete"
+            return events
+        if call.type == "function" and not call.arguments.strip():  # some models say nothing where a tool takes nothing
+            call.pieces.append("{}")
+            events += call.delta(self._stream_id, "{}")
+        self._items[call.at]["status"] = "completed"
+        item = call.item(self._stream_id, "completed")
+        at = {"output_index": call.at}
+        done: Said = {"type": f"response.{call.event}.done", "item_id": item["id"], **at, call.field: call.arguments}
+        return [*events, done, {"type": "response.output_item.done", **at, "item": item}]
+
+    # Notes, log probabilities, media, and other fields.
+
+    def _text_place(self) -> tuple[list[Said], Said]:
+        """Return the events after which a text part is open, and where that is."""
+        events = [] if self.kind is Delta else self._open(Delta)
+        return events, {name: value for name, value in self.place.items() if name in _PLACE}
+
+    def _notes(self, notes: Annotation) -> list[Said]:
+        """Return the events of *notes*. Perplexity's belong to the whole response, and their URLs are notes as well."""
+        if notes.citations:
+            self.rest["citations"] = notes.citations
+        if notes.search_results:
+            self.rest["search_results"] = notes.search_results
+        found = [annotation(note) for note in notes.annotations]
+        titles = {result["url"]: result for result in notes.search_results if string_in(result, "url")}
+        for url in (*(each for each in notes.citations if isinstance(each, str)), *titles):
+            if url not in self._urls:
+                self._urls.add(url)
+                title = string_in(titles.get(url), "title")
+                found.append(annotation({"type": "url_citation", "url": url, "title": title}))
+        if not found:
+            return []
+        events, place = self._text_place()
+        for note in found:
+            at = len(self._annotations)
+            self._annotations.append(note)
+            added: Said = {"annotation_index": at, "annotation": note}
+            events.append({"type": "response.output_text.annotation.added", **place, **added})
+        return events
+
+    def _weights(self, weights: Logprobs) -> list[Said]:
+        """Return the event with log probabilities: a piece of text without a text, since they follow theirs."""
+        if weights.refusal and self.kind is Refusal:
+            self._logprobs += weights.refusal
+        if not weights.content:
+            return []
+        events, _ = self._text_place()
+        self._logprobs += weights.content
+        return [*events, {**self.place, "delta": "", "logprobs": list(weights.content)}]
+
+    def _show(self, media: Media) -> list[Said]:
+        """Return the events of an image, a sound or a file. An image whose data came is an item; others are fields."""
+        if media.type == "image" and media.url.startswith("data:"):
+            self._image = media
+            return []
+        events = self._open_message() if self._item is None or self._item["type"] != "message" else []
+        self._media.append(media)
+        return events
+
+    def _flush(self, event: Event) -> list[Said]:
+        """Return the events of the image that has waited for *event*."""
+        image = self._image
+        assert image is not None  # noqa: S101 - it is asked of a waiting image only
+        self._image = None
+        _, _, data = image.url.partition(",")
+        own: Said = {"status": "completed", "result": data, "output_format": image.media_type.partition("/")[2]}
+        if isinstance(event, Extra):
+            for item in event.delta.get("output", ()):
+                if isinstance(item, Mapping) and item.get("type") == _IMAGE:
+                    own = {**own, **{name: value for name, value in item.items() if name not in ("id", "type")}}
+        return self._whole_item(_IMAGE, own)
+
+    def _whole_item(self, kind: str, fields: Mapping[str, Any]) -> list[Said]:
+        """Return the events of an item that came as a whole."""
+        closed = self._close()
+        item = self._new(kind, fields)
+        at = len(self._items)
+        self._items.append(item)
+        return [
+            *closed,
+            {"type": "response.output_item.added", "output_index": at, "item": item},
+            {"type": "response.output_item.done", "output_index": at, "item": item},
+        ]
+
+    def _note(self, extra: Extra, *, has_image: bool) -> list[Said]:
+        """Return the events of other fields: the items of an upstream that speaks Responses, and parts of messages.
+
+        With *has_image*, the item of an image among them has been said with the image.
+        """
+        events: list[Said] = []
+        self.rest.update(extra.chunk)
+        self.rest.update(extra.choice)
+        for name, value in extra.delta.items():
+            if name == "output" and isinstance(value, (list, tuple)):
+                for item in value:
+                    if isinstance(item, Mapping) and not (has_image and item.get("type") == _IMAGE):
+                        events += self._upstream_item(item)
+            elif name == "content_parts" and isinstance(value, (list, tuple)):
+                for part in value:
+                    events += self._upstream_part(part) if isinstance(part, Mapping) else []
+            elif is_of_reasoning(name):
+                self._reasoning.add({name: value})
+            else:
+                self._fields[name] = value
+        return events
+
+    def _upstream_item(self, item: Mapping[str, Any]) -> list[Said]:
+        kind = string_in(item, "type")
+        if kind == "message":  # fields of the message that is being written
+            self._fields |= {name: value for name, value in item.items() if name not in _OWN}
+            return []
+        return self._whole_item(kind, {name: value for name, value in item.items() if name not in ("id", "type")})
+
+    def _upstream_part(self, part: Mapping[str, Any]) -> list[Said]:
+        events = self._open_message()
+        assert self._item is not None  # noqa: S101 - it was opened just now
+        at = {"item_id": self._item["id"], "output_index": self._at, "content_index": len(self._item["content"])}
+        self._item["content"].append(part)
+        added: Said = {"type": "response.content_part.added", **at, "part": part}
+        return [*events, added, {**added, "type": "response.content_part.done"}]
+
+    def _end(self, *, whole: bool) -> list[Said]:
+        """Close all that is open. What an upstream wants back, and no item has said, is an item of its own."""
+        events = self._start(self._waiting) if self._waiting is not None else []
+        events += self._close("completed" if whole else "incomplete")
+        if self._reasoning:
+            events += self._add("reasoning", {"status": "in_progress", "summary": []})
+            events += self._close()
+        for call in self._calls.values():
+            events += self._end_call(call, whole=whole)
+        self.rest.update(self._fields)
+        return events

@@ -1,0 +1,75 @@
+"""What the items of a response are made of: a call, a part of text, a note on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.wire.transcript import Call, call_id
+
+Said = dict[str, Any]
+"""An event without its `sequence_number`, or an item."""
+
+_OWN_OF_CALL = frozenset(("id", "type", "status", "index", "call_id", "name", "arguments", "input"))
+_INNER = frozenset(("function", "custom"))  # where chat completions have what Responses have in the call itself
+
+
+@dataclass(slots=True)
+class ItemCall(Call):
+    """A call that has its place *at* in the output once it has started."""
+
+    at: int | None = None
+
+    @property
+    def field(self) -> str:
+        """The field that has its arguments."""
+        return "input" if self.type == "custom" else "arguments"
+
+    @property
+    def event(self) -> str:
+        """What the types of its events have in common."""
+        return "custom_tool_call_input" if self.type == "custom" else "function_call_arguments"
+
+    def item(self, stream_id: str, status: str) -> Said:
+        """Return the item, as far as it has come."""
+        kind = "custom_tool_call" if self.type == "custom" else "function_call"
+        extra = self.extra.value
+        inner = extra.get(self.type)
+        more = {**(inner if isinstance(inner, dict) else {}), **extra}
+        return {
+            "id": self._id(stream_id),
+            "type": kind,
+            "status": status,
+            "call_id": call_id(stream_id, self),
+            "name": self.name,
+            self.field: self.arguments,
+            **{name: value for name, value in more.items() if name not in _OWN_OF_CALL | _INNER},
+        }
+
+    def delta(self, stream_id: str, piece: str) -> list[Said]:
+        """Return the event for a *piece* of its arguments, if there is anything in that."""
+        place: Said = {"item_id": self._id(stream_id), "output_index": self.at}
+        return [{"type": f"response.{self.event}.delta", **place, "delta": piece}] if piece else []
+
+    def _id(self, stream_id: str) -> str:
+        return f"{'ctc' if self.type == 'custom' else 'fc'}_{stream_id}_{self.at}"
+
+
+def text_part(text: str, annotations: Sequence[Any] = (), logprobs: Sequence[Any] = ()) -> Said:
+    return {"type": "output_text", "text": text, "annotations": [*annotations], "logprobs": [*logprobs]}
+
+
+def annotation(note: Any) -> Any:
+    """Return a note in the form of Responses, which have no inner object, and require all of a citation's fields."""
+    kind = string_in(note, "type")
+    inner = note.get(kind) if kind else None
+    flat = {"type": kind, **inner} if isinstance(inner, Mapping) else note
+    if kind == "url_citation":
+        flat = {"title": "", "start_index": 0, "end_index": 0, **flat}
+    return flat
+
+
+def string_in(found: Any, name: str) -> str:
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) else ""
