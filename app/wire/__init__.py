@@ -29,8 +29,8 @@ class Reading:
 
     *retry_ms* is how long the client is to wait, in milliseconds, before it reconnects. *url* is where this reader can
     read the stream again, if that is not the stream's plain address, or "". In a batch of *merge_after* records or
-    more, which shows that the reader is behind, neighbouring texts of one kind are joined. *include_usage* is what the
-    request that opened the stream asked for in OpenAI's dialect.
+    more, which shows that the reader is behind, neighbouring texts of one kind are joined. *include_usage* and *asked*
+    are those of `StreamInfo`.
     """
 
     stream_id: str
@@ -38,6 +38,7 @@ class Reading:
     url: str = ""
     merge_after: int = sys.maxsize
     include_usage: bool = False
+    asked: str = ""
 
 
 class Encoder(Protocol):

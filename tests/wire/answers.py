@@ -153,7 +153,30 @@ def ai_sdk(blocks: Sequence[dict[str, str]]) -> Any:
     return parts, {key: "".join(pieces) for key, pieces in texts.items()}
 
 
-FOLDS: dict[str, Callable[[Sequence[dict[str, str]]], Any]] = {"events": native, "openai": openai, "ai-sdk": ai_sdk}
+def responses(blocks: Sequence[dict[str, str]]) -> Any:
+    """Return what the events of a response say, each with its number: pieces are joined, and have the last one's."""
+    events: list[Any] = []
+    pieces: dict[Any, list[Any]] = {}
+    for block in blocks:
+        event = json.loads(block["data"])
+        number = event.pop("sequence_number")
+        assert block["event"] == event["type"]
+        if not event["type"].endswith(".delta"):
+            events.append((number, event))
+            continue
+        said = pieces.setdefault((event["type"], event["item_id"], event.get("content_index")), ["", [], 0])
+        said[0] += event["delta"]
+        said[1] += event.get("logprobs", ())
+        said[2] = number
+    return events, pieces
+
+
+FOLDS: dict[str, Callable[[Sequence[dict[str, str]]], Any]] = {
+    "events": native,
+    "openai": openai,
+    "ai-sdk": ai_sdk,
+    "responses": responses,
+}
 
 
 def blocks_of(data: bytes) -> list[dict[str, str]]:
