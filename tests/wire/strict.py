@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import BaseModel
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel, Field, TypeAdapter
 
 # What the dialect has beyond them, as it is documented.
 EXTENSIONS = {
     "ChoiceDelta": {"reasoning_content"},
     "ChatCompletionMessage": {"reasoning_content"},
     "CompletionUsage": {"estimated"},
+    "ResponseUsage": {"estimated"},
+    "ResponseError": {"service_code"},
+    "ResponseCustomToolCall": {"status"},  # the AI SDK requires it
+    "Logprob": {"bytes"},  # of a delta, as in the part that has the whole text
+    "Response": {"frequency_penalty", "presence_penalty", "store"},  # OpenAI's specification has them
 }
+_EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(Annotated[ResponseStreamEvent, Field(discriminator="type")])
 
 
 def chunk(data: Any) -> ChatCompletionChunk:
@@ -27,6 +34,20 @@ def chunk(data: Any) -> ChatCompletionChunk:
 def completion(data: Any) -> ChatCompletion:
     """Return a completion that is one to the letter."""
     checked = ChatCompletion.model_validate(data, strict=True)
+    _check(checked)
+    return checked
+
+
+def response(data: Any) -> Response:
+    """Return a response that is one to the letter."""
+    checked = Response.model_validate(data, strict=True)
+    _check(checked)
+    return checked
+
+
+def response_event(data: Any) -> Any:
+    """Return an event of a response that is one to the letter."""
+    checked = _EVENT.validate_python(data, strict=True)
     _check(checked)
     return checked
 
