@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from app.addresses import is_loopback
-from app.cli.process import Commands, complain
+from app.cli.process import Commands, add_command, complain
 from app.composition.access import create_access, create_policy, default_model, usual_allowance, usual_caps
 from app.composition.config_file import Config, Upstream, create_config
 from app.composition.service import create_client, create_source
@@ -34,7 +34,13 @@ _SIMULATOR = "http://localhost"  # stands for the built-in simulator, which is n
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Say which arguments the command takes."""
-    parser = commands.add_parser("check", help="say whether the settings are right, and what they mean")
+    parser = add_command(
+        commands,
+        "check",
+        "say whether the settings are right, and what they mean",
+        "Say whether the settings are right, and what they mean. It starts nothing.",
+        "examples:\n  chat-sse check\n  chat-sse check --ask upstreams.toml",
+    )
     parser.add_argument("file", nargs="?", type=Path, help=f"TOML file (default: {PREFIX}CONFIG)")
     parser.add_argument("--ask", action="store_true", help="ask each upstream for one token, too")
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from app.cli.process import Commands, complain, say
+from app.cli.process import Commands, add_command, complain, say
 from app.composition.settings import PREFIX
 from app.edge.access import api_keys
 from app.request import UNLIMITED
@@ -12,7 +12,13 @@ from app.request import UNLIMITED
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Say which arguments the command takes."""
-    parser = commands.add_parser("key", help="make an API key, and the line of settings that accepts it")
+    parser = add_command(
+        commands,
+        "key",
+        "make an API key, and the line of settings that accepts it",
+        "Make an API key, which is printed and stored nowhere, and the line of settings that accepts it.",
+        "example:\n  chat-sse key web",
+    )
     parser.add_argument("name", help="the key's name in logs: letters, digits, '.', '_' and '-'")
     return parser
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import resource
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import uvloop
 
@@ -31,25 +32,47 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def complain(message: str) -> int:
-    """Say what went wrong, and return the exit status for it."""
+def add_command(commands: Commands, name: str, summary: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Add the command *name*. Its `--help` says the *description*, and the *epilog* as it stands, with examples."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def complain(message: str, status: int = 1) -> int:
+    """Say what went wrong, and return the exit *status* for it."""
     print(f"chat-sse: {message}", file=sys.stderr)
-    return 1
+    return status
+
+
+def drop_stdout() -> None:
+    """Drop what stdout still holds, because its reader is gone."""
+    _redirect_to_nowhere(sys.stdout)
 
 
 def flush_stderr() -> None:
     """Write what stderr still holds; drop it if it cannot be written.
 
-    Python flushes stderr when it ends, and exits with status 120 if that fails. A log whose reader is gone is no reason
-    to report a failure. The redirection is the one that Python's documentation gives for a broken pipe
-    (library/signal, "Note on SIGPIPE").
+    A log whose reader is gone is no reason to report a failure.
     """
     try:
         sys.stderr.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
+        _redirect_to_nowhere(sys.stderr)
+
+
+def _redirect_to_nowhere(stream: TextIO) -> None:
+    """Have Python's own flush succeed: it flushes *stream* when it ends, and exits with status 120 if that fails.
+
+    The redirection is the one that Python's documentation gives for a broken pipe (library/signal, "Note on SIGPIPE").
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -68,7 +91,7 @@ def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=4096)
     except (OSError, OverflowError) as error:
-        raise SettingsError(f"cannot listen on {url(host, port)}: {error}.") from None
+        raise SettingsError(cannot_listen(host, port, error)) from None
     if reader_timeout:
         seconds = max(1, round(reader_timeout))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -78,6 +101,16 @@ def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
         # A reader that has stopped reading holds this much of the kernel's memory, instead of up to 4 MiB.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
     return listener
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> str:
+    """Return a sentence that says why an address cannot be listened on, and what helps."""
+    advice = {
+        errno.EADDRINUSE: "Another program listens there: stop it, or choose another port with --port.",
+        errno.EACCES: "Ports below 1024 need a privilege: choose another port with --port.",
+        errno.EADDRNOTAVAIL: "This machine has no such address: see --host.",
+    }.get(getattr(error, "errno", None) or 0, "")
+    return f"cannot listen on {url(host, port)}: {error}. {advice}".rstrip()
 
 
 def url(host: str, port: int) -> str:

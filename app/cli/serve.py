@@ -17,7 +17,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.cli.process import Commands, allow_many_sockets, listen, run_loop, say, url
+from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, SettingsError, load
 from app.journal import engine_of
@@ -31,7 +31,14 @@ _HOME = Path(__file__).parent.parent.parent
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Say which arguments the command takes."""
-    parser = commands.add_parser("serve", help="run the service", description="Run the service.")
+    parser = add_command(
+        commands,
+        "serve",
+        "run the service",
+        "Run the service, with the settings of the environment and of .env. Without an upstream, it streams from the "
+        "built-in simulator.",
+        "examples:\n  chat-sse serve\n  OPENAI_API_KEY=sk-... chat-sse serve --port 9000",
+    )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: 8000); 0 picks a free one")
     parser.add_argument("--workers", type=int, help="processes that share the port (default: 1)")
@@ -73,8 +80,8 @@ async def _serve(
 ) -> None:
     # Half of the descriptors are for readers, the other half for connections to upstreams.
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
+    listener, *others = listeners()  # first, so that a port that is in use is all that is said
     async with compose(settings, log) as service:
-        listener, *others = listeners()
         where = url(*listener.getsockname()[:2])
 
         def announce() -> None:
@@ -87,7 +94,12 @@ async def _serve(
             gc.freeze()
             gc.set_threshold(20_000, 20, 100)
 
-        server = Server(service.app, service.hub, settings.shutdown_grace, announce, max_connections)
+        def interrupted() -> None:
+            live = service.hub.live
+            if live:
+                _say_what_it_waits_for(f"{live} {'stream' if live == 1 else 'streams'}", settings)
+
+        server = Server(service.app, service.hub, settings.shutdown_grace, announce, interrupted, max_connections)
         await server.run_on(listener, *others)
 
 
@@ -122,7 +134,15 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
         def announce() -> None:
             say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers")
 
-        return asyncio.run(Supervisor(settings.workers, spawn, settings.shutdown_grace, announce, log).run())
+        def interrupted() -> None:
+            _say_what_it_waits_for("the workers' streams", settings)
+
+        supervisor = Supervisor(settings.workers, spawn, settings.shutdown_grace, announce, interrupted, log)
+        return asyncio.run(supervisor.run())
+
+
+def _say_what_it_waits_for(streams: str, settings: Settings) -> None:
+    say(f"Waiting up to {settings.shutdown_grace:g} s for {streams} to end. Press Ctrl-C again to end now.")
 
 
 def _listen(settings: Settings) -> socket.socket:

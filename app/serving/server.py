@@ -28,17 +28,24 @@ _RETIRING = 1.0
 class Server(uvicorn.Server):
     """uvicorn's server. SIGTERM or SIGINT drains *hub* for *grace* seconds; a second SIGINT stops at once.
 
-    *announce* is called when the server accepts connections and handles signals.
+    *announce* is called when the server accepts connections and handles signals, and *interrupted* at the first SIGINT.
     """
 
     def __init__(
-        self, app: ASGIApp, hub: Hub, grace: float, announce: Callable[[], None], max_connections: int = 16_384
+        self,
+        app: ASGIApp,
+        hub: Hub,
+        grace: float,
+        announce: Callable[[], None],
+        interrupted: Callable[[], None],
+        max_connections: int = 16_384,
     ) -> None:
         self._connections = ServerConfig(app, max_connections)
         super().__init__(self._connections)
         self._hub = hub
         self._grace = grace
         self._announce = announce
+        self._interrupted = interrupted
         self._loop = asyncio.get_running_loop()
         self._retired = False
         self._draining: asyncio.Task[None] | None = None
@@ -58,11 +65,13 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. uvicorn would raise it again after the drain, which would then look like a failure."""
-        if sig == signal.SIGINT and self._draining is not None:
+        if sig != signal.SIGINT:
+            self._loop.call_soon_threadsafe(self._drain)
+        elif self._draining is None:
+            self._loop.call_soon_threadsafe(self._interrupt)
+        else:
             self.should_exit = True
             self.force_exit = True
-        else:
-            self._loop.call_soon_threadsafe(self._drain)
 
     def retire(self) -> None:
         """Leave new connections to the other processes that share the listeners; drain after a second.
@@ -83,6 +92,10 @@ class Server(uvicorn.Server):
     def _stop_accepting(self) -> None:
         for server in self.servers:
             server.close()
+
+    def _interrupt(self) -> None:
+        self._interrupted()
+        self._drain()
 
     def _drain(self) -> None:
         if self._draining is not None:

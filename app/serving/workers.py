@@ -99,7 +99,7 @@ class Supervisor:
     """Runs *count* workers, which *spawn* starts.
 
     A worker that is to end gets *grace* seconds for its streams and *end_timeout* more; then it is killed. *announce*
-    is called once, when all workers accept connections.
+    is called once, when all workers accept connections, and *interrupted* at the first SIGINT.
     """
 
     _ended: asyncio.Future[None]
@@ -110,6 +110,7 @@ class Supervisor:
         spawn: Spawn,
         grace: float,
         announce: Callable[[], None],
+        interrupted: Callable[[], None],
         log: FilteringBoundLogger,
         end_timeout: float = END_TIMEOUT,
     ) -> None:
@@ -117,6 +118,7 @@ class Supervisor:
         self._spawn = spawn
         self._end_timeout = grace + end_timeout
         self._announce = announce
+        self._interrupted = interrupted
         self._log = log
         self._workers: list[_Worker] = []
         self._to_replace: deque[_Slot] = deque()
@@ -146,6 +148,7 @@ class Supervisor:
     def _interrupt(self) -> None:
         """Stop; if that is under way, have the workers not wait for their streams."""
         if not self._stopping:
+            self._interrupted()
             self._stop()
             return
         for worker in self._workers:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from app.telemetry.logs import configure
+from app.telemetry.logs import configure, shows_colors
 
-__all__ = ["configure"]
+__all__ = ["configure", "shows_colors"]

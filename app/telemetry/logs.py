@@ -7,6 +7,7 @@ Loggers of the libraries below us are held to warnings, because some print what 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
@@ -34,7 +35,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
         _in_order,
     ]
     render: Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=shows_colors(out)) if console else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(lines)
     handler.setFormatter(
@@ -56,6 +57,11 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     stamina.instrumentation.set_on_retry_hooks([])
     logger: FilteringBoundLogger = structlog.get_logger().bind()
     return logger
+
+
+def shows_colors(stream: TextIO) -> bool:
+    """Whether *stream* is a terminal whose owner has not set `NO_COLOR` (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 class _Lines:

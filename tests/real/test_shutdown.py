@@ -85,10 +85,11 @@ def test_no_new_streams(start_service: Start) -> None:
 
 
 def test_a_second_interrupt_does_not_wait(start_service: Start) -> None:
-    """Ctrl-C twice: what is live ends with an error at once, and the exit is still a clean one."""
+    """Ctrl-C says what is waited for; twice, what is live ends with an error at once, and the exit is a clean one."""
     service = start_service(shutdown_grace=60)
     reader = Reader(service, "never-ends")
     service.send(signal.SIGINT)
+    service.awaits("Waiting up to 60 s for 1 stream to end. Press Ctrl-C again to end now.")
     service.awaits("hub.draining")
     service.send(signal.SIGINT)
     assert reader.last().json()["error"]["code"] == "shutting_down"
@@ -103,3 +104,4 @@ def test_idle(start_service: Start) -> None:
         service.send(number)
         assert service.ended(timeout=15) == 0
         assert "Traceback" not in service.text()
+        assert "Waiting" not in service.text()

@@ -36,10 +36,13 @@ async def answer(request: Request) -> Response:
 class Running:
     """A server that runs, and a client with one connection to it that is kept."""
 
-    def __init__(self, server: Server, client: httpx.AsyncClient, serving: asyncio.Task[None]) -> None:
+    def __init__(
+        self, server: Server, client: httpx.AsyncClient, serving: asyncio.Task[None], interrupted: asyncio.Event
+    ) -> None:
         self.server = server
         self.client = client
         self.serving = serving
+        self.interrupted = interrupted
 
     async def ended(self) -> None:
         async with asyncio.timeout(30):
@@ -52,12 +55,13 @@ async def running(hub: Hub, grace: float = 30) -> AsyncIterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     ready = asyncio.Event()
-    server = Server(Starlette(routes=[Route("/", answer)]), hub, grace, ready.set)
+    interrupted = asyncio.Event()
+    server = Server(Starlette(routes=[Route("/", answer)]), hub, grace, ready.set, interrupted.set)
     serving = asyncio.create_task(server.run_on(listener))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client, asyncio.timeout(30):
         await ready.wait()
         try:
-            yield Running(server, client, serving)
+            yield Running(server, client, serving, interrupted)
         finally:
             server.should_exit = True
             await serving
@@ -74,6 +78,7 @@ async def test_a_signal_drains(log: FilteringBoundLogger) -> None:
         response = await at.client.get("/", headers={"Connection": "close"})
         assert (response.status_code, response.headers.get_list("connection")) == (200, ["close"])
         assert not at.serving.done()
+        assert not at.interrupted.is_set()
         await house.hub.cancel(stream_id)
         await at.ended()
 
@@ -89,12 +94,13 @@ async def test_the_grace_is_a_bound(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_second_interrupt(log: FilteringBoundLogger) -> None:
-    """A second SIGINT does not wait for the streams."""
+    """The first SIGINT is told to whoever started the server; a second one does not wait for the streams."""
     house = House(log, forever)
     async with running(house.hub) as at:
         await house.hub.open(StreamRequest("m", ()))
         os.kill(os.getpid(), signal.SIGINT)
         await until(lambda: house.hub.draining)
+        assert at.interrupted.is_set()
         os.kill(os.getpid(), signal.SIGINT)
         await at.ended()
     await house.hub.drain(0)
@@ -157,6 +163,6 @@ async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as others:
         others.setblocking(False)
         inherited = socket.socket(fileno=os.dup(others.fileno()))  # which knows nothing of that
-        await Server(Starlette(), hub, 0, lambda: None).run_on(inherited)
+        await Server(Starlette(), hub, 0, lambda: None, lambda: None).run_on(inherited)
         assert blocking == [False] * LISTENERS
         assert not os.get_blocking(others.fileno())

@@ -64,7 +64,8 @@ class Run:
         self.scripts = list(scripts)
         self.numbers: list[int] = []
         self.announced = 0
-        self.supervisor = Supervisor(2, self._spawn, 0, self._announce, log, end_timeout)
+        self.interrupted = 0
+        self.supervisor = Supervisor(2, self._spawn, 0, self._announce, self._interrupt, log, end_timeout)
 
     def _spawn(self, number: int, control: int) -> subprocess.Popen[bytes]:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
@@ -74,6 +75,9 @@ class Run:
 
     def _announce(self) -> None:
         self.announced += 1
+
+    def _interrupt(self) -> None:
+        self.interrupted += 1
 
     def until(self, *steps: Any) -> int:
         """Run the supervisor while another thread waits for conditions and sends signals; return its status."""
@@ -111,6 +115,16 @@ def test_they_start_and_end(start: Callable[..., Run]) -> None:
     assert run.until(lambda: run.announced, signal.SIGTERM) == 0
     assert (run.numbers, run.announced) == ([0, 1], 1)
     assert [entry["status"] for entry in run.logged("worker.ended")] == [0, 0]
+
+
+def test_an_interrupt(start: Callable[..., Run]) -> None:
+    """SIGINT ends them too, and is told to whoever started the supervisor, which SIGTERM is not."""
+    run = start(GOOD)
+    assert run.until(lambda: run.announced, signal.SIGINT) == 0
+    assert run.interrupted == 1
+    run = start(GOOD)
+    assert run.until(lambda: run.announced, signal.SIGTERM) == 0
+    assert run.interrupted == 0
 
 
 def test_wrong_settings(start: Callable[..., Run]) -> None:
