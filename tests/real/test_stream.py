@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from app.events import EventId
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, ROOT, Server, launch, stats
+from tests.real.processes import A_SECOND, Server, launch, stats
 from tests.real.wire import CHAT, connect, request
 from tests.waiting import wait_until
 
@@ -326,24 +325,3 @@ def test_many_at_once(service: Server) -> None:
             await asyncio.gather(*(one(client, number) for number in range(200)))
 
     asyncio.run(all_of_them())
-
-
-def test_ask(service: Server, tmp_path: Any) -> None:
-    """`chat-sse ask` prints the answer as it comes and succeeds only if it is whole."""
-
-    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "app", "ask", "--url", service.url, *arguments]
-        return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-
-    whole = run("你好 world", "--model", "sim-echo?rate=0&first=0")
-    assert (whole.returncode, whole.stdout, whole.stderr) == (0, "你好 world\n", "")
-    assert (
-        run("-", "--model", "sim-echo?rate=0&first=0", "--chunk", "word", stdin="from stdin").stdout == "from stdin\n"
-    )
-    cut = run("hi", "--model", "cut-before-finish?after=3&rate=0&first=0")
-    assert cut.returncode == 1
-    assert cut.stdout.strip()
-    assert "closed the connection early" in cut.stderr
-    refused = run("hi", "--chunk", "nonsense")
-    assert refused.returncode == 1
-    assert "chunk" in refused.stderr
