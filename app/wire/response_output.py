@@ -329,8 +329,9 @@ class Output:
     def _show(self, media: Media) -> list[Said]:
         """Return the events of an image, a sound or a file. An image whose data came is an item; others are fields."""
         if media.type == "image" and media.url.startswith("data:"):
+            events = self._close()  # now, because nothing else looks at the next text if it goes on with an open part
             self._image = media
-            return []
+            return events
         events = self._open_message() if self._item is None or self._item["type"] != "message" else []
         self._media.append(media)
         return events

@@ -298,6 +298,13 @@ def test_a_number_that_is_not_there() -> None:
         assert next((each for each in found if each), None) == position
 
 
+def test_a_text_after_an_image() -> None:
+    """It is another item, also if it is in a batch of its own."""
+    image = EVERYTHING[11]
+    output = said(START, Delta("a"), image, Delta("b"), Done("stop"))[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["message", "image_generation_call", "message"]
+
+
 def test_a_text_after_notes_in_a_batch_of_its_own() -> None:
     """A part that a note has opened goes on with the text that comes next."""
     notes = said(START, EVERYTHING[9], Delta("a"), Delta("b"), Done("stop"))
