@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from app.edge.bodies import TOKEN_FIELDS, Parameters
+from app.edge.access.allow_list import ANYTHING, AllowList, prompt_sizes
+from app.edge.bodies import TOKEN_FIELDS
 from app.errors import BadRequest, ModelNotAllowed
 from app.request import StreamRequest, texts_in
 
 _SYSTEM_ROLES = ("system", "developer")
-# The model reads these parameters as text, and they are paid for as the messages are. It does not read OpenAI's other
-# parameters. Parameters that are not OpenAI's are counted, because it may read them.
-_PROMPTING = ("tools", "response_format", "prediction")
-_OPENAIS = frozenset(Parameters.model_fields)
-# The payload of these parts is no text. A longer "type" than this is no type, but text that a client hides there.
-_MEDIA = ("image_url", "input_audio")
-_MAX_TYPE = 32
 
 
 @dataclass(frozen=True)
@@ -26,9 +20,9 @@ class Rule:
     """What holds for requests of one model. 0 is no cap.
 
     *max_output_tokens* bounds what a request may ask for in either of TOKEN_FIELDS. A request without either gets
-    the cap in *output_tokens_field*. *max_prompt_chars* counts the characters of everything that the model reads as
-    text. *pinned* parameters replace the client's, whatever the caps are. A *system* message goes first; with one, the
-    client may not send any.
+    the cap in *output_tokens_field*. *max_prompt_chars* counts what `prompt_sizes` does. *allowed* says what else a
+    request may have in it. *pinned* parameters replace the client's, whatever the rest of the rule says of these. A
+    *system* message goes first; with one, the client may not send any.
     """
 
     max_output_tokens: int = 0
@@ -37,21 +31,32 @@ class Rule:
     output_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     pinned: Mapping[str, Any] = field(default_factory=dict)
     system: str = ""
+    allowed: AllowList = ANYTHING
 
     def apply(self, request: StreamRequest) -> StreamRequest:
         """Return *request* as it goes to the upstream. Raises BadRequest."""
         if self.max_messages and len(request.messages) > self.max_messages:
-            raise BadRequest(f"'messages': at most {self.max_messages} are taken.", param="messages")
-        if self.max_prompt_chars and _characters(request) > self.max_prompt_chars:
             raise BadRequest(
-                f"'messages': at most {self.max_prompt_chars} characters are taken, with tools and response format.",
-                param="messages",
+                f"'messages': at most {self.max_messages} are taken (CHAT_SSE_MAX_MESSAGES).", param="messages"
             )
+        asked = {name: value for name, value in request.parameters.items() if name not in self.pinned}
+        self.allowed.check(request.messages, asked)
+        if self.max_prompt_chars:
+            self._check_prompt(prompt_sizes(request.messages, asked))
         if self.max_output_tokens or self.pinned:
             request = replace(request, parameters=self._parameters(request.parameters))
         if self.system:
             request = replace(request, messages=self._messages(request.messages))
         return replace(request, secrets=self._secrets) if self._secrets else request
+
+    def _check_prompt(self, sizes: Mapping[str, int]) -> None:
+        if sum(sizes.values()) > self.max_prompt_chars:
+            longest = max(sizes, key=sizes.__getitem__)
+            raise BadRequest(
+                f"'{longest}': at most {self.max_prompt_chars} characters are taken, in messages and parameters "
+                "together (CHAT_SSE_MAX_PROMPT_CHARS).",
+                param=longest,
+            )
 
     @cached_property
     def _secrets(self) -> tuple[str, ...]:
@@ -62,7 +67,10 @@ class Rule:
         parameters = dict(asked)
         for name in TOKEN_FIELDS:
             if 0 < self.max_output_tokens < parameters.get(name, 0):
-                raise BadRequest(f"'{name}': at most {self.max_output_tokens} tokens are given.", param=name)
+                raise BadRequest(
+                    f"'{name}': at most {self.max_output_tokens} tokens are given (CHAT_SSE_MAX_OUTPUT_TOKENS).",
+                    param=name,
+                )
         if any(name in self.pinned for name in TOKEN_FIELDS):
             for name in TOKEN_FIELDS:  # the other one, if the client sent it, would contradict the pinned one
                 parameters.pop(name, None)
@@ -98,26 +106,3 @@ class ModelPolicy:
         if rule is None:
             raise ModelNotAllowed(param="model")
         return rule.apply(request)
-
-
-def _characters(request: StreamRequest) -> int:
-    """Count the characters that the model reads, in all fields: a client could put its text into any of them."""
-    messages = sum(len(text) for message in request.messages for text in _texts(message))
-    others = (value for name, value in request.parameters.items() if name in _PROMPTING or name not in _OPENAIS)
-    return messages + sum(len(text) for value in others for text in _texts(value, keys=True))
-
-
-def _texts(value: object, *, keys: bool = False) -> Iterator[str]:
-    """Yield the strings in *value*; with *keys*, its names, too, which in a schema are the client's words."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            if keys:
-                yield name
-            elif name in _MEDIA or (name in ("role", "type") and isinstance(item, str) and len(item) <= _MAX_TYPE):
-                continue
-            yield from _texts(item, keys=keys)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item, keys=keys)

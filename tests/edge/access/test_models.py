@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.edge.access.allow_list import AllowList
 from app.edge.access.models import ModelPolicy, Rule
 from app.errors import BadRequest, ModelNotAllowed
 from app.request import StreamRequest
@@ -70,40 +71,23 @@ def test_messages() -> None:
     assert refused(Rule(max_messages=2), asked(USER, USER, USER)) == "messages"
 
 
-@pytest.mark.parametrize(
-    ("message", "characters"),
-    [
-        (USER, 5),
-        ({"role": "user", "content": "日本\U0001f600"}, 3),
-        ({"role": "user", "content": [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]}, 3),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x" * 99}}]}, 0),
-        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x" * 99}}]}, 0),
-        ({"role": "user", "content": [{"type": "x" * 33, "text": ""}]}, 33),
-        ({"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, 3),
-        ({"role": "user", "content": "a", "name": "bc", "reasoning_content": "def"}, 6),
-    ],
-)
-def test_characters(message: Any, characters: int) -> None:
-    """Characters count wherever in a message the model would read them; pictures and sound are none."""
-    request = asked(message, {"role": "user", "content": "."})
-    assert admit(Rule(max_prompt_chars=characters + 1), request) is request
-    if characters:
-        assert refused(Rule(max_prompt_chars=characters), request) == "messages"
+def test_prompt() -> None:
+    """The cap holds for messages and parameters together; the error names the longest field, and the setting."""
+    rule = Rule(max_prompt_chars=6)
+    request = asked(stop="x")
+    assert admit(rule, request) is request
+    assert refused(rule, asked(stop="xy")) == "messages"
+    assert refused(rule, asked(stop="too long")) == "stop"
+    assert admit(Rule(max_prompt_chars=5, pinned={"stop": "y"}), request).parameters == {"stop": "y"}
+    with pytest.raises(BadRequest, match="CHAT_SSE_MAX_PROMPT_CHARS"):
+        admit(rule, asked(tools=[{"type": "function", "function": {"name": "f"}}]))
 
 
-def test_characters_elsewhere() -> None:
-    """Parameters that the model reads count as well, so that no long prompt can hide there."""
-    rule = Rule(max_prompt_chars=50)
-    long = "x" * 50
-    for more in (
-        {"tools": [{"type": "function", "function": {"name": "f", "description": long}}]},
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {long: {}}}}}]},
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"description": long}}}},
-        {"prediction": {"type": "content", "content": long}},
-        {"prefix": [{"text": long}]},
-    ):
-        assert refused(rule, asked(**more)) == "messages"
-    assert admit(rule, asked(user=long)).parameters == {"user": long}
+def test_allowed() -> None:
+    """A rule may allow certain parameters only; a pinned one replaces even what the client may not send."""
+    rule = Rule(allowed=AllowList(frozenset()), pinned={"service_tier": "flex"})
+    assert refused(rule, asked(store=True)) == "store"
+    assert admit(rule, asked(service_tier="priority")).parameters == {"service_tier": "flex"}
 
 
 def test_pinned() -> None:
