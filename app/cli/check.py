@@ -20,6 +20,7 @@ from app.composition.access import create_access, create_policy, default_model, 
 from app.composition.config_file import Config, Upstream, create_config
 from app.composition.service import create_client, create_source
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
+from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
 from app.request import Allowance, StreamRequest
@@ -99,12 +100,16 @@ def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
         if upstream.first_token_timeout:
             facts.append(f"first content within {upstream.first_token_timeout:g} s")
         yield f"upstream {upstream.name}: {'; '.join(facts)}"
-    caps = usual_caps(settings)
+    caps = usual_caps(settings, config)
     rules = {model.name: model.rule(caps) for model in config.models}
     routes = config.routes
+    yield f"requests may have: {'; '.join(_allowed(caps.allowed))}"
     for name in settings.models or config.offered:
         route = ", then ".join(f"{hop.upstream}/{hop.model or name}" for hop in routes.get(name, config.rest))
-        facts = [route, *_limits(rules.get(name, caps))]
+        rule = rules.get(name, caps)
+        facts = [route, *_limits(rule)]
+        if rule.allowed != caps.allowed:
+            facts.append(f"requests may have: {', '.join(_allowed(rule.allowed))}")
         yield f"model {name}{' (default)' if name == default else ''}: {'; '.join(facts)}"
     if config.rest and not settings.models:
         route = ", then ".join(hop.upstream for hop in config.rest)
@@ -166,6 +171,22 @@ def _limits(rule: Rule) -> Iterator[str]:
         yield f"pinned: {', '.join(rule.pinned)}"
     if rule.system:
         yield "a system message of its own"
+
+
+def _allowed(allowed: AllowList) -> Iterator[str]:
+    if allowed == ANYTHING:
+        yield "anything"
+        return
+    further = {"any others"} if allowed.parameters is None else allowed.parameters
+    yield f"parameters: {', '.join(('the ordinary ones', *sorted(further)))}"
+    for what, types in (("tools", allowed.tool_types), ("media", allowed.media_types)):
+        yield f"{what}: {'any' if types is None else ', '.join(sorted(types)) or 'none'}"
+    if allowed.max_media:
+        yield f"at most {allowed.max_media} media"
+    if allowed.max_media_bytes:
+        yield f"at most {allowed.max_media_bytes} bytes of media"
+    if allowed.stored_files:
+        yield "files that the upstream keeps"
 
 
 def _quota(allowed: Allowance) -> str:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from app.addresses import is_loopback
-from app.composition.config_file import Config
+from app.composition.config_file import Config, names_of
 from app.composition.settings import PREFIX, Settings, SettingsError
+from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.api_keys import ApiKeys, parse
 from app.edge.access.authentication import Credentials, Scheme
 from app.edge.access.jwt_keys import JwtKey, KeySet, public_key, secret_key
@@ -52,7 +53,7 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
 
 def create_policy(config: Config, settings: Settings) -> ModelPolicy:
     """Return which models may be asked for. Raises SettingsError if the file and the settings contradict each other."""
-    caps = usual_caps(settings)
+    caps = usual_caps(settings, config)
     if config.models and settings.models:
         raise SettingsError(
             f"{PREFIX}MODELS and the [[models]] of {settings.config} both say what is offered: keep one."
@@ -86,9 +87,33 @@ def usual_allowance(settings: Settings) -> Allowance:
     )
 
 
-def usual_caps(settings: Settings) -> Rule:
+def usual_caps(settings: Settings, config: Config) -> Rule:
     """Return the rule of a model that has none of its own."""
-    return Rule(settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
+    return Rule(
+        settings.max_output_tokens,
+        settings.max_messages,
+        settings.max_prompt_chars,
+        allowed=_allowed(settings) if _is_limited(settings, config) else ANYTHING,
+    )
+
+
+def _is_limited(settings: Settings, config: Config) -> bool:
+    """Whether the operator has said anything about what may be asked, so that only what is allowed passes."""
+    caps = (settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
+    listed = settings.models or config.models or not config.rest
+    bounds = settings.model_fields_set & {"tool_types", "media_types", "max_media", "max_media_bytes"}
+    return bool(any(caps) or listed or bounds or set(settings.extra_parameters) - {"*"})
+
+
+def _allowed(settings: Settings) -> AllowList:
+    return AllowList(
+        names_of(settings.extra_parameters),
+        names_of(settings.tool_types),
+        names_of(settings.media_types),
+        settings.max_media,
+        settings.max_media_bytes,
+        settings.stored_files,
+    )
 
 
 def _api_keys(settings: Settings, config: Config, usual: Allowance) -> list[Scheme]:

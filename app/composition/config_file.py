@@ -108,6 +108,14 @@ Variable = Annotated[str, _matches("[A-Z_][A-Z0-9_]{0,127}", "it is an environme
 Digest = Annotated[str, _matches("[0-9a-fA-F]{64}", "it is 64 hexadecimal digits: `chat-sse key` makes one")]
 
 
+Names = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=64)]], Field(max_length=128)]
+
+
+def names_of(names: Sequence[str]) -> frozenset[str] | None:
+    """Return *names* as a set, or None, which is any, if `*` is among them."""
+    return None if "*" in names else frozenset(names)
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -185,6 +193,12 @@ class Model(_Table):
     max_output_tokens: Count | None = None
     max_messages: Count | None = None
     max_prompt_chars: Count | None = None
+    extra_parameters: Names | None = None
+    tool_types: Names | None = None
+    media_types: Names | None = None
+    max_media: Count | None = None
+    max_media_bytes: Count | None = None
+    stored_files: bool | None = None
     output_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     pinned: Annotated[Parameters, AfterValidator(_json_parameters)] = Parameters()
     system: Annotated[str, StringConstraints(max_length=1 << 18)] = Field(default="", repr=False)
@@ -193,7 +207,21 @@ class Model(_Table):
         """Return the rule for this model; the caps that it does not give are those of *caps*."""
         own = self.model_dump(include={"max_output_tokens", "max_messages", "max_prompt_chars"}, exclude_none=True)
         pinned = self.pinned.model_dump(exclude_unset=True)
-        return replace(caps, **own, output_tokens_field=self.output_tokens_field, pinned=pinned, system=self.system)
+        allowed = replace(caps.allowed, **self._allowed())
+        return replace(
+            caps,
+            **own,
+            allowed=allowed,
+            output_tokens_field=self.output_tokens_field,
+            pinned=pinned,
+            system=self.system,
+        )
+
+    def _allowed(self) -> dict[str, Any]:
+        """Return the fields of an `AllowList` that this model gives."""
+        lists = {"parameters": self.extra_parameters, "tool_types": self.tool_types, "media_types": self.media_types}
+        own = {name: names_of(names) for name, names in lists.items() if names is not None}
+        return own | self.model_dump(include={"max_media", "max_media_bytes", "stored_files"}, exclude_none=True)
 
 
 class KeyEntry(_Table):

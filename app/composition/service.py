@@ -219,7 +219,6 @@ def _options(
         grace=parse_disconnect_policy(settings.on_disconnect),
         grace_is_set="on_disconnect" in settings.model_fields_set,
         max_grace=parse_disconnect_policy(settings.on_disconnect_max),
-        extra=None if "*" in settings.extra_parameters else frozenset(settings.extra_parameters),
     )
     return Options(
         defaults,

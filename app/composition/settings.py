@@ -156,11 +156,6 @@ class Settings(BaseSettings):
     models: Words = Field(
         (), description="The models that clients may ask for, separated by commas. If empty, they may ask for any."
     )
-    extra_parameters: Words = Field(
-        ("*",),
-        description="The parameters beyond OpenAI's that `/v1/chat/completions` passes on, separated by commas; "
-        "`*` is any. Some upstreams know parameters that evade the caps below.",
-    )
     max_output_tokens: Count = Field(
         0,
         description="The most output tokens that a request may ask for. A request that does not say gets as many. "
@@ -169,8 +164,31 @@ class Settings(BaseSettings):
     max_messages: Count = Field(0, description="The most messages in a request. 0 is no cap.")
     max_prompt_chars: Count = Field(
         0,
-        description="The most characters that the model reads as text, including tools and the response format. 0 "
-        "is no cap.",
+        description="The most characters in the messages and parameters of a request, names and numbers included, but "
+        "for the data of media. 0 is no cap.",
+    )
+    extra_parameters: Words = Field(
+        (),
+        description="The parameters that pass besides OpenAI's ordinary ones, separated by commas; `*` is any. If "
+        "empty, any passes; but none does once models are listed or a cap is set. Some parameters evade the caps.",
+    )
+    tool_types: Words = Field(
+        ("function", "custom"),
+        description="The types of tools that requests may have, separated by commas; `*` is any. This and the next "
+        "four hold once models are listed or a cap is set.",
+    )
+    media_types: Words = Field(
+        ("image_url", "input_audio", "file"),
+        description="The types of the parts of messages that are no text, separated by commas; `*` is any.",
+    )
+    max_media: Count = Field(20, description="The most such parts in a request. 0 is no limit.")
+    max_media_bytes: Count = Field(
+        8 << 20, description="The most bytes of such parts in a request, as they are sent. 0 is no limit."
+    )
+    stored_files: bool = Field(
+        False,
+        description="Whether requests may name files and vector stores that the upstream's account keeps. All "
+        "principals share that account.",
     )
 
     allow_anonymous: bool = Field(

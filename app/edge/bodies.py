@@ -134,15 +134,13 @@ class Defaults:
     """What holds for a request that does not say, and what no request may exceed.
 
     *grace* and *max_grace* are seconds without a reader. If the operator has set it, *grace* holds for every request
-    that does not say. If not, it holds only for those whose client can come back. *extra* are the parameters beyond
-    OpenAI's that OpenAI's dialect takes; None is any.
+    that does not say. If not, it holds only for those whose client can come back.
     """
 
     model: str
     chunk: str
     grace: float
     max_grace: float
-    extra: frozenset[str] | None = None
     grace_is_set: bool = False
 
 

@@ -46,6 +46,8 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         + upstream("b", "https://b.example/v1", f'models = ["n"]\nextra_body = {{ token = "{SECRET}" }}')
         + f'[[models]]\nname = "fast"\nroute = ["a/m", "b/n"]\nmax_output_tokens = 9\nsystem = "{SECRET}"\n'
         + f'pinned = {{ user = "{SECRET}" }}\n[[models]]\nname = "n"\n'
+        + 'extra_parameters = ["top_k"]\ntool_types = ["*"]\nmedia_types = []\nmax_media = 2\n'
+        + "max_media_bytes = 0\nstored_files = true\n"
         + f'[[keys]]\nname = "web"\nsha256 = "{"ab" * 32}"\nstreams = 5\n'
     )
     assert run(tmp_path, text, max_messages=7, requests_per_minute=60) == 0
@@ -54,9 +56,12 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "credentials: asked for",
         "upstream a: https://a.example/v1; key from A_KEY; models: any; headers: X-Team",
         "upstream b: https://b.example/v1; no key; models: n; extra body: token",
+        "requests may have: parameters: the ordinary ones; tools: custom, function; "
+        "media: file, image_url, input_audio; at most 20 media; at most 8388608 bytes of media",
         "model fast (default): a/m, then b/n; at most 9 output tokens; at most 7 messages; pinned: user; "
         "a system message of its own",
-        "model n: a/n, then b/n; at most 7 messages",
+        "model n: a/n, then b/n; at most 7 messages; requests may have: parameters: the ordinary ones, top_k, "
+        "tools: any, media: none, at most 2 media, files that the upstream keeps",
         "key web: 60 requests a minute, 5 live streams, any number of readers, any number of output tokens a day",
     ]
     assert SECRET not in out
@@ -65,7 +70,7 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_other_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If clients may ask for any model, it says so, and which upstreams get the request."""
     assert run(tmp_path, upstream("a", "https://a.example/v1") + upstream("b", "https://b.example/v1")) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "any other model: a, then b"
+    assert capsys.readouterr().out.splitlines()[-2:] == ["requests may have: anything", "any other model: a, then b"]
 
 
 def test_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,10 +82,6 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, 
     unknown = (body.model_extra or {}).keys() - REFUSED.keys()
     if len(data) > MOST_FIELDS or not all(map(_NAME.fullmatch, unknown)):
         raise BadRequest(f"At most {MOST_FIELDS} fields are taken, with names of 64 ASCII characters at most.")
-    refused = set() if defaults.extra is None else unknown - defaults.extra
-    if refused:
-        name = min(refused)
-        raise BadRequest(f"'{name}' is not a parameter that this service passes on.", param=name)
     # A known parameter that is null is one that is not there; for an unknown one, null may mean something.
     parameters = {
         name: value for name, value in data.items() if name not in _OWN and (value is not None or name in unknown)

@@ -403,13 +403,3 @@ def test_any_body_is_taken_or_refused(body: Any) -> None:
         assert isinstance(parse_completion(body, {}, DEFAULTS), ChatRequest)
     except BadRequest as error:
         assert len(error.text) < 500
-
-
-def test_extra_parameters() -> None:
-    """Where the service names the parameters that it passes on beyond OpenAI's, any other is refused by name."""
-    defaults = Defaults("m", "auto", 1.0, 10.0, frozenset({"top_k"}))
-    body = {"messages": [{"role": "user", "content": "x"}], "top_k": 3, "temperature": 0.5}
-    assert parse_completion(body, {}, defaults).stream.parameters == {"top_k": 3, "temperature": 0.5}
-    with pytest.raises(BadRequest) as caught:
-        parse_completion(body | {"models": ["n"]}, {}, defaults)
-    assert caught.value.param == "models"
