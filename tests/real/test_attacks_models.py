@@ -1,0 +1,247 @@
+"""Attacks on what is spent: with the settings of step 4 of deploy/README.md, no request gets more than they allow."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.real.processes import Server, launch
+from tests.real.proxy import Proxy
+
+pytestmark = pytest.mark.real
+
+README = Path(__file__).parent.parent.parent / "deploy" / "README.md"
+MODEL = "sim-echo?rate=0&first=0"
+PATHS = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat")
+PICTURE = {"type": "image_url", "image_url": {"url": "https://a.example/1.png"}}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+
+def step_4() -> dict[str, str]:
+    """The settings that step 4 names, but for the model."""
+    step = README.read_text().partition("4. **Models and caps.**")[2].partition("5. **")[0]
+    named = dict(re.findall(r"`CHAT_SSE_(\w+)=(\S+)`", step))
+    assert named.keys() == {"MODELS", "MAX_OUTPUT_TOKENS", "MAX_PROMPT_CHARS"}
+    return {name.lower(): value for name, value in named.items()} | {"models": MODEL}
+
+
+class Recorded:
+    """A service, and a proxy before the simulator that keeps what was sent upstream."""
+
+    def __init__(self, service: Server, proxy: Proxy) -> None:
+        self.url = service.url
+        self.proxy = proxy
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(bytes(link.sent) for link in self.proxy.links)
+
+
+@pytest.fixture(scope="module", params=["openai-chat", "openai-responses"])
+def recorded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, simulator: Server
+) -> Iterator[Recorded]:
+    with Proxy(simulator.url) as proxy:
+        directory = tmp_path_factory.mktemp("service")
+        service = launch(directory, f"{proxy.url}/v1", upstream=request.param, **step_4())
+        yield Recorded(service, proxy)
+        assert "crashed" not in service.text()
+        service.stop()
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, *parts]}]}
+
+
+PARAMETERS: list[tuple[dict[str, Any], str]] = [
+    ({"service_tier": "priority"}, "service_tier"),
+    ({"web_search_options": {"search_context_size": "high"}}, "web_search_options"),
+    ({"store": True}, "store"),
+    ({"user": "somebody-else"}, "user"),
+    ({"safety_identifier": "somebody-else"}, "safety_identifier"),
+    ({"prediction": {"type": "content", "content": "x" * 1000}}, "prediction"),
+]
+# No dialect but OpenAI's takes any of these at all.
+UNKNOWN: list[dict[str, Any]] = [
+    *({"num_predict": -1}, {"best_of": 20}, {"n_predict": -1}, {"max_output_tokens": 100_000}, {"min_tokens": 5000}),
+    *({"models": ["o1-pro"]}, {"route": "fallback"}, {"plugins": [{"id": "web"}]}, {"provider": {"only": ["x"]}}),
+    *(
+        {"api_base": "http://x"},
+        {"base_url": "http://x"},
+        {"api_key": "k"},
+        {"extra_body": {"n": 9}},
+        {"fallbacks": []},
+    ),
+    *({"chat_template": "{{ x }}"}, {"chat_template_kwargs": {}}, {"previous_response_id": "resp_1"}, {"include": []}),
+    *({"conversation": "conv_1"}, {"prompt": {"id": "pmpt_1"}}, {"instructions": "x"}, {"background": True}),
+    *({"moderation": {"model": "m"}}, {"container": "cntr_1"}, {"options": {"num_predict": -1}}),
+]
+TOOLS: list[dict[str, Any]] = [
+    {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}},
+    {"type": "web_search"},
+    {"type": "web_search_preview"},
+    {"type": "image_generation"},
+    {"type": "file_search", "vector_store_ids": ["vs_of-somebody-else"]},
+    {"type": "mcp", "server_label": "x", "server_url": "https://evil.example"},
+    {"type": "computer_use_preview"},
+    {"googleSearch": {}},
+]
+NUMBERS = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [10**14] * 5_000}}}
+TEXT_FILE = "data:text/plain;base64," + "eHh4" * 10_001
+MESSAGES: list[tuple[dict[str, Any], str, str]] = [
+    (user({"type": "file", "file": {"file_id": "file-1"}}), "messages[0].content[1]", "STORED_FILES"),
+    (user({"type": "input_file", "file_id": "file-1"}), "messages[0].content[1].type", "MEDIA_TYPES"),
+    (user({"type": "video_url", "video_url": {"url": "https://x"}}), "messages[0].content[1].type", "MEDIA_TYPES"),
+    (user({"type": "item_reference", "id": "msg_1"}), "messages[0].content[1].type", "MEDIA_TYPES"),
+    (user(*[PICTURE] * 2000), "messages[0].content[21]", "MAX_MEDIA"),
+    (user() | {"response_format": NUMBERS}, "response_format", "MAX_PROMPT_CHARS"),
+    (user() | {"tools": [FUNCTION | {"function": {"name": "x" * 40_001}}]}, "tools", "MAX_PROMPT_CHARS"),
+    (user({"type": "text", "text": "x" * 40_001}), "messages", "MAX_PROMPT_CHARS"),
+    (user(PICTURE | {"note": "x" * 40_001}), "messages", "MAX_PROMPT_CHARS"),
+    (user({"type": "file", "file": {"file_data": TEXT_FILE}}), "messages", "MAX_PROMPT_CHARS"),
+    ({"messages": [{"role": "user", "content": "", "name": "x" * 40_001}]}, "messages", "MAX_PROMPT_CHARS"),
+    (user() | {"stop": "x" * 400, "metadata": {"x": "y"}, "max_tokens": 2001}, "max_tokens", "MAX_OUTPUT_TOKENS"),
+]
+
+
+def asked(path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The body that asks for *fields* in the dialect of *path*."""
+    parts = [{"type": "text", "text": "hi"}]
+    usual: dict[str, dict[str, Any]] = {
+        "/v1/chat": {} if "messages" in fields else {"prompt": "hi"},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+        "/v1/ai-sdk/chat": {"id": "c" * 16, "messages": [{"id": "m", "role": "user", "parts": parts}]},
+    }
+    return {"model": MODEL, **usual[path], **fields}
+
+
+def refused(recorded: Recorded, path: str, fields: dict[str, Any], field: str, setting: str = "") -> None:
+    """The service refuses *fields* with an error that names the field and the setting, and sends nothing upstream."""
+    before = len(recorded.sent)
+    answer = httpx.post(f"{recorded.url}{path}", json=asked(path, fields), timeout=30)
+    assert answer.status_code == 400, (fields, answer.text)
+    for_a_page = path == "/v1/ai-sdk/chat"  # where the body of an error is a sentence
+    message = answer.text if for_a_page else answer.json()["error"]["message"]
+    assert message.startswith(f"'{field}'"), message
+    assert f"CHAT_SSE_{setting}" in message or not setting, message
+    assert for_a_page or answer.json()["error"]["param"] == field
+    assert recorded.sent[before:] == b"", fields
+
+
+def taken(recorded: Recorded, path: str, fields: dict[str, Any]) -> Any:
+    """The service takes *fields*. Return what it sends upstream for them."""
+    before = len(recorded.sent)
+    answer = httpx.post(f"{recorded.url}{path}", json=asked(path, fields), timeout=30)
+    assert answer.status_code == 200, answer.text
+    return json.loads(recorded.sent[before:].partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_parameters(recorded: Recorded, path: str) -> None:
+    """What costs more, keeps the answer or names another person is refused in every dialect."""
+    for fields, field in PARAMETERS:
+        refused(recorded, path, fields, field, "EXTRA_PARAMETERS")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_unknown_parameters(recorded: Recorded, path: str) -> None:
+    """What only some upstreams know is refused: by the list in OpenAI's dialect, and as no field in the others."""
+    for fields in UNKNOWN:
+        [field] = fields
+        if path == "/v1/chat/completions":
+            refused(recorded, path, fields, field, "EXTRA_PARAMETERS")
+        elif field != "prompt":  # the native dialect's own
+            refused(recorded, path, fields, field)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_tools(recorded: Recorded, path: str) -> None:
+    """Tools that the upstream would run are refused, behind a function or alone."""
+    for tool in TOOLS:
+        refused(recorded, path, {"tools": [FUNCTION, tool]}, "tools[1].type", "TOOL_TYPES")
+    further = FUNCTION | {"googleSearch": {}}
+    refused(recorded, path, {"tools": [further]}, "tools[0].googleSearch", "TOOL_TYPES")
+    refused(recorded, path, {"tool_choice": {"type": "web_search"}}, "tool_choice.type", "TOOL_TYPES")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/chat/completions"])
+def test_messages(recorded: Recorded, path: str) -> None:
+    """Stored files, other media, pictures by the thousand, and text past the cap, wherever it hides."""
+    for fields, field, setting in MESSAGES:
+        refused(recorded, path, fields, field, setting)
+
+
+def test_messages_of_a_page(recorded: Recorded) -> None:
+    """The caps hold for what the AI SDK's messages become: files, tools' outputs, and what comes back as metadata."""
+    long = "x" * 40_001
+    picture = {"type": "file", "mediaType": "image/png", "url": "https://a.example/1.png"}
+    notes = {"type": "file", "mediaType": "text/plain", "url": f"data:text/plain;base64,{long}"}
+    output = {"type": "tool-f", "toolCallId": "1", "state": "output-available", "input": {}, "output": long}
+    signed = {"type": "text", "text": "hm"}, {"type": "data-extra", "data": {"x": long}}
+    for parts, field, setting in (
+        ([picture] * 21, "messages[1].content[20]", "MAX_MEDIA"),
+        ([notes], "messages", "MAX_PROMPT_CHARS"),
+        ([output], "messages", "MAX_PROMPT_CHARS"),
+        (signed, "messages", "MAX_PROMPT_CHARS"),
+    ):
+        role = "assistant" if parts is signed or parts == [output] else "user"
+        messages = [{"role": "user", "parts": [{"type": "text", "text": "hi"}]}, {"role": role, "parts": [*parts]}]
+        refused(recorded, "/v1/ai-sdk/chat", {"messages": messages}, field, setting)
+
+
+def test_models(recorded: Recorded) -> None:
+    """A model that is not listed is a 403 in every dialect."""
+    for path in PATHS:
+        before = len(recorded.sent)
+        answer = httpx.post(f"{recorded.url}{path}", json=asked(path, {"model": "o1-pro"}))
+        assert (answer.status_code, recorded.sent[before:]) == (403, b"")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_passes(recorded: Recorded, path: str) -> None:
+    """Ordinary parameters, `store: false` and functions pass, and the cap on output goes with them."""
+    ordinary = {"temperature": 0.5, "top_p": 0.9, "reasoning_effort": "low", "parallel_tool_calls": False}
+    offered = {"tools": [FUNCTION], "tool_choice": "none", "response_format": {"type": "text"}, "store": False}
+    sent = taken(recorded, path, ordinary | offered | {"metadata": {"chat": "1"}, "prompt_cache_key": "k"})
+    assert sent.get("max_completion_tokens", sent.get("max_output_tokens")) == 2000
+    assert (sent["temperature"], sent["tools"][0]["type"], sent["store"]) == (0.5, "function", False)
+
+
+def test_a_prompt_at_the_cap(recorded: Recorded) -> None:
+    """A prompt of as many characters as the cap says passes, and one of one more does not."""
+    taken(recorded, "/v1/chat", {"prompt": "日" * 40_000, "max_tokens": 16})
+    refused(recorded, "/v1/chat", {"prompt": "日" * 40_001}, "messages", "MAX_PROMPT_CHARS")
+
+
+def test_pictures(recorded: Recorded) -> None:
+    """Twenty pictures pass, whatever is in them, since what they are does not count as text."""
+    pictures = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 40_000}}] * 20
+    sent = json.dumps(taken(recorded, "/v1/chat/completions", user(*pictures)))
+    assert sent.count("data:image/png") == 20
+
+
+def test_what_goes_back(recorded: Recorded) -> None:
+    """Signatures and reasoning go back to the upstream, in the fields in which it takes them."""
+    details = [{"type": "reasoning.encrypted", "data": "c2lnbmVk", "id": "rs_1"}]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    answer = {
+        "role": "assistant",
+        "content": "hm",
+        "tool_calls": [call],
+        "reasoning_details": details,
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
+        "thinking_blocks": [{"signature": "c2ln"}],
+    }
+    said = {"role": "tool", "tool_call_id": "1", "content": "x"}
+    messages = [{"role": "user", "content": "hi"}, answer, said, {"role": "user", "content": "go on"}]
+    sent = taken(recorded, "/v1/chat/completions", {"messages": messages})
+    if "input" in sent:
+        assert {"c2lnbmVk"} == {item["encrypted_content"] for item in sent["input"] if item.get("type") == "reasoning"}
+    else:
+        assert sent["messages"] == messages
