@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import BadRequest
 from app.events import PlainReasoning, Reasoning
@@ -47,7 +47,7 @@ class UIMessage(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["system", "user", "assistant"]
-    parts: list[UIPart]
+    parts: Annotated[list[UIPart], Field(fail_fast=True)]
 
 
 def to_openai(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ class _Step:
 
     def __init__(self) -> None:
         self._content: list[dict[str, Any]] = []
-        self._reasoning: dict[str, str] = {}
+        self._reasoning: dict[str, list[str]] = {}
         self._fields: dict[str, Any] = {}
         self._calls: list[dict[str, Any]] = []
         self._outputs: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ class _Step:
         field = field if field == PlainReasoning.FIELD else Reasoning.FIELD
         text = part.get("text")
         if text and isinstance(text, str):
-            self._reasoning[field] = self._reasoning.get(field, "") + text
+            self._reasoning.setdefault(field, []).append(text)
         self.add(own)
 
     def file(self, part: Mapping[str, Any]) -> None:
@@ -167,9 +167,9 @@ class _Step:
                 continue
             before = self._fields.get(name)
             if isinstance(before, list) and isinstance(value, list):
-                self._fields[name] = [*before, *value]
+                before += value
             else:
-                self._fields[name] = value
+                self._fields[name] = [*value] if isinstance(value, list) else value
 
     def call(self, call: Mapping[str, Any], output: str) -> None:
         self._calls.append(dict(call))
@@ -182,7 +182,8 @@ class _Step:
         if not (content or self._calls or "images" in self._fields or "audio" in self._fields):
             return []
         calls = {"tool_calls": self._calls} if self._calls else {}
-        message = {"role": "assistant", "content": content, **self._reasoning, **self._fields, **calls}
+        reasoning = {field: "".join(texts) for field, texts in self._reasoning.items()}
+        message = {"role": "assistant", "content": content, **reasoning, **self._fields, **calls}
         return [message, *self._outputs]
 
 

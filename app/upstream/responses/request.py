@@ -217,18 +217,23 @@ def _reasoning(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         return [{"summary": [], **item, "type": "reasoning"} for item in own]
     details = _expect(message.get("reasoning_details") or [], list, f"{name}.reasoning_details")
     known = [detail for detail in details if isinstance(detail, Mapping)]
+    summaries: dict[str, list[dict[str, Any]]] = {}
+    for detail in known:
+        if detail.get("type") == "reasoning.summary" and detail.get("summary"):
+            summaries.setdefault(_id(detail), []).append({"type": "summary_text", "text": detail["summary"]})
     found: list[dict[str, Any]] = []
     for detail in known:
         if detail.get("type") == "reasoning.encrypted" and detail.get("data"):
-            id = detail.get("id")
-            summary = [
-                {"type": "summary_text", "text": other["summary"]}
-                for other in known
-                if other.get("type") == "reasoning.summary" and other.get("id") == id and other.get("summary")
-            ]
+            id = _id(detail)
             named = {"id": id} if id else {}
+            summary = summaries.pop(id, [])  # one item has it: a copy for each would be quadratic
             found.append({"type": "reasoning", **named, "summary": summary, "encrypted_content": detail["data"]})
     return found
+
+
+def _id(detail: Mapping[str, Any]) -> str:
+    id = detail.get("id")
+    return id if isinstance(id, str) else ""
 
 
 def _call(call: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -5,12 +5,15 @@ That the real `ai` package says the same of them is shown in tests/real/test_ai_
 
 from __future__ import annotations
 
+import asyncio
+import copy
 from typing import Any
 
 import pytest
 
 from app.edge.dialects.ui_messages import to_openai
 from app.errors import BadRequest
+from tests.watchdog import watching
 
 HI = {"role": "user", "parts": [{"type": "text", "text": "hi"}]}
 
@@ -299,3 +302,23 @@ def test_what_cannot_be_said(messages: list[dict[str, Any]], field: str) -> None
         to_openai(messages)
     assert caught.value.param == field
     assert f"'{field}'" in caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"type": "reasoning", "text": "x" * 100}, "reasoning_content"),
+        ({"type": "data-extra", "data": {"signatures": ["x" * 100]}}, "signatures"),
+    ],
+)
+def test_many_parts(part: dict[str, Any], field: str) -> None:
+    """Ten thousand parts become one field without a copy of it for each, and without a change to what was sent."""
+
+    async def convert() -> list[dict[str, Any]]:
+        return to_openai([HI, assistant(*[part] * 10_000, text("a"))])
+
+    before = copy.deepcopy(part)
+    with watching():
+        _, message = asyncio.run(convert())
+    assert len("".join(message[field])) == 1_000_000
+    assert part == before

@@ -374,3 +374,12 @@ def test_reasoning_goes_back(more: dict[str, Any], reasoning: list[dict[str, Any
         {"role": "assistant", "content": "a"},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
     ]
+
+
+def test_one_summary_for_one_item() -> None:
+    """Items that claim the same summary do not each get a copy of it: a small request would become a huge one."""
+    summary = {"type": "reasoning.summary", "summary": "hm", "id": "rs_1"}
+    ciphertext = {"type": "reasoning.encrypted", "data": "x", "id": "rs_1"}
+    said = {"role": "assistant", "content": "a", "reasoning_details": [summary, summary, ciphertext, ciphertext]}
+    first, second, _ = items(USER, said)[1:]
+    assert (len(first["summary"]), len(second["summary"])) == (2, 0)
