@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.access.tickets import Tickets
-from app.edge.bodies import ChatRequest, Defaults, parse_json, parse_smooth, read_body
+from app.edge.bodies import ChatRequest, Defaults, parse_smooth, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
+from app.edge.json import parse_json
 from app.errors import BadRequest
 from app.events import EventId
 from app.hub import Hub, IdempotencyKey, Subscription
@@ -58,7 +59,7 @@ class Streams:
 
     async def body(self, request: Request) -> Any:
         """Return the request's JSON. Raises BadRequest, TooLarge, RequestTimeout or UnsupportedMedia."""
-        return parse_json(await read_body(request, self.options.max_body, self.options.body_seconds))
+        return await parse_json(await read_body(request, self.options.max_body, self.options.body_seconds))
 
     async def open(self, request: Request, asked: ChatRequest, data: object, *, attach: bool = True) -> str:
         """Start the stream that was *asked* for with the body *data*, and return its id.

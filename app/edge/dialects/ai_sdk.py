@@ -45,7 +45,7 @@ class UIChatBody(ChatParameters):
     """The body of `POST /v1/ai-sdk/chat`: what `useChat` sends, and what its option `body` adds."""
 
     id: Annotated[str, StringConstraints(max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$")]  # it stands in a path
-    messages: Annotated[list[UIMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[UIMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
     trigger: Literal["submit-message", "regenerate-message"] | None = None
     messageId: Short | None = None
     metadata: dict[str, Any] | None = None  # the page's own

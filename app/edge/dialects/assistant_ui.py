@@ -32,7 +32,7 @@ class NamedTool(BaseModel):
     parameters: dict[str, Any] | None = None
 
 
-NamedTools = Annotated[dict[Short, NamedTool], Field(max_length=1024)]
+NamedTools = Annotated[dict[Short, NamedTool], Field(max_length=1024, fail_fast=True)]
 # Told apart first, so that an error is about the form that the client meant.
 AnyTools = Annotated[
     Annotated[Tools, Tag("[listed]")] | Annotated[NamedTools, Tag("[named]")],

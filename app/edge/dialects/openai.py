@@ -35,7 +35,6 @@ CHUNK = "X-Chunk"
 ON_DISCONNECT = "X-On-Disconnect"
 
 FIELD = "[ -~]{1,64}"  # the name of a parameter that this service does not know
-MOST_FIELDS = 128
 _NAME = re.compile(FIELD, re.ASCII)
 # OpenAI's parameters that this service refuses, with what to do instead.
 REFUSED = {
@@ -80,8 +79,8 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, 
         if data.get(name) is not None:
             raise BadRequest(f"'{name}' is not taken; {instead}.", param=name)
     unknown = (body.model_extra or {}).keys() - REFUSED.keys()
-    if len(data) > MOST_FIELDS or not all(map(_NAME.fullmatch, unknown)):
-        raise BadRequest(f"At most {MOST_FIELDS} fields are taken, with names of 64 ASCII characters at most.")
+    if not all(map(_NAME.fullmatch, unknown)):
+        raise BadRequest("The name of a field has from 1 to 64 characters, all of them printable ASCII.")
     # A known parameter that is null is one that is not there; for an unknown one, null may mean something.
     parameters = {
         name: value for name, value in data.items() if name not in _OWN and (value is not None or name in unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -26,12 +27,13 @@ from app import errors, rechunk
 from app.composition.service import compose
 from app.composition.settings import load
 from app.edge.access.api_keys import digest
-from app.edge.bodies import Defaults, Message, parse_json
+from app.edge.bodies import MAX_FIELDS, Defaults, Message
 from app.edge.dialects.ai_sdk import UIChatBody
 from app.edge.dialects.assistant_ui import CallSettings, ModelConfig, NamedTool
 from app.edge.dialects.native import ChatBody, parse_chat
-from app.edge.dialects.openai import FIELD, MOST_FIELDS, REFUSED, CompletionBody, StreamOptions
+from app.edge.dialects.openai import FIELD, REFUSED, CompletionBody, StreamOptions
 from app.edge.dialects.ui_messages import UIMessage, UIPart
+from app.edge.json import parse_json
 from app.edge.openapi.document import IN_BAND, document, error_schema
 from app.errors import BadRequest, StreamError, raised
 from app.events import (
@@ -386,7 +388,7 @@ def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
         assert [given["required"] for given in written.pop("oneOf")] == [["prompt"], ["messages"]]
     if model is CompletionBody:
         assert written.pop("propertyNames") == {"pattern": f"^{FIELD}$"}
-        assert written.pop("maxProperties") == MOST_FIELDS
+        assert written.pop("maxProperties") == MAX_FIELDS
         read["properties"] |= {name: {"type": "null"} for name in REFUSED}
     # Both are a string of at most 512 characters to the model; the grammars are tested below.
     for name, component in (("chunk", "Chunk"), ("on_disconnect", "OnDisconnect")):
@@ -417,7 +419,7 @@ def test_what_is_not_described_is_refused(field: dict[str, Any]) -> None:
     schema.validate({"prompt": "x"})
     assert not schema.is_valid({"prompt": "x", **field})
     with pytest.raises(BadRequest):
-        parse_chat(parse_json(json.dumps({"prompt": "x", **field}).encode()), DEFAULTS)
+        parse_chat(asyncio.run(parse_json(json.dumps({"prompt": "x", **field}).encode())), DEFAULTS)
 
 
 def test_every_cut_is_described() -> None:

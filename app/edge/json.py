@@ -1,0 +1,104 @@
+"""JSON that clients send. Reading it never holds the event loop, whatever is in it.
+
+Parsing and validating take their time for each value, and not for each byte: half a million values fit into 1 MB, and
+a picture of 1 MB is one value. So the values are counted first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, Final
+
+import orjson
+
+from app.errors import BadRequest
+
+MAX_DEPTH: Final = 64  # a deep tool schema has twenty; our own encoder takes 254
+# All that is done with a body of so many values takes about 60 ms, in several steps; see tests/edge/test_json.py.
+MAX_VALUES: Final = 32_768
+
+# Bytes that are counted between two yields: 1 ms at most.
+_SLICE: Final = 64 * 1024
+# Surrogates that are looked at between two yields: 1 ms at most.
+_BATCH: Final = 2048
+
+_BOM = b"\xef\xbb\xbf"
+# The marks of UTF-16 and UTF-32, and the NUL that every other byte of theirs is in ASCII text.
+_WIDE = re.compile(rb"\xff\xfe|\xfe\xff|\x00|.\x00", re.DOTALL)
+# A pair of surrogates; or, as group 1, a surrogate alone.
+_SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2}))")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+async def parse_json(body: bytes) -> Any:
+    """Parse a JSON body. Raises BadRequest.
+
+    A byte-order mark before it is ignored, as RFC 8259 allows in section 8.1: PowerShell and editors on Windows write
+    one. A half of a surrogate pair becomes U+FFFD: JavaScript cuts an emoji in two and sends the half, and then sends
+    it again with every message, because it stays in the history.
+    """
+    body = body.removeprefix(_BOM)
+    if _WIDE.match(body):
+        raise BadRequest("The body is not in UTF-8: it looks like UTF-16 or UTF-32.")
+    await _check_size(body)
+    try:
+        data = await _loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    if len(body) > _SLICE:
+        await asyncio.sleep(0)  # what comes next takes as long
+    return data
+
+
+async def _check_size(body: bytes) -> None:
+    """Raise BadRequest for too many values, or too many levels. Both are counted outside of strings, on the bytes."""
+    values = depth = 0
+    in_string = False
+    held_back = b""
+    for start in range(0, len(body), _SLICE):
+        if start:
+            await asyncio.sleep(0)
+        piece = held_back + body[start : start + _SLICE]
+        # A backslash at the end may belong to a quote that comes next.
+        held_back = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
+        piece = piece[: len(piece) - len(held_back)]
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[in_string::2])
+        in_string ^= len(parts) % 2 == 0
+        values += sum(map(outside.count, (b",", b"[", b"{")))
+        if values > MAX_VALUES:
+            raise BadRequest(f"The body has more than {MAX_VALUES} values: elements of lists, and fields of objects.")
+        for bracket in outside.translate(None, _NO_BRACKETS):
+            depth += 1 if bracket in b"[{" else -1
+            if depth > MAX_DEPTH:
+                raise BadRequest(f"The body is nested more than {MAX_DEPTH} levels deep.")
+
+
+async def _loads(body: bytes) -> Any:
+    """Parse JSON. Only a body that is refused is searched for lone surrogates, so a good one costs nothing more."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if b"\0" in body:
+            raise
+        mended = await _without_lone_surrogates(body)
+        if mended == body:
+            raise
+    return orjson.loads(mended)
+
+
+async def _without_lone_surrogates(body: bytes) -> bytes:
+    """Replace each by U+FFFD. *body* is without NUL, which stands for escaped backslashes meanwhile."""
+    text = body.replace(b"\\\\", b"\0\0")
+    pieces = []
+    end = 0
+    for number, found in enumerate(_SURROGATES.finditer(text), 1):
+        if found[1]:
+            pieces += [text[end : found.start()], rb"\ufffd"]
+            end = found.end()
+        if number % _BATCH == 0:
+            await asyncio.sleep(0)
+    return b"".join([*pieces, text[end:]]).replace(b"\0\0", b"\\\\")
