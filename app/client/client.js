@@ -1,4 +1,5 @@
-// The browser client of chat-sse: an ES module without dependencies. Import it from the service, or copy it.
+// The client of chat-sse for browsers, Node, Deno and Bun: an ES module without dependencies. Import it from the
+// service (`/client.js`), copy it, or install it (`chat-sse-client`). client.d.ts says what each option is.
 //
 //   const stream = chat({ prompt: "hi" });
 //   for await (const { type, data } of stream) if (type === "delta") show(data.content);
@@ -6,36 +7,25 @@
 // A stream ends with one `done` or `error` event. Without one it was cut, and is resumed after the last event that
 // came: nothing twice, nothing lost, nothing paid for twice.
 
-/** @typedef {{id: string, type: string, data: any}} ChatEvent  Its `data` is parsed. */
-/**
- * @typedef {object} Options
- * @property {string} [url]  Where to POST; "/v1/chat". Streams are found beside it.
- * @property {Record<string, string>} [headers]  For every request, such as Authorization.
- * @property {string} [ticket]  For `attach` by id: opens the stream without Authorization. A `url` brings its own.
- * @property {AbortSignal} [signal]  Stops reading. To stop the answer itself, call `cancel()`.
- * @property {string} [after]  For `attach`: the id of the last event that is known already.
- * @property {number} [smooth]  For `attach`: spread bursts over so many milliseconds.
- * @property {number} [silence]  Milliseconds without a byte, keep-alives included, that count as a cut; 45,000.
- * @property {number} [retries]  Failures in a row before it gives up; 8.
- * @property {number} [maxDelay]  Longest wait before a retry, in milliseconds; 15,000. If the service asks for a longer
- *   wait, a stream that has begun waits that long; a stream that has not begun gives up.
- * @property {(news: {state: "open" | "lost", delay?: number, error?: Error}) => void} [onConnection]
- */
+/** Start a stream; the POST is sent when it is iterated. */
+export function chat(body, options = {}) {
+  const first = { method: "POST", url: options.url ?? "/v1/chat", body: JSON.stringify(body) };
+  return new ChatStream(first, "", { smooth: /smooth:(\d+)/.exec(body.chunk)?.[1], ...options });
+}
 
-/** Start a stream; the POST is sent when it is iterated. @param {object} body @param {Options} [options] */
-export const chat = (body, options = {}) => new ChatStream(body, "", options);
-
-/** Read a stream that runs or has run. @param {string} stream its URL or id @param {Options} [options] */
+/** Read a stream that runs or has run: its URL or its id. */
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
-  const url = new URL(stream, globalThis.document?.baseURI);
-  const where = { url: new URL("../chat", url).href, ticket: url.searchParams.get("ticket") ?? options.ticket };
+  const url = absolute(stream);
+  const where = { streams: new URL(".", url), ticket: url.searchParams.get("ticket") ?? options.ticket };
   return new ChatStream(null, url.pathname.split("/").at(-1), { ...options, ...where });
 }
 
+/** Read a stream that is found by asking *url* for it: it has no events if the answer is a 204. */
+export const find = (url, options = {}) => new ChatStream({ method: "GET", url }, "", options);
+
 /** The service refused (`status`, `code`) or could not be reached. A stream that fails has an `error` event. */
 export class ChatError extends Error {
-  /** @param {string} message @param {{status?: number, code?: string, again?: boolean, wait?: number}} [facts] */
   constructor(message, { status = 0, code = "connection_lost", again = false, wait = 0 } = {}) {
     super(message);
     Object.assign(this, { name: "ChatError", status, code, again, wait });
@@ -46,19 +36,26 @@ const cut = (message) => new ChatError(message, { again: true });
 // An EventSource takes 429 and 503 for final, so the service sends `retry:` without an event in their place.
 const busy = (wait) => new ChatError("The service is busy.", { code: "overloaded", again: true, wait });
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
+const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+const either = (...signals) => AbortSignal.any(signals.filter(Boolean));
+// A connection that has said nothing for so many milliseconds when the page wakes up may be dead.
+const DOUBTFUL = 1000;
 
 export class ChatStream {
   id = ""; // known from the service's first answer on
   text = ""; // the answer so far
   lastEventId = "";
-  /** @type {ChatEvent | null} */ end = null; // the terminal event
-  #options; #home; #smooth; #body; #key; #ticket; #connection; #unwanted = false; #over = false; #retry = 1000;
+  end = null; // the terminal event
+  #options; #first; #streams; #key; #ticket; #retry = 1000; #unwanted = false; #over = false;
+  #connection; #asking; #spare;
 
-  constructor(body, id, options) {
-    [this.id, this.lastEventId, this.#options, this.#body] = [id, options.after ?? "", options, JSON.stringify(body)];
-    this.#home = new URL(options.url ?? "/v1/chat", globalThis.document?.baseURI);
+  /** *first* is the request that finds or starts the stream; null if the *id* is known. */
+  constructor(first, id, options) {
+    const url = absolute(first?.url ?? options.url ?? "/v1/chat");
+    [this.id, this.lastEventId, this.#options] = [id, options.after ?? "", options];
+    this.#first = first && { ...first, url };
+    this.#streams = absolute(options.streams ?? new URL("streams/", url));
     this.#ticket = options.ticket;
-    this.#smooth = options.smooth ?? /smooth:(\d+)/.exec(body?.chunk)?.[1];
     // Not randomUUID, which pages over plain http do not have.
     this.#key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
   }
@@ -67,22 +64,31 @@ export class ChatStream {
   get url() { return this.id && this.#at(""); }
 
   #at(more, query = {}) {
-    const url = new URL(`streams/${this.id}${more}`, this.#home);
+    const url = new URL(`./${this.id}${more}`, this.#streams);
     for (const [name, value] of Object.entries({ ticket: this.#ticket, ...query })) {
       if (value) url.searchParams.set(name, value);
     }
     return url.href;
   }
 
-  /** @returns {AsyncGenerator<ChatEvent, void, void>}  Throws ChatError, or the signal's reason. */
+  /** Event by event. Throws ChatError, or the signal's reason. */
   async *[Symbol.asyncIterator]() {
+    for await (const batch of this.#read()) for (const event of batch) yield this.#take(event);
+  }
+
+  /** What each read of the connection brought, as a list of events: less work than event by event. */
+  async *batches() {
+    for await (const batch of this.#read()) yield batch.map((event) => this.#take(event));
+  }
+
+  async *#read() {
     const { signal, retries = 8, maxDelay = 15_000, onConnection } = this.#options;
     for (let failures = 0; ; ) {
       signal?.throwIfAborted();
       try {
-        for await (const event of this.#connect()) {
+        for await (const batch of this.#connect()) {
           failures = 0;
-          yield event;
+          yield batch;
         }
         if (this.#over) return;
         throw cut("The connection closed before the stream ended.");
@@ -90,12 +96,14 @@ export class ChatStream {
         signal?.throwIfAborted();
         const problem = error instanceof ChatError ? error : cut(error.message);
         const { again, wait } = problem;
+        const offline = globalThis.navigator?.onLine === false; // which is not final, however long it takes
         if (this.#unwanted && !this.id) throw new DOMException("Cancelled before it began.", "AbortError");
-        if (!again || failures >= retries || (wait > maxDelay && problem.status)) throw problem;
-        const backoff = Math.min(maxDelay, this.#retry * 2 ** failures++) * (0.5 + Math.random() / 2);
-        const delay = Math.max(wait, backoff);
+        if (!again || (failures >= retries && !offline) || (wait > maxDelay && problem.status)) throw problem;
+        const backoff = Math.min(maxDelay, this.#retry * 2 ** failures) * (0.5 + Math.random() / 2);
+        if (!offline) failures++;
+        const delay = this.#spare ? 0 : Math.max(wait, backoff);
         onConnection?.({ state: "lost", delay, error: problem });
-        await pause(delay, signal);
+        if (delay) await pause(delay, signal, wait);
       }
     }
   }
@@ -103,29 +111,28 @@ export class ChatStream {
   /** Drop the connection, if there is one, and resume on another. */
   reconnect() { this.#connection?.abort(cut("The connection was dropped.")); }
 
-  /**
-   * Stop the answer: it then ends with `done`, `finish_reason: "cancelled"`. Without an id, it waits for one.
-   * @param {{beacon?: boolean}} [how]  `beacon` is for a page that is closing; it sends no `headers`, but the ticket.
-   */
+  /** Stop the answer: it then ends with `done`, `finish_reason: "cancelled"`. Without an id, this waits for one. */
   async cancel({ beacon = false } = {}) {
     this.#unwanted = true;
     if (!this.id) return;
     if (beacon) return void navigator.sendBeacon(this.#at("/cancel"));
-    const response = await fetch(this.url, { method: "DELETE", headers: this.#options.headers, keepalive: true });
+    const response = await fetch(this.url, { method: "DELETE", headers: await this.#headers(), keepalive: true });
     if (!response.ok) throw await refusal(response);
     this.#unwanted = false;
   }
 
   async *#connect() {
     const { signal, silence = 45_000, onConnection } = this.#options;
-    const connection = (this.#connection = new AbortController());
-    const soon = (promise) => {
-      const timer = setTimeout(() => connection.abort(cut(`Nothing came for ${silence} ms.`)), silence);
-      return promise.finally(() => clearTimeout(timer));
-    };
+    const spare = this.#spare;
+    this.#spare = undefined;
+    // Connections merge texts differently: one that was asked for the rest after another event is of no use.
+    const useful = spare?.after === this.lastEventId;
+    if (!useful) spare?.connection.abort();
+    const connection = (this.#connection = useful ? spare.connection : new AbortController());
+    const dead = () => connection.abort(cut(`Nothing came for ${silence} ms.`));
+    const watch = new Watch(silence, dead, (silent) => this.#probe(connection, silent));
     try {
-      const either = signal ? AbortSignal.any([signal, connection.signal]) : connection.signal;
-      const response = await soon(fetch(...this.#request(either)));
+      const response = useful ? spare.response : await watch.over(this.#fetch(either(signal, connection.signal)));
       this.#over = response.status === 204; // there is nothing after the last event id
       if (this.#over) return;
       if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw await refusal(response);
@@ -139,28 +146,55 @@ export class ChatStream {
       if (this.#unwanted) await this.cancel();
       const [reader, decoder, parser] = [response.body.getReader(), new TextDecoder(), new EventParser()];
       while (!this.#over) {
-        const { done, value } = await soon(reader.read());
+        const { done, value } = await watch.over(reader.read());
         if (done && !open && parser.retry) throw busy(parser.retry);
         if (done) return;
-        for (const event of parser.feed(decoder.decode(value, { stream: true }))) {
-          opened();
-          if (number(event.id) > number(this.lastEventId)) yield this.#take(event);
-        }
+        const batch = parser.feed(decoder.decode(value, { stream: true }));
         this.#retry = parser.retry ?? this.#retry;
+        if (batch.length) opened();
+        const last = number(this.lastEventId);
+        const news = batch.filter(({ id }) => number(id) > last);
+        if (news.length) yield news;
       }
     } finally {
+      watch.end();
       connection.abort();
+      this.#asking?.abort();
     }
   }
 
-  #request(signal) {
-    const headers = { ...this.#options.headers, Accept: "text/event-stream" };
+  /**
+   * Ask on another connection, and go over to that if it answers while the old one is still *silent*. The old one is
+   * kept until then: to drop one that lives might end the stream.
+   */
+  async #probe(connection, silent) {
+    this.#asking?.abort();
+    const other = (this.#asking = new AbortController());
+    const after = this.lastEventId;
+    try {
+      const response = await this.#fetch(either(this.#options.signal, other.signal));
+      if (!response.headers.has("X-Stream-Id") || !silent()) return other.abort();
+      [this.#spare, this.#asking] = [{ connection: other, response, after }, undefined];
+      connection.abort(cut("The connection died unnoticed."));
+    } catch {
+      // The network is not back yet. The next time that the page wakes up, it is asked again.
+    }
+  }
+
+  async #headers() {
+    const { headers } = this.#options;
+    return { ...(await (typeof headers === "function" ? headers() : headers)) };
+  }
+
+  async #fetch(signal) {
+    const headers = { ...(await this.#headers()), Accept: "text/event-stream" };
     if (!this.id) {
-      Object.assign(headers, { "Content-Type": "application/json", "Idempotency-Key": this.#key });
-      return [this.#home, { method: "POST", headers, body: this.#body, signal }];
+      const { url, method, body } = this.#first;
+      if (body) Object.assign(headers, { "Content-Type": "application/json", "Idempotency-Key": this.#key });
+      return fetch(url, { method, headers, body, signal, cache: "no-store" });
     }
     if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
-    return [this.#at("", { smooth: this.#smooth }), { headers, signal, cache: "no-store" }];
+    return fetch(this.#at("", { smooth: this.#options.smooth }), { headers, signal, cache: "no-store" });
   }
 
   #take({ id, type, data: json }) {
@@ -168,10 +202,51 @@ export class ChatStream {
     [this.lastEventId, this.id] = [id, this.id || id.slice(0, id.lastIndexOf("-"))];
     // Only the ticket is taken from the URL: a proxy may have put the service at another path.
     const { url } = type === "start" ? event.data : {};
-    if (url) this.#ticket = new URL(url, this.#home).searchParams.get("ticket") ?? this.#ticket;
+    if (url) this.#ticket = new URL(url, this.#streams).searchParams.get("ticket") ?? this.#ticket;
     if (type === "delta") this.text += event.data.content;
     if (type === "done" || type === "error") [this.end, this.#over] = [event, true];
     return event;
+  }
+}
+
+/**
+ * Watches how long a connection says nothing. *dead* is called after *silence*, *doubtful* when the page wakes up and
+ * nothing has come for a second: it gets a function that says whether that is still so.
+ */
+class Watch {
+  #since = 0; // when it began to be waited for, while it is
+  #leaving = new AbortController(); #silence; #doubt;
+
+  constructor(silence, dead, doubtful) {
+    const look = () => {
+      const left = (this.#since || Date.now()) + silence - Date.now();
+      if (left > 0) this.#silence = setTimeout(look, left);
+      else dead();
+    };
+    look();
+    const wake = () => {
+      const since = this.#since;
+      const silent = () => this.#since === since;
+      clearTimeout(this.#doubt);
+      if (since) this.#doubt = setTimeout(() => silent() && doubtful(silent), since + DOUBTFUL - Date.now());
+    };
+    onWake(wake, this.#leaving.signal);
+  }
+
+  /** Wait for what the connection brings next. */
+  async over(promise) {
+    this.#since = Date.now();
+    try {
+      return await promise;
+    } finally {
+      this.#since = 0;
+    }
+  }
+
+  end() {
+    clearTimeout(this.#silence);
+    clearTimeout(this.#doubt);
+    this.#leaving.abort();
   }
 }
 
@@ -210,19 +285,39 @@ export class EventParser {
 /** A full service and a proxy's own failures are worth another try; any other error of the service is final. */
 async function refusal(response) {
   const { status, headers } = response;
-  const error = (await response.json().catch(() => null))?.error;
+  const body = await response.text().catch(() => "");
+  const error = errorIn(body);
+  const sentence = headers.get("Content-Type")?.startsWith("text/plain") && body.length < 1000 ? body : "";
   const hint = headers.get("Retry-After") ?? "";
   const wait = Number(hint) * 1000 || Math.max(0, Date.parse(hint) - Date.now()) || 0; // seconds, or a date
-  const again = status === 429 || status === 503 ? error?.retryable !== false : status >= 500 && !error;
-  return new ChatError(error?.message ?? `The server answered ${status}.`, { status, code: error?.code, again, wait });
+  const told = headers.get("X-Should-Retry"); // in each error of the service
+  const full = status === 429 || status === 503;
+  const again = told ? full && told === "true" : full || status >= 500;
+  const message = error?.message ?? (sentence || `The server answered ${status}.`);
+  return new ChatError(message, { status, code: error?.code, again, wait });
 }
 
-/** Wait, but only until an abort, or until the network is back. */
-async function pause(ms, signal) {
-  const over = new AbortController();
+function errorIn(body) {
+  try {
+    return JSON.parse(body).error;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Call *wake* whenever the page is shown again or the network is back, until *signal* is aborted. */
+function onWake(wake, signal) {
+  globalThis.addEventListener?.("online", wake, { signal });
+  const shown = () => document.visibilityState === "visible" && wake();
+  globalThis.document?.addEventListener("visibilitychange", shown, { signal });
+}
+
+/** Wait for *ms*, but at least for *least* only if the page wakes up; and only until an abort. */
+async function pause(ms, signal, least = 0) {
+  const [over, from] = [new AbortController(), Date.now()];
   const timer = setTimeout(() => over.abort(), ms);
   signal?.addEventListener("abort", () => over.abort(), { signal: over.signal });
-  globalThis.addEventListener?.("online", () => over.abort(), { signal: over.signal });
+  onWake(() => Date.now() - from >= least && over.abort(), over.signal);
   await new Promise((resolve) => over.signal.addEventListener("abort", resolve));
   clearTimeout(timer);
 }

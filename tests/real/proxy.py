@@ -52,6 +52,7 @@ class Link:
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
     closed: bool = False
+    dead: bool = False
 
     def close(self, *, reset: bool) -> None:
         """Break both halves."""
@@ -124,6 +125,15 @@ class Proxy:
 
         self._call(close)
 
+    def lose(self) -> None:
+        """Let nothing more through on the connections there are, and tell neither side: their network is gone."""
+
+        def lose() -> None:
+            for link in self.links:
+                link.dead = True
+
+        self._call(lose)
+
     def pause(self) -> None:
         """Take nothing more from the server: the reader has stalled."""
         self._call(self._flowing.clear)
@@ -168,6 +178,8 @@ class Proxy:
     async def _up(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, link: Link) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                if link.dead:
+                    continue
                 link.sent += data
                 server.write(data)
                 await server.drain()
@@ -177,6 +189,8 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if link.dead:
+                    continue
                 stop = None if link.cut is None else link.cut.within(bytes(link.received), data)
                 data = data[:stop]
                 link.received += data

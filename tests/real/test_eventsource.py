@@ -322,6 +322,8 @@ def test_a_refusal_is_final(browser: Browser, door: Door) -> None:
 def test_out_of_reach(browser: Browser, door: Door) -> None:
     """A service that stays away is given up, after so many tries, further and further apart."""
     with bare(browser, door) as page:
+        # On a machine without a network the browser says that it is offline, and goes on trying.
+        page.evaluate("Object.defineProperty(navigator, 'onLine', { value: true })")
         with door.refusing():
             found = read(page, options={"retries": 3, "maxDelay": 150})
         assert (found["name"], found["status"], found["code"]) == ("ChatError", 0, "connection_lost")
@@ -375,6 +377,91 @@ def test_silence_is_a_cut(browser: Browser, door: Door) -> None:
         wait_for(page, "window.stream.end?.type === 'done'")
         assert page.evaluate("window.stream.text") == TEXT
         assert any("Nothing came for 1500 ms." in str(news) for news in page.evaluate("window.news"))
+
+
+WAKES = {
+    "visible": "document.dispatchEvent(new Event('visibilitychange'))",
+    "online": "window.dispatchEvent(new Event('online'))",
+}
+
+
+@pytest.mark.parametrize("wake", WAKES.values(), ids=WAKES)
+def test_a_page_that_wakes_up(browser: Browser, door: Door, simulator: Server, wake: str) -> None:
+    """A connection that died unnoticed is replaced when the page is shown again or the network is back, long before
+    its silence would be noticed; nothing comes twice, and nothing is asked for again."""
+    before = stats(simulator)["requests"]
+    with bare(browser, door) as page:
+        begin(page, body={"prompt": TEXT, "model": "sim-echo?rate=30&first=0", "chunk": "none"})
+        wait_for(page, "window.seen?.length > 10")
+        door.lose()
+        had = len(seen(page))
+        page.evaluate(wake)
+        wait_for(page, f"window.seen.length > {had + 5}")
+        wait_for(page, "window.stream.end?.type === 'done'")
+        check(seen(page), snapshot(page.evaluate("window.stream.url")))
+        assert page.evaluate("window.stream.text") == TEXT
+        assert [state for state, *_ in page.evaluate("window.news")] == ["open", "lost", "open"]
+        assert door.requests("POST") == 1
+    assert stats(simulator)["requests"] == before + 1
+
+
+def test_a_page_that_wakes_up_before_the_answer(browser: Browser, door: Door, simulator: Server) -> None:
+    """If the connection dies before the service has answered, the POST is repeated with its key."""
+    before = stats(simulator)["requests"]
+    with bare(browser, door) as page:
+        begin(page, body={"prompt": "hi", "model": "sim-echo?rate=0&first=0&head=1"})
+        wait_until(lambda: door.requests("POST") == 1)
+        door.lose()
+        page.evaluate(WAKES["online"])
+        wait_for(page, "window.stream.end?.type === 'done'")
+        assert page.evaluate("window.stream.text") == "hi"
+        assert door.requests("POST") == 2
+    assert stats(simulator)["requests"] == before + 1
+
+
+def test_a_silent_connection_that_lives(browser: Browser, door: Door) -> None:
+    """A page that wakes up keeps a connection that is only silent: with `on_disconnect: cancel`, to drop it would end
+    the answer."""
+    with bare(browser, door) as page:
+        body = {"prompt": TEXT, "model": "sim-echo?rate=30&first=0", "on_disconnect": "cancel", "chunk": "none"}
+        begin(page, body=body)
+        wait_for(page, "window.seen?.length > 10")
+        page.evaluate(WAKES["visible"])
+        wait_for(page, "window.stream.end")
+        assert page.evaluate("window.stream.end.data.finish_reason") == "stop"
+        assert page.evaluate("window.stream.text") == TEXT
+        assert [state for state, *_ in page.evaluate("window.news")] == ["open"]
+
+
+def test_waking_ends_a_pause(browser: Browser, door: Door) -> None:
+    """A page that waits before its next try tries at once when it is shown again or the network is back."""
+    with bare(browser, door) as page:
+        begin(page, body={"prompt": TEXT, "model": "sim-echo?rate=30&first=0"})
+        wait_for(page, "window.seen?.length > 10")
+        page.evaluate("window.setTimeout = () => 0")  # no pause ends by itself
+        for times, wake in enumerate(WAKES.values(), 1):
+            door.cut(reset=True)
+            wait_for(page, f"window.news.filter(([state]) => state === 'lost').length === {times}")
+            had = len(seen(page))
+            page.evaluate(wake)
+            wait_for(page, f"window.seen.length > {had}")
+        wait_for(page, "window.stream.end?.type === 'done'")
+        assert page.evaluate("window.stream.text") == TEXT
+
+
+def test_offline_is_not_final(browser: Browser, door: Door) -> None:
+    """While the browser says that it is offline, no try counts, and the stream goes on when the network is back."""
+    with bare(browser, door) as page:
+        options = {"retries": 1, "maxDelay": 50}
+        begin(page, body={"prompt": TEXT, "model": "sim-echo?rate=30&first=0", "chunk": "none"}, options=options)
+        wait_for(page, "window.seen?.length > 10")
+        page.context.set_offline(True)
+        door.cut(reset=True)
+        wait_for(page, "window.news.filter(([state]) => state === 'lost').length > 4")
+        page.context.set_offline(False)
+        wait_for(page, "window.stream.end?.type === 'done'")
+        check(seen(page), snapshot(page.evaluate("window.stream.url")))
+        assert page.evaluate("window.stream.text") == TEXT
 
 
 def test_attach(browser: Browser, door: Door) -> None:
