@@ -1,8 +1,11 @@
-"""Which of the two forms of a stream a client wants: its events, or JSON that says where it is or what it holds."""
+"""Which form of a stream a client wants: JSON that says where it is or what it holds, or its events, and which."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
+
+from app.errors import BadRequest
+from app.wire import dialects
 
 _EVENTS = ("text/event-stream", "text/*", "*/*")
 
@@ -16,6 +19,14 @@ def wants_json(request: Request) -> bool:
     """
     accepted = {media for line in request.headers.getlist("accept") for media in map(_accepted, line.split(","))}
     return "application/json" in accepted and accepted.isdisjoint(_EVENTS)
+
+
+def wanted_dialect(request: Request, usual: str) -> str:
+    """Return the dialect that a request names in its query, or the *usual* one of its endpoint. Raises BadRequest."""
+    dialect = request.query_params.get("dialect", usual)
+    if dialect not in dialects():
+        raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
+    return dialect
 
 
 def _accepted(media_range: str) -> str:

@@ -131,7 +131,7 @@ def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
         case Delta(text):
             return b"delta", {"content": text}
         case Reasoning(text):
-            return b"reasoning", {"content": text}
+            return b"reasoning", {"content": text, **given(field="" if event.FIELD == Reasoning.FIELD else event.FIELD)}
         case Refusal(text):
             return b"refusal", {"content": text}
         case ToolCall(index, call_id, name, arguments):
@@ -177,9 +177,9 @@ def _kind(call: Call | ToolCall) -> dict[str, Any]:
 
 
 def _media(media: Media) -> dict[str, Any]:
-    """Return an image, a sound or a file; as `extra` what its upstream's object has beside it."""
+    """Return an image, a sound or a file; as `field` where it stood, as `extra` what its object has beside it."""
     found = {"type": media.type, "media_type": media.media_type, "url": media.url}
-    return found | given(extra=_without(media.raw, media.url))
+    return found | given(field=media.field, extra=_without(media.raw, media.url))
 
 
 def _without(raw: Any, url: str) -> dict[str, Any]:

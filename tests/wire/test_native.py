@@ -54,7 +54,7 @@ CASES: list[tuple[str, Event, bytes]] = [
         b'event: tool_call\ndata: {"index":1,"id":"c2","name":"g","arguments":"x","type":"custom",'
         b'"extra":{"extra_content":{"a":"b"}}}',
     ),
-    ("reasoning-plain", PlainReasoning("hm"), b'event: reasoning\ndata: {"content":"hm"}'),
+    ("reasoning-plain", PlainReasoning("hm"), b'event: reasoning\ndata: {"content":"hm","field":"reasoning"}'),
     (
         "annotation",
         Annotation([{"type": "url_citation"}]),
@@ -81,7 +81,7 @@ CASES: list[tuple[str, Event, bytes]] = [
             {"id": "a", "data": "eA==", "transcript": "x y"},
         ),
         b'event: media\ndata: {"type":"audio","media_type":"audio/wav","url":"data:audio/wav;base64,eA==",'
-        b'"extra":{"id":"a","transcript":"x y"}}',
+        b'"field":"audio","extra":{"id":"a","transcript":"x y"}}',
     ),
     ("extra", Extra({"system_fingerprint": "fp"}), b'event: extra\ndata: {"chunk":{"system_fingerprint":"fp"}}'),
     (

@@ -2,12 +2,15 @@
 
 `useChat` names chats, not streams. So a stream is opened with a label that is made of its chat's id, and the chat's
 newest stream is found by that.
+
+With `?dialect=events` the answer is in native events, which the package `chat-sse-client` turns into the SDK's parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.edge.accept import wanted_dialect
 from app.edge.bodies import (
     ChatParameters,
     ChatRequest,
@@ -33,7 +37,7 @@ from app.edge.streams import Streams, is_keyed
 from app.errors import BadRequest, UnknownStream
 from app.events import EventId
 from app.request import Principal
-from app.wire import ai_sdk
+from app.wire import Create, ai_sdk, dialects
 
 ERRORS = {"/v1/ai-sdk/": ai_sdk.refusal}
 
@@ -87,11 +91,15 @@ class AiSdk:
     async def open(self, request: Request) -> Response:
         """`POST /v1/ai-sdk/chat`: start a stream and answer with it; with a position, resume one."""
         position = parse_position(request)
+        dialect = wanted_dialect(request, ai_sdk.NAME)
+        create = dialects()[dialect]
         if position is not None:
-            return await self._streams.resume(request, position, ai_sdk.create)
+            return await self._streams.resume(request, position, create)
         data = await self._streams.body(request)
         principal = request_context(request.scope).principal
         asked = parse_ui_chat(data, self._streams.options.defaults, principal, keyed=is_keyed(request))
+        if dialect != ai_sdk.NAME:
+            asked = replace(asked, create=create)
         return await self._streams.answer(request, asked, data)
 
     async def stream(self, request: Request) -> Response:
@@ -104,22 +112,23 @@ class AiSdk:
         With a position it is the stream of that, which is one of the chat's; 204 if nothing is left of it.
         """
         position = parse_position(request)
+        create = dialects()[wanted_dialect(request, ai_sdk.NAME)]
         if position is not None:
-            return await self._resume_after(request, position)
+            return await self._resume_after(request, position, create)
         stream_id = await self._newest(request)
         if stream_id is not None:
             with suppress(UnknownStream):  # it is no longer kept
                 log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
                 if not log.ended:
-                    return await self._streams.read(request, stream_id, ai_sdk.create)
+                    return await self._streams.read(request, stream_id, create)
         return Response(status_code=204)
 
-    async def _resume_after(self, request: Request, position: EventId) -> Response:
+    async def _resume_after(self, request: Request, position: EventId, create: Create) -> Response:
         principal = request_context(request.scope).principal
         log = await self._streams.hub.log_of(position.stream_id, principal)
         if log.info.label != _label(principal, request.path_params["chat_id"]):
             raise BadRequest("The last event id is another chat's.", param="last_event_id")
-        return await self._streams.resume(request, position, ai_sdk.create)
+        return await self._streams.resume(request, position, create)
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/ai-sdk/chat/{chat_id}/stream`, and `POST …/cancel` for `sendBeacon`: the stop button.

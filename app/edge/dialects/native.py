@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.edge.accept import wants_json
+from app.edge.accept import wanted_dialect, wants_json
 from app.edge.bodies import (
     ChatParameters,
     ChatRequest,
@@ -99,9 +99,7 @@ class Native:
             raise BadRequest("The last event id is another stream's.", param="last_event_id")
         if wants_json(request):
             return _snapshot(stream_id, await self._streams.hub.log_of(stream_id, principal))
-        dialect = request.query_params.get("dialect", native.NAME)
-        if dialect not in dialects():
-            raise BadRequest(f"'dialect' is one of: {', '.join(dialects())}.", param="dialect")
+        dialect = wanted_dialect(request, native.NAME)
         create = dialects()[dialect]
         if position is None:
             return await self._streams.read(request, stream_id, create, smooth=reader_smooth(request))

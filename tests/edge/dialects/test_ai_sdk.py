@@ -18,6 +18,7 @@ from app.request import Principal, StreamRequest
 from app.wire import Reading
 from tests.edge.service import Service, serving
 from tests.script import forever
+from tests.wire.answers import blocks_of
 from tests.wire.test_ai_sdk import parts
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +69,33 @@ async def test_open(log: FilteringBoundLogger) -> None:
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert answer.headers["cache-control"] == "no-store, no-transform"
         assert answer.headers["x-accel-buffering"] == "no"
+
+
+async def test_in_native_events(log: FilteringBoundLogger) -> None:
+    """A chat can be opened and resumed in native events, or in any other dialect, and an unknown one is refused."""
+    pause = Pause()
+    async with serving(log, (Delta("a"),), pause, DONE) as (house, client):
+        native = {"dialect": "events"}
+        opener = asyncio.create_task(client.post(CHAT, json=BODY, params=native))
+        await pause.reached.wait()
+        resumer = asyncio.create_task(client.get(f"{CHAT}/{BODY['id']}/stream", params=native))
+        await readers(house, 2)
+        pause.go.set()
+        opened = await opener
+        blocks = blocks_of(opened.content.partition(b"\n")[2])
+        assert [block["event"] for block in blocks] == ["start", "delta", "done"]
+        assert opened.content.partition(b"\n")[2] == (await resumer).content.partition(b"\n")[2]
+        after = {"last_event_id": blocks[0]["id"], **native}
+        for rest in (
+            await client.post(CHAT, json=BODY, params=after),
+            await client.get(f"{CHAT}/{BODY['id']}/stream", params=after),
+        ):
+            assert [block["event"] for block in blocks_of(rest.content.partition(b"\n")[2])] == ["delta", "done"]
+        for refused in (
+            await client.post(CHAT, json=BODY, params={"dialect": "none"}),
+            await client.get(f"{CHAT}/{BODY['id']}/stream", params={"dialect": "none"}),
+        ):
+            assert refused.status_code == 400
 
 
 async def test_an_answer_to_the_outputs_of_tools(log: FilteringBoundLogger) -> None:
