@@ -36,13 +36,17 @@ from app.errors import (
     TimedOut,
     TotalTimeout,
 )
-from app.events import TEXT, Annotation, Content, Delta, Done, Extra, Failure, Logprobs, Start, ToolCall
+from app.events import TEXT, Annotation, Delta, Done, Event, Extra, Failure, Logprobs, Start, ToolCall
 from app.journal import Writer
 from app.meter import Meter
-from app.rechunk import Rechunker
+from app.rechunk import SLICE, SLICE_EVENTS, Rechunker, slices
 from app.request import StreamRequest
+from app.turns import turn
 from app.upstream import Attempt, Opener
 from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
+
+# What a slice costs at most to be cut and appended, in the units of `turn`.
+_WORK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,8 @@ class Relay:
                 self._end(first[0])
             else:
                 self._begin(now)
-                take(first, now)
+                if not take(first, now):
+                    await self._take_slices(first)
             async for batch in batches:
                 now = clock()
                 self._read_at = now
@@ -164,12 +169,28 @@ class Relay:
                     self._end(batch[0])
                     continue  # the source may take a moment to leave its connection fit for use again
                 observe_gap(now - self._progress_at)
-                take(batch, now)
-                if writer.full:
+                if not take(batch, now):
+                    await self._take_slices(batch)
+                elif writer.full:
                     await writer.drain()
 
-    def _take(self, batch: Sequence[Content | Done], now: float) -> None:
-        """Append what may leave of *batch*, which was read *now*."""
+    async def _take_slices(self, batch: Sequence[Event]) -> None:
+        """Append what may leave of a large *batch* in slices, so that other streams go on meanwhile."""
+        for events, more in slices(batch):
+            await turn(_WORK)
+            # It is not the upstream that is silent meanwhile.
+            self._read_at = self._loop.time()
+            self._take(events, self._read_at, sliced=True, more=more)
+            if self._writer.full:
+                await self._writer.drain()
+
+    def _take(self, batch: Sequence[Event], now: float, *, sliced: bool = False, more: bool = False) -> bool:
+        """Append what may leave of *batch*, which was read *now*. Do nothing, and return False, if it has to be sliced.
+
+        *sliced*: it is a slice already. *more* is that of `Rechunker.feed`.
+        """
+        deltas = 0
+        size = 0
         for event in batch:
             if type(event) is Delta:
                 text = event.text
@@ -177,11 +198,15 @@ class Relay:
                 continue
             else:
                 text = _text_of(event)
-            self.deltas += 1
-            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+            deltas += 1
+            size += len(text) if text.isascii() else len(text.encode())
+        if (size > SLICE or deltas > SLICE_EVENTS) and not sliced:
+            return False
+        self.deltas += deltas
+        self.output_bytes += size
         self._progress_at = now
         rechunker = self._rechunker
-        events = rechunker.feed(batch)
+        events = rechunker.feed(batch, more=more)
         if events:
             self._writer.append(events)
         if rechunker.held and rechunker.max_delay:
@@ -189,6 +214,7 @@ class Relay:
                 self._release_at = now + rechunker.max_delay
             if self._release is None:
                 self._release = self._loop.call_at(self._release_at, self._release_held)
+        return True
 
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""
@@ -324,7 +350,7 @@ class Relay:
         self._log.error("stream.crashed", error=type(error).__name__, at=where)
 
 
-def _text_of(event: Content | Done) -> str:
+def _text_of(event: Event) -> str:
     """Return what of *event* the model wrote."""
     if isinstance(event, TEXT):
         return event.text

@@ -33,6 +33,7 @@ FLOORS = {
     "errors": 0,
     "usage": 0,
     "meter": 0,
+    "turns": 0,
 }
 # The composition root builds what it composes; a hub runs relays.
 SAME_FLOOR = {
@@ -60,6 +61,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "errors": set(),
     "usage": set(),
     "meter": set(),
+    "turns": set(),
 }
 
 FILES = sorted(APP.rglob("*.py"))

@@ -12,19 +12,20 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import RateLimited, Truncated, UpstreamError
+from app.errors import Draining, RateLimited, StreamError, Truncated, UpstreamError
 from app.events import TERMINAL, Content, Delta, Done, Event, Failure, Reasoning, Start, ToolCall
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal
 from app.meter import Meter
-from app.rechunk import create
+from app.rechunk import SLICE, create
+from app.rechunk._holding import LIMIT
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
 from app.upstream import Attempt
 from app.usage import Usage
 from tests.clock import LoopClock
 from tests.script import Script, forever, unheard
-from tests.waiting import until
+from tests.waiting import counted_turns, until
 
 pytestmark = pytest.mark.anyio
 
@@ -488,3 +489,51 @@ async def test_a_pause_is_no_silence(
     assert text(events) == "abcdef"
     assert len([event for event in events if isinstance(event, Delta)]) == pieces
     assert isinstance(events[-1], Done)
+
+
+@pytest.mark.parametrize("chunk", ["size:1", "word", "sentence", "line", "none", "auto", "time:50", "time:500"])
+async def test_a_large_event_is_taken_in_slices(log: FilteringBoundLogger, chunk: str) -> None:
+    """Whatever the cut, an event of megabytes holds nothing else up, and nothing of it is lost."""
+    words = "some words, and an end. \n" * 4_000
+    steps: list[Any] = [[Delta("first ")], [Delta(words), Reasoning(words), ToolCall(0, "c", "f", words)]]
+    turns = asyncio.create_task(counted_turns())
+    found = await relayed(log, *steps, [Done("stop")], chunk=chunk, size=1 << 30)
+    turns.cancel()
+    assert await turns > 3 * len(words) / SLICE / 4  # as many slices as one turn has room for
+    assert text(found) == "first " + words
+    assert "".join(event.text for event in found if isinstance(event, Reasoning)) == words
+    assert "".join(event.arguments for event in found if isinstance(event, ToolCall)) == words
+    assert max(len(event.text) for event in found if isinstance(event, (Delta, Reasoning))) <= LIMIT
+    done = found[-1]
+    assert isinstance(done, Done)
+    assert done.usage is not None
+    assert done.usage.output_tokens == pytest.approx(3 * len(words) / 4, rel=0.5)
+
+
+@pytest.mark.parametrize("ending", [Done("cancelled"), Draining()])
+async def test_stop_within_a_large_event(log: FilteringBoundLogger, ending: Done | StreamError) -> None:
+    """A stop takes effect between two slices: the text so far stays, and the terminal record comes once, last."""
+    run = await Run(log, Script([Delta("a b" * (1 << 20))], [Done("stop")]), "size:1", size=1 << 30).begin()
+    await run.seen(10_000)
+    run.relay.stop(ending)
+    *found, end = await run.events()
+    assert isinstance(end, Done if isinstance(ending, Done) else Failure)
+    said = text(found)
+    assert 10_000 < len(said) < 3 << 20
+    assert said == ("a b" * (1 << 20))[: len(said)]
+    assert run.relay.output_bytes == len(said)
+
+
+async def test_a_large_event_beyond_the_bound(log: FilteringBoundLogger) -> None:
+    """What fits of an answer that is too large for its log is relayed, and then the stream fails."""
+    *found, end = await relayed(log, [Delta("x" * (8 << 20))], [Done("stop")], chunk="size:1", size=1 << 20)
+    assert isinstance(end, Failure)
+    assert end.code == "stream_too_large"
+    assert 100_000 < len(text(found)) < 1 << 20
+
+
+async def test_held_text_is_released_within_a_large_event(log: FilteringBoundLogger) -> None:
+    """The bound on holding text back is kept between slices; the order of the text stays."""
+    steps = [[Delta("first ")], [Delta("held" + "x" * 20_000 + " and the rest")], [Done("stop")]]
+    found = await relayed(log, *steps, chunk="word,1ms")
+    assert text(found) == "first held" + "x" * 20_000 + " and the rest"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,3 +30,13 @@ def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+async def counted_turns() -> int:
+    """Return how many turns the loop took until this task is cancelled."""
+    turns = 0
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+    return turns

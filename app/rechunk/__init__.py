@@ -19,8 +19,9 @@ from importlib import import_module
 
 from app.rechunk._grammar import Cut
 from app.rechunk._rechunker import Rechunker
+from app.rechunk._slices import SLICE, SLICE_EVENTS, slices
 
-__all__ = ["Cut", "Rechunker", "create", "cuts", "merge_after", "pattern"]
+__all__ = ["SLICE", "SLICE_EVENTS", "Cut", "Rechunker", "create", "cuts", "merge_after", "pattern", "slices"]
 
 
 @cache

@@ -37,7 +37,19 @@ class Holding(Rechunker):
     boundary before that, or at *limit* if a single cluster is longer.
     """
 
-    __slots__ = ("_begun", "_find_end", "_kind", "_limit", "_owed", "_sent", "_settled", "_text", "held", "max_delay")
+    __slots__ = (
+        "_begun",
+        "_find_end",
+        "_kind",
+        "_known",
+        "_limit",
+        "_owed",
+        "_sent",
+        "_settled",
+        "_text",
+        "held",
+        "max_delay",
+    )
 
     def __init__(
         self, find_end: FindEnd, max_delay: float | None, *, settled: Callable[[str], int] = len, limit: int = LIMIT
@@ -49,13 +61,13 @@ class Holding(Rechunker):
         self._limit = limit
         self._kind: type[Text] | None = None
         self._begun: frozenset[type[Text]] = frozenset()  # kinds of which the first text has been seen
+        self._known = self._begun  # those of earlier reads
         self._text = ""  # since the last cut
         self._sent = 0  # how much of it has left
         self._owed = 0  # where the first text ends, if its last cluster has yet to leave
 
-    def feed(self, events: Sequence[Event]) -> Sequence[Event]:
+    def feed(self, events: Sequence[Event], *, more: bool = False) -> Sequence[Event]:
         """Return the pieces that are whole."""
-        begun = self._begun
         out: list[Event] = []
         for event in events if len(events) < 2 else merge(events):
             if isinstance(event, TEXT):
@@ -74,10 +86,12 @@ class Holding(Rechunker):
             else:
                 self._begin(None, out)
                 out.append(event)
-        if begun is not self._begun and self._kind and self._kind not in begun:
-            settled = self._settled(self._text)
-            self._leave(settled, self._kind, out)
-            self._owed = len(self._text) if settled < len(self._text) else 0
+        if self._known is not self._begun and not more:
+            if self._kind and self._kind not in self._known:
+                settled = self._settled(self._text)
+                self._leave(settled, self._kind, out)
+                self._owed = len(self._text) if settled < len(self._text) else 0
+            self._known = self._begun
         self.held = self._sent < len(self._text)
         return out
 

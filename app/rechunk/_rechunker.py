@@ -21,8 +21,11 @@ class Rechunker:
     max_delay: float | None = None
     pause: float | None = None
 
-    def feed(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Take what came with one network read, and return what may leave now, in order."""
+    def feed(self, events: Sequence[Event], *, more: bool = False) -> Sequence[Event]:
+        """Take what came with one network read, and return what may leave now, in order.
+
+        If *more* is to follow of what that read brought, these are a slice of it.
+        """
         return events
 
     def flush(self) -> Sequence[Event]:
@@ -35,7 +38,7 @@ class Merging(Rechunker):
 
     __slots__ = ()
 
-    def feed(self, events: Sequence[Event]) -> Sequence[Event]:
+    def feed(self, events: Sequence[Event], *, more: bool = False) -> Sequence[Event]:
         # Nearly every batch is a single delta; it pays for this comparison (0.1 µs) and nothing else.
         return events if len(events) < 2 else merge(events)
 
