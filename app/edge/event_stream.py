@@ -26,6 +26,7 @@ from app.edge.pacing import paced
 from app.errors import Draining
 from app.events import Batch, EventId, Failure
 from app.hub import Subscription
+from app.turns import turn, worked
 from app.wire import Encoder
 from app.wire.blocks import after as blocks_after
 
@@ -39,6 +40,9 @@ COMMENT = b":\n"
 # When a reader that is sent away is to come back, in milliseconds: soon, because another process serves it already, and
 # spread, because there may be thousands. Its first block there tells it again what to do after a broken connection.
 _COME_BACK = (250, 1500)
+# The most records that a reader takes out of a log in one step, and the bytes from which on a step is a long one.
+_TURN = 1024
+_LONG = 256 * 1024
 
 
 class StreamResponse(EventSourceResponse):
@@ -191,8 +195,10 @@ class StreamResponse(EventSourceResponse):
         subscription = self._subscription
         log = subscription.log
         while not self._gone.done():
-            batch = log.pending(subscription.sent.last)
-            if batch is not None:
+            if log.last > subscription.sent.last:
+                await turn(min(log.last - subscription.sent.last, _TURN))
+                batch = log.pending(subscription.sent.last)
+                assert batch is not None  # noqa: S101 - records are never taken out of a log
                 await self._send(batch, self._encode(batch), send)
             elif log.ended:
                 return
@@ -207,6 +213,8 @@ class StreamResponse(EventSourceResponse):
                 await self._send(batch, self._encode(batch), send)
 
     async def _send(self, batch: Batch, data: bytes, send: Send) -> None:
+        if len(data) > _LONG:
+            worked(len(data) >> 10)
         self._unsent = (batch, data)
         await send(_frame(data))
         self._unsent = None
@@ -225,13 +233,16 @@ class StreamResponse(EventSourceResponse):
         finally:
             log.unfollow(self._push)
 
-    def _push(self, batch: Batch) -> None:
+    def _push(self, batch: Batch | None) -> None:
         """Write *batch* as it is appended, which wakes no task: half of what a reader costs otherwise.
 
         This runs in the stream's producer, so no error leaves it, and a client that is behind holds nothing up.
         """
         if self._news.done():
             return  # the sender finds the batch in the log
+        if batch is None:
+            self._news.set_result(None)  # and now, too
+            return
         try:
             data = self._encode(batch)
             written = self._write(data)
@@ -268,6 +279,7 @@ async def read_whole(subscription: Subscription, receive: Receive) -> None:
 
 async def _read(subscription: Subscription, batches: Batches) -> None:
     async for batch in batches:
+        await turn(len(batch.events))
         subscription.sent = batch
 
 

@@ -18,6 +18,7 @@ from app.edge.bodies import ChatRequest, Defaults, parse_smooth, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.edge.json import parse_json
+from app.edge.transcripts import transcript_of
 from app.errors import BadRequest
 from app.events import EventId
 from app.hub import Hub, IdempotencyKey, Subscription
@@ -138,7 +139,7 @@ class Streams:
         subscription = await self._attach(request, stream_id)
         subscription.knows_id = False  # the client has nothing until it has everything
         await read_whole(subscription, request.receive)
-        return Transcript.of(subscription.log.records(0, subscription.log.last))
+        return await transcript_of(subscription.log)
 
     async def _attach(self, request: Request, stream_id: str, after: EventId | None = None) -> Subscription:
         context = request_context(request.scope)

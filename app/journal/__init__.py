@@ -27,8 +27,11 @@ from app.events import Batch, Event
 from app.journal.registry import Registry
 from app.request import StreamInfo
 
-# Takes what was appended, within `append`; may neither raise nor follow or unfollow.
-Sink = Callable[[Batch], None]
+Sink = Callable[[Batch | None], None]
+"""Takes what was appended, within `append`; may neither raise nor follow or unfollow.
+
+None says that there is more than may be taken within `append`: it is to be read from the log.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Log(Protocol):
         """Return the next records after number *after*, as many as one batch may have; None if there are none yet."""
 
     def follow(self, sink: Sink) -> None:
-        """Push each batch to *sink* from now on, from within the append.
+        """Push each batch to *sink* from now on, from within the append, unless it is large or the readers are many.
 
         This is the one call that goes up, from the journal to its readers. A task woken for each reader and batch costs
         half of what a reader costs in all.

@@ -31,6 +31,9 @@ _ROOM = 64 * 1024
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends and no send is huge.
 _BATCH_RECORDS = 1024
 _BATCH_SIZE = 64 * 1024
+# The most bytes of memory that are pushed within one append, to all readers together: a thousand short records, which
+# take some milliseconds to be encoded and written.
+_MOST_PUSHED = 64 * 1024
 
 
 class MemoryLog:
@@ -92,29 +95,32 @@ class MemoryLog:
         if len(events) == 1 and type(event) is Delta:  # the usual case, by the shortest way
             text = event.text
             tail = self._tail
-            self._journal.grow(self, REFERENCE + text.__sizeof__())
+            size = REFERENCE + text.__sizeof__()
+            self._journal.grow(self, size)
             tail.append(text)
             self.last += 1
             if len(tail) == PAGE:
                 self._turn_page()
-            if self._sinks:
-                batch = Batch(self.last, events)
-                for sink in self._sinks:
+            sinks = self._sinks
+            if sinks:
+                batch = Batch(self.last, events) if len(sinks) * size <= _MOST_PUSHED else None
+                for sink in sinks:
                     sink(batch)
             return
-        self.reserve(events)
-        self.publish(events)
+        self.publish(events, self.reserve(events))
 
-    def reserve(self, events: Sequence[Event], *, unbounded: bool = False) -> None:
-        """Count the memory of *events*, which `publish` will make readable.
+    def reserve(self, events: Sequence[Event], *, unbounded: bool = False) -> int:
+        """Count the memory of *events*, which `publish` will make readable, and return how many bytes that is.
 
         Raises StreamTooLarge or Overloaded, unless *unbounded*, or unless the last event is terminal.
         """
         unbounded = unbounded or isinstance(events[-1], TERMINAL)
-        self._journal.grow(self, sum(map(size_of, keep(events))), unbounded=unbounded)
+        size = _size_of(events)
+        self._journal.grow(self, size, unbounded=unbounded)
+        return size
 
-    def publish(self, events: Sequence[Event]) -> None:
-        """Make *events* readable, and hand them to the readers that follow."""
+    def publish(self, events: Sequence[Event], size: int | None = None) -> None:
+        """Make *events*, of *size* bytes, readable, and hand them to the readers that follow."""
         first = self.last + 1
         self._tail += keep(events)
         self.last += len(events)
@@ -123,9 +129,11 @@ class MemoryLog:
         if isinstance(events[-1], TERMINAL):
             self.ended = True
             self._journal.end(self)
-        batch = Batch(first, events)
-        for sink in self._sinks:
-            sink(batch)
+        if self._sinks:
+            size = _size_of(events) if size is None else size
+            batch = Batch(first, events) if len(self._sinks) * size <= _MOST_PUSHED else None
+            for sink in self._sinks:
+                sink(batch)
 
     async def drain(self) -> None:
         """Return at once."""
@@ -173,7 +181,7 @@ class MemoryLog:
         """Wait for the next append."""
         news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def wake(batch: Batch) -> None:
+        def wake(batch: Batch | None) -> None:
             if not news.done():
                 news.set_result(None)
 
@@ -220,6 +228,10 @@ class MemoryLog:
         if end < self.last and isinstance(self.records(end, end + 1)[0], Extra):
             end += 1  # it is in one batch with what it came with
         return end
+
+
+def _size_of(events: Sequence[Event]) -> int:
+    return sum(map(size_of, keep(events)))
 
 
 class MemoryJournal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, assert_never
+from typing import Any, assert_never
 
 from app.events import (
     Annotation,
@@ -83,65 +83,116 @@ class Transcript:
     end: Terminal | None = None
     records: int = 0
 
-    @classmethod
-    def of(cls, events: Iterable[Event]) -> Self:
+    @staticmethod
+    def of(events: Iterable[Event]) -> Transcript:
         """Return what *events*, from the stream's start on, add up to."""
-        transcript = cls()
-        texts: list[str] = []  # since the last media
-        reasoning: list[str] = []
-        refusal: list[str] = []
-        calls: dict[int, Call] = {}
-        chunk: dict[str, Any] = {}
-        choice: dict[str, Any] = {}
-        delta = Joined()
-        for event in events:
-            transcript.records += 1
-            match event:
-                case Delta(text):
-                    texts.append(text)
-                case Reasoning(text):
-                    reasoning.append(text)
-                    transcript.reasoning_field = event.FIELD
-                case Refusal(text):
-                    refusal.append(text)
-                case Media():
-                    transcript.parts += (*_joined(texts), event)
-                    texts.clear()
-                case Annotation():
-                    transcript.annotations += event.annotations
-                    transcript.citations = event.citations or transcript.citations
-                    transcript.search_results = event.search_results or transcript.search_results
-                case Extra():
-                    chunk.update(event.chunk)
-                    choice.update(event.choice)
-                    delta.add(event.delta)
-                case ToolCall():
-                    calls.setdefault(event.index, Call(event.index)).add(event)
-                case Logprobs():
-                    transcript.content_logprobs += event.content
-                    transcript.refusal_logprobs += event.refusal
-                case Start():
-                    transcript.model = event.model
-                    transcript.created = event.created
-                case Done():
-                    transcript.end = event
-                    transcript.model = event.model or transcript.model
-                case Failure():
-                    transcript.end = event
-                case _:
-                    assert_never(event)
-        transcript.parts += _joined(texts)
-        transcript.content = "".join([part for part in transcript.parts if isinstance(part, str)])
-        transcript.reasoning = "".join(reasoning)
-        transcript.refusal = "".join(refusal)
-        transcript.calls = list(calls.values())
-        transcript.extra = Extra(chunk, choice, delta.value)
-        return transcript
+        draft = Draft()
+        draft.add(events)
+        return draft.transcript()
 
     @property
     def media(self) -> list[Media]:
         """The images, sounds and files."""
         return [part for part in self.parts if isinstance(part, Media)]
+
+
+class Draft:
+    """A transcript in the making, for an answer that is too long to be put together in one go."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._parts: list[str | Media] = []  # texts in pieces
+        self._reasoning: list[str] = []
+        self._reasoning_field = Reasoning.FIELD
+        self._refusal: list[str] = []
+        self._calls: dict[int, Call] = {}
+        self._content_logprobs: list[Any] = []
+        self._refusal_logprobs: list[Any] = []
+        self._annotations: list[Any] = []
+        self._citations: Sequence[Any] = ()
+        self._search_results: Sequence[Any] = ()
+        self._chunk: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}
+        self._delta = Joined()
+        self._model: str | None = None
+        self._created: int | None = None
+        self._end: Terminal | None = None
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Add the next *events*."""
+        texts: list[str] = []  # since the last media
+        reasoning: list[str] = []
+        refusal: list[str] = []
+        for event in events:
+            self.records += 1
+            match event:
+                case Delta(text):
+                    texts.append(text)
+                case Reasoning(text):
+                    reasoning.append(text)
+                    self._reasoning_field = event.FIELD
+                case Refusal(text):
+                    refusal.append(text)
+                case Media():
+                    self._parts += (*_joined(texts), event)
+                    texts.clear()
+                case Annotation():
+                    self._annotations += event.annotations
+                    self._citations = event.citations or self._citations
+                    self._search_results = event.search_results or self._search_results
+                case Extra():
+                    self._chunk.update(event.chunk)
+                    self._choice.update(event.choice)
+                    self._delta.add(event.delta)
+                case ToolCall():
+                    self._calls.setdefault(event.index, Call(event.index)).add(event)
+                case Logprobs():
+                    self._content_logprobs += event.content
+                    self._refusal_logprobs += event.refusal
+                case Start():
+                    self._model = event.model
+                    self._created = event.created
+                case Done():
+                    self._end = event
+                    self._model = event.model or self._model
+                case Failure():
+                    self._end = event
+                case _:
+                    assert_never(event)
+        # Joined now, a text takes a twentieth of the memory of its pieces.
+        self._parts += _joined(texts)
+        self._reasoning += _joined(reasoning)
+        self._refusal += _joined(refusal)
+
+    def transcript(self) -> Transcript:
+        """Return what has been added. It is the draft's own, so nothing may be added after that."""
+        parts: list[str | Media] = []
+        texts: list[str] = []
+        for part in self._parts:
+            if isinstance(part, str):
+                texts.append(part)
+            else:
+                parts += (*_joined(texts), part)
+                texts.clear()
+        parts += _joined(texts)
+        return Transcript(
+            content="".join([part for part in parts if isinstance(part, str)]),
+            reasoning="".join(self._reasoning),
+            reasoning_field=self._reasoning_field,
+            refusal="".join(self._refusal),
+            calls=[*self._calls.values()],
+            content_logprobs=self._content_logprobs,
+            refusal_logprobs=self._refusal_logprobs,
+            annotations=self._annotations,
+            citations=self._citations,
+            search_results=self._search_results,
+            parts=parts,
+            extra=Extra(self._chunk, self._choice, self._delta.value),
+            model=self._model,
+            created=self._created,
+            end=self._end,
+            records=self.records,
+        )
 
 
 def _joined(texts: Sequence[str]) -> list[str]:

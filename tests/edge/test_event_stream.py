@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,14 +19,16 @@ from app.edge.event_stream import COMMENT, WRITE, StreamResponse, read_whole
 from app.errors import Draining, Unreachable
 from app.events import Batch, Delta, Done, Event, Failure, Start
 from app.hub import Subscription
+from app.journal import Bounds
 from app.journal.memory import MemoryLog
 from app.meter import Meter
 from app.request import StreamInfo
+from app.turns import ROOM
 from app.wire import Reading
 from app.wire.native import EventEncoder
 from tests.clock import LoopClock
 from tests.house import House
-from tests.waiting import until
+from tests.waiting import counted_turns, until
 
 pytestmark = pytest.mark.anyio
 
@@ -448,3 +450,58 @@ async def test_a_whole_answer_that_is_cut_short(log: FilteringBoundLogger) -> No
         stream.client.leave()
         with pytest.raises(ClientDisconnect):
             await reading
+
+
+async def test_a_large_batch_is_not_pushed(log: FilteringBoundLogger) -> None:
+    """What is too much to be written within the append is read from the log, and so is what comes meanwhile."""
+    large = [Delta("x" * 4096)] * 20
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.log._sinks)
+        stream.append(Delta("a"))
+        assert stream.client.pushed == 1
+        stream.append(*large)
+        stream.append(Delta("b"))
+        assert stream.client.pushed == 1
+        await until(lambda: stream.subscription.sent.last == 23)
+        await until(lambda: stream.log._sinks)
+        stream.append(Delta("c"))
+        stream.append(Done("stop"))
+        assert stream.client.pushed == 3
+        await answering
+    expected = encoded(1, START, Delta("a"), *large, Delta("b"), Delta("c"), Done("stop"))
+    assert stream.client.text.endswith(expected)
+
+
+async def test_many_readers_are_not_pushed_to_at_once(log: FilteringBoundLogger) -> None:
+    """What is pushed within one append is bounded for all readers of a stream together."""
+    house = House(log)
+    kept = await house.journal.create(ID, StreamInfo("none"))
+    taken: list[Batch | None] = []
+
+    def sink() -> Callable[[Batch | None], None]:
+        return lambda batch: taken.append(batch)
+
+    for number in (1, 10, 5000):
+        while len(kept._sinks) < number:
+            kept.follow(sink())
+        taken.clear()
+        kept.append([Delta("abcd")])
+        assert len(taken) == number
+        assert all(taken) == (number < 5000)
+        taken.clear()
+        kept.append([Delta("abcd")] * 200)
+        assert all(taken) == (number == 1)
+
+
+async def test_a_replay_lets_others_go_on(log: FilteringBoundLogger) -> None:
+    """A long log goes out in many turns of the loop, also to a client that takes everything at once."""
+    records = [Delta("a")] * 100_000
+    async with streaming(log) as stream:
+        stream.log._journal._bounds = Bounds(1 << 30, 1 << 30, 10, 60)
+        stream.append(*records, Done("stop"))
+        turns = asyncio.create_task(counted_turns())
+        await stream.respond()
+        turns.cancel()
+        assert await turns >= 100_000 / ROOM / 2
+    assert stream.client.text.endswith(encoded(100_001, Done("stop")))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.events import Delta, Done, Event, Reasoning, Refusal, Start, Text, ToolCall
+from app.events import Batch, Delta, Done, Event, Reasoning, Refusal, Start, Text, ToolCall
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.page import PAGE, Page, keep, pack
@@ -59,7 +59,12 @@ async def test_one_by_one() -> None:
     """Deltas that come alone are packed as those in batches are, and a follower is told their numbers."""
     journal, log = await written([])
     seen: list[tuple[int, Event]] = []
-    log.follow(lambda batch: seen.extend(enumerate(batch.events, batch.first)))
+
+    def see(batch: Batch | None) -> None:
+        assert batch is not None
+        seen.extend(enumerate(batch.events, batch.first))
+
+    log.follow(see)
     events = [Delta(f"{number} é") for number in range(3 * PAGE + 5)]
     for event in events:
         log.append([event])

@@ -37,8 +37,7 @@ class Replica(MemoryLog):
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append *events*. Their producer has held them to the bounds."""
-        self.reserve(events, unbounded=True)
-        self.publish(events)
+        self.publish(events, self.reserve(events, unbounded=True))
 
     def entered(self) -> None:
         super().entered()
