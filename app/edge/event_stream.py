@@ -11,6 +11,7 @@ deadline, which the stream's producer keeps.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.edge.context import request_context
 from app.edge.error_responses import UNTRANSFORMED, error_response
-from app.edge.pacing import paced
+from app.edge.pacing import Pacer
 from app.errors import Draining
 from app.events import Batch, EventId, Failure
 from app.hub import Subscription
@@ -106,9 +107,9 @@ class StreamResponse(EventSourceResponse):
         self._write = scope.get("extensions", {}).get(WRITE, _declined)
         self._gone = asyncio.ensure_future(_hang_up(receive))
         try:
-            async with self._subscription as batches:
+            async with self._subscription:
                 if not self._hold or await self._held_back(scope, receive, send):
-                    await self._stream(batches, send)
+                    await self._stream(send)
         finally:
             await _stop(self._gone)
 
@@ -135,14 +136,14 @@ class StreamResponse(EventSourceResponse):
         async with aclosing(self._subscription.log.read(self._subscription.after)) as batches:
             return await anext(batches)
 
-    async def _stream(self, batches: Batches, send: Send) -> None:
+    async def _stream(self, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if not self._gone.done():
             self._subscription.told()
         if self._after is not None:
             await self._resume(self._after, send)
-        sending = asyncio.ensure_future(self._send_paced(batches, send) if self._smooth else self._send_all(send))
+        sending = asyncio.ensure_future(self._send_paced(send) if self._smooth else self._send_all(send))
         ends = (sending, self._gone, self._subscription.dismissal)
         try:
             while not await _any_done(*ends, seconds=self._keep_alive / 2):
@@ -192,14 +193,10 @@ class StreamResponse(EventSourceResponse):
 
     async def _send_all(self, send: Send) -> None:
         """Send what is in the log, one batch after another; at the log's end, have each new batch pushed."""
-        subscription = self._subscription
-        log = subscription.log
+        log = self._subscription.log
         while not self._gone.done():
-            if log.last > subscription.sent.last:
-                await turn(min(log.last - subscription.sent.last, _TURN))
-                batch = log.pending(subscription.sent.last)
-                assert batch is not None  # noqa: S101 - records are never taken out of a log
-                await self._send(batch, self._encode(batch), send)
+            if log.last > self._subscription.sent.last:
+                await self._send_up_to(log.last, send)
             elif log.ended:
                 return
             else:
@@ -207,10 +204,44 @@ class StreamResponse(EventSourceResponse):
                 if self._unsent is not None:
                     await self._send(*self._unsent, send)
 
-    async def _send_paced(self, batches: Batches, send: Send) -> None:
-        async with aclosing(paced(batches, self._smooth)) as spread:
-            async for batch in spread:
-                await self._send(batch, self._encode(batch), send)
+    async def _send_paced(self, send: Send) -> None:
+        """Send what is in the log, and then, spread, what comes."""
+        log = self._subscription.log
+        clock = asyncio.get_running_loop().time
+        pacer = Pacer(self._smooth)
+        live = log.last
+
+        def come(batch: Batch | None) -> None:
+            pacer.came(log.last, clock())
+            if not self._news.done():
+                self._news.set_result(None)
+
+        self._news = asyncio.get_running_loop().create_future()
+        log.follow(come)
+        try:
+            await self._send_up_to(live, send)
+            while not self._gone.done():
+                now = clock()
+                last, at = pacer.step(self._subscription.sent.last, now)
+                await self._send_up_to(last, send)
+                if at < math.inf:
+                    await asyncio.sleep(at - now)
+                elif log.ended:
+                    return
+                else:
+                    await self._news
+                    self._news = asyncio.get_running_loop().create_future()
+        finally:
+            log.unfollow(come)
+
+    async def _send_up_to(self, last: int, send: Send) -> None:
+        """Send the records up to number *last*, one batch after another, as long as the client is there."""
+        subscription = self._subscription
+        while subscription.sent.last < last and not self._gone.done():
+            await turn(min(last - subscription.sent.last, _TURN))
+            batch = subscription.log.pending(subscription.sent.last, last)
+            assert batch is not None  # noqa: S101 - records are never taken out of a log
+            await self._send(batch, self._encode(batch), send)
 
     async def _send(self, batch: Batch, data: bytes, send: Send) -> None:
         if len(data) > _LONG:

@@ -81,8 +81,11 @@ class Log(Protocol):
     def records(self, after: int, last: int) -> Sequence[Event]:
         """Return the records after number *after*, up to *last*."""
 
-    def pending(self, after: int) -> Batch | None:
-        """Return the next records after number *after*, as many as one batch may have; None if there are none yet."""
+    def pending(self, after: int, last: int | None = None) -> Batch | None:
+        """Return the next records after number *after*, as many as one batch may have; None if there are none yet.
+
+        With *last*, no record after that number is in it, but for what belongs to the one before.
+        """
 
     def follow(self, sink: Sink) -> None:
         """Push each batch to *sink* from now on, from within the append, unless it is large or the readers are many.

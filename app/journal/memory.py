@@ -17,7 +17,7 @@ from typing import ClassVar
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
-from app.events import TERMINAL, Batch, Delta, Event, Extra
+from app.events import TERMINAL, Batch, Delta, Event, Extra, Logprobs
 from app.journal import Bounds, Sink
 from app.journal.page import PAGE, REFERENCE, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
@@ -31,6 +31,8 @@ _ROOM = 64 * 1024
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends and no send is huge.
 _BATCH_RECORDS = 1024
 _BATCH_SIZE = 64 * 1024
+# How many records may belong to the one before them: log probabilities, and other fields.
+_MOST_RIDERS = 2
 # The most bytes of memory that are pushed within one append, to all readers together: a thousand short records, which
 # take some milliseconds to be encoded and written.
 _MOST_PUSHED = 64 * 1024
@@ -151,10 +153,9 @@ class MemoryLog:
             events += unkept(self._tail[max(0, after - paged) : last - paged])
         return events
 
-    def pending(self, after: int) -> Batch | None:
-        if after >= self.last:
-            return None
-        return Batch(after + 1, self.records(after, self._batch_end(after)))
+    def pending(self, after: int, last: int | None = None) -> Batch | None:
+        last = self.last if last is None else last
+        return Batch(after + 1, self.records(after, self._batch_end(after, last))) if after < last else None
 
     def follow(self, sink: Sink) -> None:
         self._sinks[sink] = None
@@ -212,21 +213,22 @@ class MemoryLog:
             self._journal.shrink(self, page.saved)
         self._pages.append(page or kept)
 
-    def _batch_end(self, start: int) -> int:
-        """Return the last record of a batch that begins after record *start*. A packed page is not divided."""
+    def _batch_end(self, start: int, last: int) -> int:
+        """Return the last record of a batch of those after record *start*, up to *last*."""
         end = start
         size = 0
-        while end < self.last and end - start < _BATCH_RECORDS and size < _BATCH_SIZE:
+        while end < last and end - start < _BATCH_RECORDS and size < _BATCH_SIZE:
             number, index = divmod(end, PAGE)
             page = self._pages[number] if number < len(self._pages) else self._tail
             if isinstance(page, Page):
                 size += page.size
-                end += PAGE - index
+                end = min(end + PAGE - index, last)
             else:
                 size += size_of(page[index])
                 end += 1
-        if end < self.last and isinstance(self.records(end, end + 1)[0], Extra):
-            end += 1  # it is in one batch with what it came with
+        for _ in range(_MOST_RIDERS):
+            if end < self.last and isinstance(self.records(end, end + 1)[0], (Logprobs, Extra)):
+                end += 1  # it is in one batch with what it came with
         return end
 
 

@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.context import RequestContext
 from app.edge.event_stream import COMMENT, WRITE, StreamResponse, read_whole
 from app.errors import Draining, Unreachable
-from app.events import Batch, Delta, Done, Event, Failure, Start
+from app.events import Batch, Delta, Done, Event, Extra, Failure, Logprobs, Start
 from app.hub import Subscription
 from app.journal import Bounds
 from app.journal.memory import MemoryLog
@@ -99,6 +99,18 @@ class Client:
             self.frames.append(data)
             self.pushed += 1
         return True
+
+
+class Noting(EventEncoder):
+    """An encoder that notes its *batches*."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        super().__init__(Reading(ID))
+        self.batches = batches
+
+    def __call__(self, batch: Batch) -> bytes:
+        self.batches.append(batch)
+        return super().__call__(batch)
 
 
 class Stream:
@@ -403,21 +415,73 @@ async def test_an_encoder_that_fails(log: FilteringBoundLogger, live: bool) -> N
     assert not stream.client.whole
 
 
-@pytest.mark.parametrize("push", [True, False])
-async def test_smooth(log: FilteringBoundLogger, push: bool) -> None:
+async def test_smooth(log: FilteringBoundLogger) -> None:
     """A burst is spread over more than one frame, and nothing of it is lost."""
     texts = [Delta(text) for text in "abcdefgh"]
-    async with streaming(log, START, *texts, Done("stop")) as stream:
-        await stream.respond(smooth=0.1, push=push)
+    async with streaming(log, START) as stream:
+        answering = stream.respond(smooth=0.1)
+        await until(lambda: stream.client.frames)
+        stream.append(*texts)
+        stream.append(Done("stop"))
+        await answering
     assert stream.client.text.endswith(encoded(1, START, *texts, Done("stop")))
-    assert len(stream.client.frames) > 1
+    assert len(stream.client.frames) > 3
+
+
+async def test_smooth_spreads_no_replay(log: FilteringBoundLogger) -> None:
+    """What is in the log already is sent at once; what comes is spread."""
+    texts = [Delta("a")] * 3000
+    async with streaming(log, START, *texts) as stream:
+        answering = stream.respond(smooth=60)
+        await until(lambda: stream.subscription.sent.last == 3001)
+        stream.append(*texts)
+        await until(lambda: stream.subscription.sent.last > 3001)
+        assert stream.subscription.records_behind > 2900
+        stream.subscription.dismiss()
+        await answering
+    assert stream.client.whole
+
+
+async def test_smooth_holds_nothing(log: FilteringBoundLogger) -> None:
+    """What waits to be spread waits in the log: a burst that is overdue goes out in batches of the usual size."""
+    async with streaming(log) as stream:
+        stream.log._journal._bounds = Bounds(1 << 30, 1 << 30, 10, 60)
+        answering = stream.respond(smooth=0.001)
+        await until(lambda: stream.log._sinks)
+        for _ in range(100):
+            stream.append(*[Delta("a")] * 1000)
+        stream.append(Done("stop"))
+        turns = asyncio.create_task(counted_turns())
+        await answering
+        turns.cancel()
+        assert await turns >= 100_000 / ROOM / 2
+    assert stream.client.text.endswith(encoded(100_001, Done("stop")))
+    assert max(map(len, stream.client.frames)) < 200_000
+
+
+async def test_smooth_keeps_fields_with_their_text(log: FilteringBoundLogger) -> None:
+    """Log probabilities and other fields are not parted from the text that they came with."""
+    events: list[Event] = [
+        event for _ in range(20) for event in (Delta("a"), Logprobs([{"token": "a"}]), Extra({"a": 1}))
+    ]
+    batches: list[Batch] = []
+    async with streaming(log, START) as stream:
+        answering = stream.respond(smooth=0.1, encode=Noting(batches))
+        await until(lambda: batches)
+        stream.append(*events, Done("stop"))
+        await answering
+    assert [event for batch in batches for event in batch.events] == [START, *events, Done("stop")]
+    assert len(batches) > 3
+    assert not any(isinstance(batch.events[0], (Logprobs, Extra)) for batch in batches)
 
 
 async def test_smooth_is_dismissed(log: FilteringBoundLogger) -> None:
     """A reader whose records wait to be spread is sent away at once."""
-    async with streaming(log, START, *[Delta("a")] * 100) as stream:
+    async with streaming(log, START) as stream:
         answering = stream.respond(smooth=60)
         await until(lambda: stream.client.frames)
+        stream.append(*[Delta("a")] * 100)
+        await until(lambda: stream.subscription.sent.last > 1)
         stream.subscription.dismiss()
         await answering
     assert stream.client.whole

@@ -1,113 +1,109 @@
-"""Pacing: spread evenly, never too late, nothing dropped, nothing reordered."""
+"""Pacing: spread evenly, never too late, nothing dropped, and no dearer the more waits."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
+import math
+from time import thread_time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.edge.pacing import paced
-from app.events import Batch, Delta, Done, Event, Extra, Logprobs
+from app.edge.pacing import Pacer
 
-pytestmark = pytest.mark.anyio
-
-
-class Bursts:
-    """A cursor that gives batches of so many records, the next one when it is told to."""
-
-    def __init__(self, *sizes: int) -> None:
-        self.sizes = sizes
-        self.closed = False
-        self.events: list[Event] = []
-        self.go = asyncio.Semaphore(0)
-
-    async def read(self) -> AsyncGenerator[Batch, None]:
-        first = 1
-        try:
-            for place, size in enumerate(self.sizes):
-                await self.go.acquire()
-                events: list[Event] = [Delta(f"{first + number}") for number in range(size)]
-                if place == len(self.sizes) - 1:
-                    events[-1] = Done("stop")
-                self.events += events
-                yield Batch(first, events)
-                first += size
-        finally:
-            self.closed = True
+FRAME = 0.016
 
 
-async def collected(spread: AsyncGenerator[Batch, None]) -> tuple[list[Event], list[tuple[float, int]]]:
-    events: list[Event] = []
-    steps: list[tuple[float, int]] = []
-    async for batch in spread:
-        assert batch.first == len(events) + 1
-        events += batch.events
-        steps.append((asyncio.get_running_loop().time(), len(batch.events)))
-    return events, steps
+class Played:
+    """A reader that keeps up, on a clock of its own: what leaves when, if *bursts* come, each a time and a number."""
+
+    def __init__(self, seconds: float, *bursts: tuple[float, int]) -> None:
+        self.came: list[float] = []  # when each record came
+        self.left: list[float] = []  # and left
+        self.steps = 0
+        pacer = Pacer(seconds)
+        coming = sorted(bursts)
+        now = 0.0
+        at = math.inf
+        while coming or at < math.inf:
+            if coming and coming[0][0] <= at:
+                now, number = coming.pop(0)
+                self.came += [now] * number
+                pacer.came(len(self.came), now)
+                if at < math.inf:
+                    continue  # the reader sleeps
+            else:
+                now = max(now, at)
+            last, at = pacer.step(len(self.left), now)
+            assert len(self.left) <= last <= len(self.came)
+            self.steps += last > len(self.left)
+            self.left += [now] * (last - len(self.left))
+        assert len(self.left) == len(self.came)
 
 
-async def test_a_burst_is_spread() -> None:
-    """A burst leaves in many steps over its time, the first of them at once; the order is kept."""
-    bursts = Bursts(200)
-    bursts.go.release()
-    began = asyncio.get_running_loop().time()
-    events, steps = await collected(paced(bursts.read(), 0.3))
-    assert events == bursts.events
-    assert bursts.closed
-    assert len(steps) >= 5
-    assert steps[0][1] < 50
-    assert steps[-1][0] - began >= 0.2
+BURSTS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 300)), min_size=1, max_size=30)
 
 
-async def test_nothing_waits_for_nothing() -> None:
+@given(BURSTS, st.floats(0.05, 1))
+def test_nothing_is_late(bursts: list[tuple[float, int]], seconds: float) -> None:
+    """Each record leaves, in order, within the time after it came, give or take what a display shows at once."""
+    played = Played(seconds, *bursts)
+    assert played.left == sorted(played.left)
+    for came, left in zip(played.came, played.left, strict=True):
+        assert came <= left <= came + seconds + FRAME + 1e-6
+
+
+def test_a_burst_is_spread() -> None:
+    """A burst leaves over its time, the first record at once, and about as many in each part of that time."""
+    played = Played(1.0, (5.0, 200))
+    assert played.left[0] == 5.0
+    for part in range(7):
+        at = 5 + part / 10
+        assert 15 <= sum(at <= left < at + 0.1 for left in played.left) <= 30
+    assert 40 < played.steps < 100
+
+
+def test_nothing_waits_for_nothing() -> None:
     """Records that come one by one, each after the last has left, leave as they come."""
-    bursts = Bursts(1, 1, 1)
-    spread = paced(bursts.read(), 60)
-    async with asyncio.timeout(30):
-        for number in (1, 2):
-            bursts.go.release()
-            assert (await anext(spread)).first == number
-        bursts.go.release()
-        assert (await anext(spread)).events == [Done("stop")]
-        with pytest.raises(StopAsyncIteration):
-            await anext(spread)
+    played = Played(1.0, *((float(number), 1) for number in range(10)))
+    assert played.left == played.came
 
 
-async def test_a_late_burst_hurries_what_waits() -> None:
-    """Bursts that come on top of one another are all given out, in order."""
-    bursts = Bursts(20, 20, 20)
-    for _ in range(3):
-        bursts.go.release()
-    events, _ = await collected(paced(bursts.read(), 0.1))
-    assert events == bursts.events
+def test_a_late_burst_hurries_what_waits() -> None:
+    """What waits leaves faster if so much more comes that that would be late."""
+    alone = Played(1.0, (0.0, 20))
+    hurried = Played(1.0, (0.0, 20), (0.1, 2000))
+    assert hurried.left[19] < alone.left[19]
 
 
-async def test_nothing_to_read() -> None:
-    """A cursor that gives nothing ends it."""
-    assert await collected(paced(Bursts().read(), 0.05)) == ([], [])
+def test_a_reader_that_is_behind_gets_what_is_overdue() -> None:
+    """After a pause of the client's, all that is overdue leaves at once, and the rest is still spread."""
+    pacer = Pacer(1.0)
+    for number in range(1000):
+        pacer.came(number + 1, number / 100)
+    last, at = pacer.step(0, 10.0)
+    assert 880 <= last <= 905
+    assert at == 10.0
+    last, at = pacer.step(last, at)
+    assert last < 905
+    assert at > 10.0
 
 
-async def test_closing() -> None:
-    """Closing it in the middle closes the cursor and leaves no task."""
-    bursts = Bursts(100, 1)
-    bursts.go.release()
-    spread = paced(bursts.read(), 60)
-    await anext(spread)
-    before = len(asyncio.all_tasks())
-    await spread.aclose()
-    assert bursts.closed
-    assert len(asyncio.all_tasks()) <= before
+def test_the_cost_of_a_step() -> None:
+    """A step costs the same however much waits, and however long the reader has been behind."""
+    pacer = Pacer(60)
+    for number in range(250_000):
+        pacer.came(2 * number + 2, number / 1000)
+    assert len(pacer._bursts) <= 130
+    began = thread_time()
+    sent = 0
+    for number in range(1000):
+        sent, _ = pacer.step(sent, 250 + number / 1000)
+    assert thread_time() - began < 1  # it takes 10 ms
 
 
-async def test_what_is_about_a_record_leaves_with_it() -> None:
-    """Log probabilities and other fields are not parted from the text that they came with."""
-    events: list[Event] = [event for _ in range(20) for event in (Delta("a"), Logprobs(), Extra({"a": 1}))]
-
-    async def read() -> AsyncGenerator[Batch, None]:
-        yield Batch(1, events)
-
-    found = [batch async for batch in paced(read(), 0.1)]
-    assert [event for batch in found for event in batch.events] == events
-    assert len(found) > 1
-    assert all(isinstance(batch.events[0], Delta) for batch in found)
+@pytest.mark.parametrize("seconds", [0.001, 60.0])
+def test_any_time(seconds: float) -> None:
+    """The shortest and the longest time that can be asked for are kept."""
+    played = Played(seconds, (0.0, 1000), (seconds / 2, 1000))
+    assert played.left[-1] <= 1.5 * seconds + FRAME
