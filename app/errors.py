@@ -291,6 +291,7 @@ class UpstreamError(StreamError):
     """The upstream failed: a 5xx, an error inside the stream, or a finish reason that means failure.
 
     *disliked* has those of the service's own fields, `stream` and `stream_options`, that the upstream does not take.
+    *reason* says why, with names and addresses of the settings: it is for the operator, and never sent to a client.
     """
 
     status = 502
@@ -299,6 +300,17 @@ class UpstreamError(StreamError):
     retryable = True
     message = "The upstream service failed."
     disliked: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.reason = reason
 
 
 class Unreachable(UpstreamError):

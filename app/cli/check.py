@@ -241,7 +241,7 @@ async def _answer(question: _Question, settings: Settings, seconds: float) -> tu
     except TimeoutError:
         return False, f"{FirstTokenTimeout.code}: no answer within {seconds:g} s"
     except UpstreamError as error:
-        return False, f"{error.code}: {error.text}"
+        return False, f"{error.code}: {error.text}{f' {error.reason}' if error.reason else ''}"
     return True, f"ok {(time.monotonic() - begun) * 1000:.0f} ms"
 
 

@@ -30,6 +30,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         facts["prompt_tokens"] = usage.fields.get("prompt_tokens")
         facts["completion_tokens"] = usage.fields.get("completion_tokens")
         facts["usage_estimated"] = usage.estimated
+    if outcome.reasons:
+        facts["upstream_reasons"] = [f"{upstream}: {reason}" for upstream, reason in dict.fromkeys(outcome.reasons)]
     return facts | {
         "deltas": outcome.deltas,
         "output_bytes": outcome.output_bytes,

@@ -6,7 +6,6 @@ All of it is per request; only `stream_answer` is gone through for each network 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
@@ -33,7 +32,6 @@ AFTER_FINISH = 3.0
 _AFTER_END = 0.1
 _MOST_UNSTREAMED = 1024
 _STREAM = "text/event-stream"
-_log = logging.getLogger(__name__)
 _MAX_ERROR_BODY = 64 * 1024  # bytes
 # How many seconds to wait for that: the status is known, and must not be lost to a body that stalls.
 _ERROR_BODY_WAIT = 2.0
@@ -110,10 +108,9 @@ class Endpoint:
         body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
         error = read_refusal(response.status_code, response.headers, body, self.secrets(request))
         if isinstance(error, Misaddressed):
-            _log.warning(
-                "The upstream answered %s with status %d: its base URL is probably wrong. It usually ends in /v1.",
-                response.url,
-                response.status_code,
+            error.reason = (
+                f"{response.url} answered with status {response.status_code}: the base URL is probably wrong. "
+                "It usually ends in /v1."
             )
         return error
 

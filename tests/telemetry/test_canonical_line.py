@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import Disconnected
+from app.errors import Disconnected, Unreachable
 from app.events import Delta, Done
 from app.request import StreamRequest
 from app.usage import Usage
@@ -54,3 +54,13 @@ async def test_a_failed_stream(log: FilteringBoundLogger, logs: LogCapture) -> N
     await house.settled()
     [line] = [entry for entry in logs.entries if entry["event"] == "stream.failed"]
     assert (line["log_level"], line["reason"]) == ("warning", "upstream_disconnected")
+    assert "upstream_reasons" not in line
+
+
+async def test_an_upstream_that_cannot_be_reached(log: FilteringBoundLogger, logs: LogCapture) -> None:
+    """The line says why, each upstream's reason once."""
+    house = House(log, Unreachable(reason="127.0.0.1:9: connection refused"))
+    await house.read(StreamRequest("m", ()))
+    await house.settled()
+    [line] = [entry for entry in logs.entries if entry["event"] == "stream.failed"]
+    assert line["upstream_reasons"] == [": 127.0.0.1:9: connection refused"]

@@ -62,9 +62,9 @@ class Connector:
                 else:
                     await self._open_tunnel(target, proxy, exchange)
         except TimeoutError as error:
-            raise ConnectTimeout from error
+            raise ConnectTimeout(reason=f"{_where(target, proxy)} did not answer within {limit:g} s") from error
         except _FAILURES as error:
-            raise Unreachable from error
+            raise Unreachable(reason=f"{_where(target, proxy)}: {_why(error)}") from error
 
     async def _open(self, target: Origin, protocol: asyncio.Protocol) -> asyncio.Transport:
         addresses = await self._addresses(target.host, target.port)
@@ -112,6 +112,30 @@ class Connector:
     def _forget_failure(self, name: tuple[str, int], found: asyncio.Future[list[AddrInfoType]]) -> None:
         if found.cancelled() or found.exception() is not None:
             self._names.pop(name, None)
+
+
+def _where(target: Origin, proxy: httpx.Proxy | None) -> str:
+    """Return what was connected to, for the operator. The proxy's credentials are not in it."""
+    via = f" through the proxy {origin_of(proxy.url).address}" if proxy else ""
+    return target.address + via
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong, for the operator, in words that say what to look at."""
+    match error:
+        case ConnectionRefusedError():
+            return "connection refused: nothing listens there"
+        case socket.gaierror():
+            return "the name cannot be looked up: " + (error.strerror or "unknown host")
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE" | "PACKET_LENGTH_TOO_LONG"):
+            return "it does not speak TLS: its URL probably begins with http://"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or type(error).__name__}"
+        case OSError(strerror=str(words)):
+            return words
+    return type(error).__name__
 
 
 def _look_up(host: str, port: int, flags: int = 0) -> list[AddrInfoType]:

@@ -6,7 +6,6 @@ The variables are read as httpx and curl read them, in capitals or in small lett
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from typing import NamedTuple
 from urllib.request import getproxies
@@ -19,7 +18,6 @@ from app.errors import Unreachable
 _PORTS = {"http": 80, "https": 443}
 
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
-_log = logging.getLogger(__name__)
 
 
 class Origin(NamedTuple):
@@ -28,6 +26,11 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
+
+    @property
+    def address(self) -> str:
+        """The host and the port, as a URL has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def origin_of(url: httpx.URL) -> Origin:
@@ -68,8 +71,7 @@ def authorization(proxy: httpx.Proxy) -> list[bytes]:
 
 def connect_request(proxy: httpx.Proxy, target: Origin) -> bytes:
     """Return the request for a tunnel to *target* (RFC 9110, 9.3.6)."""
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    address = f"{host}:{target.port}".encode("ascii")
+    address = target.address.encode("ascii")
     lines = [b"CONNECT %b HTTP/1.1" % address, b"Host: " + address, *authorization(proxy)]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
@@ -78,16 +80,15 @@ def check_tunnel(head: bytes) -> None:
     """Raise Unreachable unless *head*, the head of the answer to `connect_request`, says that the tunnel is open."""
     answer = _ANSWER.match(head)
     if answer is None:
-        raise Unreachable
+        raise Unreachable(reason="the proxy's answer is not HTTP")
     status = int(answer[1])
     if not 200 <= status < 300:
         raise refusal(status)
 
 
 def refusal(status: int) -> Unreachable:
-    """Return the error for a proxy that answered with *status* itself. Log it: only the operator can help."""
-    _log.warning("The proxy refused to pass a request to the upstream: it answered with status %d.", status)
-    return Unreachable()
+    """Return the error for a proxy that answered with *status* itself."""
+    return Unreachable(reason=f"the proxy refused to pass the request on: it answered with status {status}")
 
 
 def _is_exempt(target: Origin, no_proxy: str) -> bool:

@@ -23,13 +23,23 @@ OK = reply(b"ok")
 
 
 async def test_refused() -> None:
-    """A closed port, a name that does not exist, one that cannot be, and another scheme: nothing is sent."""
+    """A closed port, a name that does not exist, one that cannot be, and another scheme: nothing is sent.
+
+    The operator is told where it was, and why.
+    """
     with deaf(1) as (_, url):
         pass
+    reasons = {
+        url: f"{url.removeprefix('http://').rstrip('/')}: connection refused: nothing listens there",
+        "http://no-such-host.invalid/": "no-such-host.invalid:80: the name cannot be looked up: ",
+        f"http://{'x' * 70}.invalid/": f"{'x' * 70}.invalid:80: ",
+    }
     async with direct() as client:
-        for address in (url, "http://no-such-host.invalid/", f"http://{'x' * 70}.invalid/"):
-            with pytest.raises(Unreachable):
+        for address, reason in reasons.items():
+            with pytest.raises(Unreachable) as raised:
                 await client.get(address)
+            assert raised.value.reason.startswith(reason)
+            assert raised.value.text == Unreachable.message
         with pytest.raises(Unreachable):
             await client.get("ftp://127.0.0.1/")
 
@@ -39,8 +49,9 @@ async def test_connect_timeout() -> None:
     before = sockets()
     with drowned() as (_, url):
         async with direct(connect=0.1) as client:
-            with pytest.raises(ConnectTimeout):
+            with pytest.raises(ConnectTimeout) as raised:
                 await client.get(url)
+            assert raised.value.reason.endswith(" did not answer within 0.1 s")
     with deaf(5) as (_, url):
         async with direct(connect=0.1) as client:
             with pytest.raises(ConnectTimeout):
@@ -123,6 +134,23 @@ async def test_tls(certificate: Certificate) -> None:
                 assert body == large
         assert upstream.connections == 1
     await until(lambda: sockets() <= before)
+
+
+async def test_tls_reasons(certificate: Certificate) -> None:
+    """TLS to a port without it, and a certificate that is not trusted, are told apart for the operator."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with listening(refuse) as port, trusting(certificate) as client:
+        with pytest.raises(Unreachable) as raised:
+            await client.get(f"https://127.0.0.1:{port}")
+        assert raised.value.reason.endswith(": it does not speak TLS: its URL probably begins with http://")
+    async with Upstream(OK, tls=certificate.server()) as upstream, direct() as client:
+        with pytest.raises(Unreachable) as raised:
+            await client.get(upstream.url)
+        assert ": its certificate is not trusted: self-signed certificate" in raised.value.reason
 
 
 async def test_tls_aborted(certificate: Certificate) -> None:
