@@ -79,6 +79,7 @@ class StreamError(Exception):
 
     *message* is for people. It is bounded and holds no key, no prompt and no answer. *param* names the field of the
     request that is wrong; *retry_after* is in seconds, *longer* says that this service itself does not wait so long.
+    *cause* is for the operator, with addresses and names of the settings, and never sent to a client.
     *told* has what an upstream itself said of the request or of its load: `status`, `type`, `code`; `more` of content.
     """
 
@@ -92,11 +93,17 @@ class StreamError(Exception):
     told: Mapping[str, Any] | None = None
 
     def __init__(
-        self, message: str | None = None, *, param: str | None = None, retry_after: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        cause: str = "",
     ) -> None:
         self.text = message or self.message
         super().__init__(self.text)
         self.param = param
+        self.cause = cause
         if retry_after is not None:
             self.retry_after = retry_after
 
@@ -291,7 +298,6 @@ class UpstreamError(StreamError):
     """The upstream failed: a 5xx, an error inside the stream, or a finish reason that means failure.
 
     *disliked* has those of the service's own fields, `stream` and `stream_options`, that the upstream does not take.
-    *reason* says why, with names and addresses of the settings: it is for the operator, and never sent to a client.
     """
 
     status = 502
@@ -300,17 +306,6 @@ class UpstreamError(StreamError):
     retryable = True
     message = "The upstream service failed."
     disliked: frozenset[str] = frozenset()
-
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        param: str | None = None,
-        retry_after: float | None = None,
-        reason: str = "",
-    ) -> None:
-        super().__init__(message, param=param, retry_after=retry_after)
-        self.reason = reason
 
 
 class Unreachable(UpstreamError):

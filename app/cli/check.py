@@ -16,7 +16,14 @@ import structlog
 
 from app.addresses import is_loopback
 from app.cli.process import Commands, add_command, complain
-from app.composition.access import create_access, create_policy, default_model, usual_allowance, usual_caps
+from app.composition.access import (
+    about_origins,
+    create_access,
+    create_policy,
+    default_model,
+    usual_allowance,
+    usual_caps,
+)
 from app.composition.config_file import Config, Upstream, create_config
 from app.composition.service import create_client, create_source
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
@@ -76,6 +83,7 @@ def check(
     except SettingsError as error:
         return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
+    print(about_origins(settings))
     if settings.simulated:
         print("upstream: the built-in simulator")
         return 0
@@ -241,7 +249,7 @@ async def _answer(question: _Question, settings: Settings, seconds: float) -> tu
     except TimeoutError:
         return False, f"{FirstTokenTimeout.code}: no answer within {seconds:g} s"
     except UpstreamError as error:
-        return False, f"{error.code}: {error.text}{f' {error.reason}' if error.reason else ''}"
+        return False, f"{error.code}: {error.text}{f' {error.cause}' if error.cause else ''}"
     return True, f"ok {(time.monotonic() - begun) * 1000:.0f} ms"
 
 

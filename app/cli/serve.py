@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app import __version__
 from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
+from app.composition.access import about_origins
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, SettingsError, load
 from app.journal import engine_of
@@ -87,6 +88,7 @@ async def _serve(
         def announce() -> None:
             if supervisor is None:
                 say(f"chat-sse {__version__} listens on {where}, upstream: {service.upstream}")
+                say(about_origins(settings))
             else:
                 supervisor.accepting(server.retire, server.abandon)
             # The objects made until now stay for good, and a collection that looks at them again takes long. A delta
@@ -133,6 +135,7 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
 
         def announce() -> None:
             say(f"chat-sse {__version__} listens on {where}, with {settings.workers} workers")
+            say(about_origins(settings))
 
         def interrupted() -> None:
             _say_what_it_waits_for("the workers' streams", settings)

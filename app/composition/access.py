@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -48,7 +49,25 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
         hosts = (*LOOPBACK, settings.host)
     tickets = Tickets(_ticket_secret(settings), settings.ticket_seconds) if schemes else None
     credentials = Credentials(schemes, tickets, usual)
-    return Access(credentials, tickets, Origins(settings.allowed_origins, hosts), open=not schemes)
+    return Access(credentials, tickets, _origins(settings, hosts), open=not schemes)
+
+
+def _origins(settings: Settings, hosts: Collection[str]) -> Origins:
+    """Return whose pages may use the service.
+
+    In front of the simulator, that is those of every local server: a front-end tool's has a port of its own. A real
+    upstream costs money, and any local page could spend it.
+    """
+    return Origins(settings.allowed_origins, hosts, loopback=settings.simulated and not settings.allowed_origins)
+
+
+def about_origins(settings: Settings) -> str:
+    """Return a sentence for people about whose pages may use the service: a page cannot read why it was refused."""
+    if settings.allowed_origins:
+        return f"Pages of other origins may use it: {', '.join(settings.allowed_origins)}."
+    if settings.simulated:
+        return "Pages of other origins may use it: those of loopback, on any port."
+    return f"Pages of other origins may not use it: {PREFIX}ALLOWED_ORIGINS is empty."
 
 
 def create_policy(config: Config, settings: Settings) -> ModelPolicy:

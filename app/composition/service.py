@@ -258,4 +258,4 @@ def _application(
     )
     app.router.redirect_slashes = False  # the API describes no redirects
     access_control = AccessMiddleware(app, access.credentials, quota, [route.path for route in public])
-    return Cors(access_control, settings.allowed_origins)
+    return Cors(access_control, access.origins)

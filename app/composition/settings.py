@@ -239,7 +239,9 @@ class Settings(BaseSettings):
         "of the first one, and each of the others has the next. 0 is off.",
     )
     allowed_origins: Origins = Field(
-        (), description="The origins of other sites whose pages may use the service, separated by commas; `*` is any."
+        (),
+        description="The origins of other sites whose pages may use the service, separated by commas; `*` is any. If "
+        "empty, in front of the simulator, those of loopback.",
     )
     allowed_hosts: Hosts = Field(
         (),

@@ -18,6 +18,8 @@ from app.edge.context import RequestContext, request_context
 from app.edge.wrong_paths import sentence_about
 from app.errors import (
     BadRequest,
+    ForeignHost,
+    ForeignOrigin,
     InternalError,
     MethodNotAllowed,
     RequestTimeout,
@@ -50,7 +52,11 @@ async def failed(request: Request, error: Exception) -> Response:
 
 def _refusal(error: StreamError, request: Request) -> Response:
     context = request_context(request.scope)
-    context.log.info("request.refused", code=error.code)
+    if isinstance(error, (ForeignHost, ForeignOrigin)):
+        # A page cannot read this answer, least of all one to a preflight, so the log has to say what is wrong.
+        context.log.warning("request.refused", code=error.code, why=error.text)
+    else:
+        context.log.info("request.refused", code=error.code)
     context.meter.refused[error.code] += 1
     if error.status in (429, 503) and request.method == "GET" and _is_event_source(request):
         # An EventSource gives up for good at any status but 200. It comes back if it is sent `retry:` under a 200, and

@@ -23,7 +23,7 @@ class Outcome:
     *input_tokens* and *output_tokens* are the upstream's own counts; where it sent no believable count of the output,
     that is estimated. *attempt* is the last attempt, or a blank one if no upstream was asked. *answers* has an upstream
     and its answer (see `Attempt.answers`) for each request that was answered, and *requests* is how many were sent.
-    *reasons* has an upstream and why it brought no answer, for each attempt of which that is known.
+    *causes* has an upstream and why it brought no answer, for each attempt of which that is known.
     *readers* is how many attached in all, *readers_peak* how many at once.
     """
 
@@ -40,7 +40,7 @@ class Outcome:
     attempt: Attempt
     answers: tuple[tuple[str, str], ...]
     requests: int
-    reasons: tuple[tuple[str, str], ...]
+    causes: tuple[tuple[str, str], ...]
     readers: int
     readers_peak: int
 
@@ -66,7 +66,7 @@ class Outcome:
             attempt=relay.attempts[-1] if relay.attempts else Attempt(),
             answers=tuple((upstream, answer) for upstream, answer in answers if answer),
             requests=len(answers),
-            reasons=tuple((attempt.upstream, attempt.reason) for attempt in relay.attempts if attempt.reason),
+            causes=tuple((attempt.upstream, attempt.cause) for attempt in relay.attempts if attempt.cause),
             readers=stream.readers_total,
             readers_peak=stream.readers_peak,
         )

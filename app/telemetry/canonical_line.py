@@ -30,8 +30,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         facts["prompt_tokens"] = usage.fields.get("prompt_tokens")
         facts["completion_tokens"] = usage.fields.get("completion_tokens")
         facts["usage_estimated"] = usage.estimated
-    if outcome.reasons:
-        facts["upstream_reasons"] = [f"{upstream}: {reason}" for upstream, reason in dict.fromkeys(outcome.reasons)]
+    if outcome.causes:
+        facts["upstream_causes"] = [f"{upstream}: {cause}" for upstream, cause in dict.fromkeys(outcome.causes)]
     return facts | {
         "deltas": outcome.deltas,
         "output_bytes": outcome.output_bytes,

@@ -30,8 +30,8 @@ class Attempt:
     upstream will be asked after it. *answers* has an item for each request that was sent: the HTTP status, or the
     error's code if no response came, or "" as long as neither has. (A source asks otherwise if the upstream refuses
     `stream_options` or `stream`.) *status* is the HTTP status of the last request, or None. *answered_at* is when the
-    upstream first said that an answer comes (loop time), and *failed* that none came. *reason* is why, as
-    `UpstreamError.reason` has it.
+    upstream first said that an answer comes (loop time), and *failed* that none came. *cause* is why, as
+    `StreamError.cause` has it.
 
     *usage* and *model* are what the upstream has said of them. *done* is how the answer will end, known as soon as a
     finish reason came. *cut_after_finish* says that the connection broke after that. *replaced_bytes* counts invalid
@@ -45,7 +45,7 @@ class Attempt:
     status: int | None = None
     answered_at: float | None = None
     failed: bool = False
-    reason: str = ""
+    cause: str = ""
     request_id: str | None = None
     usage: Usage | None = None
     model: str = ""
@@ -96,6 +96,6 @@ async def first_content(batches: Batches, attempt: Attempt, changed: Callable[[]
         raise Empty
     except UpstreamError as error:
         attempt.failed = True
-        attempt.reason = error.reason
+        attempt.cause = error.cause
         changed()
         raise

@@ -108,7 +108,7 @@ class Endpoint:
         body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
         error = read_refusal(response.status_code, response.headers, body, self.secrets(request))
         if isinstance(error, Misaddressed):
-            error.reason = (
+            error.cause = (
                 f"{response.url} answered with status {response.status_code}: the base URL is probably wrong. "
                 "It usually ends in /v1."
             )

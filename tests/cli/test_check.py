@@ -54,6 +54,7 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "credentials: asked for",
+        "Pages of other origins may not use it: CHAT_SSE_ALLOWED_ORIGINS is empty.",
         "upstream a: https://a.example/v1; key from A_KEY; models: any; headers: X-Team",
         "upstream b: https://b.example/v1; no key; models: n; extra body: token",
         "requests may have: parameters: the ordinary ones; tools: custom, function; "
@@ -142,6 +143,7 @@ def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(Settings.model_construct(), {}) == 0
     assert capsys.readouterr().out.splitlines() == [
         "credentials: none are asked for",
+        "Pages of other origins may use it: those of loopback, on any port.",
         "upstream: the built-in simulator",
     ]
 

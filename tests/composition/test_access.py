@@ -16,7 +16,7 @@ from app.composition.access import create_access, create_policy, default_model
 from app.composition.config_file import Config, KeyEntry, Upstream, load_config
 from app.composition.settings import Settings, SettingsError
 from app.edge.access.api_keys import digest
-from app.errors import ForeignHost, ModelNotAllowed
+from app.errors import ForeignHost, ForeignOrigin, ModelNotAllowed
 from app.request import Allowance, Principal, StreamRequest
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +105,19 @@ def test_hosts(log: FilteringBoundLogger) -> None:
         chosen.check(rebound)
     create_access(settings(api_keys=(f"a:{digest(KEY)}",)), CONFIG, log).origins.check(rebound)
     create_access(settings(host="0.0.0.0", allow_anonymous=True), CONFIG, log).origins.check(rebound)
+
+
+def test_pages_of_this_machine(log: FilteringBoundLogger) -> None:
+    """A page of any local port may ask in front of the simulator alone: elsewhere it would spend the key's money."""
+    page = Headers({"host": "localhost:8000", "origin": "http://localhost:5173"})
+    create_access(settings(), CONFIG, log).origins.check(page)
+    for given in (
+        {"openai_api_key": "sk-x"},
+        {"openai_base_url": "http://localhost:11434/v1"},
+        {"allowed_origins": ("https://app.example",)},
+    ):
+        with pytest.raises(ForeignOrigin):
+            create_access(settings(**given), CONFIG, log).origins.check(page)
 
 
 A = '[[upstreams]]\nname = "a"\nbase_url = "https://a.example/v1"\n'

@@ -139,6 +139,19 @@ def test_another_port_is_another_origin(service: Server) -> None:
         assert answer.startswith(b"HTTP/1.1 %d " % status), origin
 
 
+def test_a_dev_server(start_simulator: Start, start_service: Start) -> None:
+    """A page of another port may ask the simulator. In front of anything else, the log says what to set."""
+    page = {"Origin": "http://localhost:5173"}
+    easy = start_service()
+    easy.awaits("Pages of other origins may use it: those of loopback, on any port")
+    answer = httpx.post(f"{easy.url}/v1/chat", json={"prompt": "hi"}, headers=page)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page["Origin"])
+    real = start_service(start_simulator())
+    real.awaits("Pages of other origins may not use it: CHAT_SSE_ALLOWED_ORIGINS is empty")
+    assert httpx.options(f"{real.url}/v1/chat", headers={**page, **PREFLIGHT}).status_code == 403
+    real.awaits(r"Pages of 'http://localhost:5173' may not use this service: CHAT_SSE_ALLOWED_ORIGINS does not list")
+
+
 # What is served as a page.
 
 

@@ -169,7 +169,7 @@ async def test_refusals(certificate: Certificate, tmp_path: Path, processes: lis
             async with direct(certificate.client(), proxy=address) as client:
                 with pytest.raises(Unreachable) as raised:
                     await client.get(upstream.url)
-            assert raised.value.reason.endswith(f"it answered with status {status}")
+            assert raised.value.cause.endswith(f"it answered with status {status}")
         assert upstream.connections == 0
     async with direct(proxy=anonymous) as client:
         with pytest.raises(Unreachable):
@@ -239,7 +239,7 @@ async def test_service_without_a_way(
     monkeypatch.setenv("ALL_PROXY", proxy.url)
     started = await asyncio.to_thread(start_service, "https://upstream.test/v1", retry_attempts=1)
     assert "upstream_unreachable" in await asked(started)
-    assert "The proxy refused to pass a request to the upstream: it answered with status 401." in started.text()
+    started.awaits("the proxy refused to pass the request on: it answered with status 401")
     assert "word" not in started.text()
 
 

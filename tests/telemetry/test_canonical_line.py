@@ -54,13 +54,13 @@ async def test_a_failed_stream(log: FilteringBoundLogger, logs: LogCapture) -> N
     await house.settled()
     [line] = [entry for entry in logs.entries if entry["event"] == "stream.failed"]
     assert (line["log_level"], line["reason"]) == ("warning", "upstream_disconnected")
-    assert "upstream_reasons" not in line
+    assert "upstream_causes" not in line
 
 
 async def test_an_upstream_that_cannot_be_reached(log: FilteringBoundLogger, logs: LogCapture) -> None:
     """The line says why, each upstream's reason once."""
-    house = House(log, Unreachable(reason="127.0.0.1:9: connection refused"))
+    house = House(log, Unreachable(cause="127.0.0.1:9: connection refused"))
     await house.read(StreamRequest("m", ()))
     await house.settled()
     [line] = [entry for entry in logs.entries if entry["event"] == "stream.failed"]
-    assert line["upstream_reasons"] == [": 127.0.0.1:9: connection refused"]
+    assert line["upstream_causes"] == [": 127.0.0.1:9: connection refused"]

@@ -31,6 +31,7 @@ def outcome(*answers: tuple[str, str], model: str = "m", fallback: bool = False)
         attempt=Attempt(answers[-1][0], fallback=fallback),
         answers=answers,
         requests=len(answers),
+        causes=(),
         **facts,
     )
 

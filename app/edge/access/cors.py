@@ -6,13 +6,13 @@ Whether an origin is allowed at all is decided by `Origins`, before a request co
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from app.edge.access.origins import Origins
 from app.errors import BadRequest
 
 _ANSWER_HEADERS = (
@@ -38,10 +38,11 @@ class Cors(CORSMiddleware):
     names, their platform, a referrer) would never be complete.
     """
 
-    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
         super().__init__(
             app,
-            allow_origins=origins,
+            allow_origins=tuple(origins.listed),
+            allow_origin_regex=origins.pattern,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["*"],
             allow_private_network=True,

@@ -27,6 +27,9 @@ _HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(?::([0-9
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE)
 _MAX_NAME = 254  # with the final dot
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Any port of this machine, as the servers of front-end tools choose them.
+_LOOPBACK_ORIGIN = r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?"
+_MAX_SHOWN = 100
 
 
 class _Host(NamedTuple):
@@ -51,11 +54,13 @@ class Origins:
     """Knows the origins and the hosts that are allowed.
 
     *origins* are those of other sites whose pages may use the service; "*" is any. *hosts* are the service's own names;
-    with none, it answers to any name. Both are as `parse_origin` and `parse_host` return them.
+    with none, it answers to any name. Both are as `parse_origin` and `parse_host` return them. With *loopback*, pages
+    that this machine serves may use it too, whatever their port.
     """
 
-    def __init__(self, origins: Collection[str] = (), hosts: Collection[str] = ()) -> None:
-        self._origins = frozenset(origins)
+    def __init__(self, origins: Collection[str] = (), hosts: Collection[str] = (), *, loopback: bool = False) -> None:
+        self.listed = frozenset(origins)
+        self.pattern = _LOOPBACK_ORIGIN if loopback else None
         self._hosts = frozenset(hosts)
 
     def check(self, headers: Headers) -> None:
@@ -65,17 +70,32 @@ class Origins:
             raise ForeignHost
         host = _parse(hosts[0]) if hosts else None
         if self._hosts and (host is None or host.bare not in self._hosts):
-            raise ForeignHost
+            raise ForeignHost(_about_host(hosts[0]) if hosts else None)
         origins = headers.getlist("origin")
-        if origins and "*" not in self._origins and (len(origins) > 1 or not self._allows(origins[0], host)):
-            raise ForeignOrigin
+        if origins and "*" not in self.listed and (len(origins) > 1 or not self._allows(origins[0], host)):
+            raise ForeignOrigin(_about_origin(origins[0]))
 
     def _allows(self, origin: str, host: _Host | None) -> bool:
         """Return whether *origin* is listed, or the service's own.
 
         The service's own origin has either scheme, because TLS may end in a proxy.
         """
-        return origin in self._origins or (host is not None and origin in map(host.origin, _DEFAULT_PORTS))
+        if origin in self.listed or (host is not None and origin in map(host.origin, _DEFAULT_PORTS)):
+            return True
+        return self.pattern is not None and re.fullmatch(self.pattern, origin, re.ASCII) is not None
+
+
+def _about_origin(origin: str) -> str:
+    return f"Pages of {_shown(origin)} may not use this service: CHAT_SSE_ALLOWED_ORIGINS does not list that origin."
+
+
+def _about_host(host: str) -> str:
+    return f"This service does not answer to the host name {_shown(host)}: CHAT_SSE_ALLOWED_HOSTS does not list it."
+
+
+def _shown(value: str) -> str:
+    """Return a header's value as an error and the log may show it."""
+    return repr(value[:_MAX_SHOWN])
 
 
 def parse_origin(text: str) -> str:

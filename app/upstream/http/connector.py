@@ -62,9 +62,9 @@ class Connector:
                 else:
                     await self._open_tunnel(target, proxy, exchange)
         except TimeoutError as error:
-            raise ConnectTimeout(reason=f"{_where(target, proxy)} did not answer within {limit:g} s") from error
+            raise ConnectTimeout(cause=f"{_where(target, proxy)} did not answer within {limit:g} s") from error
         except _FAILURES as error:
-            raise Unreachable(reason=f"{_where(target, proxy)}: {_why(error)}") from error
+            raise Unreachable(cause=f"{_where(target, proxy)}: {_why(error)}") from error
 
     async def _open(self, target: Origin, protocol: asyncio.Protocol) -> asyncio.Transport:
         addresses = await self._addresses(target.host, target.port)

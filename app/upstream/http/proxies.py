@@ -80,7 +80,7 @@ def check_tunnel(head: bytes) -> None:
     """Raise Unreachable unless *head*, the head of the answer to `connect_request`, says that the tunnel is open."""
     answer = _ANSWER.match(head)
     if answer is None:
-        raise Unreachable(reason="the proxy's answer is not HTTP")
+        raise Unreachable(cause="the proxy's answer is not HTTP")
     status = int(answer[1])
     if not 200 <= status < 300:
         raise refusal(status)
@@ -88,7 +88,7 @@ def check_tunnel(head: bytes) -> None:
 
 def refusal(status: int) -> Unreachable:
     """Return the error for a proxy that answered with *status* itself."""
-    return Unreachable(reason=f"the proxy refused to pass the request on: it answered with status {status}")
+    return Unreachable(cause=f"the proxy refused to pass the request on: it answered with status {status}")
 
 
 def _is_exempt(target: Origin, no_proxy: str) -> bool:

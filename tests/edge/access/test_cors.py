@@ -7,6 +7,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from app.edge.access.cors import Cors
+from app.edge.access.origins import Origins
 from app.errors import BadRequest
 
 pytestmark = pytest.mark.anyio
@@ -15,10 +16,20 @@ PAGE = "https://app.example.com"
 
 
 async def ask(method: str, *origins: str, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(Cors(PlainTextResponse("answer"), origins))
+    transport = httpx.ASGITransport(Cors(PlainTextResponse("answer"), Origins(origins)))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.request(method, "/", headers={"Origin": PAGE, **named})
+
+
+async def test_pages_of_this_machine() -> None:
+    """A page of loopback may read the answer where `Origins` allows all of these, and no other page may."""
+    cors = Cors(PlainTextResponse("answer"), Origins(loopback=True))
+    transport = httpx.ASGITransport(cors)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for origin, allowed in (("http://localhost:5173", "http://localhost:5173"), (PAGE, None)):
+            answer = await client.get("/", headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
 
 
 async def preflight(asked: str, *origins: str, method: str = "POST", **more: str) -> httpx.Response:

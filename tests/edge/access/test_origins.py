@@ -19,9 +19,17 @@ def headers(*pairs: tuple[str, str]) -> Headers:
     return Headers(raw=[(name.encode(), value.encode("latin-1")) for name, value in pairs])
 
 
-def check(host: str | None, origin: str | None = None, **origins: tuple[str, ...]) -> None:
+def check(
+    host: str | None,
+    origin: str | None = None,
+    origins: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
+    *,
+    loopback: bool = False,
+) -> None:
     pairs = (("host", host), ("origin", origin))
-    Origins(**origins).check(headers(*((name, value) for name, value in pairs if value is not None)))
+    given = [(name, value) for name, value in pairs if value is not None]
+    Origins(origins, hosts, loopback=loopback).check(headers(*given))
 
 
 # Hosts.
@@ -220,6 +228,43 @@ def test_any_headers(pairs: list[tuple[str, str]]) -> None:
             origins.check(headers(*pairs))
     with pytest.raises((ForeignHost, ForeignOrigin)):
         Origins((APP,), LOOPBACK).check(headers(("origin", "https://evil.com"), *pairs))
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:5173", "https://localhost", "http://127.0.0.1:3000", "http://[::1]:65535"]
+)
+def test_pages_of_this_machine(origin: str) -> None:
+    """With *loopback*, a page that any server of this machine serves may ask; without it, none but our own may."""
+    check("chat.example", origin, loopback=True)
+    with pytest.raises(ForeignOrigin):
+        check("chat.example", origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("http://localhost.evil.example", "http://localhost:5173.evil.example", "http://localhost:5173@evil.example"),
+        *("http://evil.example#http://localhost:5173", "http://127.0.0.1.evil.example", "http://127.0.0.2", "null", ""),
+        *("http://localhost:5173\n", " http://localhost", "chrome-extension://localhost", "http://localhost:123456"),
+        "http://localhost:\xb2",
+    ],
+)
+def test_pages_that_look_like_this_machines(origin: str) -> None:
+    """What is no origin of loopback is refused with *loopback*, too."""
+    with pytest.raises(ForeignOrigin):
+        check("localhost:8000", origin, loopback=True)
+
+
+def test_what_a_refusal_says() -> None:
+    """It names the origin, or the host, and the setting; a long one is cut, and nothing in it breaks the line."""
+    with pytest.raises(ForeignOrigin, match=r"Pages of 'http://localhost:5173' .*: CHAT_SSE_ALLOWED_ORIGINS does not"):
+        check("localhost:8000", "http://localhost:5173")
+    with pytest.raises(ForeignHost, match=r"the host name 'evil.example': CHAT_SSE_ALLOWED_HOSTS does not list it"):
+        check("evil.example", hosts=LOOPBACK)
+    with pytest.raises(ForeignOrigin) as refused:
+        check("localhost:8000", "\x1b[31m\n" + "a" * 5000)
+    assert refused.value.text.isprintable()
+    assert len(refused.value.text) < 250
 
 
 # Settings.

@@ -38,7 +38,7 @@ async def test_refused() -> None:
         for address, reason in reasons.items():
             with pytest.raises(Unreachable) as raised:
                 await client.get(address)
-            assert raised.value.reason.startswith(reason)
+            assert raised.value.cause.startswith(reason)
             assert raised.value.text == Unreachable.message
         with pytest.raises(Unreachable):
             await client.get("ftp://127.0.0.1/")
@@ -51,7 +51,7 @@ async def test_connect_timeout() -> None:
         async with direct(connect=0.1) as client:
             with pytest.raises(ConnectTimeout) as raised:
                 await client.get(url)
-            assert raised.value.reason.endswith(" did not answer within 0.1 s")
+            assert raised.value.cause.endswith(" did not answer within 0.1 s")
     with deaf(5) as (_, url):
         async with direct(connect=0.1) as client:
             with pytest.raises(ConnectTimeout):
@@ -146,11 +146,11 @@ async def test_tls_reasons(certificate: Certificate) -> None:
     async with listening(refuse) as port, trusting(certificate) as client:
         with pytest.raises(Unreachable) as raised:
             await client.get(f"https://127.0.0.1:{port}")
-        assert raised.value.reason.endswith(": it does not speak TLS: its URL probably begins with http://")
+        assert raised.value.cause.endswith(": it does not speak TLS: its URL probably begins with http://")
     async with Upstream(OK, tls=certificate.server()) as upstream, direct() as client:
         with pytest.raises(Unreachable) as raised:
             await client.get(upstream.url)
-        assert ": its certificate is not trusted: self-signed certificate" in raised.value.reason
+        assert ": its certificate is not trusted: self-signed certificate" in raised.value.cause
 
 
 async def test_tls_aborted(certificate: Certificate) -> None:

@@ -130,13 +130,13 @@ async def test_refusals(kind: str) -> None:
             await client.post("https://upstream.invalid/v1", content=b"secret")
         assert not client.transport._live
     assert len(heads) == 1
-    told = f"{raised.value}{raised.value.__cause__}{raised.value.reason}"
+    told = f"{raised.value}{raised.value.__cause__}{raised.value.cause}"
     assert "word" not in told
     assert "secret" not in told
     if kind.isdecimal():
-        assert raised.value.reason == f"the proxy refused to pass the request on: it answered with status {kind}"
+        assert raised.value.cause == f"the proxy refused to pass the request on: it answered with status {kind}"
     elif kind != "not HTTP":
-        assert raised.value.reason.startswith(f"upstream.invalid:443 through the proxy 127.0.0.1:{port}: ")
+        assert raised.value.cause.startswith(f"upstream.invalid:443 through the proxy 127.0.0.1:{port}: ")
     await until(lambda: sockets() <= before)
 
 
@@ -146,7 +146,7 @@ async def test_forwarding_refused() -> None:
     async with Upstream(*answers) as proxy, direct(proxy=proxy.url.removesuffix("/v1")) as client:
         with pytest.raises(Unreachable) as raised:
             await client.post("http://upstream.invalid/v1", content=b"secret")
-        assert raised.value.reason == "the proxy refused to pass the request on: it answered with status 407"
+        assert raised.value.cause == "the proxy refused to pass the request on: it answered with status 407"
         assert (await client.get("http://upstream.invalid/v1")).status_code == 403
 
 

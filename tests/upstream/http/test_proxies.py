@@ -99,7 +99,7 @@ def test_tunnel_is_refused(status: int) -> None:
     """Any other status is told to the operator; the client learns what it always learns."""
     with pytest.raises(Unreachable, match=f"^{Unreachable.message}$") as raised:
         check_tunnel(b"HTTP/1.1 %d Go away, word\r\nX: word\r\n\r\n" % status)
-    assert raised.value.reason == f"the proxy refused to pass the request on: it answered with status {status}"
+    assert raised.value.cause == f"the proxy refused to pass the request on: it answered with status {status}"
 
 
 @pytest.mark.parametrize("head", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/2 200\r\n", b"HTTP/1.1 2000 OK\r\n", b"\r\n"])

@@ -152,4 +152,4 @@ async def test_wrong_base_url() -> None:
         with pytest.raises(Misaddressed) as raised:
             await answer(source)
     assert upstream.url not in raised.value.text
-    assert raised.value.reason.startswith(f"{upstream.url}/chat/completions answered with status 404: the base URL")
+    assert raised.value.cause.startswith(f"{upstream.url}/chat/completions answered with status 404: the base URL")
