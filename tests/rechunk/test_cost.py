@@ -8,7 +8,7 @@ import pytest
 
 from app.events import Delta
 from app.rechunk import create
-from app.rechunk._holding import LIMIT, Holding
+from app.rechunk._holding import LIMIT
 
 HOSTILE = {
     "letters": "x",
@@ -47,18 +47,3 @@ def test_linear(spec: str, name: str) -> None:
     """Four times the text costs about four times as much, and far from sixteen times, up to the limit on holding."""
     text = HOSTILE[name] * LIMIT
     assert seconds(spec, text[: LIMIT - 8]) < 10 * seconds(spec, text[: LIMIT // 4 - 2])
-
-
-def test_each_position_is_judged_once() -> None:
-    """A cut is asked about each position of an endless line once, and never sees more than is held and added."""
-    judged: list[int] = []
-
-    def never(text: str, start: int, at: int) -> int:
-        assert len(text) <= LIMIT + 4
-        judged.append(len(text) - at)
-        return 0
-
-    rechunker = Holding(never, None)
-    for _ in range(50_000):
-        rechunker.feed([Delta("abcd")])
-    assert sum(judged) <= 200_000 * 1.1

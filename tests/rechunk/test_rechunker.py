@@ -1,18 +1,26 @@
+"""What every cut begins with: passing a batch on, and joining neighbours."""
+
 from __future__ import annotations
 
-from app.events import Delta, Event, Reasoning, ToolCall
-from app.rechunk import create
+from app.events import Delta, Event, Logprobs, PlainReasoning, Reasoning
+from app.rechunk._rechunker import Merging, Rechunker, merge
 
 
-def test_none_passes_the_batch_itself() -> None:
-    """`none` returns the very sequence it was given; so does `auto` for a single event."""
-    batch: list[Event] = [Delta("a"), Delta("b")]
-    assert create("none").feed(batch) is batch
-    assert create("auto").feed(single := batch[:1]) is single
+def test_defaults() -> None:
+    """A rechunker that does nothing of its own holds nothing, needs no timer, and has the upstream read at once."""
+    rechunker = Rechunker()
+    assert (rechunker.held, rechunker.max_delay, rechunker.pause) == (False, None, None)
+    assert rechunker.flush() == ()
 
 
-def test_auto_joins_neighbours() -> None:
-    """`auto` joins neighbouring texts of one kind within a batch, and nothing else."""
-    call = ToolCall(0, "", "", "{")
-    batch: list[Event] = [Delta("a"), Delta("b"), Reasoning("c"), call, call, Delta("d"), Delta("e")]
-    assert create("auto").feed(batch) == [Delta("ab"), Reasoning("c"), call, call, Delta("de")]
+def test_a_single_event() -> None:
+    """A batch of one event, as most are, is passed on as it is."""
+    batch: list[Event] = [Delta("a")]
+    assert Merging().feed(batch) is batch
+
+
+def test_merge() -> None:
+    """Texts are joined if nothing stands between them and their kind is the same."""
+    beside = Logprobs([{"token": "a"}])
+    events: list[Event] = [Delta("a"), Delta("b"), beside, beside, Delta("c"), Reasoning("d"), PlainReasoning("e")]
+    assert merge(events) == [Delta("ab"), beside, beside, Delta("c"), Reasoning("d"), PlainReasoning("e")]
