@@ -1,0 +1,49 @@
+"""What waits for the next pipeline to Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from app.journal.redis.outbox import Outbox
+
+
+def test_streams() -> None:
+    """A stream with records to send is named once, in the order in which they marked it, and then forgotten."""
+    outbox = Outbox()
+    for stream_id in "bab":
+        outbox.mark(stream_id)
+    assert outbox.take_streams() == ["b", "a"]
+    assert outbox.take_streams() == []
+
+
+def test_messages() -> None:
+    """Messages keep their order, by the process that they are for, and are taken once."""
+    outbox = Outbox()
+    outbox.tell("p", b"1")
+    outbox.tell("q", b"2")
+    outbox.tell("p", b"3")
+    taken = outbox.take_messages()
+    outbox.tell("p", b"4")
+    assert taken == {"p": [b"1", b"3"], "q": [b"2"]}
+    assert outbox.take_messages() == {"p": [b"4"]}
+    assert outbox.take_messages() == {}
+
+
+@pytest.mark.parametrize(
+    ("fill", "take"),
+    [
+        (lambda outbox: outbox.mark("a"), Outbox.take_streams),
+        (lambda outbox: outbox.tell("p", b"1"), Outbox.take_messages),
+    ],
+    ids=["streams", "messages"],
+)
+def test_waking(fill: Callable[[Outbox], None], take: Callable[[Outbox], object]) -> None:
+    """Whatever is put in wakes the committer, and something waits until it is taken."""
+    outbox = Outbox()
+    assert (outbox.empty, outbox.wake.is_set()) == (True, False)
+    fill(outbox)
+    assert (outbox.empty, outbox.wake.is_set()) == (False, True)
+    take(outbox)
+    assert outbox.empty
