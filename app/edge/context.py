@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -17,6 +17,10 @@ from app.wire import ErrorForm, native
 _KEY = "chat_sse.context"
 
 
+async def _counted() -> None:
+    """Do nothing: the request is counted, or there is no limit."""
+
+
 @dataclass(slots=True)
 class RequestContext:
     """One request's id, trace and logger, and who sent it.
@@ -24,7 +28,8 @@ class RequestContext:
     *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
     credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
     start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer. *form*
-    makes the answer if that is an error. *place* is the reader's place that is kept while the request opens a stream;
+    makes the answer if that is an error. *count* counts the request, if it was not counted before the endpoint, and
+    raises what refuses it. *place* is the reader's place that is kept while the request opens a stream;
     it is closed at the end of the request at the latest.
     """
 
@@ -36,6 +41,7 @@ class RequestContext:
     refusal: StreamError | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     form: ErrorForm = native.refusal
+    count: Callable[[], Awaitable[None]] = _counted
     place: ExitStack | None = None
 
     def put_into(self, scope: Scope) -> None:

@@ -18,14 +18,14 @@ from app.edge.bodies import ChatRequest, Defaults, parse_smooth, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.edge.json import parse_json
-from app.edge.transcripts import transcript_of
+from app.edge.whole import Encode, WholeAnswers, WholeResponse
 from app.errors import BadRequest
 from app.events import EventId
-from app.hub import Hub, IdempotencyKey, Subscription
+from app.hub import Hub, IdempotencyKey, Subscription, payer
+from app.journal import Log
 from app.rechunk import merge_after
 from app.request import StreamRequest
 from app.wire import Create, Reading
-from app.wire.transcript import Transcript
 
 ListModels = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 
@@ -57,6 +57,7 @@ class Streams:
     def __init__(self, hub: Hub, options: Options) -> None:
         self.hub = hub
         self.options = options
+        self._answers = WholeAnswers()
 
     async def body(self, request: Request) -> Any:
         """Return the request's JSON. Raises BadRequest, TooLarge, RequestTimeout or UnsupportedMedia."""
@@ -134,12 +135,35 @@ class Streams:
         smooth = reader_smooth(request)
         return await self.read(request, after.stream_id, create, after=after, opening=opening, smooth=smooth)
 
-    async def collect(self, request: Request, stream_id: str) -> Transcript:
-        """Wait for the end of the stream, and return the whole answer. Raises what `Hub.attach` and `read_whole` do."""
+    async def collect(self, request: Request, stream_id: str) -> Log:
+        """Wait for the end of the stream, and return its log. Raises what `Hub.attach` and `read_whole` do."""
         subscription = await self._attach(request, stream_id)
         subscription.knows_id = False  # the client has nothing until it has everything
         await read_whole(subscription, request.receive)
-        return await transcript_of(subscription.log)
+        return subscription.log
+
+    def whole(self, stream_id: str, log: Log, encode: Encode, headers: Mapping[str, str] | None = None) -> Response:
+        """Return all of the stream so far as one answer, in the form of *encode*."""
+        return WholeResponse(self._answers, stream_id, log, encode, {"X-Stream-Id": stream_id, **(headers or {})})
+
+    async def snapshot(self, request: Request, stream_id: str, encode: Encode) -> Response:
+        """Return all of the stream so far as one answer. Its client takes a reader's place until it has the answer.
+
+        The stream does not take it for one of its readers: it would end when this one leaves. Raises what `Hub.log_of`
+        and `Hub.reserve` do.
+        """
+        context = request_context(request.scope)
+        log = await self.hub.log_of(stream_id, context.principal)
+        context.place = self.hub.reserve(payer(context.principal, log))
+        return self.whole(stream_id, log, encode)
+
+    async def stop(self, request: Request, stream_id: str) -> Log:
+        """End the stream, and return its log. Raises what `Hub.cancel` does.
+
+        The first stop of a live stream is never refused. Any other one counts as a request, and so may be.
+        """
+        context = request_context(request.scope)
+        return await self.hub.cancel(stream_id, context.principal, context.count)
 
     async def _attach(self, request: Request, stream_id: str, after: EventId | None = None) -> Subscription:
         context = request_context(request.scope)

@@ -1,8 +1,17 @@
 """The lifetimes of streams."""
 
-from app.hub.hub import Capacity, Hub, IdempotencyKey
+from app.hub.hub import Capacity, Hub, IdempotencyKey, payer
 from app.hub.outcome import Observer, Outcome
 from app.hub.stream import parse_disconnect_policy
 from app.hub.subscription import Subscription
 
-__all__ = ["Capacity", "Hub", "IdempotencyKey", "Observer", "Outcome", "Subscription", "parse_disconnect_policy"]
+__all__ = [
+    "Capacity",
+    "Hub",
+    "IdempotencyKey",
+    "Observer",
+    "Outcome",
+    "Subscription",
+    "parse_disconnect_policy",
+    "payer",
+]

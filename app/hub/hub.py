@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -39,6 +39,10 @@ class Capacity:
 
     streams: int = 2000
     readers: int = 10_000
+
+
+# Counts a request that a limit may refuse, by raising.
+Repeated = Callable[[], Awaitable[None]]
 
 
 class IdempotencyKey(NamedTuple):
@@ -78,6 +82,7 @@ class Hub:
         self._opening = 0
         self._readers: set[Subscription] = set()
         self._reserved = 0
+        self._stopping: set[str] = set()  # the streams that are being cancelled on request
         self._readers_of: Counter[str] = Counter()
         self._draining = False
         self._idle = asyncio.Event()
@@ -212,9 +217,7 @@ class Hub:
         log = await self.log_of(stream_id, principal, after)
         if after > log.last:
             raise UnknownStream  # a record that this stream never had
-        if principal.stream_id:
-            # A reader with a ticket counts as one of the owner's.
-            principal = Principal(log.info.owner, Allowance(readers=log.info.readers))
+        principal = payer(principal, log)
         if place is None:
             self.admit(principal)
         stream = self._streams.get(stream_id)
@@ -254,8 +257,27 @@ class Hub:
         if stream is not None:
             stream.left_alone()
 
-    async def cancel(self, stream_id: str, principal: Principal = ANYONE) -> Log:
-        """End a stream, if it has not ended, and return its log. Raises UnknownStream."""
+    async def cancel(self, stream_id: str, principal: Principal = ANYONE, repeated: Repeated | None = None) -> Log:
+        """End a stream, if it has not ended, and return its log.
+
+        *repeated* is awaited first, and may raise, unless this is the first request to end a live stream of the
+        *principal*'s. Raises UnknownStream.
+        """
+        first = stream_id not in self._stopping
+        self._stopping.add(stream_id)
+        try:
+            if repeated is not None and not (first and await self._is_live(stream_id, principal)):
+                await repeated()
+            return await self._cancel(stream_id, principal)
+        finally:
+            if first:
+                self._stopping.discard(stream_id)
+
+    async def _is_live(self, stream_id: str, principal: Principal) -> bool:
+        info = await self._journal.live(stream_id)
+        return info is not None and _may_use(principal, stream_id, info)
+
+    async def _cancel(self, stream_id: str, principal: Principal) -> Log:
         log = await self.log_of(stream_id, principal)
         stream = self._streams.get(stream_id)
         with suppress(TimeoutError):
@@ -273,7 +295,7 @@ class Hub:
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
         """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
         log = await self._journal.open(stream_id, after)
-        if principal.stream_id != stream_id and (principal.stream_id or principal.name != log.info.owner):
+        if not _may_use(principal, stream_id, log.info):
             raise UnknownStream
         return log
 
@@ -370,6 +392,16 @@ class Hub:
         """Wake the drain if nothing is left to wait for."""
         if not self._streams and not (self._draining and self._staying()):
             self._idle.set()
+
+
+def payer(principal: Principal, log: Log) -> Principal:
+    """Return the principal that a reader of *log* counts for: one with a ticket counts as one of the owner's."""
+    return Principal(log.info.owner, Allowance(readers=log.info.readers)) if principal.stream_id else principal
+
+
+def _may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:
+    """Whether a stream is the principal's, or the one that its ticket opens."""
+    return principal.stream_id == stream_id if principal.stream_id else principal.name == info.owner
 
 
 def _count_out(counts: Counter[str], name: str) -> None:

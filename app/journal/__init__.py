@@ -151,6 +151,12 @@ class Journal(Protocol):
         UnknownStream, also for a log that is no longer kept, JournalDown, or JournalLost if records are missing.
         """
 
+    async def live(self, stream_id: str) -> StreamInfo | None:
+        """Return what a stream was created with, or None if it has ended or there is none. Loads no records.
+
+        Raises JournalDown.
+        """
+
     def stop(self, stream_id: str) -> None:
         """Ask for the end of a stream that another process produces."""
 

@@ -287,6 +287,10 @@ class MemoryJournal:
             raise UnknownStream
         return log
 
+    async def live(self, stream_id: str) -> StreamInfo | None:
+        log = self._logs.get(stream_id)
+        return None if log is None or log.ended else log.info
+
     def stop(self, stream_id: str) -> None:
         """Do nothing: there is no other process."""
 

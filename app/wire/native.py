@@ -27,6 +27,7 @@ from app.events import (
     Reasoning,
     Refusal,
     Start,
+    Terminal,
     ToolCall,
     merged,
 )
@@ -94,14 +95,11 @@ def cut(position: EventId) -> bytes:
 def snapshot(stream_id: str, transcript: Transcript) -> bytes:
     """Return a stream so far as one JSON object: what a page that was closed for an hour needs to show the answer."""
     end = transcript.end
-    last = str(EventId(stream_id, transcript.records)) if transcript.records else None
     return orjson.dumps(
         {
-            "stream_id": stream_id,
-            "state": "live" if end is None else "done" if isinstance(end, Done) else "error",
+            **_standing(stream_id, transcript.records, end),
             "model": transcript.model,
             "created": transcript.created,
-            "finish_reason": end.finish_reason if isinstance(end, Done) else None,
             "content": transcript.content,
             "reasoning": transcript.reasoning,
             "refusal": transcript.refusal,
@@ -113,11 +111,27 @@ def snapshot(stream_id: str, transcript: Transcript) -> bytes:
             **given(citations=transcript.citations, search_results=transcript.search_results),
             "media": [_media(media) for media in transcript.media],
             "extra": _extra(transcript.extra),
-            "usage": usage_object(end.usage) if end else None,
             "error": error_object(end) if isinstance(end, Failure) else None,
-            "last_event_id": last,
         }
     )
+
+
+def stopped(stream_id: str, records: int, end: Terminal | None) -> bytes:
+    """Return what a request to stop a stream is answered with: where the stream stands, and not its text.
+
+    The stream has so many *records*, of which *end* is the last one if the stream has ended.
+    """
+    return orjson.dumps(_standing(stream_id, records, end))
+
+
+def _standing(stream_id: str, records: int, end: Terminal | None) -> dict[str, Any]:
+    return {
+        "stream_id": stream_id,
+        "state": "live" if end is None else "done" if isinstance(end, Done) else "error",
+        "finish_reason": end.finish_reason if isinstance(end, Done) else None,
+        "usage": usage_object(end.usage) if end else None,
+        "last_event_id": str(EventId(stream_id, records)) if records else None,
+    }
 
 
 def refusal(failure: Failure, request_id: str) -> ErrorAnswer:

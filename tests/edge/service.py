@@ -29,8 +29,8 @@ PAGE = "https://page"  # the origin of another site's page that may use the serv
 class Service(House):
     """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
 
-    *models* are offered by name. *asked* are the requests that went upstream. *refusal* stands for
-    that of the access control, and *allowance* is what each caller may have.
+    *models* are offered by name. *asked* are the requests that went upstream. *refusal* stands for that of the access
+    control, *stop_refusal* for that of a stop that is counted, and *allowance* is what each caller may have.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Service(House):
         super().__init__(log, *steps)
         self.asked: list[StreamRequest] = []
         self.refusal: StreamError | None = None
+        self.stop_refusal: StreamError | None = None
         self.allowance = UNLIMITED
         self.listed: list[Mapping[str, Any]] = []
         options = Options(
@@ -66,7 +67,12 @@ class Service(House):
         context = request_context(scope)
         context.principal = Principal(dict(scope["headers"]).get(b"x-who", b"").decode(), self.allowance)
         context.refusal = self.refusal
+        context.count = self._count
         await self._app(scope, receive, send)
+
+    async def _count(self) -> None:
+        if self.stop_refusal is not None:
+            raise self.stop_refusal
 
     def _admit(self, asked: StreamRequest) -> StreamRequest:
         self.asked.append(asked)

@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import (
     KeyReused,
     Overloaded,
+    RateExceeded,
     StreamError,
     TooManyReaders,
     TooManyStreams,
@@ -205,6 +206,48 @@ async def test_a_ticket_stops_its_stream(log: FilteringBoundLogger) -> None:
     house = Places(log, forever)
     stream_id = await house.open()
     assert (await house.hub.cancel(stream_id, Principal(TICKET, stream_id=stream_id))).ended
+    await house.settled()
+
+
+async def test_a_stop_that_is_not_the_first(log: FilteringBoundLogger) -> None:
+    """The first stop of a live stream is free, for its owner and with a ticket. All others are counted."""
+    house = Places(log, forever)
+    counted: list[str] = []
+
+    async def stop(stream_id: str, who: Principal, name: str) -> None:
+        async def count() -> None:
+            counted.append(name)
+
+        await house.hub.cancel(stream_id, who, count)
+
+    first = await house.open()
+    await asyncio.gather(*(stop(first, ANN, "at once") for _ in range(5)))
+    assert counted == ["at once"] * 4
+    await stop(first, ANN, "ended")
+    second = await house.open()
+    with pytest.raises(UnknownStream):
+        await stop(second, BOB, "another's")
+    with pytest.raises(UnknownStream):
+        await stop("unknown", ANN, "unknown")
+    assert counted[4:] == ["ended", "another's", "unknown"]
+    await stop(second, Principal(TICKET, stream_id=second), "ticket")
+    assert len(counted) == 7
+    await house.settled()
+
+
+async def test_a_stop_that_is_refused(log: FilteringBoundLogger) -> None:
+    """A stop that a limit refuses tells nothing about the stream, and is forgotten."""
+    house = Places(log, forever)
+    stream_id = await house.open()
+
+    async def refuse() -> None:
+        raise RateExceeded
+
+    for _ in range(2):
+        with pytest.raises(RateExceeded):
+            await house.hub.cancel("unknown", ANN, refuse)
+    assert (await house.hub.cancel(stream_id, ANN, refuse)).ended
+    assert not house.hub._stopping
     await house.settled()
 
 

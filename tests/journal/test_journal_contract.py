@@ -159,3 +159,24 @@ async def test_stop_of_an_unknown_stream(journal: Journal) -> None:
     journal.stop("s")
     with pytest.raises(UnknownStream):
         await journal.open("s")
+
+
+async def test_live(journal: Journal) -> None:
+    """A live stream is found by its id, with what it was created with; an ended or unknown one is not."""
+    assert await journal.live("s") is None
+    writer = await journal.create("s", INFO)
+    assert await journal.live("s") == INFO
+    writer.append([Delta("x")])
+    await opened_to(journal, 1)
+    assert await journal.live("s") == INFO
+    writer.append([DONE])
+    assert await opened(journal) == [Delta("x"), DONE]
+    assert await journal.live("s") is None
+
+
+async def opened_to(journal: Journal, last: int) -> None:
+    """Wait until record number *last* can be read."""
+    async with aclosing((await journal.open("s")).read()) as cursor:
+        async for batch in cursor:
+            if batch.last >= last:
+                return

@@ -23,7 +23,7 @@ class Neighbour:
     """Reads a stream of 20 deltas a second, and asks for `/healthz` and for the memory of the *service* meanwhile.
 
     *gap* is the longest time between two events and *health* the longest that `/healthz` took, in seconds; *grown* is
-    how much the memory of the service grew, in MiB, at its highest.
+    how much the memory of the service grew, in MiB, at its highest, of so many *looks*.
     """
 
     def __init__(self, service: Server, headers: Mapping[str, str]) -> None:
@@ -34,6 +34,7 @@ class Neighbour:
         self._url = ""
         self._ended = threading.Event()
         self._before = self._resident()
+        self.looks = 0
         self.health = 0.0
         self.grown = 0
         self._threads = [threading.Thread(target=work) for work in (self._read, self._look)]
@@ -75,6 +76,7 @@ class Neighbour:
             began = time.monotonic()
             assert self._client.get("/healthz").status_code == 200
             self.health = max(self.health, time.monotonic() - began)
+            self.looks += 1
             self.grown = max(self.grown, self._resident() - self._before)
 
     def _resident(self) -> int:

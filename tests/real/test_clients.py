@@ -379,7 +379,8 @@ def test_cancel(
         check(events, dense=False)
         assert events[-1].json()["finish_reason"] == "cancelled"
         assert events[-1].json()["usage"]["estimated"] is True
-        assert text(events) == answer.json()["content"]
+        assert events[-1].id == answer.json()["last_event_id"]
+        assert text(events) == snapshot(address)["content"]
     for again, ending, more in CANCELS:
         repeated = httpx.request(again, address + ending, **more)
         assert (repeated.status_code, repeated.json()) == (200, answer.json())

@@ -50,9 +50,22 @@ def test_requests_a_minute(start_service: Start, simulator: Server) -> None:
     for_event_source = httpx.get(url, headers={"Accept": "text/event-stream"})
     assert for_event_source.status_code == 200
     assert re.fullmatch(r"retry: \d+000\n", for_event_source.text)
-    for _ in range(5):
-        assert httpx.delete(url).status_code == 200
+    assert httpx.delete(url).status_code == 429  # there is nothing to stop
     assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_stops_are_limited(start_service: Start, simulator: Server) -> None:
+    """Where no request is left, each live stream can still be stopped, once; a second stop is refused."""
+    service = start_service(simulator, requests_per_minute=6, on_disconnect="continue")
+    body = {"prompt": "x", "model": "never-ends?first=0"}
+    urls = [httpx.post(f"{service.url}/v1/chat", json=body, headers=JSON).json()["url"] for _ in range(3)]
+    while httpx.get(service.url + urls[0], headers=JSON).status_code == 200:
+        pass
+    for url in urls:
+        stopped = httpx.post(f"{service.url}{url}/cancel") if url == urls[0] else httpx.delete(service.url + url)
+        assert (stopped.status_code, stopped.json()["finish_reason"]) == (200, "cancelled")
+    refused = [httpx.delete(service.url + url).status_code for url in (*urls, "/v1/streams/" + "A" * 22)]
+    assert refused == [429] * 4
 
 
 def test_a_repeat_costs_nothing(start_service: Start, simulator: Server) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 from starlette.datastructures import Headers, QueryParams
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge.access.quota import Quota
 from app.edge.access.tickets import Tickets
-from app.edge.context import request_context
+from app.edge.context import RequestContext, request_context
 from app.edge.error_responses import refuse
 from app.edge.positions import given_position
 from app.errors import BudgetSpent, StreamError, Unauthenticated
@@ -28,6 +29,10 @@ _MAX_QUERY = 2048
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 # The paths that a ticket opens.
 _STREAM_PATH = re.compile(r"/v1/streams/([A-Za-z0-9_-]{22})(?:/cancel)?", re.ASCII)
+# The endpoints that stop a stream, and count the request themselves.
+_STOPS = re.compile(
+    r"DELETE /v1/streams/[^/]+|DELETE /v1/ai-sdk/chat/[^/]+/stream|POST /v1/(?:streams|ai-sdk/chat)/[^/]+/cancel"
+)
 
 # Where a POST with a position starts nothing.
 _RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat")
@@ -90,7 +95,8 @@ class AccessMiddleware:
     """Wraps *app*: puts into the request's context the principal, and the headers that tell of its quota.
 
     It is pure ASGI, and so costs a stream next to nothing. All paths that are not *public* ask for credentials, also
-    those that do not exist. Requests that stop a stream are not limited, because they only save.
+    those that do not exist. A request that stops a stream is counted by its endpoint, which knows whether there is
+    something to stop: the first stop of a live stream only saves, and is never refused.
     """
 
     def __init__(self, app: ASGIApp, credentials: Credentials, quota: Quota, public: Collection[str]) -> None:
@@ -110,7 +116,8 @@ class AccessMiddleware:
             return
         context = request_context(scope)
         context.principal = principal
-        if _stops(scope):
+        if _STOPS.fullmatch(f"{scope['method']} {scope['path']}"):
+            context.count = partial(self._count, context)
             await self._app(scope, receive, send)
             return
         standing = await self._quota.admit(principal, spends=_spends(scope))
@@ -121,6 +128,12 @@ class AccessMiddleware:
         else:
             await refuse(standing.refusal, scope, receive, send)
 
+    async def _count(self, context: RequestContext) -> None:
+        standing = await self._quota.admit(context.principal, spends=False)
+        context.headers = standing.headers
+        if standing.refusal is not None:
+            raise standing.refusal
+
 
 def _token(headers: list[str]) -> str:
     """Return the bearer token in the values of `Authorization`, of which there must be one. Raises Unauthenticated."""
@@ -130,12 +143,6 @@ def _token(headers: list[str]) -> str:
     if match is None:
         raise Unauthenticated("The credentials cannot be read: send one header, 'Authorization: Bearer ...'.")
     return match[1]
-
-
-def _stops(scope: Scope) -> bool:
-    method: str = scope["method"]
-    path: str = scope["path"]
-    return method == "DELETE" or (method == "POST" and path.endswith("/cancel"))
 
 
 def _spends(scope: Scope) -> bool:

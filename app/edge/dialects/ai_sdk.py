@@ -136,9 +136,11 @@ class AiSdk:
         204, whether there was anything to stop or not.
         """
         stream_id = await self._newest(request)
-        if stream_id is not None:
+        if stream_id is None:
+            await request_context(request.scope).count()
+        else:
             with suppress(UnknownStream):  # it is no longer kept
-                await self._streams.hub.cancel(stream_id, request_context(request.scope).principal)
+                await self._streams.stop(request, stream_id)
         return Response(status_code=204)
 
     async def _newest(self, request: Request) -> str | None:

@@ -24,10 +24,9 @@ from app.edge.bodies import (
 from app.edge.context import request_context
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed, reader_smooth
+from app.edge.whole import ending
 from app.errors import BadRequest
-from app.journal import Log
 from app.wire import dialects, native
-from app.wire.transcript import Transcript
 
 
 class ChatBody(ChatParameters):
@@ -98,7 +97,7 @@ class Native:
             await self._streams.hub.log_of(stream_id, principal)  # or it is a 404
             raise BadRequest("The last event id is another stream's.", param="last_event_id")
         if wants_json(request):
-            return _snapshot(stream_id, await self._streams.hub.log_of(stream_id, principal))
+            return await self._streams.snapshot(request, stream_id, native.snapshot)
         dialect = wanted_dialect(request, native.NAME)
         create = dialects()[dialect]
         if position is None:
@@ -108,10 +107,14 @@ class Native:
         return await self._streams.resume(request, position, create, opening)
 
     async def cancel(self, request: Request) -> Response:
-        """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button. Answers with a snapshot."""
+        """`DELETE /v1/streams/{id}`, and `POST …/cancel` for `sendBeacon`: the stop button.
+
+        The answer says where the stream stands. It does not have the text, which may be large.
+        """
         stream_id: str = request.path_params["stream_id"]
-        principal = request_context(request.scope).principal
-        return _snapshot(stream_id, await self._streams.hub.cancel(stream_id, principal))
+        log = await self._streams.stop(request, stream_id)
+        content = native.stopped(stream_id, log.last, ending(log))
+        return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
 
 def routes(streams: Streams) -> Sequence[Route]:
@@ -122,12 +125,6 @@ def routes(streams: Streams) -> Sequence[Route]:
         Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
         Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
     ]
-
-
-def _snapshot(stream_id: str, log: Log) -> Response:
-    transcript = Transcript.of(log.records(0, log.last))  # without a cursor, so this counts as no reader
-    content = native.snapshot(stream_id, transcript)
-    return Response(content, headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
 
 def _glues(request: Request) -> bool:

@@ -26,9 +26,11 @@ from app.edge.context import request_context
 from app.edge.error_responses import error_response
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
+from app.edge.whole import ending
 from app.errors import BadRequest, UnknownModel
 from app.wire import openai
 from app.wire.openai import completion, failure_of
+from app.wire.transcript import Transcript
 
 # `chunk` and `on_disconnect` are headers here: a field that OpenAI does not have would go upstream.
 CHUNK = "X-Chunk"
@@ -126,13 +128,13 @@ class OpenAI:
         if not asked.whole:
             return await streams.answer(request, asked, data)
         stream_id = await streams.open(request, asked, data)
-        transcript = await streams.collect(request, stream_id)
-        assert transcript.end is not None  # noqa: S101 - `collect` waits for it
-        failure = failure_of(transcript.end)
+        log = await streams.collect(request, stream_id)
+        end = ending(log)
+        assert end is not None  # noqa: S101 - `collect` waits for it
+        failure = failure_of(end)
         if failure is not None:
             return error_response(failure, request_context(request.scope))
-        where = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
-        return _json(completion(stream_id, transcript), where)
+        return streams.whole(stream_id, log, _completion, {"Content-Location": f"/v1/streams/{stream_id}"})
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: all models, those that are offered by name first."""
@@ -164,5 +166,9 @@ def _offered(name: str) -> _Model:
     return {"id": name, "object": "model", "created": 0, "owned_by": "chat-sse"}
 
 
-def _json(content: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+def _completion(stream_id: str, transcript: Transcript) -> bytes:
+    return orjson.dumps(completion(stream_id, transcript))
+
+
+def _json(content: object) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")

@@ -133,13 +133,16 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
 
 
 def read_header(entry: Any) -> dict[bytes, bytes]:
-    """Return the fields of a header as Redis gives it."""
+    """Return the fields of a header as Redis gives it. Raises ValueError if it is not this service's."""
     _, flat = entry
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    header = dict(zip(flat[::2], flat[1::2], strict=True))
+    if not header.keys() >= {b"chunk", b"owner", b"process"}:
+        raise ValueError("not the header of a log")
+    return header
 
 
 def info_of(header: dict[bytes, bytes]) -> StreamInfo:
-    """Return what the stream was created with."""
+    """Return what the stream was created with. Raises ValueError."""
     return StreamInfo(
         header[b"chunk"].decode(),
         header[b"owner"].decode(errors="surrogatepass"),
@@ -155,6 +158,8 @@ def read_entry(entry: Any) -> tuple[int, list[Event]]:
     entry_id, fields = entry
     if entry_id == HEADER:
         return 1, []
+    if len(fields) != 2:
+        raise ValueError("not an entry of a log")
     return int(entry_id.partition(b"-")[0]), decode(fields[1])
 
 

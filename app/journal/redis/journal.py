@@ -202,6 +202,12 @@ class RedisJournal:
         if not task.cancelled():
             task.exception()  # read here, because every request that waited for it may have left
 
+    async def live(self, stream_id: str) -> StreamInfo | None:
+        known = self._memory.get(stream_id)
+        if known is None:
+            return await self._replicas.live(stream_id)
+        return None if known.ended else known.info
+
     def stop(self, stream_id: str) -> None:
         self._replicas.stop(stream_id)
 

@@ -18,6 +18,7 @@ from app.journal.redis.connection import RedisConnection
 from app.journal.redis.entries import HEADER, MOST_ENTRIES, encode, entries_after, info_of, read_header, read_tail
 from app.journal.redis.messages import Cancel, Following, Records, pack
 from app.journal.redis.outbox import Outbox
+from app.request import StreamInfo
 
 # Streams of a dead process that are ended at once.
 _AT_ONCE = 16
@@ -153,7 +154,10 @@ class Replicas:
         [found] = await self._connection.request(("XRANGE", key, HEADER, "+", "COUNT", MOST_ENTRIES))
         if not found or found[0][0] != HEADER:
             raise self._absence()
-        replica = Replica(self._memory, self, stream_id, read_header(found[0]))
+        try:
+            replica = Replica(self._memory, self, stream_id, read_header(found[0]))
+        except ValueError:
+            raise JournalLost from None
         self._memory.adopt(replica)
         try:
             while found and not replica.ended:
@@ -175,6 +179,17 @@ class Replicas:
         if not replica.ended:
             self.follow(replica)
         return replica
+
+    async def live(self, stream_id: str) -> StreamInfo | None:
+        """See `Journal.live`: this looks at the first and the last entry of the log in Redis. Raises JournalDown."""
+        key = keys.log(stream_id)
+        found, last = await self._connection.request(
+            ("XRANGE", key, HEADER, HEADER), ("XREVRANGE", key, "+", "-", "COUNT", 1)
+        )
+        try:
+            return info_of(read_header(found[0])) if found and read_tail(last, 0).ending is None else None
+        except ValueError:  # the entry is not this service's
+            return None
 
     async def caught_up(self, replica: Replica) -> Replica:
         """Return *replica* with what it has missed. Raises UnknownStream, JournalDown or JournalLost."""

@@ -145,14 +145,16 @@ async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
     assert service.meter.refused == {"unknown_stream": 1, "internal_error": 1, "rate_limited": 1}
 
 
-async def test_stopping_is_never_limited(log: FilteringBoundLogger) -> None:
-    """Requests that stop a stream are not limited, in both forms; requests that only look like them are."""
+async def test_stopping(log: FilteringBoundLogger) -> None:
+    """Requests that stop a stream are left to their endpoint to count; requests that only look like them are not."""
     quota = Noted(log, Standing(RateExceeded(), {}))
     service = OneEndpoint(log, quota)
-    for method, path in (("DELETE", STREAM), ("POST", f"{STREAM}/cancel")):
+    chat = "/v1/ai-sdk/chat/x"
+    for method, path in (("DELETE", STREAM), ("DELETE", f"{chat}/stream"), ("POST", f"{STREAM}/cancel")):
         assert (await service.client.request(method, path)).json() == "ann"
     assert quota.asked == []
-    for method, path in (("GET", f"{STREAM}/cancel"), ("POST", f"{STREAM}/cancel/x"), ("POST", STREAM)):
+    similar = (STREAM, f"{STREAM}/cancel/x", f"{chat}/stream")
+    for method, path in (("GET", f"{STREAM}/cancel"), ("DELETE", "/v1/other"), *(("POST", path) for path in similar)):
         assert (await service.client.request(method, path)).status_code == 429
     del service.client.headers["Authorization"]
     assert (await service.client.delete(STREAM)).status_code == 401

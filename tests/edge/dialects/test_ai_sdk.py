@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.bodies import Defaults
 from app.edge.dialects.ai_sdk import parse_ui_chat
-from app.errors import BadRequest, Unreachable
+from app.errors import BadRequest, RateExceeded, Unreachable
 from app.events import Batch, Delta, Done, Start, new_stream_id
 from app.request import Principal, StreamRequest
 from app.wire import Reading
@@ -161,6 +161,18 @@ async def test_stop(log: FilteringBoundLogger, method: str, path: str) -> None:
             stopped = await client.request(method, url)
             assert (stopped.status_code, stopped.content) == (204, b"")
         assert said(await opener)[-2:] == [{"type": "abort"}, "[DONE]"]
+
+
+async def test_stops_are_counted(log: FilteringBoundLogger) -> None:
+    """The first stop of a chat's live stream is free. Any other one is counted as a request, and may be refused."""
+    async with serving(log, (Delta("a"),), forever) as (house, client):
+        house.stop_refusal = RateExceeded(retry_after=9)
+        url = f"{CHAT}/chat-1-of-a-page/cancel"
+        assert (await client.post(url)).status_code == 429
+        opener = asyncio.create_task(client.post(CHAT, json=BODY))
+        await readers(house, 1)
+        assert [(await client.post(url)).status_code for _ in range(3)] == [204, 429, 429]
+        await opener
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -293,8 +293,8 @@ async def test_streams_are_as_described(log: FilteringBoundLogger, model: str, k
 
         snapshot = await client.get(created.json()["url"], headers={"Accept": "application/json"})
         stopped = await client.post(created.json()["cancel_url"])
-        schema = answer_schema(description, "/v1/streams/{stream_id}", "get", snapshot)
-        for answer in (snapshot, stopped):
+        for method, answer in (("get", snapshot), ("delete", stopped)):
+            schema = answer_schema(description, "/v1/streams/{stream_id}", method, answer)
             validator(schema, description).validate(answer.json())
             assert answer.json()["state"] == ("error" if model == "error-in-stream" else "done")
 

@@ -318,3 +318,20 @@ async def test_two_ends_that_disagree(machine: Machine, redis: Redis) -> None:
     redis.xadd(keys.log("s"), {"e": encode([Delta("0"), Failure.of(ProducerLost())])}, id="1-0")
     events = await reader
     assert (text(events), ending(events)) == ("012", "journal_lost")
+
+
+async def test_live_elsewhere(machine: Machine, redis: Redis) -> None:
+    """Whether a stream is live is known to every process, which does not copy its log for that."""
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    assert await b.journal.live("s") == INFO
+    writer.append([Delta("x")])
+    await acked(writer, 1)
+    assert await b.journal.live("s") == INFO
+    writer.append([DONE])
+    await acked(writer, 2)
+    assert await b.journal.live("s") is None
+    assert await b.journal.live("unknown") is None
+    redis.xadd(keys.log("foreign"), {"a": "b"}, id="0-1")
+    assert await b.journal.live("foreign") is None
+    assert len(b.journal) == 0

@@ -1,0 +1,162 @@
+"""Answers that are not streamed: snapshots, and answers to clients that wait for the whole.
+
+They may be large, and there may be many of them that no client reads. So each is built in slices, between which the
+event loop goes on, and is built once for all who ask for it. It goes to the socket piece by piece, as the client reads.
+The memory that these answers take is bounded, for all principals and for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.edge.transcripts import transcript_of
+from app.errors import Overloaded
+from app.events import TERMINAL, Terminal
+from app.journal import Log
+from app.wire.transcript import Transcript
+
+# Encodes a stream's answer, the stream being named by its id.
+Encode = Callable[[str, Transcript], bytes]
+
+# Bytes of one write: the server's own buffer, above which it waits until the client has read.
+_PIECE = 64 * 1024
+# How many answers are built at once.
+_AT_ONCE = 4
+# The share of the memory that one principal's answers may take.
+_SHARE = 4
+
+
+class _Key(NamedTuple):
+    stream_id: str
+    last: int
+    encode: Encode
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """An answer of *size* bytes, 0 until it is built, which *users* are being sent. It is of a stream of *owner*'s."""
+
+    owner: str
+    users: int = 0
+    size: int = 0
+    body: asyncio.Task[bytes] = field(init=False)
+
+
+class WholeAnswers:
+    """Builds answers, and keeps the latest ones, of *most* bytes together.
+
+    An answer is kept by the stream, the number of its last record and its form.
+    """
+
+    def __init__(self, most: int = 64 << 20) -> None:
+        self._most = most
+        self._kept: dict[_Key, _Kept] = {}  # the one that was used last is the last
+        self._size = 0
+        self._in_use: Counter[str] = Counter()  # bytes, by owner
+        self._building = asyncio.Semaphore(_AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"<WholeAnswers {len(self._kept)} kept, {self._size} bytes, {self._in_use.total()} in use>"
+
+    @asynccontextmanager
+    async def built(self, stream_id: str, log: Log, encode: Encode) -> AsyncGenerator[bytes, None]:
+        """Give the answer so far, and keep it while the block runs.
+
+        Raises Overloaded if clients have yet to read too much that was built for the log's owner, or for all.
+        """
+        key = _Key(stream_id, log.last, encode)
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            owner = log.info.owner
+            if self._in_use.total() >= self._most or self._in_use[owner] >= self._most // _SHARE:
+                raise Overloaded
+            kept = _Kept(owner)
+            kept.body = asyncio.create_task(self._build(key, kept, log), name=f"answer of {stream_id}")
+        self._kept[key] = kept
+        if not kept.users:
+            self._use(kept.owner, kept.size)
+        kept.users += 1
+        try:
+            yield await asyncio.shield(kept.body)  # another request may wait for it, too
+        finally:
+            kept.users -= 1
+            if not kept.users:
+                self._use(kept.owner, -kept.size)
+                self._make_room()
+
+    async def _build(self, key: _Key, kept: _Kept, log: Log) -> bytes:
+        try:
+            async with self._building:
+                body = key.encode(key.stream_id, await transcript_of(log))
+        except BaseException:
+            self._kept.pop(key, None)
+            raise
+        kept.size = len(body)
+        self._size += kept.size
+        if kept.users:
+            self._use(kept.owner, kept.size)
+        self._make_room()
+        return body
+
+    def _use(self, owner: str, size: int) -> None:
+        self._in_use[owner] += size
+        if not self._in_use[owner]:
+            del self._in_use[owner]  # there may be any number of owners
+
+    def _make_room(self) -> None:
+        """Forget the answers that were used longest ago and that no client is being sent."""
+        for key, kept in list(self._kept.items()) if self._size > self._most else ():
+            if self._size <= self._most:
+                return
+            if not kept.users:
+                del self._kept[key]
+                self._size -= kept.size
+
+
+class WholeResponse(Response):
+    """Sends the answer so far of the stream *stream_id*, whose *log* it is, as *encode* has it.
+
+    Raises what `WholeAnswers.built` does.
+    """
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        answers: WholeAnswers,
+        stream_id: str,
+        log: Log,
+        encode: Encode,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._answers = answers
+        self._stream_id = stream_id
+        self._log = log
+        self._encode = encode
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._answers.built(self._stream_id, self._log, self._encode) as body:
+            self.headers["content-length"] = str(len(body))
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for start in range(0, len(body), _PIECE):
+                piece = body[start : start + _PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": start + _PIECE < len(body)})
+
+
+def ending(log: Log) -> Terminal | None:
+    """Return the terminal record of *log*, or None while its stream is live."""
+    if not log.ended:
+        return None
+    [end] = log.records(log.last - 1, log.last)
+    assert isinstance(end, TERMINAL)  # noqa: S101 - see `Log.ended`
+    return end

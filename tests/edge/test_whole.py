@@ -1,0 +1,169 @@
+"""Answers that are sent whole: built in slices and once, kept within bounds, sent piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+from starlette.types import Message, Scope
+
+from app.edge.whole import WholeAnswers, WholeResponse, ending
+from app.errors import Overloaded
+from app.events import Delta, Done, Event, Failure, Reasoning, ToolCall
+from app.journal import Bounds
+from app.journal.memory import MemoryJournal, MemoryLog
+from app.request import StreamInfo
+from app.wire.native import snapshot
+from app.wire.transcript import Transcript
+from tests.waiting import until
+from tests.watchdog import watching
+
+pytestmark = pytest.mark.anyio
+
+DONE = Done("stop")
+
+
+class Encoded:
+    """An encoding that counts how often it is used, or fails."""
+
+    def __init__(self, size: int = 100) -> None:
+        self.size = size
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def __call__(self, stream_id: str, transcript: Transcript) -> bytes:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return stream_id.encode() + transcript.content.encode() + bytes(self.size)
+
+
+async def log_of(events: Sequence[Event], owner: str = "ann", bound: int = 1 << 30) -> MemoryLog:
+    log = await MemoryJournal(Bounds(bound, bound, 10, 60)).create("s", StreamInfo("none", owner))
+    log.append(events)
+    return log
+
+
+async def body_of(answers: WholeAnswers, encode: Any, log: MemoryLog, stream_id: str = "s") -> bytes:
+    async with answers.built(stream_id, log, encode) as body:
+        return body
+
+
+async def test_ending() -> None:
+    """A live stream has none; an ended one has its terminal record."""
+    failure = Failure("m", "t", "c", True, 502)
+    assert ending(await log_of([Delta("a")])) is None
+    assert ending(await log_of([Delta("a"), failure])) == failure
+
+
+LARGE: dict[str, list[Event]] = {
+    "text": [Delta("word")] * 1_500_000,
+    "reasoning": [Reasoning("word")] * 1_500_000,
+    "calls": [ToolCall(0, "c", "f", "1234")] * 80_000,
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+async def test_a_large_snapshot(kind: str) -> None:
+    """The largest that a stream's bound allows is built without holding the event loop."""
+    log = await log_of(LARGE[kind][:1000])
+    for start in range(1000, len(LARGE[kind]), 1000):
+        log.append(LARGE[kind][start : start + 1000])
+    with watching():
+        body = await asyncio.create_task(body_of(WholeAnswers(), snapshot, log))
+    assert len(body) > 300_000
+
+
+async def test_built_once() -> None:
+    """All who ask for the same position get one answer; a later position, or another form, is another."""
+    answers, encode = WholeAnswers(), Encoded()
+    log = await log_of([Delta("a")])
+    bodies = await asyncio.gather(*(body_of(answers, encode, log) for _ in range(50)))
+    assert (len(set(bodies)), encode.calls) == (1, 1)
+    assert await body_of(answers, encode, log) is bodies[0]
+    log.append([Delta("b")])
+    assert (await body_of(answers, encode, log)).startswith(b"sab")
+    assert encode.calls == 2
+    assert json.loads(await body_of(answers, snapshot, log))["content"] == "ab"
+
+
+async def test_what_is_kept() -> None:
+    """The answers that were used longest ago are forgotten, and those that are being sent are not."""
+    answers, encode = WholeAnswers(1400), Encoded(300)
+    log = await log_of([Delta("a")], owner="")
+    async with answers.built("0", log, encode):
+        for number in (1, 2, 1, 3, 4):
+            await body_of(answers, encode, log, str(number))
+        assert encode.calls == 5
+        for number in (0, 4, 3, 1):
+            await body_of(answers, encode, log, str(number))
+        assert encode.calls == 5
+        await body_of(answers, encode, log, "2")
+        assert encode.calls == 6
+    assert answers._size <= 1400
+    assert not answers._in_use
+
+
+async def test_too_much_unread() -> None:
+    """What clients have yet to read is bounded, for each owner and for all; one that is built may be sent to more."""
+    answers, encode = WholeAnswers(1000), Encoded(150)
+    logs = {owner: await log_of([Delta("a")], owner) for owner in ("ann", "bob", "cid", "dan", "eve")}
+    async with AsyncExitStack() as held:
+        for owner, log in logs.items():
+            for number in range(2):
+                with suppress(Overloaded):
+                    await held.enter_async_context(answers.built(f"{owner}{number}", log, encode))
+            with pytest.raises(Overloaded):
+                await body_of(answers, encode, log, f"{owner}2")
+        assert 1000 <= answers._in_use.total() < 1000 + 2 * 160
+        await body_of(answers, encode, logs["ann"], "ann0")
+    for owner, log in logs.items():
+        await body_of(answers, encode, log, f"{owner}3")
+    assert not answers._in_use
+
+
+async def test_an_answer_that_cannot_be_built() -> None:
+    """An error reaches all who wait for the answer, and is not kept; a client that leaves takes it from no other."""
+    answers, encode = WholeAnswers(), Encoded()
+    log = await log_of([Delta("a")] * 5000)
+    encode.error = ValueError()
+    failed = await asyncio.gather(*(body_of(answers, encode, log) for _ in range(2)), return_exceptions=True)
+    assert [type(each) for each in failed] == [ValueError] * 2
+    assert not answers._kept
+    encode.error = None
+    leaving, staying = [asyncio.create_task(body_of(answers, encode, log)) for _ in range(2)]
+    await until(lambda: answers._kept)
+    leaving.cancel()
+    assert len(await staying) > 5000
+    assert not answers._in_use
+
+
+async def test_sent_in_pieces() -> None:
+    """The next piece waits until the server has taken the last one. The answer says how long it is."""
+    log = await log_of([Delta("x")])
+    response = WholeResponse(WholeAnswers(), "s", log, Encoded(200_000), {"X-Stream-Id": "s"})
+    sent: list[Message] = []
+    taken = asyncio.Semaphore(0)
+
+    async def send(message: Message) -> None:
+        await taken.acquire()
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("it reads nothing")
+
+    scope: Scope = {"type": "http", "method": "GET"}
+    answering = asyncio.create_task(response(scope, receive, send))
+    for number in range(1, 6):
+        taken.release()
+        await until(lambda number=number: len(sent) == number)  # type: ignore[misc]
+    await answering
+    head, *pieces = sent
+    assert (b"content-length", b"200002") in head["headers"]
+    assert [piece["more_body"] for piece in pieces] == [True] * 3 + [False]
+    assert max(len(piece["body"]) for piece in pieces) == 65536
+    assert b"".join(piece["body"] for piece in pieces) == b"sx" + bytes(200_000)
