@@ -32,7 +32,7 @@ from app.composition.settings import PREFIX, Count, Kind, Seconds, Settings, Set
 from app.edge.access.api_keys import ApiKey
 from app.edge.access.models import Rule
 from app.edge.bodies import ModelName, Parameters
-from app.edge.field_path import field_path
+from app.edge.field_path import field_path, suggestion
 from app.model_name import is_model_name
 from app.request import Allowance
 from app.upstream.endpoint import OWN_HEADERS
@@ -304,6 +304,9 @@ class Config(_Table):
         return [Hop(upstream.name) for upstream in self.upstreams if not upstream.models or model in upstream.models]
 
 
+_KEYS = tuple(name for table in (Config, Upstream, Model, KeyEntry) for name in table.model_fields)
+
+
 # --- reading it
 
 
@@ -313,8 +316,15 @@ def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
     try:
         config = Config.model_validate(data, context=environ)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _wrong(path, field_path(first, data), first["msg"].removeprefix("Value error, ")) from None
+        mistakes = error.errors(include_url=False, include_input=False)
+        # What is missing may be there under another name, so an unknown name comes first.
+        first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
+        place = field_path(first, data)
+        if first["type"] == "extra_forbidden":
+            name = str(first["loc"][-1])
+            meant = suggestion(name, _KEYS)
+            raise SettingsError(f"{path}: {_printable(place)} is not a key of this file.{meant}") from None
+        raise _wrong(path, place, first["msg"].removeprefix("Value error, ")) from None
     for place, clause in config.contradictions():
         raise _wrong(path, place, clause)
     return config
@@ -356,12 +366,18 @@ def _read(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not UTF-8.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        # Only the position: the rest of the message may quote a key.
-        where = re.search(r"\(at [a-z0-9, ]+\)$", str(error))
-        raise SettingsError(f"{path} is not TOML{' ' + where[0] if where else ''}.") from None
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error)
+        if re.search(r"""(['"]).{3,}\1""", reason, re.DOTALL):  # a name or a value that it quotes may be a secret
+            reason = reason[reason.rindex("(at ") :]
+        raise SettingsError(f"{path} is not TOML: {_printable(reason)}.") from None
+    except RecursionError:
+        raise SettingsError(f"{path} is not TOML: it is nested too deeply.") from None
 
 
 def _wrong(path: str | Path, place: str, clause: str) -> SettingsError:
-    printable = "".join(character if character.isprintable() else "?" for character in place)
-    return SettingsError(f"{path}: {printable} is not right: {clause}.")
+    return SettingsError(f"{path}: {_printable(place)} is not right: {clause}.")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

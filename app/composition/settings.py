@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.edge.access.origins import parse_host, parse_origin
+from app.edge.field_path import suggestion
 from app.hub import parse_disconnect_policy
 from app.journal import engine_of
 from app.model_name import is_model_name
@@ -427,4 +428,5 @@ def _refuse_unknown(env_file: str | Path | None) -> None:
     known = {CLIENT_KEY, *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)}
     for name in sorted(environment(env_file)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise SettingsError(f"{name} is not a setting of chat-sse; deploy/README.md lists them.")
+            meant = suggestion(name.upper(), known)
+            raise SettingsError(f"{name} is not a setting of chat-sse; deploy/README.md lists them.{meant}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
-from app.edge.field_path import field_path
+from app.edge.field_path import field_path, suggestion
 from app.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from app.hub import parse_disconnect_policy
 from app.model_name import LONGEST, PATTERN, is_model_name
@@ -223,7 +223,7 @@ def validated(model: type[Body], data: Any) -> Body:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _bad_field(error, data) from None
+        raise _bad_field(error, data, model) from None
 
 
 def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, float]:
@@ -258,10 +258,11 @@ def parse_smooth(text: str, field: str = "smooth") -> float:
     return int(text) / 1000
 
 
-def _bad_field(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:
+def _bad_field(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel]) -> BadRequest:
     """Name the first field that is wrong, as the client wrote it, and never its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = field_path(first, data)
     if first["type"] == "extra_forbidden":
-        return BadRequest(f"'{field}' is not a field of this request.", param=field)
+        meant = suggestion(field, model.model_fields)
+        return BadRequest(f"'{field}' is not a field of this request.{meant}", param=field)
     return BadRequest(f"'{field}': {first['msg'].removeprefix('Value error, ')}.", param=field)

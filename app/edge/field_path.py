@@ -1,7 +1,9 @@
-"""Where pydantic found a mistake, as people write it."""
+"""Where pydantic found a mistake, as people write it, and what they may have meant."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -27,3 +29,9 @@ def field_path(error: ErrorDetails, data: Any) -> str:
             path = f"{path}[{step}]"
             value = value[step]
     return path
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a question for the end of a sentence about *name*, which is unknown; "" if no *known* name is like it."""
+    near = get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.81)
+    return f" Did you mean {near[0]!r}?" if near else ""

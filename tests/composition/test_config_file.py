@@ -192,11 +192,45 @@ def test_what_is_wrong_is_named(text: str | bytes, place: str, tmp_path: Path) -
     with pytest.raises(SettingsError) as raised:
         read(tmp_path, text)
     sentence = str(raised.value)
-    assert sentence.startswith(f"{tmp_path / 'up.toml'}: {place} is not right: " if place else str(tmp_path))
-    assert sentence.endswith(".")
+    assert sentence.startswith(f"{tmp_path / 'up.toml'}: {place} is not " if place else str(tmp_path))
+    assert sentence.endswith((".", "?"))
     assert sentence.isprintable()
     assert SECRET not in sentence
     assert len(sentence) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[[model]]\nname = "m"\n', "model is not a key of this file. Did you mean 'models'?"),
+        (
+            '[[upstreams]]\nname = "a"\nbaseurl = "https://a.example"\n',
+            "upstreams[0].baseurl is not a key of this file. Did you mean 'base_url'?",
+        ),
+    ],
+)
+def test_a_misspelt_key(text: str, sentence: str, tmp_path: Path) -> None:
+    """The key that was probably meant is named."""
+    with pytest.raises(SettingsError) as raised:
+        read(tmp_path, text)
+    assert str(raised.value).endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[[upstreams]\n", "is not TOML: Expected ']]' at the end of an array declaration (at line 1, column 12)."),
+        ("name\n", "is not TOML: Expected '=' after a key in a key/value pair (at line 1, column 5)."),
+        ("a = \n", "is not TOML: Invalid value (at line 1, column 5)."),
+        (f'a = {{"{SECRET}" = 1, "{SECRET}" = 2}}', "is not TOML: (at line 1, column "),
+    ],
+)
+def test_what_is_no_toml(text: str, reason: str, tmp_path: Path) -> None:
+    """The parser's reason is told, unless it quotes what may be a secret."""
+    with pytest.raises(SettingsError) as raised:
+        read(tmp_path, text)
+    assert reason in str(raised.value)
+    assert SECRET not in str(raised.value)
 
 
 def test_a_missing_variable_is_named(tmp_path: Path) -> None:

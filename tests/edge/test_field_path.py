@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.edge.field_path import field_path
+from app.edge.field_path import field_path, suggestion
 
 
 class Leaf(BaseModel):
@@ -52,3 +52,20 @@ def test_path(data: Any, path: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Root.model_validate(data)
     assert field_path(raised.value.errors()[0], data) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("promt", " Did you mean 'prompt'?"),
+        ("max_token", " Did you mean 'max_tokens'?"),
+        ("temprature", " Did you mean 'temperature'?"),
+        ("api_key", ""),
+        ("top_k", ""),  # another parameter, and not a misspelt `top_p`
+        ("x" * 1_000_000, ""),
+        ("", ""),
+    ],
+)
+def test_what_was_meant(name: str, sentence: str) -> None:
+    """A misspelling is answered with the name that it is like, and anything else with nothing."""
+    assert suggestion(name, ("prompt", "max_tokens", "temperature", "tools", "top_p")) == sentence
