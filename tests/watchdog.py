@@ -110,11 +110,12 @@ def _measuring(note: Callable[[Callback], None]) -> Iterator[None]:
     run = asyncio.Handle._run  # each turn of the loop calls it for each callback
 
     def measured(handle: asyncio.Handle) -> None:
+        callback = handle._callback  # type: ignore[attr-defined]  # it is gone if the callback cancels its handle
         began = time.thread_time()
         run(handle)
         cpu = time.thread_time() - began
         if cpu > _NOTED:
-            note(Callback(time.monotonic(), cpu, max(1.0, fixed_work() / REFERENCE), _name(handle)))
+            note(Callback(time.monotonic(), cpu, max(1.0, fixed_work() / REFERENCE), _name(callback)))
 
     with mock.patch.object(asyncio.Handle, "_run", measured):
         yield
@@ -131,8 +132,7 @@ def fixed_work() -> float:
     return best
 
 
-def _name(handle: asyncio.Handle) -> str:
-    callback = handle._callback  # type: ignore[attr-defined]
+def _name(callback: object) -> str:
     owner = getattr(callback, "__self__", None)
     return repr(owner if isinstance(owner, asyncio.Task) else callback)[:300]
 

@@ -21,6 +21,7 @@ from app.edge.event_stream import WRITE
 
 # Seconds that the server gives the last answers to be sent once the streams have ended.
 LAST_ANSWERS = 5
+_HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"  # RFC 6585, section 5: the fields of a head, in number or size
 # The first lines of short chunks by the chunk's size (RFC 9112, 7.1): most deltas are short.
 _CHUNK_SIZES = tuple(b"%x\r\n" % size for size in range(512))
 # Bytes of framing that an honest chunk takes: its size in hexadecimal and two line ends.
@@ -30,10 +31,10 @@ _CHUNK_FRAMING = 16
 class ServerConfig(uvicorn.Config):
     """uvicorn's configuration, and what its connections share.
 
-    A request may have *head_bytes* besides its body, as many as nginx allows a head, and *head_timeout* seconds until
-    its head is complete, as many as nginx waits. A connection is closed *keep_alive* seconds after its last answer:
-    later than nginx's 60 s for idle upstream connections, so that the service never closes one while nginx sends a POST
-    on it.
+    A request may have *head_bytes* besides its body, as many as nginx allows a head, *head_fields* in its head, as many
+    as Apache allows, and *head_timeout* seconds until its head is complete, as many as nginx waits. A connection is
+    closed *keep_alive* seconds after its last answer: later than nginx's 60 s for idle upstream connections, so that
+    the service never closes one while nginx sends a POST on it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ServerConfig(uvicorn.Config):
         app: ASGIApp,
         max_connections: int,
         head_bytes: int = 32 * 1024,
+        head_fields: int = 100,
         head_timeout: float = 60,
         keep_alive: float = 75,
     ) -> None:
@@ -59,6 +61,7 @@ class ServerConfig(uvicorn.Config):
         )
         self.max_connections = max_connections
         self.head_bytes = head_bytes
+        self.head_fields = head_fields
         self.head_timeout = head_timeout
         self.keep_alive = keep_alive
         # The connections that wait for a request or for the rest of one. The one that has waited longest is first.
@@ -166,7 +169,7 @@ class Protocol(HttpToolsProtocol):
         except HttpParserError:
             self._refuse(b"400 Bad Request")
         if self._overhead > self._shared.head_bytes:
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         if self._own_head:
@@ -187,8 +190,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Fields after the head are trailers, which must not be taken for headers (RFC 9110, 6.5.1).
-        if self._in_head:
-            super().on_header(name, value)
+        if not self._in_head:
+            return
+        if len(self.headers) >= self._shared.head_fields:
+            self._refuse(_HEAD_TOO_LARGE)
+            raise HttpParserError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._own_head:

@@ -185,6 +185,22 @@ async def test_too_much_that_is_no_body(data: bytes, piece: int) -> None:
         await until(lambda: at.gone == len(at.scopes))
 
 
+@pytest.mark.parametrize("piece", [1 << 20, 500])
+async def test_too_many_fields(piece: int) -> None:
+    """The fields of a head are bounded in number: 100 are read, and one more is a 431 that reaches no application."""
+    async with echoing() as at:
+        for more, status in ((0, b"200"), (1, b"431")):
+            fields = b"".join(b"X-%d: y\r\n" % number for number in range(99 + more))
+            data = b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n"
+            reader, writer = await at.connect()
+            for start in range(0, len(data), piece):
+                writer.write(data[start : start + piece])
+                await asyncio.sleep(0)
+            said = await rest(reader) if more else await answer(reader)
+            assert said.startswith(b"HTTP/1.1 " + status)
+        assert len(at.scopes) == 1
+
+
 async def test_a_body_is_no_overhead() -> None:
     """Honest bodies of any size and in chunks of any size pass, one after another on one connection."""
     async with echoing(head_bytes=200) as at:
