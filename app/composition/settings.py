@@ -335,7 +335,11 @@ class Settings(BaseSettings):
         60, description="How many seconds a reader may accept no data, or be without a network, before it is dropped."
     )
 
-    max_body: Bytes = Field(1 << 20, description="The largest request body, in bytes.")
+    max_body: Bytes = Field(
+        1 << 20,
+        description="The largest request body, in bytes. Other clients wait for a body of more than 8 MiB while it is "
+        "read.",
+    )
     body_timeout: Seconds = Field(
         30, description="The time limit for a request's body to arrive, in seconds. 0 is no limit."
     )

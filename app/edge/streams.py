@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import sys
@@ -70,6 +71,7 @@ class Streams:
         false, this request is going to read the stream, so a reader's place is kept for it before anything is paid for.
         Raises what `Hub.open` and `Hub.reserve` do.
         """
+        await asyncio.sleep(0)  # a large body took time to validate, and takes as much to admit
         context = request_context(request.scope)
         wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
         if attach:

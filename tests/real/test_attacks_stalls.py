@@ -1,0 +1,97 @@
+"""Attacks on the event loop: whatever a body within the limits is made of, no other client waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.real.conftest import Start
+from tests.real.hostile_bodies import QUICK, QUOTES, REFUSED, REFUSES, TAKEN, Hostile
+from tests.real.neighbour import BODY as HONEST
+from tests.real.neighbour import neighbour
+from tests.real.processes import Server
+
+pytestmark = pytest.mark.real
+
+BODIES = REFUSED | TAKEN
+# With a cap, each request is also compared with what is allowed, and all of its characters are counted.
+CAPPED = {"max_prompt_chars": 100_000_000, "extra_parameters": "*", "tool_types": "*", "media_types": "*"}
+# What has no words in the Responses API, or is no part there.
+UNSUPPORTED = dict.fromkeys(("biases", "an unknown parameter", "empty objects"), 400)
+
+
+def config(honest: Server, hostile: Server) -> str:
+    """Return a configuration by which the honest client's upstream has no part in the attack."""
+    upstreams = {"honest": honest.url, "hostile": hostile.url}
+    models = {HONEST["model"]: "honest", **dict.fromkeys((QUICK, REFUSES, QUOTES), "hostile")}
+    return "\n".join(
+        (
+            *(f'[[upstreams]]\nname = "{name}"\nbase_url = "{url}"' for name, url in upstreams.items()),
+            *(f'[[models]]\nname = "{model}"\nroute = ["{name}/{model}"]' for model, name in models.items()),
+        )
+    )
+
+
+async def ask(client: httpx.AsyncClient, body: Hostile) -> int:
+    """Send a body with an idempotency key, so that its fingerprint is taken, and read the answer to its end."""
+    headers = {"Idempotency-Key": secrets.token_hex(8)}
+    async with client.stream("POST", body.path, content=body.content, headers=headers) as answer:
+        await answer.aread()
+        return answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({}, {}),
+        (CAPPED, {"empty objects": 400}),
+        ({"upstream": "openai-responses"}, UNSUPPORTED),
+    ],
+    ids=["as it is", "with a cap", "to a Responses upstream"],
+)
+def test_each_body(start_watched: Start, simulator: Server, settings: dict[str, Any], others: dict[str, int]) -> None:
+    """No body within the limits holds the loop for long: counted, decoded, validated, converted, sent or refused."""
+    service = start_watched(simulator, **settings)
+
+    async def attack() -> tuple[dict[str, int], dict[str, float]]:
+        statuses = {}
+        longest = {}
+        async with httpx.AsyncClient(base_url=service.url, timeout=120) as client:
+            for name, body in BODIES.items():
+                service.watchdog.restart()
+                statuses[name] = await ask(client, body)
+                longest[name] = service.watchdog.longest()
+        return statuses, longest
+
+    assert max(len(body.content) for body in BODIES.values()) <= 1 << 20
+    statuses, longest = asyncio.run(attack())
+    for name, seconds in sorted(longest.items(), key=lambda item: -item[1]):
+        print(f"{seconds * 1000:4.0f} ms  {name}")
+    assert statuses == {name: body.status for name, body in BODIES.items()} | others
+
+
+@pytest.mark.parametrize("bodies", [REFUSED, TAKEN], ids=["refused", "taken"])
+def test_many_bodies(
+    start_watched: Start, simulator: Server, start_simulator: Start, tmp_path: Path, bodies: dict[str, Hostile]
+) -> None:
+    """Beside 28 hostile bodies at once, an honest client gets all of its stream, and memory grows by what came."""
+    upstreams = tmp_path / "upstreams.toml"
+    upstreams.write_text(config(simulator, start_simulator()))
+    service = start_watched(config=upstreams, **CAPPED)
+    sent = [list(bodies.values())[number % len(bodies)] for number in range(28)]
+
+    async def attack() -> Counter[int]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=120) as client:
+            return Counter(await asyncio.gather(*(ask(client, body) for body in sent)))
+
+    with neighbour(service) as honest:
+        statuses = asyncio.run(attack())
+    print(f"{statuses}, the longest callback {service.watchdog.longest() * 1000:.0f} ms")
+    assert statuses.keys() <= {200, 400, 502}
+    assert honest.grown < 200  # MiB
