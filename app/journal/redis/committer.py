@@ -138,15 +138,28 @@ class Committer:
         self._outbox.wake.set()
 
     def give_up(self) -> None:
-        """End all live streams, because they have waited for Redis too long."""
+        """End all live streams, because Redis has been away too long."""
         for writer in self.writers:
             self._end(writer, JournalDown())
+
+    def give_up_waiting(self, since: float) -> None:
+        """End the live streams that have a record which Redis was to acknowledge *since* that time or longer."""
+        for writer in self.writers:
+            if writer.unacknowledged_since <= since:
+                self._end(writer, JournalDown())
 
     def _end(self, writer: RedisWriter, error: StreamError) -> None:
         if not writer.given_up:
             writer.give_up(Failure.of(error))
             self._outbox.mark(writer.id)
+            for process in writer.followers:
+                self.tell_end(writer, process)
             self._on_lost(writer.id, error)
+
+    def tell_end(self, writer: RedisWriter, process: str) -> None:
+        """Tell another *process* that its readers are to end as ours have: Redis may not take the end for a while."""
+        last = writer.log.last
+        self._outbox.tell(process, messages.pack_records(writer.id, last, encode(writer.log.records(last - 1, last))))
 
     async def run(self) -> None:
         """Send, for ever. Raises nothing that Redis may do."""

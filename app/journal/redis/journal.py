@@ -37,6 +37,9 @@ from app.journal.redis.timing import USUAL, Timing
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
 
+# How often a record is looked at while it waits for as long as it may.
+_LOOKS = 10
+
 
 class RedisJournal:
     """The journal of this process, shared with all others at *url*.
@@ -105,7 +108,8 @@ class RedisJournal:
         """While the block runs, send, listen and renew. At its end, what has been appended is sent first."""
         self._owner = owner
         await self._begin()
-        loops = [self._committer.run, self._peers.listen, self._peers.renew_lease, self._watch_outages]
+        loops = [self._committer.run, self._peers.listen, self._peers.renew_lease]
+        loops += [self._watch_outages, self._watch_records]
         tasks = [asyncio.create_task(self._running(loop), name=f"{loop.__name__} {self._process}") for loop in loops]
         try:
             yield
@@ -148,6 +152,15 @@ class RedisJournal:
             # left something that waits.
             await self._connection.outage(self._patience)
             self._on_outage_timeout()
+
+    async def _watch_records(self) -> None:
+        """End the streams of which a record has waited too long, although Redis is not away for as long on end.
+
+        When Redis is nearly full, it takes what is small, such as a lease, and refuses what is large.
+        """
+        while True:
+            await asyncio.sleep(self._patience / _LOOKS)
+            self._committer.give_up_waiting(asyncio.get_running_loop().time() - self._patience)
 
     def _on_outage_timeout(self) -> None:
         """End all that has waited for Redis too long."""

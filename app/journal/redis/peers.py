@@ -171,6 +171,8 @@ class Peers:
             writer = self._committer.writer(stream_id)
             if writer is not None:
                 self._set_follower(writer, process, reading)
+                if writer.given_up and reading is not None:
+                    self._committer.tell_end(writer, process)
         # What was committed until now was told to others. The follower compares, and looks for what it lacks.
         last = {each: self._committer.last(each) for each, reading in streams.items() if reading is not None}
         if last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,6 +52,8 @@ class RedisWriter:
     acked: int = 0  # the number of the last record that Redis has acknowledged
     taken: list[Event] = field(default_factory=list)  # sent, and not acknowledged yet
     waiting: list[Event] = field(default_factory=list)  # to be sent
+    taken_since: float = 0.0  # when the first of the records in `taken` was appended, by the loop's clock
+    waiting_since: float = 0.0  # the same for `waiting`
     caught_up: asyncio.Future[None] | None = None  # what `drain` waits for
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class RedisWriter:
             raise RuntimeError("a stream's log ends with its terminal record")
         self.log.reserve(events)
         self.ended = isinstance(events[-1], TERMINAL)
+        if not self.waiting:
+            self.waiting_since = asyncio.get_running_loop().time()
         self.waiting += events
         self.outbox.mark(self.id)
 
@@ -80,9 +85,15 @@ class RedisWriter:
                 self.caught_up = asyncio.get_running_loop().create_future()
             await asyncio.shield(self.caught_up)
 
+    @property
+    def unacknowledged_since(self) -> float:
+        """When the oldest record was appended that Redis has not acknowledged; infinity if there is none."""
+        return self.taken_since if self.taken else self.waiting_since if self.waiting else math.inf
+
     def take(self) -> tuple[int, list[Event]]:
         """Return the number of the first record to be sent, and the records."""
         self.taken = self.waiting
+        self.taken_since = self.waiting_since
         self.waiting = []
         return self.acked + 1, self.taken
 
@@ -99,6 +110,7 @@ class RedisWriter:
 
     def put_back(self) -> None:
         """Take back what was sent, to send it again; of a stream that was given up, only its end."""
+        self.waiting_since = min(self.unacknowledged_since, self.waiting_since)
         self.waiting = self.taken + self.waiting
         self.taken = []
         if self.given_up:

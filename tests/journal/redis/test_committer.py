@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from app.events import Delta, Done, Failure
+from app.events import Delta, Done, Event, Failure
 from app.journal.redis import keys
 from app.journal.redis.client import Command
-from app.journal.redis.entries import encode
+from app.journal.redis.entries import decode, encode
 from app.journal.redis.writer import BEHIND, RedisWriter
 from app.usage import Usage
 from tests.journal.processes import (
@@ -24,8 +24,10 @@ from tests.journal.processes import (
     Machine,
     Process,
     acked,
+    ending,
     entries,
     opened,
+    reading,
     text,
 )
 from tests.real.proxy import Proxy
@@ -256,3 +258,41 @@ async def test_one_pipeline_for_all_streams(machine: Machine, monkeypatch: pytes
         writer.append([Delta("x")])
     await until(lambda: all(writer.acked for writer in writers))
     assert pipelines == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_nearly_full(machine: Machine, redis: Redis, pieces: int) -> None:
+    """If Redis takes what is small and refuses a stream's records, the stream ends in time, here and elsewhere."""
+    a, b = [await machine.start(patience=1.5) for _ in "ab"]
+    writer = await begun(a)
+    here, there = await reading(a.journal), await reading(b.journal)
+    await until(lambda: writer.followers)
+    usage: Any = redis.info("memory")
+    redis.config_set("maxmemory", usage["used_memory"] + 700_000)
+    writer.append([Delta("x" * (400_000 // pieces))] * pieces)
+    assert [ending(await each) for each in (here, there)] == ["journal_unavailable"] * 2
+    assert a.owner.stopped == [("s", "journal_unavailable")]
+    late = await reading(b.journal)
+    redis.config_set("maxmemory", 0)
+    assert ending(await late) == "journal_unavailable"
+    await until(lambda: ending(read_entries(redis)) == "journal_unavailable")
+
+
+async def test_only_what_has_waited_ends(machine: Machine) -> None:
+    """A stream without a record that waits does not end because another one's has waited for too long."""
+    a = await machine.start()
+    waiting, other = await begun(a), await a.journal.create("other", INFO)
+    before = asyncio.get_running_loop().time()
+    waiting.append([Delta("x")])
+    a.journal._committer.give_up_waiting(before - 1)
+    assert not waiting.given_up
+    a.journal._committer.give_up_waiting(asyncio.get_running_loop().time())
+    assert (waiting.given_up, other.given_up) == (True, False)
+    assert ending(await opened(a.journal)) == "journal_unavailable"
+    other.append([DONE])
+    assert await opened(a.journal, "other") == [DONE]
+
+
+def read_entries(redis: Redis) -> list[Event]:
+    """Return the events of the log in Redis."""
+    return [event for entry_id, fields in entries(redis)[1:] for event in decode(fields[b"e"])]

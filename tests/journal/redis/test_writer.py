@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -116,3 +117,25 @@ async def test_drain(writer: RedisWriter, how: str) -> None:
         writer.lose([LOST])
     await asyncio.wait_for(asyncio.gather(*waiting[1:]), 30)
     assert not writer.full
+
+
+async def test_how_long_a_record_has_waited(writer: RedisWriter) -> None:
+    """It is the oldest record that counts, until it is acknowledged, however often it is sent again."""
+    clock = asyncio.get_running_loop().time
+    assert writer.unacknowledged_since == math.inf
+    before = clock()
+    writer.append([X])
+    first = writer.unacknowledged_since
+    assert before <= first <= clock()
+    writer.take()
+    await asyncio.sleep(0.01)
+    writer.append([Y])
+    second = writer.waiting_since
+    assert second > first == writer.unacknowledged_since
+    writer.put_back()
+    assert writer.unacknowledged_since == first
+    writer.take()
+    await asyncio.sleep(0.01)
+    writer.append([DONE])
+    writer.acknowledge()
+    assert writer.unacknowledged_since > second
