@@ -25,7 +25,7 @@ from app.composition.access import (
     usual_caps,
 )
 from app.composition.config_file import Config, Upstream, create_config
-from app.composition.service import create_client, create_source
+from app.composition.service import check_parts, create_client, create_source
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
@@ -80,6 +80,7 @@ def check(
         access = create_access(settings, config, structlog.get_logger())
         for upstream in config.upstreams:
             create_client(upstream, settings)  # its proxy and its certificates come from the environment
+        asyncio.run(check_parts(settings, structlog.get_logger()))
     except SettingsError as error:
         return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")

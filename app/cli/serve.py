@@ -19,8 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from app import __version__
 from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
 from app.composition.access import about_origins
-from app.composition.service import compose
-from app.composition.settings import PREFIX, Settings, SettingsError, load
+from app.composition.service import check_workers, compose
+from app.composition.settings import PREFIX, Settings, load
 from app.journal import engine_of
 from app.serving.server import Server
 from app.serving.workers import Supervisor, SupervisorSocket
@@ -55,11 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(**{name: value for name, value in given.items() if value is not None})
     log = configure(settings.log_level, settings.log_format)
     number: int | None = arguments.worker
-    if (number is not None or settings.workers > 1) and not engine_of(settings.journal).SHARED:
-        raise SettingsError(
-            f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
-            "redis://HOST:PORT/DB, or run one process."
-        )
+    check_workers(settings, is_worker=number is not None)
     if number is not None:
         inherited = [fd for fd in (arguments.listener, arguments.metrics_listener) if fd is not None]
         supervisor = SupervisorSocket(arguments.control)

@@ -40,7 +40,7 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
     loopback = is_loopback(settings.host)
     if not schemes and not loopback and not settings.allow_anonymous:
         raise SettingsError(
-            f"Without credentials the service listens on loopback only, and {PREFIX}HOST is {settings.host}: "
+            f"Without credentials the service listens on loopback only, and {PREFIX}HOST is another address: "
             f"set {PREFIX}API_KEYS (`chat-sse key NAME` makes one), or {PREFIX}ALLOW_ANONYMOUS=true if something in "
             "front of it asks for them."
         )

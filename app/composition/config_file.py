@@ -359,7 +359,10 @@ def _read(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             raw = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+        # Without the path, because that may be a secret in the wrong place.
+        raise SettingsError(
+            f"The file that {PREFIX}CONFIG or the command names cannot be read: {error.strerror}."
+        ) from None
     if len(raw) > _MAX_FILE:
         raise SettingsError(f"{path} is larger than {_MAX_FILE} bytes.")
     try:

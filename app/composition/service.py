@@ -102,6 +102,24 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         yield Service(app, hub, _upstreams(settings, config))
 
 
+async def check_parts(settings: Settings, log: FilteringBoundLogger) -> None:
+    """Make what `compose` makes of the settings alone, without connecting to anything. Raises SettingsError."""
+    check_workers(settings)
+    async with AsyncExitStack() as held:
+        _journal(settings, lambda stream_id, reason: None, log)
+        create_counts(settings, held)
+        await _exporter(settings, Meter((), ()), log, held)
+
+
+def check_workers(settings: Settings, *, is_worker: bool = False) -> None:
+    """Raise SettingsError if there are several processes, and the journal is one that they cannot share."""
+    if (is_worker or settings.workers > 1) and not engine_of(settings.journal).SHARED:
+        raise SettingsError(
+            f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
+            "redis://HOST:PORT/DB, or run one process."
+        )
+
+
 async def _config(settings: Settings, held: AsyncExitStack) -> Config:
     """Return the configuration. If the settings name no upstream, start the simulator and let it be the upstream."""
     if not settings.simulated:
@@ -193,9 +211,10 @@ async def _exporter(
     os.environ.update({name: value for name, value in environment().items() if name.startswith("OTEL_")})
     try:
         from app.telemetry.otlp import exporting
-    except ModuleNotFoundError as error:
+
+        return await held.enter_async_context(exporting(meter, log))
+    except (ModuleNotFoundError, ValueError) as error:
         raise SettingsError(str(error)) from None
-    return await held.enter_async_context(exporting(meter, log))
 
 
 def _limits(settings: Settings) -> Limits:

@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.edge.access.origins import parse_host, parse_origin
 from app.edge.field_path import suggestion
 from app.hub import parse_disconnect_policy
-from app.journal import engine_of
+from app.journal import check as check_journal
 from app.model_name import is_model_name
 from app.rechunk import create as create_rechunker
 from app.upstream import sources
@@ -259,7 +259,7 @@ class Settings(BaseSettings):
     tokens_per_day: Count = Field(0, description="Output tokens per day for each principal.")
     total_requests_per_minute: Count = Field(0, description="Requests per minute for all principals together.")
 
-    journal: Annotated[str, _read_by(engine_of)] = Field(
+    journal: Annotated[str, _read_by(check_journal)] = Field(
         "memory",
         description="Where streams are kept: `memory`; or, shared by any number of processes, "
         "`redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` with any node of a cluster. `rediss` "
@@ -416,8 +416,7 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
         raise SettingsError(f"{env_file} is not UTF-8.") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0])
-        name = name if name.isupper() else f"{PREFIX}{name.upper()}"
+        name = _variable(str(first["loc"][0]), env_file)
         raise SettingsError(f"{name} is not right: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
@@ -425,6 +424,13 @@ def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
     """Return the environment's variables, and those that only *env_file* has."""
     given = dotenv_values(env_file) if env_file else {}
     return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
+
+
+def _variable(place: str, env_file: str | Path | None) -> str:
+    """Return the variable of a setting, whose name or alias is *place*, as the operator wrote it."""
+    variable = place if place.isupper() else f"{PREFIX}{place.upper()}"
+    bare = variable.removeprefix(PREFIX)
+    return bare if variable not in environment(env_file) and bare in environment(env_file) else variable
 
 
 def _refuse_unknown(env_file: str | Path | None) -> None:

@@ -8,6 +8,8 @@ An engine is a module of this package. Adding one is adding one file, which expo
 
 - `FORMS`, how a setting names it: a word, or how its urls begin, up to and with `://`;
 - `SHARED`, whether several processes can have one such journal together;
+- `check`, which takes a url of one of these forms, and raises ValueError if the rest of it is wrong, with a clause that
+  repeats nothing of it, because it may hold a password;
 - `create`, with the parameters of `create` below.
 """
 
@@ -179,6 +181,11 @@ def engine_of(url: str) -> Any:
         known = (f"{form}…" if form.endswith("://") else form for form in forms)
         raise ValueError(f"is one of: {', '.join(known)}")
     return engine
+
+
+def check(url: str) -> None:
+    """Raise ValueError, with a clause that repeats nothing of *url*, unless an engine takes it."""
+    engine_of(url).check(url)
 
 
 def create(

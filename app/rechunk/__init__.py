@@ -40,7 +40,7 @@ def create(spec: str) -> Rechunker:
     cut = cuts().get(name)
     if cut is None:
         forms = "; ".join(cut.form(name) for name, cut in cuts().items())
-        raise ValueError(f"{spec[:40]!r} is not one of: {forms}")
+        raise ValueError(f"it is not one of: {forms}")
     return cut.read(spec, name)
 
 

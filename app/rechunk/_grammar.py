@@ -46,7 +46,7 @@ class Cut:
         """Return a new rechunker, as *spec* says. Raises ValueError, with a sentence for the client."""
         if re.fullmatch(self.pattern(name), spec) is None:
             bound = f" (MS from 1 to {LONGEST_MS})" if self.bounded else ""
-            raise ValueError(f"{spec[:40]!r} is not of the form {self.form(name)}{bound}")
+            raise ValueError(f"it is not of the form {self.form(name)}{bound}")
         numbers = [int(digits) for digits in re.findall("[0-9]+", spec)]
         number = numbers.pop(0) if self.unit else 0
         return self.create(number, numbers[0] / 1000 if numbers else None)

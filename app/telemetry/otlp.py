@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from structlog.typing import FilteringBoundLogger
@@ -113,9 +115,17 @@ class Exporter(Observer):
 
 @asynccontextmanager
 async def exporting(meter: Meter, log: FilteringBoundLogger) -> AsyncIterator[Exporter]:
-    """Export while the block runs. Leaving it takes at most five seconds, whatever the collector does."""
+    """Export while the block runs. Leaving it takes at most five seconds, whatever the collector does.
+
+    Raises ValueError, with a sentence that names a variable and not its value, if the environment is wrong.
+    """
     hush(log)
-    exporter = Exporter(meter, _resource())
+    _check_endpoints()
+    try:
+        exporter = Exporter(meter, _resource())
+    except ValueError as error:
+        named = re.search("OTEL_[A-Z_]+", str(error))
+        raise ValueError(f"{named[0] if named else 'One of the OTEL_ variables'} is not right.") from None
     try:
         yield exporter
     finally:
@@ -130,6 +140,18 @@ def _resource() -> Resource:
     """
     ours = Resource({"service.name": "chat-sse", "service.version": __version__, "service.instance.id": str(uuid4())})
     return Resource.create().merge(ours).merge(OTELResourceDetector().detect())
+
+
+def _check_endpoints() -> None:
+    for signal in ("", "TRACES_", "METRICS_"):
+        name = f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT"
+        try:
+            parts = urlsplit(os.environ.get(name, "").strip() or "http://localhost")
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of the port, or of an IPv6 address
+            right = False
+        if not right:
+            raise ValueError(f"{name} is not right: it takes the form http://HOST:PORT.")
 
 
 def _wanted(signal: str) -> bool:

@@ -25,6 +25,11 @@ FORMS = ("dummy://",)
 SHARED = True
 
 
+def check(url):
+    if url != "dummy://anywhere":
+        raise ValueError("it is somewhere else")
+
+
 class DummyJournal(MemoryJournal):
     """Keeps everything in memory, whatever its url says."""
 
@@ -75,6 +80,8 @@ def test_an_unknown_engine(url: str) -> None:
 async def test_one_more_engine(log: FilteringBoundLogger) -> None:
     """One file makes an engine: settings take it, and streams are kept in it."""
     assert load(None, journal="dummy://anywhere").journal == "dummy://anywhere"
+    with pytest.raises(SettingsError, match=r"^CHAT_SSE_JOURNAL is not right: it is somewhere else\.$"):
+        load(None, journal="dummy://there")
     journal = made("dummy://anywhere", log)
     assert type(journal).__name__ == "DummyJournal"
     (await journal.create("s", INFO)).append([DONE])

@@ -46,7 +46,7 @@ def test_no_such_cut(spec: str) -> None:
     """A name that is no cut's is refused with a sentence that lists the cuts. Nothing is imported by that name."""
     with pytest.raises(ValueError) as refusal:
         create(spec)
-    assert str(refusal.value) == f"{spec!r} is not one of: {FORMS}"
+    assert str(refusal.value) == f"it is not one of: {FORMS}"
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_a_cut_says_its_own_form(spec: str, form: str) -> None:
     """What a cut does not take is refused with a sentence about this cut."""
     with pytest.raises(ValueError) as refusal:
         create(spec)
-    assert str(refusal.value) == f"{spec!r} is not of the form {form}"
+    assert str(refusal.value) == f"it is not of the form {form}"
 
 
 @pytest.mark.parametrize("spec", ["x" * 10_000, "word" + ":" * 10_000])
 def test_refusal_is_short(spec: str) -> None:
-    """No more than 40 characters of the input come back."""
-    with pytest.raises(ValueError, match=rf"^'{spec[:40]}' is not"):
+    """Nothing of the input comes back."""
+    with pytest.raises(ValueError, match=r"^it is not [a-z ]+: auto;|^it is not of the form word\["):
         create(spec)
 
 
@@ -108,7 +108,7 @@ CUT = Cut(lambda number, max_delay: Rechunker(), unit="N", largest=7, merge_afte
     with added(rechunk, source, tmp_path):
         assert type(create("dummy:7")) is Rechunker
         assert merge_after("dummy:7") == 3
-        with pytest.raises(ValueError, match=r"'dummy:8' is not of the form dummy:N with N from 1 to 7$"):
+        with pytest.raises(ValueError, match=r"it is not of the form dummy:N with N from 1 to 7$"):
             create("dummy:8")
         assert parse_chunk("dummy:3,smooth:80", "auto") == ("dummy:3", 0.08)
         assert load(None, chunk="dummy:2").chunk == "dummy:2"

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from structlog.typing import FilteringBoundLogger
 
 from app.journal import Bounds, Journal
+from app.journal.redis.address import check_address
 
 FORMS = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://", "unix://")
 SHARED = True
+check = check_address
 
 
 def create(
