@@ -194,7 +194,9 @@ def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
 
 
 def _journal(settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger) -> Journal:
-    bounds = Bounds(settings.max_stream, settings.max_total, settings.max_kept, settings.keep)
+    bounds = Bounds(
+        settings.max_stream, settings.max_total, settings.max_kept, settings.keep, settings.max_per_principal
+    )
     try:
         return create_journal(settings.journal, bounds, settings.journal_timeout, on_evict, log)
     except ModuleNotFoundError:

@@ -355,8 +355,13 @@ class Settings(BaseSettings):
     )
     max_total: Bytes = Field(
         1 << 30,
-        description="The most memory that all logs together may take, in bytes. Above that, the streams that ended "
-        "first are dropped.",
+        description="The most memory that all logs together may take, in bytes. Above that, the principal that has "
+        "most loses its streams that ended first.",
+    )
+    max_per_principal: Bytes = Field(
+        256 << 20,
+        description="The most memory that the logs of one principal may take, in bytes. Above that, its own streams "
+        "that ended first are dropped. It does not hold for callers without credentials, who are one principal.",
     )
     max_kept: int = Field(10_000, ge=0, description="The most ended streams that are kept for reading.")
     keep: Seconds = Field(3600, description="How many seconds an ended stream is kept. 0 is not at all.")

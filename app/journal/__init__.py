@@ -16,6 +16,7 @@ An engine is a module of this package. Adding one is adding one file, which expo
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -38,12 +39,16 @@ None says that there is more than may be taken within `append`: it is to be read
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What may be kept: *stream* and *total* in bytes of memory, *ended* in streams, *seconds* after a stream's end."""
+    """What may be kept: *ended* streams, for *seconds* after their end.
+
+    *stream*, *owner* and *total* are bytes of memory: of one stream, of all streams of an owner, and of all streams.
+    """
 
     stream: int
     total: int
     ended: int
     seconds: float
+    owner: int = sys.maxsize
 
 
 class Writer(Protocol):

@@ -3,16 +3,19 @@
 Strategy: the log *is* the buffer. A reader is a cursor, an integer into a list, so a slow reader is merely behind and a
 reader that left costs nothing. Every append is handed to the readers that are at the end, by the call that brought it.
 
-What is kept is bounded four ways: bytes per stream, bytes of all streams, number of ended streams, and time after a
-stream's end. The streams that ended first go first; a live stream is never dropped.
+What is kept is bounded five ways: bytes per stream, bytes of an owner's streams, bytes of all streams, number of ended
+streams, and time after a stream's end. Where room is needed for all, the owner that has most loses the stream that
+ended first, so that one owner cannot crowd out the others. A live stream is never dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from structlog.typing import FilteringBoundLogger
 
@@ -43,6 +46,17 @@ _MOST_RIDERS = 2
 _MOST_PUSHED = 64 * 1024
 
 
+class _Holder:
+    """What the streams of one owner take: *size* bytes, of *most*. *ended* are those that can be dropped, in order."""
+
+    __slots__ = ("__weakref__", "ended", "most", "size")
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.size = 0
+        self.ended: dict[str, MemoryLog] = {}
+
+
 class MemoryLog:
     """One stream's log, and its writer. Its *journal* counts the bytes.
 
@@ -59,6 +73,7 @@ class MemoryLog:
         "_tail",
         "ended",
         "ended_at",
+        "holder",
         "id",
         "info",
         "kept",
@@ -69,6 +84,7 @@ class MemoryLog:
     def __init__(self, journal: MemoryJournal, stream_id: str, info: StreamInfo) -> None:
         self.id = stream_id
         self.info = info
+        self.holder = journal.holder(info.owner)
         self.size = 0
         self.kept = True
         self.ended = False
@@ -252,6 +268,7 @@ class MemoryJournal:
         self._on_evict = on_evict
         self._logs: dict[str, MemoryLog] = {}
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
+        self._holders: WeakValueDictionary[str, _Holder] = WeakValueDictionary()  # by owner: their logs have them
         self._sweep: asyncio.TimerHandle | None = None
         self.registry = MemoryRegistry()
         self.ready = True
@@ -306,10 +323,18 @@ class MemoryJournal:
         """Return a stream's log, or None."""
         return self._logs.get(stream_id)
 
+    def holder(self, owner: str) -> _Holder:
+        """Return what counts the *owner*'s bytes. Callers without credentials are one owner, which has no bound."""
+        holder = self._holders.get(owner)
+        if holder is None:
+            holder = self._holders[owner] = _Holder(self._bounds.owner if owner else math.inf)
+        return holder
+
     def adopt(self, log: MemoryLog) -> None:
         """Keep a new log. Raises Overloaded if there is no room for it."""
         # A stream that is refused now costs nothing; after the upstream has answered, it has been paid for.
-        if not self._make_room(min(_ROOM, self._bounds.total // 8)):
+        room = min(_ROOM, self._bounds.total // 8, self._bounds.owner // 8)
+        if not self._make_room_of(log.holder, room) or not self._make_room(room):
             raise Overloaded(retry_after=1)
         self._logs[log.id] = log
 
@@ -326,6 +351,7 @@ class MemoryJournal:
         if log.kept:
             del self._logs[log.id]
             self._ended.pop(log.id, None)
+            log.holder.ended.pop(log.id, None)
             self.registry.forget(log.info.owner, log.info.label, log.id)
             log.kept = False
             if not log.pinned:
@@ -335,22 +361,29 @@ class MemoryJournal:
         """Count *size* more bytes in *log*. Raises StreamTooLarge or Overloaded unless *unbounded*."""
         if not unbounded and log.size + size > self._bounds.stream:
             raise StreamTooLarge
+        holder = log.holder
+        if holder.size + size > holder.most and not self._make_room_of(holder, size) and not unbounded:
+            raise Overloaded(retry_after=1)
         if self.size + size > self._bounds.total and not self._make_room(size) and not unbounded:
             raise Overloaded(retry_after=1)
         log.size += size
+        holder.size += size
         self.size += size
 
     def shrink(self, log: MemoryLog, size: int) -> None:
         """Count *size* bytes fewer in *log*."""
         log.size -= size
+        log.holder.size -= size
         self.size -= size
 
     def hold(self, log: MemoryLog) -> None:
         """Count an evicted log that is read once more."""
+        log.holder.size += log.size
         self.size += log.size
 
     def let_go(self, log: MemoryLog) -> None:
         """Stop counting a log that is neither kept nor read."""
+        log.holder.size -= log.size
         self.size -= log.size
 
     def end(self, log: MemoryLog) -> None:
@@ -359,18 +392,28 @@ class MemoryJournal:
             return
         log.ended_at = asyncio.get_running_loop().time()
         self._ended[log.id] = log
+        log.holder.ended[log.id] = log
         while len(self._ended) > self._bounds.ended:
-            self._evict("count")
+            self._evict_first(max(self._holders.values(), key=lambda holder: len(holder.ended)), "count")
         self._schedule_sweep()
 
     def _make_room(self, size: int) -> bool:
-        """Evict the streams that ended first until *size* more bytes fit; return whether they do."""
+        """Evict streams of the owners that have most until *size* more bytes fit; return whether they do."""
         while self._ended and self.size + size > self._bounds.total:
-            self._evict("memory")
+            largest = max((it for it in self._holders.values() if it.ended), key=lambda holder: holder.size)
+            self._evict_first(largest, "memory")
         return self.size + size <= self._bounds.total
 
-    def _evict(self, reason: str) -> None:
-        log = next(iter(self._ended.values()))
+    def _make_room_of(self, holder: _Holder, size: int) -> bool:
+        """Evict streams of one owner until it may have *size* more bytes; return whether it may."""
+        while holder.ended and holder.size + size > holder.most:
+            self._evict_first(holder, "memory")
+        return holder.size + size <= holder.most
+
+    def _evict_first(self, holder: _Holder, reason: str) -> None:
+        self._evict(next(iter(holder.ended.values())), reason)
+
+    def _evict(self, log: MemoryLog, reason: str) -> None:
         self.drop(log)
         if self._on_evict is not None:
             self._on_evict(log.id, reason)
@@ -378,8 +421,8 @@ class MemoryJournal:
     def _expire(self) -> None:
         self._sweep = None
         now = asyncio.get_running_loop().time()
-        while self._ended and next(iter(self._ended.values())).ended_at + self._bounds.seconds <= now:
-            self._evict("time")
+        while self._ended and (oldest := next(iter(self._ended.values()))).ended_at + self._bounds.seconds <= now:
+            self._evict(oldest, "time")
         self._schedule_sweep()
 
     def _schedule_sweep(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from contextlib import aclosing
 from dataclasses import replace
@@ -233,3 +234,69 @@ async def test_the_size_of_objects(event: Event) -> None:
     with pytest.raises(StreamTooLarge):
         writer.append((event,) * 9)
     journal.close()
+
+
+def info_of(owner: str) -> StreamInfo:
+    return StreamInfo("none", owner)
+
+
+async def owned(journal: MemoryJournal, owner: str, *names: str, text: str = "x" * 1000) -> None:
+    """Keep ended streams of *owner*'s."""
+    for name in names:
+        log = await journal.create(name, info_of(owner))
+        log.append([Delta(text), Done("stop")])
+
+
+async def test_the_largest_loses_first(evictions: list[tuple[str, str]]) -> None:
+    """Where memory is short, the owner that has most loses its stream that ended first, and the others lose none."""
+    journal = MemoryJournal(roomy_but(total=30_000), lambda *eviction: evictions.append(eviction))
+    await owned(journal, "ann", "a1", "a2")
+    await owned(journal, "bob", *(f"b{number}" for number in range(100)))
+    await owned(journal, "cid", "c1")
+    assert evictions == [(f"b{number}", "memory") for number in range(len(evictions))]
+    for name in ("a1", "a2", "c1"):
+        await journal.open(name)
+
+
+async def test_an_owner_with_many_streams(evictions: list[tuple[str, str]]) -> None:
+    """Where there are too many streams, the owner that has the most of them loses one, however small they are."""
+    journal = MemoryJournal(roomy_but(ended=10), lambda *eviction: evictions.append(eviction))
+    await owned(journal, "ann", "a1", "a2", text="x" * 10_000)
+    await owned(journal, "bob", *(f"b{number}" for number in range(20)), text="")
+    assert evictions == [(f"b{number}", "count") for number in range(12)]
+
+
+async def test_the_bound_of_an_owner(evictions: list[tuple[str, str]]) -> None:
+    """An owner's streams have a bound of their own: ended ones make room, and then what would grow is refused."""
+    journal = MemoryJournal(roomy_but(owner=5_000), lambda *eviction: evictions.append(eviction))
+    await owned(journal, "ann", "a1", "a2", "a3")
+    log = await journal.create("live", info_of("ann"))
+    log.append([Delta("x" * 3000)])
+    assert evictions == [("a1", "memory"), ("a2", "memory")]
+    with pytest.raises(Overloaded):
+        log.append([Delta("x" * 3000)])
+    log.append([Delta("x" * 1600)])
+    with pytest.raises(Overloaded):
+        await journal.create("more", info_of("ann"))
+    log.append([Done("stop")])
+    await journal.create("more", info_of("ann"))
+    await owned(journal, "", *map(str, range(50)))
+    assert len(evictions) == 4  # callers without credentials are many, and have no such bound
+
+
+async def test_what_an_owner_has_is_counted() -> None:
+    """What each owner has adds up to what there is, also while evicted streams are read; then no owner is known."""
+    journal = MemoryJournal(roomy_but(ended=1))
+    await owned(journal, "ann", "a1")
+    first = await journal.open("a1")
+    cursor = first.read()
+    await anext(cursor)
+    await owned(journal, "ann", "a2")
+    await owned(journal, "bob", "b1")
+    assert sum(holder.size for holder in journal._holders.values()) == journal.size > 0
+    await cursor.aclose()
+    assert sum(holder.size for holder in journal._holders.values()) == journal.size > 0
+    del cursor, first
+    journal.close()
+    gc.collect()
+    assert not journal._holders
