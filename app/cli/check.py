@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import structlog
 
-from app.addresses import is_loopback
+from app.cli.advice import about_the_internet, about_upstreams
 from app.cli.process import Commands, add_command, complain
 from app.composition.access import (
     about_origins,
@@ -34,9 +32,6 @@ from app.request import Allowance, StreamRequest
 from app.upstream import Attempt
 
 _PROMPT = ({"role": "user", "content": "Say hi."},)
-# What a client adds to a base URL by itself, and the version that nearly all base URLs end in or have before that.
-_ENDPOINT = re.compile("(/(?:chat/completions|completions|responses|embeddings|models))/?$")
-_VERSION = re.compile("/v[0-9]")
 _SIMULATOR = "http://localhost"  # stands for the built-in simulator, which is not started to be checked
 
 
@@ -85,14 +80,19 @@ def check(
         return complain(str(error))
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
     print(about_origins(settings))
+    print(f"hosts: {', '.join(sorted(access.origins.hosts)) or 'any'}")
+    print(f"journal: {settings.journal.partition('://')[0]}")
+    print(f"each principal: {_quota(usual_allowance(settings))}")
     if settings.simulated:
         print("upstream: the built-in simulator")
-        return 0
-    for line in describe(config, settings, default):
-        print(line)
-    for warning in warnings(config, settings):
+    else:
+        for line in describe(config, settings, default):
+            print(line)
+        for warning in about_upstreams(config, settings):
+            print(f"warning: {warning}")
+    for warning in about_the_internet(config, settings):
         print(f"warning: {warning}")
-    if not ask:
+    if settings.simulated or not ask:
         return 0
     return asyncio.run(_ask_all(config, settings, default, seconds))
 
@@ -125,40 +125,6 @@ def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
         yield f"any other model: {'; '.join([route, *_limits(caps)])}"
     for key in config.keys:
         yield f"key {key.name}: {_quota(key.api_key(usual_allowance(settings)).allowance)}"
-
-
-def warnings(config: Config, settings: Settings) -> Iterator[str]:
-    """Yield a sentence for each thing that is likely to be a mistake."""
-    used = {hop.upstream for route in (*config.routes.values(), config.rest) for hop in route}
-    patience = settings.first_token_timeout
-    for upstream in config.upstreams:
-        url = urlsplit(str(upstream.base_url))
-        if url.scheme == "http" and not is_loopback(url.hostname or ""):
-            yield f"upstream {upstream.name}: plain http to another host shows keys and prompts to the network."
-        endpoint = _ENDPOINT.search(url.path or "")
-        if endpoint:
-            yield f"upstream {upstream.name}: its base URL ends in {endpoint[1]}, which the service adds by itself."
-        elif not _VERSION.search(url.path or ""):
-            yield f"upstream {upstream.name}: its base URL has no /v1 in its path, and most servers need that."
-        key = upstream.key or ""
-        if key.lower().startswith("bearer"):
-            yield f"upstream {upstream.name}: its key begins with 'Bearer', which the service adds by itself."
-        elif key[:1] in ("'", '"'):
-            yield f"upstream {upstream.name}: its key is in quotation marks, which are sent as a part of it."
-        if upstream.name not in used:
-            yield f"upstream {upstream.name}: no model's route leads to it."
-        if 0 < patience <= upstream.first_token_timeout:
-            yield (
-                f"upstream {upstream.name}: its first_token_timeout is not below {PREFIX}FIRST_TOKEN_TIMEOUT, "
-                f"which ends the stream after {patience:g} s before another upstream is asked."
-            )
-    for model in config.models:
-        for field, pinned in (
-            ("max_tokens", model.pinned.max_tokens),
-            ("max_completion_tokens", model.pinned.max_completion_tokens),
-        ):
-            if 0 < (model.max_output_tokens or 0) < (pinned or 0):
-                yield f"model {model.name}: its pinned {field} is above its max_output_tokens, and holds."
 
 
 def _key(upstream: Upstream) -> str:

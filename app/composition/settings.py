@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BeforeValidator,
     Field,
     HttpUrl,
@@ -117,13 +116,13 @@ class Settings(BaseSettings):
 
     openai_api_key: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices(f"{PREFIX}OPENAI_API_KEY", "OPENAI_API_KEY"),
+        validation_alias="OPENAI_API_KEY",
         description="The upstream's API key. Without this and without a base URL, the built-in simulator is the "
         "upstream.",
     )
     openai_base_url: Annotated[HttpUrl, bare_url("OPENAI_API_KEY")] | None = Field(
         None,
-        validation_alias=AliasChoices(f"{PREFIX}OPENAI_BASE_URL", "OPENAI_BASE_URL"),
+        validation_alias="OPENAI_BASE_URL",
         description="The upstream's base URL, with the version. If only a key is set, it is "
         "`https://api.openai.com/v1`.",
     )
@@ -421,7 +420,8 @@ def load(env_file: str | Path | None = ".env", **overrides: object) -> Settings:
         raise SettingsError(f"{env_file} is not UTF-8.") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = _variable(str(first["loc"][0]), env_file)
+        name = str(first["loc"][0])
+        name = name if name.isupper() else f"{PREFIX}{name.upper()}"  # an alias is the variable's name itself
         raise SettingsError(f"{name} is not right: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
@@ -431,17 +431,12 @@ def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
     return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
 
 
-def _variable(place: str, env_file: str | Path | None) -> str:
-    """Return the variable of a setting, whose name or alias is *place*, as the operator wrote it."""
-    variable = place if place.isupper() else f"{PREFIX}{place.upper()}"
-    bare = variable.removeprefix(PREFIX)
-    return bare if variable not in environment(env_file) and bare in environment(env_file) else variable
-
-
 def _refuse_unknown(env_file: str | Path | None) -> None:
     """Refuse a misspelt setting, which would otherwise leave the default in place without a word."""
-    known = {CLIENT_KEY, *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)}
+    known = {CLIENT_KEY}
+    for field, about in Settings.model_fields.items():
+        known.add(about.validation_alias if isinstance(about.validation_alias, str) else f"{PREFIX}{field.upper()}")
     for name in sorted(environment(env_file)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            meant = suggestion(name.upper(), known)
+            meant = suggestion(name.upper(), known) or suggestion(name.upper().removeprefix(PREFIX), known)
             raise SettingsError(f"{name} is not a setting of chat-sse; deploy/README.md lists them.{meant}")

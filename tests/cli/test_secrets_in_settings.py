@@ -103,15 +103,6 @@ def test_secrets_that_are_too_short(
         monkeypatch.delenv(name)
 
 
-def test_the_name_that_was_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A setting that has two names is called by the one that the operator wrote."""
-    for name in ("OPENAI_BASE_URL", "CHAT_SSE_OPENAI_BASE_URL"):
-        with monkeypatch.context() as only:
-            only.setenv(name, "x")
-            assert main(["check"]) == 2
-        assert capsys.readouterr().err.startswith(f"chat-sse: {name} is not right: ")
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", CANARY), ("OTEL_BSP_MAX_QUEUE_SIZE", "-1")],

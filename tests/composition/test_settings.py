@@ -74,6 +74,23 @@ def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.Mon
     assert "\n" not in str(raised.value)
 
 
+def test_a_setting_is_named_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's own variables have one name each; the misspelt ones are answered with the name that was meant."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "not a url")
+    with pytest.raises(SettingsError, match=r"^OPENAI_BASE_URL is not right: "):
+        load()
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("CHAT_SSE_OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    with pytest.raises(
+        SettingsError, match=r"^CHAT_SSE_OPENAI_BASE_URL is not a setting of .* mean 'OPENAI_BASE_URL'\?"
+    ):
+        load()
+    monkeypatch.delenv("CHAT_SSE_OPENAI_BASE_URL")
+    monkeypatch.setenv("CHAT_SSE_PROT", "1")
+    with pytest.raises(SettingsError, match=r"mean 'CHAT_SSE_PORT'\?"):
+        load()
+
+
 def test_every_setting_is_documented() -> None:
     """deploy/README.md and deploy/env.example have each setting, with its default and description, and no other."""
     readme = (ROOT / "deploy" / "README.md").read_text()

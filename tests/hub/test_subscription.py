@@ -89,7 +89,7 @@ async def test_a_reader_that_breaks_off(reader: Subscription, counter: Counter, 
 
 
 async def test_positions(reader: Subscription, written: MemoryLog) -> None:
-    """How far behind it is follows from what was sent to it. As long as the log has more for it, it is not exhausted."""
+    """How far behind it is follows from what was sent to it. It is not exhausted while the log has more for it."""
     assert (reader.records_behind, reader.exhausted) == (1, False)
     reader.sent = Batch(2, [Delta("a")])
     assert reader.records_behind == 0

@@ -109,7 +109,9 @@ def _serve(
     module: str, directory: Path, upstream: Server | str | None, settings: dict[str, Any], env: dict[str, str]
 ) -> Server:
     command = [sys.executable, "-m", module, "serve", "--port", str(settings.pop("port", 0))]
-    env |= {f"CHAT_SSE_{name.upper()}": str(value) for name, value in settings.items()}
+    for name, value in settings.items():
+        prefix = "" if name.startswith("openai_") else "CHAT_SSE_"
+        env[prefix + name.upper()] = str(value)
     if upstream is not None:
         env["OPENAI_BASE_URL"] = upstream if isinstance(upstream, str) else upstream.url
     return Server(command, log_file(directory, "service"), env).listening(r"listens on (http://\S+?),? ")

@@ -61,7 +61,7 @@ class Origins:
     def __init__(self, origins: Collection[str] = (), hosts: Collection[str] = (), *, loopback: bool = False) -> None:
         self.listed = frozenset(origins)
         self.pattern = _LOOPBACK_ORIGIN if loopback else None
-        self._hosts = frozenset(hosts)
+        self.hosts = frozenset(hosts)
 
     def check(self, headers: Headers) -> None:
         """Raise ForeignHost or ForeignOrigin unless a request with these *headers* is allowed."""
@@ -69,7 +69,7 @@ class Origins:
         if len(hosts) > 1:  # a proxy in front may have checked the other one
             raise ForeignHost
         host = _parse(hosts[0]) if hosts else None
-        if self._hosts and (host is None or host.bare not in self._hosts):
+        if self.hosts and (host is None or host.bare not in self.hosts):
             raise ForeignHost(_about_host(hosts[0]) if hosts else None)
         origins = headers.getlist("origin")
         if origins and "*" not in self.listed and (len(origins) > 1 or not self._allows(origins[0], host)):
