@@ -12,6 +12,9 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package of their 
 
 ROOT = Path(__file__).parent.parent
 
+# Modules that only declare types, which the tests of their room use.
+DECLARATIONS = {"simulator/parts.py", "simulator/script.py"}
+
 
 def test_hooks() -> None:
     """Each hook is a program that the virtual environment has, and none is downloaded."""
@@ -36,3 +39,14 @@ def test_links(name: str) -> None:
     document = ROOT / name
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_every_module_has_its_tests() -> None:
+    """`app/hub/hub.py` has `tests/hub/test_hub.py`, `app/rechunk/_holding.py` has `tests/rechunk/test_holding.py`."""
+    modules = {file.relative_to(ROOT / "app") for file in (ROOT / "app").rglob("*.py") if file.stem[:2] != "__"}
+    assert set(map(Path, DECLARATIONS)) <= modules
+    assert [
+        str(module)
+        for module in sorted(modules - set(map(Path, DECLARATIONS)))
+        if not (ROOT / "tests" / module.with_name(f"test_{module.name.removeprefix('_')}")).exists()
+    ] == []
