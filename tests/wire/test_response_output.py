@@ -81,7 +81,7 @@ def test_a_piece_is_an_event() -> None:
 
 
 def test_a_text_after_an_image() -> None:
-    """An image ends the text before it at once: nothing else looks at the next text if that goes on with an open part."""
+    """An image ends the text before it at once, since nothing else looks at a text that goes on with an open part."""
     assert output(Delta("a"), IMAGE).kind is None
 
 
