@@ -87,9 +87,11 @@ async def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        await asyncio.sleep(0)
         mended = await _without_lone_surrogates(body)
         if mended == body:
             raise
+    await asyncio.sleep(0)
     return orjson.loads(mended)
 
 

@@ -93,6 +93,7 @@ REFUSED: Final = {
     "wrong biases": _native({"prompt": "hi", "logit_bias": "@"}, _fields(b'"x"'), 400),
     "wrong metadata": _openai({"messages": [_USER], "metadata": "@"}, _fields(b"0"), 400),
     "wrong tools by name": _ui([{"type": "text", "text": "hi"}], _fields(b"0"), 400, tools="@"),
+    "a name of a megabyte": _native({"prompt": "hi", "@": 0}, b'"%s"' % (b"temperatur" * 100_000), 400),
     "lone surrogates in what is no JSON": _native({"prompt": "@"}, b'"%s' % (b"\\ud83d" * 170_000), 400),
 }
 
@@ -123,6 +124,10 @@ TAKEN: Final = {
     ),
     "UI parts": _ui("@", _list(_TEXT)),
     "UI reasoning": _ui("@", _list(b'{"type":"reasoning","text":"%s"}' % (b"x" * 60)), role="assistant"),
+    "UI steering": _ui([{"type": "steering-message", "parts": "@"}], _list(_TEXT), role="assistant"),
+    "UI tools by name": _ui(
+        [{"type": "text", "text": "hi"}], _fields(b'{"parameters":{"enum":[%s]}}' % _times(b"1", 20), 1000), tools="@"
+    ),
     "UI extras": _ui("@", _list(b'{"type":"data-extra","data":{"vendor":["x"]}}'), role="assistant"),
     "UI outputs of a tool": _ui(
         [{"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": "@"}],
@@ -145,4 +150,22 @@ TAKEN: Final = {
         {"messages": [{**_USER, "metadata": "@"}]}, _fields(b'"some text"'), 502, QUOTES
     ),
     "a text that is quoted": _native({"prompt": "@"}, b'"%s"' % (b"sk-a " * 200_000), 400, QUOTES),
+}
+
+LARGE: Final = {
+    "a picture of 8 MB": _native(
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "@"}}]}]},
+        b'"data:image/png;base64,%s"' % (b"QUJD" * 2_080_000),
+    ),
+    "escapes": _native({"prompt": "@"}, b'"%s"' % (b"\\u6f22" * 1_380_000)),
+    "Han": _native({"prompt": "@"}, b'"%s"' % ("漢".encode() * 2_760_000)),
+    "lone surrogates": _native({"prompt": "@"}, b'"%s"' % (b"\\ud83d" * 1_380_000)),
+    "backslashes": _native({"prompt": "@"}, b'"%s\\ud83d"' % (b"\\\\" * 4_100_000)),
+    "commas in a text": _native({"prompt": "@"}, b'"%s"' % (b"," * 8_300_000)),
+    "quotes": _native({"prompt": "@"}, b'""' * 4_100_000, 400),
+    "blanks": _native({"prompt": "@"}, b'""%sx' % (b"\n" * 8_300_000), 400),
+    "texts": _openai(
+        {"messages": [{"role": "user", "content": "@"}]},
+        b"[%s]" % _times(b'{"type":"text","text":"%s"}' % ("漢".encode() * 290), 9000),
+    ),
 }

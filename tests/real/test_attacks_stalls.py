@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.hostile_bodies import QUICK, QUOTES, REFUSED, REFUSES, TAKEN, Hostile
+from tests.real.hostile_bodies import LARGE, QUICK, QUOTES, REFUSED, REFUSES, TAKEN, Hostile
 from tests.real.neighbour import BODY as HONEST
 from tests.real.neighbour import neighbour
 from tests.real.processes import Server
@@ -20,6 +20,8 @@ from tests.real.processes import Server
 pytestmark = pytest.mark.real
 
 BODIES = REFUSED | TAKEN
+# Seconds that a status may wait for the upstream, so that its refusal is one on a slow machine, too.
+PATIENT = 60
 # With a cap, each request is also compared with what is allowed, and all of its characters are counted.
 CAPPED = {"max_prompt_chars": 100_000_000, "extra_parameters": "*", "tool_types": "*", "media_types": "*"}
 # What has no words in the Responses API, or is no part there.
@@ -57,7 +59,7 @@ async def ask(client: httpx.AsyncClient, body: Hostile) -> int:
 )
 def test_each_body(start_watched: Start, simulator: Server, settings: dict[str, Any], others: dict[str, int]) -> None:
     """No body within the limits holds the loop for long: counted, decoded, validated, converted, sent or refused."""
-    service = start_watched(simulator, **settings)
+    service = start_watched(simulator, commit_after=PATIENT, **settings)
 
     async def attack() -> tuple[dict[str, int], dict[str, float]]:
         statuses = {}
@@ -74,6 +76,18 @@ def test_each_body(start_watched: Start, simulator: Server, settings: dict[str, 
     for name, seconds in sorted(longest.items(), key=lambda item: -item[1]):
         print(f"{seconds * 1000:4.0f} ms  {name}")
     assert statuses == {name: body.status for name, body in BODIES.items()} | others
+
+
+def test_eight_times_as_large(start_watched: Start, simulator: Server) -> None:
+    """With `CHAT_SSE_MAX_BODY` at 8 MiB, texts of that size hold the loop no longer."""
+    service = start_watched(simulator, commit_after=PATIENT, max_body=8 << 20)
+
+    async def attack() -> dict[str, int]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=120) as client:
+            return {name: await ask(client, body) for name, body in LARGE.items()}
+
+    assert asyncio.run(attack()) == {name: body.status for name, body in LARGE.items()}
+    print(f"the longest callback {service.watchdog.longest() * 1000:.0f} ms")
 
 
 @pytest.mark.parametrize("bodies", [REFUSED, TAKEN], ids=["refused", "taken"])

@@ -8,6 +8,7 @@ With `?dialect=events` the answer is in native events, which the package `chat-s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -60,12 +61,13 @@ class UIChatBody(ChatParameters):
     config: ModelConfig | None = None
 
 
-def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, keyed: bool = False) -> ChatRequest:
+async def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, keyed: bool = False) -> ChatRequest:
     """Turn the parsed body of `POST /v1/ai-sdk/chat` into a request. Raises BadRequest.
 
     A page comes back by its chat's id, if that finds its streams. *keyed* is that of `stream_request`.
     """
     body = validated(UIChatBody, data)
+    await asyncio.sleep(0)  # thousands of parts took time to validate, and take as much to convert
     messages = to_openai(data["messages"])
     if body.system:
         messages.insert(0, {"role": "system", "content": body.system})
@@ -97,7 +99,7 @@ class AiSdk:
             return await self._streams.resume(request, position, create)
         data = await self._streams.body(request)
         principal = request_context(request.scope).principal
-        asked = parse_ui_chat(data, self._streams.options.defaults, principal, keyed=is_keyed(request))
+        asked = await parse_ui_chat(data, self._streams.options.defaults, principal, keyed=is_keyed(request))
         if dialect != ai_sdk.NAME:
             asked = replace(asked, create=create)
         return await self._streams.answer(request, asked, data)

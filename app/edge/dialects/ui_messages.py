@@ -83,7 +83,7 @@ def _user(parts: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
             case "file":
                 content.append(_file(part, _at(where, j), j))
             case kind if not _is_dropped(kind):
-                raise _wrong(_at(where, j, "type"), "is not a part of a user's message that this service knows")
+                raise _wrong(f"{_at(where, j)}.type", "is not a part of a user's message that this service knows")
     if not content:
         raise _wrong(where, "has nothing in it that is for the model")
     alone = len(content) == 1 and content[0]["type"] == "text"
@@ -277,8 +277,8 @@ def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _at(where: str, index: int, *field: str) -> str:
-    return ".".join((f"{where}[{index}]", *field))
+def _at(where: str, index: int) -> str:
+    return f"{where}[{index}]"
 
 
 def _wrong(field: str, what: str) -> BadRequest:

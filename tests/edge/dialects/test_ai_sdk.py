@@ -240,7 +240,7 @@ async def test_a_stream_of_another_dialect(log: FilteringBoundLogger) -> None:
 
 
 def parse(**fields: Any) -> StreamRequest:
-    return parse_ui_chat(BODY | fields, DEFAULTS, ANN).stream
+    return asyncio.run(parse_ui_chat(BODY | fields, DEFAULTS, ANN)).stream
 
 
 def test_request() -> None:
@@ -248,12 +248,14 @@ def test_request() -> None:
     messages = ({"role": "user", "content": "hi"},)
     assert parse() == StreamRequest("m", messages, {}, "auto", 10, 0)
     tools = [{"type": "function", "function": {"name": "f"}}]
-    asked = parse_ui_chat(
-        BODY
-        | {"trigger": "regenerate-message", "messageId": "a", "model": "n", "temperature": 0, "tools": tools}
-        | {"chunk": "word,smooth:50", "on_disconnect": "grace:3"},
-        DEFAULTS,
-        ANN,
+    asked = asyncio.run(
+        parse_ui_chat(
+            BODY
+            | {"trigger": "regenerate-message", "messageId": "a", "model": "n", "temperature": 0, "tools": tools}
+            | {"chunk": "word,smooth:50", "on_disconnect": "grace:3"},
+            DEFAULTS,
+            ANN,
+        )
     )
     assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3, 3)
     assert (asked.label, asked.smooth, asked.whole) == ("ai-sdk:chat-1-of-a-page", 0.05, False)
@@ -264,7 +266,7 @@ def test_who_can_come_back() -> None:
 
     def graces(chat_id: str, principal: Principal, *, is_set: bool = False, keyed: bool = False) -> tuple[float, float]:
         body, defaults = BODY | {"id": chat_id}, replace(DEFAULTS, grace_is_set=is_set)
-        asked = parse_ui_chat(body, defaults, principal, keyed=keyed).stream
+        asked = asyncio.run(parse_ui_chat(body, defaults, principal, keyed=keyed)).stream
         return asked.grace, asked.unknown_grace
 
     assert graces("chat-1-of-a-page", Principal()) == (10, 0)
@@ -278,7 +280,7 @@ def test_what_an_answer_continues() -> None:
     """An answer continues the last message if that is the assistant's; else it is a new message."""
 
     def first_part(body: dict[str, Any]) -> Any:
-        asked = parse_ui_chat(body, DEFAULTS, ANN)
+        asked = asyncio.run(parse_ui_chat(body, DEFAULTS, ANN))
         return parts(asked.create(Reading("S"))(Batch(1, [Start("m", 1)])))[0]
 
     assert first_part(BODY) == {"type": "start", "messageId": "S"}
@@ -315,7 +317,7 @@ def test_what_an_answer_continues() -> None:
 def test_what_is_refused(body: Any, field: str | None) -> None:
     """What this service does not take is refused, and the error names the field."""
     with pytest.raises(BadRequest) as caught:
-        parse_ui_chat(body, DEFAULTS, ANN)
+        asyncio.run(parse_ui_chat(body, DEFAULTS, ANN))
     assert caught.value.param == field
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
 def parse(**fields: Any) -> StreamRequest:
-    return parse_ui_chat(BODY | fields, DEFAULTS, ANYONE).stream
+    return asyncio.run(parse_ui_chat(BODY | fields, DEFAULTS, ANYONE)).stream
 
 
 @pytest.mark.anyio
