@@ -32,7 +32,6 @@ from app.wire import Encoder
 from app.wire.blocks import after as blocks_after
 
 T = TypeVar("T")
-Batches = AsyncGenerator[Batch, None]
 
 # The extension of ASGI that our server offers: a function that writes a frame of the body at once, or returns False.
 WRITE = "chat_sse.write"
@@ -308,7 +307,7 @@ async def read_whole(subscription: Subscription, receive: Receive) -> None:
         await _stop(gone)
 
 
-async def _read(subscription: Subscription, batches: Batches) -> None:
+async def _read(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> None:
     async for batch in batches:
         await turn(len(batch.events))
         subscription.sent = batch

@@ -43,9 +43,9 @@ class Measured(NamedTuple):
     journal: Journal
     ceilings: Ceilings
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[InstrumentReading]:
         """Return a reading of each instrument. Called in the event loop."""
-        return [Reading(instrument, _values(instrument.read(self))) for instrument in INSTRUMENTS]
+        return [InstrumentReading(instrument, _values(instrument.read(self))) for instrument in INSTRUMENTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Instrument:
         return f"{name}_total" if self.kind == "counter" else name
 
 
-class Reading(NamedTuple):
+class InstrumentReading(NamedTuple):
     """The values of one instrument, by label values. A histogram is the live one: copy what is to be kept."""
 
     instrument: Instrument

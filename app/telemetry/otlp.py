@@ -22,7 +22,7 @@ from app.events import Done, Failure
 from app.hub import Observer, Outcome
 from app.meter import Meter
 from app.request import StreamRequest
-from app.telemetry.instruments import Reading
+from app.telemetry.instruments import InstrumentReading
 from app.telemetry.otlp_log import hush
 
 try:
@@ -92,7 +92,7 @@ class Exporter(Observer):
                 span.set_status(Status(StatusCode.ERROR, outcome.terminal.code))
         span.end()
 
-    def measure(self, read: Callable[[], Sequence[Reading]]) -> None:
+    def measure(self, read: Callable[[], Sequence[InstrumentReading]]) -> None:
         """From now on send what *read* returns, every OTEL_METRIC_EXPORT_INTERVAL milliseconds and at the end."""
         if _wanted("METRICS"):
             self._metrics = MetricSender(self._resource, read)

@@ -19,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from app import __version__
 from app.meter import Histogram
-from app.telemetry.instruments import Instrument, Labels, Reading, Value
+from app.telemetry.instruments import Instrument, InstrumentReading, Labels, Value
 
 Attributes = dict[str, str | bool | int | float | Sequence[str]]
 
@@ -37,7 +37,7 @@ _UNKNOWN = cast(float, None)
 class MetricSender:
     """Sends readings at intervals. They are cumulative, so the next one makes up for one that is lost."""
 
-    def __init__(self, resource: Resource, read: Callable[[], Sequence[Reading]]) -> None:
+    def __init__(self, resource: Resource, read: Callable[[], Sequence[InstrumentReading]]) -> None:
         self._resource = resource
         self._read = read
         self._exporter = OTLPMetricExporter()
@@ -101,7 +101,7 @@ def _interval() -> float:
     return (int(text) if text.isdecimal() and int(text) else _INTERVAL_MS) / 1000
 
 
-def _metric(reading: Reading, began: int, now: int) -> otel.Metric:
+def _metric(reading: InstrumentReading, began: int, now: int) -> otel.Metric:
     """Return *reading* as the SDK's own collection would, with times in Unix nanoseconds."""
     instrument = reading.instrument
     points: list[Any] = [_point(_attributes(instrument, labels), value, began, now) for labels, value in reading.values]

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from app.meter import Histogram
-from app.telemetry.instruments import Reading
+from app.telemetry.instruments import InstrumentReading
 
 _OPENMETRICS = "application/openmetrics-text"
 # The library's classes, whose `add_metric` takes what fits the kind.
@@ -27,7 +27,7 @@ _FAMILIES: dict[str, Any] = {
 class Exposition(Collector):
     """Renders what *read* returns, and CPU, memory, open files and garbage collections of the process beside it."""
 
-    def __init__(self, read: Callable[[], Sequence[Reading]]) -> None:
+    def __init__(self, read: Callable[[], Sequence[InstrumentReading]]) -> None:
         self._read = read
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -50,7 +50,7 @@ class Exposition(Collector):
         return map(_family, self._read())
 
 
-def _family(reading: Reading) -> Any:
+def _family(reading: InstrumentReading) -> Any:
     instrument = reading.instrument
     family = _FAMILIES[instrument.kind](instrument.name, instrument.meaning, labels=instrument.labels)
     for labels, value in reading.values:

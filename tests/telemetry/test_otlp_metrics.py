@@ -12,7 +12,7 @@ from opentelemetry.sdk.resources import Resource
 
 from app.meter import Histogram
 from app.telemetry import otlp_metrics
-from app.telemetry.instruments import Instrument, Reading
+from app.telemetry.instruments import Instrument, InstrumentReading
 from app.telemetry.otlp_metrics import GEN_AI, MetricSender, in_daemon
 from tests.clock import LoopClock
 from tests.waiting import until
@@ -64,7 +64,7 @@ def metrics(data: otel.MetricsData) -> list[otel.Metric]:
     return list(scope.metrics)
 
 
-async def sent(exporter: Exporter, *readings: Reading) -> list[otel.Metric]:
+async def sent(exporter: Exporter, *readings: InstrumentReading) -> list[otel.Metric]:
     """Return the metrics that are sent in the end."""
     await MetricSender(RESOURCE, lambda: readings).finish()
     assert exporter.is_shut
@@ -74,7 +74,9 @@ async def sent(exporter: Exporter, *readings: Reading) -> list[otel.Metric]:
 
 async def test_a_counter(exporter: Exporter) -> None:
     """A counter is a monotonic sum since the start. The conventions' metrics have the conventions' attributes."""
-    tokens, retries = await sent(exporter, Reading(COUNTER, [(("m",), 7)]), Reading(RETRIES, [(("a", "x"), 1)]))
+    tokens, retries = await sent(
+        exporter, InstrumentReading(COUNTER, [(("m",), 7)]), InstrumentReading(RETRIES, [(("a", "x"), 1)])
+    )
     assert (tokens.name, tokens.unit, tokens.description) == (COUNTER.otel, "{token}", "Tokens.")
     assert isinstance(tokens.data, otel.Sum)
     assert (tokens.data.is_monotonic, tokens.data.aggregation_temporality) == (
@@ -90,7 +92,7 @@ async def test_a_counter(exporter: Exporter) -> None:
 
 async def test_a_gauge(exporter: Exporter) -> None:
     """A gauge is a number, also where it is a truth value. What the resource says already is left out."""
-    (metric,) = await sent(exporter, Reading(GAUGE, [((), True)]), Reading(INFO, [((), 1)]))
+    (metric,) = await sent(exporter, InstrumentReading(GAUGE, [((), True)]), InstrumentReading(INFO, [((), 1)]))
     assert isinstance(metric.data, otel.Gauge)
     (point,) = metric.data.data_points
     assert isinstance(point, otel.NumberDataPoint)
@@ -103,7 +105,7 @@ async def test_a_histogram(exporter: Exporter) -> None:
     histogram = Histogram((0.01, 1.0))
     histogram.observe(0.01)
     histogram.observe(2.0)
-    (metric,) = await sent(exporter, Reading(GAP, [((), histogram)]))
+    (metric,) = await sent(exporter, InstrumentReading(GAP, [((), histogram)]))
     histogram.observe(2.0)
     assert isinstance(metric.data, otel.Histogram)
     (point,) = metric.data.data_points
@@ -120,7 +122,7 @@ async def test_the_interval(
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", interval)
     reads: list[float] = []
 
-    def read() -> list[Reading]:
+    def read() -> list[InstrumentReading]:
         reads.append(loop_clock.now)
         return []
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.meter import Histogram
-from app.telemetry.instruments import Instrument, Labels, Reading, Value
+from app.telemetry.instruments import Instrument, InstrumentReading, Labels, Value
 from app.telemetry.prometheus import Exposition
 
 COUNTER = Instrument("chat_sse.streams", "counter", "{stream}", lambda _: 0, "Ended streams.", ("model", "reason"))
@@ -18,7 +18,7 @@ GAP = Instrument("chat_sse.inter_delta", "histogram", "s", lambda _: 0, "Between
 
 
 def exposition(instrument: Instrument, values: Iterable[tuple[Labels, Value]]) -> Exposition:
-    return Exposition(lambda: [Reading(instrument, values)])
+    return Exposition(lambda: [InstrumentReading(instrument, values)])
 
 
 def scrape(instrument: Instrument, *values: tuple[Labels, Value]) -> dict[tuple[str, str], float]:
@@ -68,9 +68,9 @@ def test_each_scrape_reads_once() -> None:
     """The values are those of the moment, and nothing is read before somebody asks."""
     reads = []
 
-    def read() -> list[Reading]:
+    def read() -> list[InstrumentReading]:
         reads.append(1)
-        return [Reading(GAUGE, [((), len(reads))])]
+        return [InstrumentReading(GAUGE, [((), len(reads))])]
 
     shown = Exposition(read)
     assert reads == []
