@@ -153,7 +153,8 @@ def _fields(payload: object, certain: bool) -> Mapping[str, Any] | None:
         return payload if certain or _is_flat_error(payload) else None
     if isinstance(payload, list):  # row H2: Gemini wraps its errors in a list
         for item in payload:
-            if isinstance(item, dict) and (fields := _fields(item, certain=False)) is not None:
+            fields = _fields(item, certain=False) if isinstance(item, dict) else None
+            if fields is not None:
                 return fields
     return {"message": payload} if certain else None  # row F27
 
@@ -207,7 +208,8 @@ def _statuses(fields: Mapping[str, Any]) -> set[int]:
 
 def _status(fields: Mapping[str, Any]) -> int | None:
     said = _statuses(fields)
-    if ours := said & {401, 402}:  # not the client's fault, whatever else is said
+    ours = said & {401, 402}
+    if ours:  # not the client's fault, whatever else is said
         return min(ours)
     for name in ("code", "status", "http_status_code", "status_code", "error_code"):
         match fields.get(name):
@@ -231,8 +233,9 @@ def _error(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]
             "status": status or error.status,
             "type": _told(fields.get("type")),
             "code": _told(fields.get("code")),
-            **({"more": _report(fields, secrets)} if isinstance(error, ContentRefused) else {}),
         }
+        if isinstance(error, ContentRefused):
+            error.told["more"] = _report(fields, secrets)
     return error
 
 

@@ -110,7 +110,8 @@ class AnswerReader(Generic[D]):
         # The short cut would overtake half a character that is held back.
         plain = dialect.ready and not answer.halves
         for name, value, payload in events:
-            if plain and payload and name != b"error" and (text := take_text(value)):
+            text = take_text(value) if plain and payload and name != b"error" else None
+            if text:
                 answer.content.append(Delta(text))
                 if template.lessons:
                     template.learn(payload, text)
