@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from app import __version__
 from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
 from app.composition.access import about_origins
-from app.composition.service import check_workers, compose
+from app.composition.service import check_workers, compose, metrics_ports
 from app.composition.settings import PREFIX, Settings, load
 from app.journal import engine_of
 from app.serving.server import Server
@@ -149,10 +149,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _metrics_listeners(settings: Settings) -> list[socket.socket]:
-    if not settings.metrics_port:
-        return []
-    ports = range(settings.metrics_port, settings.metrics_port + settings.workers)
-    return [listen(settings.host, port, settings.reader_timeout) for port in ports]
+    return [listen(settings.host, port, settings.reader_timeout) for port in metrics_ports(settings)]
 
 
 def _warn_of_tickets(settings: Settings, log: FilteringBoundLogger) -> None:

@@ -13,12 +13,17 @@ export function chat(body, options = {}) {
   return new ChatStream(first, "", { smooth: /smooth:(\d+)/.exec(body.chunk)?.[1], ...options });
 }
 
-/** Read a stream that runs or has run: its URL or its id. */
+/**
+ * Read a stream that runs or has run: its URL or its id. `headers` and `ticket` go to the origin of `url` only, which is
+ * the page's own if it is not given: a stream's URL may come from anywhere.
+ */
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
   const url = absolute(stream);
-  const where = { streams: new URL(".", url), ticket: url.searchParams.get("ticket") ?? options.ticket };
-  return new ChatStream(null, url.pathname.split("/").at(-1), { ...options, ...where });
+  const service = absolute(options.url ?? base() ?? url); // outside a browser there is no page
+  const given = service.origin === url.origin ? options : { ...options, headers: undefined, ticket: undefined };
+  const where = { url: service, streams: new URL(".", url), ticket: url.searchParams.get("ticket") ?? given.ticket };
+  return new ChatStream(null, url.pathname.split("/").at(-1), { ...given, ...where });
 }
 
 /** Read a stream that is found by asking *url* for it: it has no events if the answer is a 204. */
@@ -36,7 +41,8 @@ const cut = (message) => new ChatError(message, { again: true });
 // An EventSource takes 429 and 503 for final, so the service sends `retry:` without an event in their place.
 const busy = (wait) => new ChatError("The service is busy.", { code: "overloaded", again: true, wait });
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
-const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+const base = () => globalThis.document?.baseURI ?? globalThis.location?.href;
+const absolute = (url) => new URL(url, base());
 const either = (...signals) => AbortSignal.any(signals.filter(Boolean));
 // A connection that has said nothing for so many milliseconds when the page wakes up may be dead.
 const DOUBTFUL = 1000;

@@ -31,7 +31,7 @@ from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.document import openapi
 from app.edge.static import page
-from app.edge.status import Health, Metrics
+from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError, Unreachable
 from app.hub import Capacity, Hub, Observer, parse_disconnect_policy
@@ -98,6 +98,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         streams = Streams(hub, _options(settings, models, listed, policy, access))
         public = _public_routes(settings, hub, metrics, access)
         app = _application(streams, public, settings, access, quota)
+        app = MetricsPorts(app, metrics_ports(settings))
         app = ContextMiddleware(app, access.origins, meter, log, error_forms())
         yield Service(app, hub, _upstreams(settings, config))
 
@@ -109,6 +110,11 @@ async def check_parts(settings: Settings, log: FilteringBoundLogger) -> None:
         _journal(settings, lambda stream_id, reason: None, log)
         create_counts(settings, held)
         await _exporter(settings, Meter((), ()), log, held)
+
+
+def metrics_ports(settings: Settings) -> range:
+    """Return the ports of the processes' own metrics, of which there may be none."""
+    return range(settings.metrics_port, settings.metrics_port + settings.workers) if settings.metrics_port else range(0)
 
 
 def check_workers(settings: Settings, *, is_worker: bool = False) -> None:
@@ -262,7 +268,7 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
     return [
         Route("/healthz", health.live),
         Route("/readyz", health.ready),
-        Route("/metrics", metrics.scrape),
+        Route(MetricsPorts.PATH, metrics.scrape),
         Route("/openapi.json", openapi(not access.open, settings.playground)),
         Route("/client.js", page("client/client.js")),
         *(Route(path, page(f"edge/playground/{file}")) for path, file in playground.items() if settings.playground),

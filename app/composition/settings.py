@@ -235,8 +235,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=65_535,
-        description="Another port, which serves the `/metrics` of one process. With several workers it is the port "
-        "of the first one, and each of the others has the next. 0 is off.",
+        description="Another port, which serves the `/metrics` of one process and nothing else. With several workers "
+        "it is the port of the first one, and each of the others has the next. 0 is off.",
     )
     allowed_origins: Origins = Field(
         (),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import Forbidden, Unauthenticated
+from app.edge.error_responses import refuse
+from app.errors import Forbidden, Unauthenticated, UnknownPath
 from app.hub import Hub
 
 
@@ -57,3 +59,20 @@ class Metrics:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):
             raise Unauthenticated
+
+
+class MetricsPorts:
+    """Wraps *app*: on one of *ports*, which Prometheus may reach, `/metrics` is all that there is."""
+
+    PATH = "/metrics"
+
+    def __init__(self, app: ASGIApp, ports: Container[int]) -> None:
+        self._app = app
+        self._ports = ports
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, port = scope.get("server") or (None, None)
+        if scope["type"] == "http" and port in self._ports and scope["path"] != self.PATH:
+            await refuse(UnknownPath(), scope, receive, send)
+        else:
+            await self._app(scope, receive, send)

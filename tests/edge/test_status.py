@@ -5,13 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.origins import Origins
 from app.edge.error_responses import failed
 from app.edge.middleware import ContextMiddleware
-from app.edge.status import Health, Metrics
+from app.edge.status import Health, Metrics, MetricsPorts
 from app.errors import StreamError
 from app.meter import Meter
 from tests.house import House
@@ -72,3 +74,18 @@ async def test_health(log: FilteringBoundLogger) -> None:
     draining = await ask(log, Route("/readyz", health.ready))
     assert (draining.status_code, draining.text) == (503, "draining\n")
     assert (await ask(log, Route("/healthz", health.live))).text == "ok\n"
+
+
+async def test_metrics_port(log: FilteringBoundLogger) -> None:
+    """On a port of the metrics' own, any other path is unknown, whatever it is elsewhere."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("here")(scope, receive, send)
+
+    transport = httpx.ASGITransport(ContextMiddleware(MetricsPorts(app, range(9100, 9102)), Origins(), Meter(), log))
+    async with httpx.AsyncClient(transport=transport) as client:
+        for port, path, status in (
+            *((9100, "/metrics", 200), (9101, "/metrics", 200), (9102, "/v1/chat", 200), (8000, "/metrics", 200)),
+            *((9100, "/v1/chat", 404), (9101, "/healthz", 404), (9100, "/", 404), (9100, "/metrics/x", 404)),
+        ):
+            assert (await client.post(f"http://service:{port}{path}")).status_code == status

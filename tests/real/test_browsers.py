@@ -253,6 +253,25 @@ def test_an_allowed_page_imports_the_client(browser: Browser, closed: Server, si
         assert by_id["text"] == TEXT
 
 
+def test_no_credentials_for_another_origin(browser: Browser, closed: Server, sites: Sites) -> None:
+    """client.js reads a stream at another origin than it was given with that stream's own ticket, and nothing else."""
+    keyed = {"headers": {"Authorization": f"Bearer {KEY}", "X-Own": "theirs"}, "ticket": "t.t"}
+    with Door(closed.url) as door, Door(closed.url) as elsewhere, visit(browser, sites.friend) as page:
+        made = read(page, door.url, body={"prompt": TEXT, "model": ECHO}, options={"headers": keyed["headers"]})
+        ticketed = made["url"].replace(door.url, elsewhere.url)
+        bare = ticketed.partition("?")[0]
+        for given in ({}, {"url": "/v1/chat"}):  # what was given: the service, or the page's own origin
+            found = read(page, door.url, attach=bare, options={**keyed, **given})
+            assert (found["status"], found["code"]) == (401, "unauthenticated")
+            assert read(page, door.url, attach=ticketed, options={**keyed, **given})["text"] == TEXT
+        assert elsewhere.requests("GET /v1/streams/") == 4
+        said = "".join(elsewhere.heads).lower()
+        assert not any(secret in said for secret in ("authorization", "x-own", "ticket=t.t"))
+        meant = read(page, door.url, attach=bare, options={**keyed, "url": f"{elsewhere.url}/v1/chat"})
+        assert meant["text"] == TEXT
+        assert "authorization" in elsewhere.heads[-1].lower()
+
+
 @pytest.mark.parametrize("how", [{}, {"beacon": True}], ids=["fetch", "beacon"])
 def test_a_ticket_stops_its_stream(
     browser: Browser, closed: Server, simulator: Server, sites: Sites, how: dict[str, Any]

@@ -131,7 +131,10 @@ def test_metrics(start_workers: StartWorkers) -> None:
     for number, scrape in enumerate(scrapes):
         lines = [line for line in scrape.splitlines() if line.startswith("chat_sse_streams_total{")]
         assert sum(float(line.split()[-1]) for line in lines) == opened[number], scrape
-        assert httpx.get(f"http://127.0.0.1:{first + number}/healthz").text == "ok\n"
+        for method, path in (("GET", "/healthz"), ("GET", "/"), ("POST", "/v1/chat"), ("GET", "/v1/models")):
+            refused = httpx.request(method, f"http://127.0.0.1:{first + number}{path}")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+    assert httpx.get(f"{service.url}/healthz").text == "ok\n"
 
 
 def test_a_dead_worker_is_replaced(start_workers: StartWorkers) -> None:
