@@ -53,3 +53,10 @@ def request_context(scope: Scope) -> RequestContext:
     """Return the context of the request with that ASGI *scope*."""
     context: RequestContext = scope[_KEY]
     return context
+
+
+def account_in(scope: Scope) -> str:
+    """Return what the requests of that *scope*'s principal are counted under, or "" if no principal is known."""
+    context: RequestContext | None = scope.get(_KEY)
+    principal = getattr(context, "principal", None)  # the access control may not have been reached
+    return "" if principal is None else principal.counted_as()

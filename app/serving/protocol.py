@@ -14,16 +14,20 @@ from typing import cast
 
 import uvicorn
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.edge.context import account_in
 from app.edge.event_stream import WRITE
+from app.serving.unread import Unread
 
 # Seconds that the server gives the last answers to be sent once the streams have ended.
 LAST_ANSWERS = 5
 _HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"  # RFC 6585, section 5: the fields of a head, in number or size
 # The first lines of short chunks by the chunk's size (RFC 9112, 7.1): most deltas are short.
 _CHUNK_SIZES = tuple(b"%x\r\n" % size for size in range(512))
+# Bytes that may wait on a connection before it counts as one that is not read.
+_HIGH_WATER = 16 * 1024
 # Bytes of framing that an honest chunk takes: its size in hexadecimal and two line ends.
 _CHUNK_FRAMING = 16
 
@@ -34,7 +38,8 @@ class ServerConfig(uvicorn.Config):
     A request may have *head_bytes* besides its body, as many as nginx allows a head, *head_fields* in its head, as many
     as Apache allows, and *head_timeout* seconds until its head is complete, as many as nginx waits. A connection is
     closed *keep_alive* seconds after its last answer: later than nginx's 60 s for idle upstream connections, so that
-    the service never closes one while nginx sends a POST on it.
+    the service never closes one while nginx sends a POST on it. *unread* bytes may wait for clients to read them, as
+    `Unread` counts.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class ServerConfig(uvicorn.Config):
         head_fields: int = 100,
         head_timeout: float = 60,
         keep_alive: float = 75,
+        unread: int = 256 << 20,
     ) -> None:
         super().__init__(
             app,
@@ -66,6 +72,7 @@ class ServerConfig(uvicorn.Config):
         self.keep_alive = keep_alive
         # The connections that wait for a request or for the rest of one. The one that has waited longest is first.
         self.idle: dict[Protocol, None] = {}
+        self.unread = Unread(unread)
         # Whether each answer to a new request says that its connection closes.
         self.closing = False
 
@@ -135,6 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._await_head()
         if len(self.connections) > self._shared.max_connections:
             longest_idle = next(iter(self._shared.idle))
@@ -143,8 +151,23 @@ class Protocol(HttpToolsProtocol):
             else:
                 longest_idle.make_room()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        scope = cast("Scope | None", self.scope)
+        principal = "" if scope is None else account_in(scope)
+        self._shared.unread.stopped(self, principal, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._shared.unread.went_on(self)
+
+    def drop(self) -> None:
+        """Close this connection at once, because its client does not read what was sent."""
+        self._abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._not_idle()
+        self._shared.unread.went_on(self)
         super().connection_lost(exc)
 
     def make_room(self) -> None:

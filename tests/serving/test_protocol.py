@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -415,3 +416,31 @@ async def test_no_body_over_http_1_0(status: int, method: bytes) -> None:
     assert said.startswith(b"HTTP/1.1 %d" % status)
     assert said.endswith(b"\r\n\r\n")
     assert b"transfer-encoding" not in said
+
+
+async def test_clients_that_do_not_read() -> None:
+    """Bytes that wait for clients are bounded: the connection that has not been read for longest is closed."""
+    body = bytes(8 << 20)  # more than the kernel keeps for a client
+    sent = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    loop = asyncio.get_running_loop()
+    async with echoing(unread=64 << 20) as echo:
+        sockets = [socket.socket() for _ in range(12)]
+        try:
+            for sock in sockets:
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                await loop.sock_connect(sock, ("127.0.0.1", echo.port))
+                await loop.sock_sendall(sock, sent + body)
+                assert await loop.sock_recv(sock, 12) == b"HTTP/1.1 200"
+                assert echo.config.unread.size <= 16 << 20
+            await until(lambda: 1 <= len(echo.state.connections) < 12)
+            assert await loop.sock_recv(sockets[-1], 100)
+            came = 0
+            with suppress(ConnectionError):
+                while piece := await loop.sock_recv(sockets[0], 1 << 20):
+                    came += len(piece)
+            assert came < len(body)
+        finally:
+            for sock in sockets:
+                sock.close()
+        await until(lambda: echo.config.unread.size == 0)

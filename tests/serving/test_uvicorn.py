@@ -34,6 +34,9 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
 
 def changed(name: str) -> str:
     """Return what to say about a part of uvicorn that is no longer there."""
