@@ -49,9 +49,9 @@ def default(name: str) -> Any:
 
 def number(quantity: str) -> int:
     """Return seconds or bytes."""
-    match = re.fullmatch(r"(\d+)(s|Mi|Gi)", quantity)
+    match = re.fullmatch(r"(\d+)(s|Mi|Gi|M|m|g)", quantity)
     assert match is not None, quantity
-    return int(match[1]) * {"s": 1, "Mi": 1 << 20, "Gi": 1 << 30}[match[2]]
+    return int(match[1]) * {"s": 1, "Mi": 1 << 20, "Gi": 1 << 30, "M": 1 << 20, "m": 1 << 20, "g": 1 << 30}[match[2]]
 
 
 def labelled(selector: dict[str, Any]) -> bool:
@@ -104,6 +104,33 @@ def test_the_unit_has_time_to_end() -> None:
     """systemd kills the service after a supervisor has killed its workers, and that after they should have ended."""
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE)
     assert int(seconds) > default("shutdown_grace") + app.serving.workers.END_TIMEOUT > default("shutdown_grace") + LAST
+
+
+def test_the_unit_is_confined() -> None:
+    """Its memory holds the logs and then some; it sees no other process, and no cloud's metadata."""
+    unit = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE))
+    assert number(unit["MemoryMax"]) >= default("max_total") + (256 << 20)
+    assert unit["ProtectProc"] == "invisible"
+    assert "link-local" in unit["IPAddressDeny"].split()
+
+
+def test_images() -> None:
+    """Each image is one by its digest, which the person who runs it can replace."""
+    pinned = r"[a-z]+:[0-9.]+(?:-[a-z]+)?@sha256:[0-9a-f]{64}"
+    [base] = re.findall(r"^ARG BASE=(.*)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(pinned, base)
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    assert COMPOSE["x-chat-sse"]["build"]["args"] == ["BASE"]
+    for name in COMPOSE["services"].keys() - INSTANCES.keys():
+        assert re.fullmatch(rf"\$\{{{name.upper()}_IMAGE:-{pinned}\}}", COMPOSE["services"][name]["image"])
+
+
+def test_compose_memory() -> None:
+    """Each container has a limit, which holds what it may keep."""
+    limits = {name: number(service["mem_limit"]) for name, service in COMPOSE["services"].items()}
+    assert all(limits[name] >= default("max_total") + (256 << 20) for name in INSTANCES)
+    [maxmemory] = re.findall(r"^maxmemory (\d+)gb$", (DEPLOY / "redis.conf").read_text(), re.MULTILINE)
+    assert limits["redis"] >= 2 * int(maxmemory) << 30
 
 
 def test_compose() -> None:
