@@ -28,7 +28,8 @@ from pydantic import (
     field_validator,
 )
 
-from app.composition.settings import PREFIX, Count, Kind, Seconds, Settings, SettingsError, bare_url
+from app.composition.field_types import Count, Kind, Seconds, bare_url
+from app.composition.settings import PREFIX, Settings, SettingsError
 from app.edge.access.api_keys import ApiKey
 from app.edge.access.models import Rule
 from app.edge.bodies import ModelName, Parameters

@@ -7,13 +7,11 @@ wins. `deploy/README.md` and `deploy/env.example` have the same descriptions, an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     HttpUrl,
@@ -22,75 +20,34 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.edge.access.origins import parse_host, parse_origin
+from app.composition.field_types import (
+    Bytes,
+    Count,
+    DisconnectPolicy,
+    Hosts,
+    Kind,
+    Origins,
+    Seconds,
+    Words,
+    bare_url,
+    lower,
+    read_by,
+)
 from app.edge.field_path import suggestion
 from app.hub import parse_disconnect_policy
 from app.journal import check as check_journal
 from app.model_name import is_model_name
 from app.rechunk import create as create_rechunker
-from app.upstream import sources
 
 PREFIX = "CHAT_SSE_"
 # `chat-sse ask` reads it. It is no setting of the service, but it may be set where the service runs.
 CLIENT_KEY = f"{PREFIX}KEY"
 
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
-Count = Annotated[int, Field(ge=0, le=1 << 53)]
-
-
-def _lower(level: object) -> object:
-    return level.lower() if isinstance(level, str) else level
-
-
-def _split(text: object) -> object:
-    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else text
-
-
-# Separated by commas. By default, pydantic-settings would read JSON.
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_origin, texts)))]
-Hosts = Annotated[Words, AfterValidator(lambda texts: tuple(map(parse_host, texts)))]
-
 
 class SettingsError(Exception):
     """A setting is wrong; the message is a sentence that names it."""
-
-
-def bare_url(place: str) -> AfterValidator:
-    """Return a validator of base URLs, which hold no secrets and no query. *place* is where a key belongs."""
-
-    def check(url: HttpUrl) -> HttpUrl:
-        if url.username or url.password or url.query is not None or url.fragment is not None:
-            raise ValueError(f"it takes no user, password, query or fragment; a key goes into {place}")
-        return url
-
-    return AfterValidator(check)
-
-
-def _is_source(kind: str) -> str:
-    if kind not in sources.SOURCES:
-        raise ValueError(f"it is one of {', '.join(sources.SOURCES)}")
-    return kind
-
-
-# The API that an upstream speaks.
-Kind = Annotated[str, AfterValidator(_is_source)]
-
-
-def _read_by(parse: Callable[[str], object]) -> AfterValidator:
-    """Return a validator of texts that are kept as they are, if *parse* can read them."""
-
-    def check(text: str) -> str:
-        parse(text)
-        return text
-
-    return AfterValidator(check)
-
-
-DisconnectPolicy = Annotated[str, _read_by(parse_disconnect_policy)]
 
 
 class Settings(BaseSettings):
@@ -107,7 +64,7 @@ class Settings(BaseSettings):
         description="The number of processes that share the port. More than one needs a journal in Redis, and a "
         "CPU core each.",
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
@@ -258,7 +215,7 @@ class Settings(BaseSettings):
     tokens_per_day: Count = Field(0, description="Output tokens per day for each principal.")
     total_requests_per_minute: Count = Field(0, description="Requests per minute for all principals together.")
 
-    journal: Annotated[str, _read_by(check_journal)] = Field(
+    journal: Annotated[str, read_by(check_journal)] = Field(
         "memory",
         description="Where streams are kept: `memory`; or, shared by any number of processes, "
         "`redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` with any node of a cluster. `rediss` "
@@ -309,7 +266,7 @@ class Settings(BaseSettings):
         "the client is told to wait as long.",
     )
 
-    chunk: Annotated[str, _read_by(create_rechunker)] = Field(
+    chunk: Annotated[str, read_by(create_rechunker)] = Field(
         "auto", description="How the text is re-chunked if a request does not say."
     )
     on_disconnect: DisconnectPolicy = Field(
