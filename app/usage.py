@@ -43,6 +43,15 @@ class Usage:
         """How many tokens the answer took, or 0 where *fields* has no believable count."""
         return _believable(self.fields.get("completion_tokens"))
 
+    @property
+    def made_tokens(self) -> int:
+        """How many tokens the upstream made, hidden reasoning included, or 0 where *fields* has no believable count.
+
+        Some upstreams (xAI) count the reasoning in the total only.
+        """
+        total = _believable(self.fields.get("total_tokens"))
+        return max(self.output_tokens, total - self.input_tokens if self.input_tokens else 0)
+
 
 def estimate_tokens(size: int) -> int:
     """Return about how many tokens *size* bytes of UTF-8 text are.

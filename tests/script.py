@@ -36,6 +36,7 @@ class Script:
         self.started += 1
         attempt.answers.append(str(self.status))
         attempt.status = self.status
+        attempt.sent = True
         try:
             for step in self.steps:
                 if isinstance(step, BaseException):
@@ -43,6 +44,9 @@ class Script:
                 if callable(step):
                     await step()
                 else:
+                    if step and isinstance(step[0], Done):
+                        attempt.usage = step[0].usage
+                        attempt.complete = True
                     yield step
         finally:
             self.closed.set()

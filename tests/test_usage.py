@@ -37,3 +37,19 @@ def test_a_prompt_is_its_texts_and_four_tokens_a_message() -> None:
     parts = [{"type": "text", "text": "é" * 4}, {"type": "image_url"}, {"type": "text", "text": "\ud800"}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": "x" * 8}, {"content": parts}, {"content": None}]
     assert estimate_prompt_tokens(messages) == (4 + 2) + (4 + 2) + 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "made"),
+    [
+        ({"completion_tokens": 7}, 7),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 92}, 87),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, 7),
+        ({"completion_tokens": 7, "total_tokens": 92}, 7),
+        ({"prompt_tokens": 5, "total_tokens": 10**30}, 0),
+        ({}, 0),
+    ],
+)
+def test_made_tokens(fields: dict[str, Any], made: int) -> None:
+    """Reasoning counts among the tokens that were made, also where only the total has it."""
+    assert Usage(fields).made_tokens == made

@@ -11,7 +11,7 @@ from app.events import Done, Failure, Terminal
 from app.hub.stream import Stream
 from app.request import StreamRequest
 from app.upstream import Attempt
-from app.usage import estimate_tokens
+from app.usage import Usage, estimate_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,14 @@ class Outcome:
     that is estimated. *attempt* is the last attempt, or a blank one if no upstream was asked. *answers* has an upstream
     and its answer (see `Attempt.answers`) for each request that was answered, and *requests* is how many were sent.
     *causes* has an upstream and why it brought no answer, for each attempt of which that is known.
+    *costs* has an item for each attempt that may have cost something: the upstream's final usage, or None if it sent
+    none. *account* is the owner's.
     *readers* is how many attached in all, *readers_peak* how many at once.
     """
 
     stream_id: str
     owner: str
+    account: str
     model: str
     terminal: Terminal
     deltas: int
@@ -41,6 +44,7 @@ class Outcome:
     answers: tuple[tuple[str, str], ...]
     requests: int
     causes: tuple[tuple[str, str], ...]
+    costs: tuple[Usage | None, ...]
     readers: int
     readers_peak: int
 
@@ -54,6 +58,7 @@ class Outcome:
         return cls(
             stream_id=stream.id,
             owner=stream.principal.name,
+            account=stream.principal.counted_as(),
             model=stream.request.model,
             terminal=terminal,
             deltas=relay.deltas,
@@ -67,6 +72,7 @@ class Outcome:
             answers=tuple((upstream, answer) for upstream, answer in answers if answer),
             requests=len(answers),
             causes=tuple((attempt.upstream, attempt.cause) for attempt in relay.attempts if attempt.cause),
+            costs=tuple(usage for attempt in relay.attempts for usage in _costs(attempt)),
             readers=stream.readers_total,
             readers_peak=stream.readers_peak,
         )
@@ -75,6 +81,14 @@ class Outcome:
     def reason(self) -> str:
         """The finish reason, or the error's code."""
         return self.terminal.finish_reason if isinstance(self.terminal, Done) else self.terminal.code
+
+
+def _costs(attempt: Attempt) -> tuple[Usage | None, ...]:
+    """Return the final usage of *attempt* as the only item, None in its place if it is not known, or nothing."""
+    usage = attempt.usage
+    if attempt.complete and usage is not None and usage.made_tokens:
+        return (usage,)
+    return (None,) if attempt.may_have_cost else ()
 
 
 class Observer:

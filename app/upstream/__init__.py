@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.errors import Empty, UpstreamError
+from app.errors import Blank, Empty, Malformed, TimedOut, UpstreamError
 from app.events import Content, Done
 from app.request import StreamRequest
 from app.usage import Usage
@@ -33,6 +33,9 @@ class Attempt:
     upstream first said that an answer comes (loop time), and *failed* that none came. *cause* is why, as
     `StreamError.cause` has it.
 
+    *sent* says that the last request has been sent, if not answered. *complete* says that the upstream has ended the
+    answer, so that its usage is final. *free* says that it failed, and that it has made no tokens as far as is known.
+
     *usage* and *model* are what the upstream has said of them. *done* is how the answer will end, known as soon as a
     finish reason came. *cut_after_finish* says that the connection broke after that. *replaced_bytes* counts invalid
     UTF-8.
@@ -46,12 +49,21 @@ class Attempt:
     answered_at: float | None = None
     failed: bool = False
     cause: str = ""
+    sent: bool = False
+    complete: bool = False
+    free: bool = False
     request_id: str | None = None
     usage: Usage | None = None
     model: str = ""
     done: Done | None = None
     cut_after_finish: bool = False
     replaced_bytes: int = 0
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether the upstream may have made tokens: it accepted the request, or had it and was not waited for."""
+        accepted = self.sent if self.status is None else 200 <= self.status < 300
+        return accepted and not self.free
 
 
 class Source(Protocol):
@@ -97,5 +109,7 @@ async def first_content(batches: Batches, attempt: Attempt, changed: Callable[[]
     except UpstreamError as error:
         attempt.failed = True
         attempt.cause = error.cause
+        # A client can provoke these after many tokens, by what it asks for. Of the others, the upstream's are its own.
+        attempt.free = attempt.status is None or not isinstance(error, (Malformed, Blank, TimedOut))
         changed()
         raise

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import orjson
 
-from app.errors import Misaddressed, UpstreamError
+from app.errors import Malformed, Misaddressed, UpstreamError
 from app.events import Content
 from app.request import StreamRequest, texts_in
 from app.upstream import Attempt, Batches
@@ -82,9 +82,14 @@ class Endpoint:
         Any 2xx is an answer (row H30): the status says what the upstream thinks of what was asked, and the body is it.
         """
         attempt.status = None
+        attempt.sent = False
         attempt.answers.append("")
+
+        def sending() -> None:
+            attempt.sent = True
+
         try:
-            async with self.post(path, request, content, accept) as response:
+            async with self.post(path, request, content, accept, sending) as response:
                 attempt.status = response.status_code
                 attempt.answers[-1] = str(response.status_code)
                 request_id: str | None = response.headers.get("x-request-id")
@@ -98,10 +103,15 @@ class Endpoint:
             raise
 
     def post(
-        self, path: str, request: StreamRequest, content: bytes = b"", accept: str = _STREAM
+        self,
+        path: str,
+        request: StreamRequest,
+        content: bytes = b"",
+        accept: str = _STREAM,
+        sending: Callable[[], None] | None = None,
     ) -> AbstractAsyncContextManager[httpx.Response]:
-        """Send a POST on behalf of *request*. Raises UpstreamError."""
-        return send(self._client, "POST", self._base_url + path, self._headers_for(request, accept), content)
+        """Send a POST on behalf of *request*; *sending* is called once there is a connection. Raises UpstreamError."""
+        return send(self._client, "POST", self._base_url + path, self._headers_for(request, accept), content, sending)
 
     async def _refusal(self, response: httpx.Response, request: StreamRequest) -> UpstreamError:
         """Return what a response with another status than 2xx means."""
@@ -210,6 +220,8 @@ def _recording(reader: AnswerReader[Any], attempt: Attempt) -> Iterator[None]:
         attempt.model = answer.model
         attempt.replaced_bytes = reader.replaced_bytes
         attempt.cut_after_finish = answer.cut_after_finish
+        ended = answer.state is ENDED and answer.ended_by_upstream
+        attempt.complete = ended and answer.fault is None and not isinstance(answer.error, Malformed)
 
 
 def _reading_briefly(read: Read, seconds: float) -> Read:

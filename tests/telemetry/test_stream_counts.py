@@ -23,6 +23,7 @@ def outcome(*answers: tuple[str, str], model: str = "m", fallback: bool = False)
     return Outcome(
         stream_id="s",
         owner="",
+        account="",
         model=model,
         terminal=Done("stop"),
         duration_ms=2000,
@@ -32,6 +33,7 @@ def outcome(*answers: tuple[str, str], model: str = "m", fallback: bool = False)
         answers=answers,
         requests=len(answers),
         causes=(),
+        costs=(),
         **facts,
     )
 

@@ -17,7 +17,7 @@ import httpx
 
 from app import __version__
 from app.errors import Malformed, Unreachable, UpstreamError
-from app.upstream.http.pool import READ, Http1Transport
+from app.upstream.http.pool import READ, SENDING, Http1Transport
 from app.upstream.http.proxies import find_proxy, origin_of
 
 Read = Callable[[float | None], Awaitable[bytes]]
@@ -63,14 +63,21 @@ def _trust() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def send(
-    client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: bytes | None = None,
+    sending: Callable[[], None] | None = None,
 ) -> AsyncIterator[httpx.Response]:
     """Send one request, and give its response as soon as the headers are there. Raises UpstreamError.
+
+    *sending* is called when a connection is there, just before anything is sent.
 
     Redirects that keep the method are followed, as OpenAI's own SDKs do (row H20); by hand, because httpx would first
     read the redirect's body, however large, and because the key must not go to another host.
     """
-    response = await _send_once(client, method, httpx.URL(url), headers, content)
+    response = await _send_once(client, method, httpx.URL(url), headers, content, sending)
     try:
         for _ in range(_MOST_REDIRECTS):
             if response.status_code not in (307, 308) or response.next_request is None:
@@ -79,16 +86,22 @@ async def send(
             target = response.next_request.url
             if not _is_same_owner(response.url, target):
                 raise Unreachable("The upstream service redirects to another host.")
-            response = await _send_once(client, method, target, headers, content)
+            response = await _send_once(client, method, target, headers, content, sending)
         yield response
     finally:
         await response.aclose()
 
 
 async def _send_once(
-    client: httpx.AsyncClient, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None
+    client: httpx.AsyncClient,
+    method: str,
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    content: bytes | None,
+    sending: Callable[[], None] | None,
 ) -> httpx.Response:
-    request = client.build_request(method, url, headers=headers, content=content)
+    extensions = {SENDING: sending} if sending else None
+    request = client.build_request(method, url, headers=headers, content=content, extensions=extensions)
     try:
         return await client.send(request, stream=True)
     except httpx.RemoteProtocolError as error:  # the one fault that httpx itself finds

@@ -21,6 +21,8 @@ from app.upstream.http.proxies import Origin, origin_of, refusal
 
 # Where a response's `extensions` hold what reads the body: `Exchange.read`.
 READ = "chat_sse.read"
+# Where a request's `extensions` may hold a function, which is called just before the request is sent.
+SENDING = "chat_sse.sending"
 
 _TIMEOUT = re.compile(rb"""(?i)\btimeout\s*=\s*["']?([0-9]{1,9})""")
 _MOST_REQUESTS = re.compile(rb"""(?i)\bmax\s*=\s*["']?([0-9]{1,9})""")
@@ -68,6 +70,9 @@ class Http1Transport(httpx.AsyncBaseTransport):
                 await self._connector.connect(target, proxy, exchange, limit)
                 if self._closed:
                     raise Unreachable
+            sending = request.extensions.get(SENDING)
+            if sending is not None:
+                sending()
             await exchange.send(head, content)
             if forwarded and exchange.status == 407:
                 raise refusal(exchange.status)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import httpx
+import orjson
 
 from app.errors import Disconnected, UpstreamError
 from app.request import StreamRequest
@@ -16,9 +17,13 @@ from app.upstream.endpoint import Endpoint
 from app.upstream.http import client
 from app.upstream.reading.answer import ENDED
 from app.upstream.responses.reader import ResponsesReader
+from app.usage import Usage
 
 # Statuses that will not change by the next try; 400 is OpenAI's for a response of more than five minutes ago.
 _HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 410, 422, 501})
+
+# The most bytes of the response that answers a cancellation.
+_MAX_CANCELLED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +92,33 @@ class BackgroundResponse:
         if fault is not None and self._reader.answer.state is not ENDED:
             raise fault
 
-    async def cancel(self) -> None:
-        """Tell the upstream that the rest is not wanted. If that fails, the response has its own end."""
+    async def cancel(self) -> Usage | None:
+        """Tell the upstream that the rest is not wanted, and return the usage if it says that.
+
+        If that fails, the response has its own end.
+        """
+        seconds = self._timing.cancel_within
         with suppress(UpstreamError, TimeoutError):
             async with (
-                asyncio.timeout(self._timing.cancel_within),
-                self._endpoint.post(f"{self._path}/cancel", self._request),
+                asyncio.timeout(seconds),
+                self._endpoint.post(f"{self._path}/cancel", self._request) as response,
             ):
-                pass
+                if response.is_success:
+                    return self._usage(await client.read_capped(response, _MAX_CANCELLED, seconds))
+        return None
+
+    def _usage(self, body: bytes) -> Usage | None:
+        """Return the usage in the *body* of a response that has ended, if it has some."""
+        try:
+            response = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        said = response.get("usage") if isinstance(response, dict) else None
+        if not isinstance(said, dict):
+            return None
+        answer = self._reader.answer
+        answer.add_usage(said)
+        return answer.usage
 
     @asynccontextmanager
     async def _rest(self, deadline: float) -> AsyncIterator[httpx.Response]:

@@ -15,6 +15,7 @@ from app.upstream.http.client import Read, body, pausing, reading
 from app.upstream.responses.background import BackgroundResponse, Timing
 from app.upstream.responses.reader import ResponsesReader, responses_reader
 from app.upstream.responses.request import responses_fields
+from app.usage import Usage
 
 OWN_FIELDS = frozenset({"background", "input", "messages", "model", "stream"})
 BACKGROUND = True
@@ -46,7 +47,7 @@ class OpenAIResponses:
         self._background = background
         self._timing = timing
         self._unstreamed = Unstreamed(forget)  # see `OpenAIChat`
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancelling: set[asyncio.Task[Usage | None]] = set()
 
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Source.stream`."""
@@ -96,11 +97,14 @@ class OpenAIResponses:
             if not streamed and reader.answer.has_content:
                 self._unstreamed.add(request.model)
             if self._background and kept.goes_on:
-                await self._cancel(kept)
+                await self._cancel(kept, attempt)
 
-    async def _cancel(self, kept: BackgroundResponse) -> None:
+    async def _cancel(self, kept: BackgroundResponse, attempt: Attempt) -> None:
         """Tell the upstream that the rest is not wanted. A cancellation of the stream does not stop that."""
         task = asyncio.create_task(kept.cancel())
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
-        await asyncio.shield(task)
+        usage = await asyncio.shield(task)
+        if usage is not None:
+            attempt.usage = usage
+            attempt.complete = True

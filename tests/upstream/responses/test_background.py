@@ -233,3 +233,28 @@ async def test_no_cancel_of_what_is_over() -> None:
                 pass
         await upstream.idle()
     assert lines(upstream) == [b"POST /v1/responses"] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (b'{"status":"cancelled","usage":{"input_tokens":3,"output_tokens":900}}', 900),
+        (b'{"status":"cancelled","usage":null}', None),
+        (b"[]", None),
+        (b"{", None),
+    ],
+)
+async def test_usage_of_what_was_cancelled(body: bytes, usage: int | None) -> None:
+    """What the upstream counts in its answer to a cancellation is the attempt's usage, and is final."""
+    attempt = Attempt()
+    handlers: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), reply(body)]
+    async with (
+        Upstream(*handlers) as upstream,
+        responses(upstream.url, background=True) as source,
+        aclosing(source.stream(asked(), attempt)) as batches,
+    ):
+        while not await anext(batches):
+            pass
+    assert attempt.complete is (usage is not None)
+    assert attempt.may_have_cost
+    assert (attempt.usage.made_tokens if attempt.usage else None) == usage

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
 from app import __version__, simulator
-from app.errors import Empty, Misaddressed, Rejected
+from app.errors import Empty, Misaddressed, Rejected, Unreachable, UpstreamError
 from app.events import Delta
 from app.upstream import Attempt
 from app.upstream.endpoint import Unstreamed
+from app.upstream.router import Router, Target
+from tests.ports import free_port
 from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, chat, reply
 
@@ -153,3 +157,54 @@ async def test_wrong_base_url() -> None:
             await answer(source)
     assert upstream.url not in raised.value.text
     assert raised.value.cause.startswith(f"{upstream.url}/chat/completions answered with status 404: the base URL")
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":%d}}\n\n'
+STOPPED = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "complete", "cost"),
+    [
+        (reply(CHUNK % b"hi" + STOPPED + USAGE % 7 + b"data: [DONE]\n\n"), True, True),
+        (reply(CHUNK % b"hi" + USAGE % 1 + STOPPED + USAGE % 7), True, True),
+        (reply(CHUNK % b"hi" + USAGE % 1), False, True),
+        (reply(b'{"error":{"message":"busy","code":503}}'), True, False),
+        (reply(b'{"error":{"message":"busy"}}', status=b"503 Busy"), False, False),
+        (reply(b"data: {\n\n"), False, True),
+        (reply(b""), False, False),
+        (b"nonsense", False, False),
+    ],
+)
+async def test_what_an_attempt_cost(said: bytes, complete: bool, cost: bool) -> None:
+    """An attempt's usage is final once the upstream has ended the answer; what it refused has cost nothing."""
+    attempts: list[Attempt] = []
+    async with Upstream(said) as upstream, chat(upstream.url) as source:
+        with suppress(UpstreamError):
+            await answer(Router({}, (Target("", None, source),)), None, attempts)
+    [attempt] = attempts
+    assert (attempt.sent, attempt.may_have_cost) == (True, cost)
+    if cost:
+        assert attempt.complete is complete
+
+
+async def test_nothing_was_sent() -> None:
+    """An upstream that could not be reached has not been sent anything, and one that says nothing has."""
+    attempts: list[Attempt] = []
+    async with chat(f"http://127.0.0.1:{free_port()}/v1") as source:
+        with pytest.raises(Unreachable):
+            await answer(Router({}, (Target("", None, source),)), None, attempts)
+    assert not attempts[0].sent
+    held = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.set()
+        await reader.read()
+
+    attempt = Attempt()
+    async with Upstream(silent) as upstream, chat(upstream.url) as source:
+        task = asyncio.ensure_future(anext(source.stream(asked(), attempt)))
+        await held.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert (attempt.sent, attempt.status, attempt.may_have_cost) == (True, None, True)
