@@ -27,6 +27,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import StreamError
 from app.events import Batch, Event
+from app.journal.budgets import Budgets
 from app.journal.registry import Registry
 from app.request import StreamInfo
 
@@ -133,6 +134,10 @@ class Journal(Protocol):
     @property
     def registry(self) -> Registry:
         """The claims, labels and slots of all streams."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """What the accounts have spent of their budgets."""
 
     @property
     def ready(self) -> bool:

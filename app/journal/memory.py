@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import TERMINAL, Batch, Delta, Event, Extra, Logprobs
 from app.journal import Bounds, Sink
+from app.journal.budgets import MemoryBudgets
 from app.journal.page import PAGE, REFERENCE, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
@@ -271,6 +272,7 @@ class MemoryJournal:
         self._holders: WeakValueDictionary[str, _Holder] = WeakValueDictionary()  # by owner: their logs have them
         self._sweep: asyncio.TimerHandle | None = None
         self.registry = MemoryRegistry()
+        self.budgets = MemoryBudgets()
         self.ready = True
         self.size = 0
 

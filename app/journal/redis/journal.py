@@ -26,6 +26,7 @@ from app.errors import JournalDown, StreamError
 from app.events import Failure
 from app.journal import Bounds, Owner
 from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RecordConnection, RedisConnection, connector
 from app.journal.redis.entries import header_of
@@ -68,6 +69,7 @@ class RedisJournal:
         self._records = RecordConnection(connect, timing)
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)
+        self.budgets = RedisBudgets(self._connection, timing)
         self._committer = Committer(
             self._connection, self._records, outbox, self.registry, self._stop, keep, timing, log
         )
@@ -79,6 +81,7 @@ class RedisJournal:
             self._committer,
             self._replicas,
             self.registry,
+            self.budgets,
             self._presence,
             self._stop,
             process,
@@ -118,6 +121,8 @@ class RedisJournal:
                     await self._committer.flushed()
         finally:
             await _cancelled([*tasks, *self._loading.values(), *self._replicas.checks])
+            with suppress(RedisError, OSError):
+                await self.budgets.store()
             await self._peers.release_lease()
             for each in (self._connection, self._records, self._subscriber):
                 await each.aclose()

@@ -27,6 +27,11 @@ def slots(owner: str) -> bytes:
     return b"%sslots:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
 
 
+def budget(account: str) -> bytes:
+    """A hash: what an account has spent of its day's budget, and what is reserved for its live streams."""
+    return b"%sbudget:%s" % (_PREFIX, account.encode())
+
+
 def lease(process: str) -> bytes:
     """A string that a process renews as long as it lives."""
     return b"%slease:%s" % (_PREFIX, process.encode())

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.journal.redis import keys, messages
+from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.client import Client, Command
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RedisConnection
@@ -45,6 +46,7 @@ class Peers:
         committer: Committer,
         replicas: Replicas,
         registry: RedisRegistry,
+        budgets: RedisBudgets,
         on_presence: Callable[[str, int], None],
         on_cancel: Callable[[str], None],
         process: str,
@@ -57,6 +59,7 @@ class Peers:
         self._committer = committer
         self._replicas = replicas
         self._registry = registry
+        self._budgets = budgets
         self._on_presence = on_presence
         self._on_cancel = on_cancel
         self._process = process
@@ -123,8 +126,10 @@ class Peers:
         commands: list[Command] = [(*self._lease(), "GET"), messages.publish(keys.inbox(self._process))]
         commands += [("EXISTS", keys.lease(process)) for process in producers]
         commands += self._registry.renewals()
+        commands += self._budgets.renewals()
         commands += self._committer.renewals(now)
         renewed, _, *rest = await self._connection.execute(*commands)
+        await self._budgets.store()
         if renewed is None:  # this process was asleep, or Redis has forgotten the lease
             self._grant_grace()
             self._committer.require_reconcile()

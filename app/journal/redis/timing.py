@@ -30,8 +30,10 @@ class Timing:
     # How long an ended log stays in this process's memory too: readers that were cut off at its end come back soon.
     ended_nearby: float = 30.0
 
-    # A slot's life: the slots of a process that died are given back after this time.
+    # The life of a slot and of a reservation: those of a process that died are given back after this time.
     slot: int = 30
+    # How long a charge that was stored is known, so that it is not charged again if its reply was lost.
+    settled: int = 300
     # How long a stream may take to appear after its idempotency key was claimed, and the pause between two looks.
     appearing: float = 2.0
     appearing_pause: float = 0.05

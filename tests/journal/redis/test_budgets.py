@@ -1,0 +1,117 @@
+"""Budgets in Redis: they are shared, reservations end with their process, and charges outlive an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from redis import Redis
+
+from app.errors import JournalDown
+from app.journal.redis import keys
+from app.journal.redis.journal import RedisJournal
+from tests.journal.processes import FAST, Machine
+from tests.real.redis import RedisServer
+from tests.waiting import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+
+async def standing(journal: RedisJournal) -> tuple[int, int]:
+    return (await journal.budgets.balance("ann"))[:2]
+
+
+async def reserve(journal: RedisJournal, stream_id: str, wanted: int = 600) -> int:
+    return (await journal.budgets.reserve("ann", stream_id, 1000, wanted, 16))[0]
+
+
+async def test_processes_share(machine: Machine) -> None:
+    """What one process has reserved or charged, another cannot."""
+    a, b = [(await machine.start()).journal for _ in "ab"]
+    assert [await reserve(a, "s"), await reserve(b, "t"), await reserve(b, "u")] == [600, 400, 0]
+    await a.budgets.settle("ann", "s", 700)
+    assert await standing(b) == (700, 400)
+    await b.budgets.settle("ann", "s", 700)  # it is not b's
+    assert await standing(b) == (700, 400)
+
+
+async def test_the_key_says_no_name(machine: Machine, redis: Redis) -> None:
+    """An account is one key, which goes when its day is over, or soon after its last reservation."""
+    a = (await machine.start()).journal
+    await reserve(a, "s")
+    assert 30 < int(redis.ttl(keys.budget("ann"))) <= 60
+    await a.budgets.settle("ann", "s", 7)
+    assert 86_000 < int(redis.ttl(keys.budget("ann"))) <= 86_400
+    assert keys.budget("ann") == b"chat-sse:budget:ann"
+
+
+async def test_a_process_that_died(machine: Machine, redis: Redis) -> None:
+    """The reservation of a live process is renewed; that of one that died lapses, and is not charged."""
+    alive, dead = [await machine.start() for _ in "ad"]
+    await reserve(alive.journal, "s", 300)
+    await reserve(dead.journal, "t", 300)
+    await dead.pause()
+    later = int(redis.time()[0]) + 1
+    for name in ("s", "t"):
+        redis.hset(keys.budget("ann"), name, f"{later} 300")
+    await until(lambda: int(redis.time()[0]) > later)
+    assert await standing(alive.journal) == (0, 300)
+    assert not redis.hexists(keys.budget("ann"), "t")
+    await dead.journal.budgets.settle("ann", "t", 200)  # it was alive after all
+    assert await standing(alive.journal) == (200, 300)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_an_outage(machine: Machine, server: RedisServer, redis: Redis, remembers: bool) -> None:
+    """A charge that Redis could not be told is stored once Redis is back, and once only, whatever Redis remembers."""
+    a = (await machine.start()).journal
+    for name in ("s", "t", "u"):
+        await reserve(a, name, 300)
+    server.send(signal.SIGSTOP)
+    try:
+        await asyncio.gather(a.budgets.settle("ann", "s", 50), a.budgets.settle("ann", "t", 60))
+        with pytest.raises(JournalDown):
+            await reserve(a, "v")
+    finally:
+        server.send(signal.SIGCONT)
+    if not remembers:
+        redis.flushall()
+    await until(lambda: not a.budgets._unsettled)
+    await until(lambda: redis.hexists(keys.budget("ann"), "u"))
+    assert await standing(a) == (110, 300)
+
+
+async def test_a_lost_reply(machine: Machine) -> None:
+    """A charge whose reply was lost is sent again, and not charged again."""
+    a = (await machine.start()).journal
+    await reserve(a, "s")
+    execute = a._connection.request
+
+    async def lost(*commands: object) -> list[object]:
+        await execute(*commands)  # type: ignore[arg-type]
+        raise JournalDown
+
+    a._connection.request = lost  # type: ignore[method-assign]
+    await a.budgets.settle("ann", "s", 50)
+    a._connection.request = execute  # type: ignore[method-assign]
+    await until(lambda: not a.budgets._unsettled)
+    assert await standing(a) == (50, 0)
+
+
+async def test_the_last_try(machine: Machine) -> None:
+    """A process that ends stores the charges that it still has."""
+    a, b = [await machine.start(timing=FAST) for _ in "ab"]
+    await reserve(a.journal, "s")
+    await a.pause()
+    execute = a.journal._connection.request
+
+    async def down(*_: object) -> list[object]:
+        raise JournalDown
+
+    a.journal._connection.request = down  # type: ignore[method-assign]
+    await a.journal.budgets.settle("ann", "s", 50)
+    a.journal._connection.request = execute  # type: ignore[method-assign]
+    assert await standing(b.journal) == (0, 600)
+    await a.held.aclose()
+    assert await standing(b.journal) == (50, 0)
