@@ -117,6 +117,10 @@ def test_one_spelling(tickets: Tickets) -> None:
     issued, signature = ticket.rsplit(".", 1)
     for text in (f"{ticket}=", f"{ticket}\n", f" {ticket}", f"{ticket[:-3]}!{ticket[-3:]}", f"{issued}=.{signature}"):
         refused(tickets, text)
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    tickets.check(ticket, STREAM)
+    for digit in set(digits) - {ticket[-1]}:  # the last one has two bits more than the signature
+        refused(tickets, ticket[:-1] + digit)
     for text in (f"{STREAM}.{ticket}", f"{issued}.{ticket}", issued, signature, f".{signature}", f"{issued}.", "."):
         refused(tickets, text)
 
