@@ -24,7 +24,7 @@ after that it is the terminal record `Failure`. Its code is the stable name that
     │   ├── RateExceeded      429  rate_limited               retryable   requests a minute
     │   ├── TooManyStreams    429  too_many_streams           retryable   live at once
     │   ├── TooManyReaders    429  too_many_readers           retryable   attached at once
-    │   └── BudgetSpent       429  token_budget_spent         retryable   output tokens a day
+    │   └── BudgetSpent       429  token_budget_spent         retryable   tokens a day
     ├── InternalError         500  internal_error                         a bug
     ├── Unavailable
     │   ├── Overloaded        503  overloaded                 retryable
@@ -234,7 +234,7 @@ class TooManyReaders(LimitExceeded):
 
 class BudgetSpent(LimitExceeded):
     code = "token_budget_spent"
-    message = "Today's output tokens are used up."
+    message = "Today's tokens are used up."
 
 
 class InternalError(StreamError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -26,8 +27,9 @@ UNLIMITED = Allowance()
 class Principal(NamedTuple):
     """The caller. A stream belongs to the principal whose *name* opened it.
 
-    Without credentials every caller is the principal "". A ticket's principal has a *stream_id*: it may only read and
-    stop that stream, which another principal owns. Its requests count for *account*.
+    Without credentials every caller is the principal "". Its requests, streams and tokens count for *account*, which is
+    a keyed hash of the name. A ticket's principal has a *stream_id*: it may only read and stop that stream, which
+    another principal owns, and has that principal's account.
     """
 
     name: str = ""
@@ -36,8 +38,13 @@ class Principal(NamedTuple):
     account: str = ""
 
     def counted_as(self) -> str:
-        """Return the key that its requests are counted under: 16 hex digits that do not reveal the name."""
-        return self.account or hashlib.sha256(self.name.encode(errors="surrogatepass")).hexdigest()[:16]
+        """Return what it is counted under: the account, or that of its name without a key."""
+        return self.account or account_of(self.name)
+
+
+def account_of(name: str, key: bytes = b"") -> str:
+    """Return the account of a principal's *name*: 16 hex digits. To guess the name from it takes the *key*."""
+    return hmac.new(key, name.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
 ANYONE = Principal()
@@ -52,7 +59,8 @@ class StreamRequest:
     infinity for ever. *unknown_grace* is the same while no client has the stream's id. *traceparent* is the W3C header
     of that name, or "". The upstream is not read for *pause* seconds after content, because what comes meanwhile is to
     leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect. *secrets* are
-    texts in it that the operator put there, and that the client is not to see.
+    texts in it that the operator put there, and that the client is not to see. *output_tokens_field* is the parameter
+    in which the upstream takes a limit on the answer's tokens.
     """
 
     model: str
@@ -65,6 +73,7 @@ class StreamRequest:
     pause: float | None = None
     include_usage: bool = False
     secrets: tuple[str, ...] = ()
+    output_tokens_field: str = "max_completion_tokens"
 
 
 class StreamInfo(NamedTuple):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from app.hub import Capacity, Hub, Observer
+from app.hub import Capacity, Hub, Observer, Spending
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal
 from app.meter import Meter
@@ -30,6 +30,7 @@ class House:
         ended: int = 10,
         observers: Sequence[Observer] = (),
         first_reader: float = 10.0,
+        spending: Spending | None = None,
     ) -> None:
         self.source = source or Script(*steps)
         self.meter = meter or Meter(["m"])
@@ -37,7 +38,9 @@ class House:
             Bounds(1 << 20, 1 << 30, ended, 60), on_evict=lambda *eviction: self.hub.evicted(*eviction)
         )
         told = [CanonicalLine(), StreamCounts(self.meter), *observers]
-        self.hub = Hub(self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, told, first_reader)
+        self.hub = Hub(
+            self.journal, self.source, Limits(), capacity or Capacity(), self.meter, log, told, first_reader, spending
+        )
 
     async def read(self, request: StreamRequest, after: int = 0) -> str:
         """Open a stream, read it to its end, read it again after record *after* if that is given, and return its id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.request import ANYONE, Principal
+from app.request import ANYONE, Principal, account_of
 
 
 def test_counted_as() -> None:
@@ -15,7 +15,8 @@ def test_counted_as() -> None:
     for account in accounts:
         assert len(account) == 16
         assert int(account, 16) >= 0
-    assert ANYONE.counted_as() == Principal("").counted_as()
+    assert ANYONE.counted_as() == Principal("").counted_as() == account_of("")
+    assert account_of("key:web", b"a key") not in {*accounts, account_of("key:web", b"another")}
 
 
 @pytest.mark.parametrize("stream_id", ["", "s" * 22])

@@ -22,6 +22,8 @@ from app.edge.access.tickets import Tickets
 from app.request import Allowance
 
 _MIN_SECRET = 32
+# Goes before the secret in the key of accounts, so that no signature of a ticket is an account.
+_ACCOUNTS = b"chat-sse account\0"
 
 
 class Access(NamedTuple):
@@ -47,8 +49,10 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
     hosts = settings.allowed_hosts
     if not hosts and not schemes and loopback:
         hosts = (*LOOPBACK, settings.host)
-    tickets = Tickets(_ticket_secret(settings), settings.ticket_seconds) if schemes else None
-    credentials = Credentials(schemes, tickets, usual)
+    secret = _secret(settings)
+    tickets = Tickets(secret or secrets.token_urlsafe(_MIN_SECRET), settings.ticket_seconds) if schemes else None
+    # Without a secret that is in the settings, other processes that share the counts could not know the key.
+    credentials = Credentials(schemes, tickets, usual, _ACCOUNTS + secret.encode() if secret else b"")
     return Access(credentials, tickets, _origins(settings, hosts), open=not schemes)
 
 
@@ -168,9 +172,10 @@ def _jwts(settings: Settings, usual: Allowance, log: FilteringBoundLogger) -> li
         raise SettingsError(f"{given[0]} is not right: {error}.") from None
 
 
-def _ticket_secret(settings: Settings) -> str:
+def _secret(settings: Settings) -> str:
+    """Return the secret that processes share, or "". Raises SettingsError if it is short."""
     if settings.secret is None:
-        return secrets.token_urlsafe(_MIN_SECRET)
+        return ""
     secret = settings.secret.get_secret_value()
     if len(secret.encode()) < _MIN_SECRET:
         raise SettingsError(f"{PREFIX}SECRET is not right: it takes at least {_MIN_SECRET} bytes.")

@@ -22,9 +22,11 @@ from app.composition.access import Access, create_access, create_policy, default
 from app.composition.config_file import Config, Hop, Upstream, create_config
 from app.composition.settings import PREFIX, Settings, SettingsError, environment
 from app.edge.access.authentication import AccessMiddleware
+from app.edge.access.budgets import DailyBudgets
 from app.edge.access.cors import Cors
 from app.edge.access.models import ModelPolicy
-from app.edge.access.quota import MemoryCounts, Quota
+from app.edge.access.quota import Quota
+from app.edge.access.rates import Counts, MemoryCounts, Rates, SharedCounts
 from app.edge.bodies import Defaults
 from app.edge.dialects import error_forms, routes
 from app.edge.error_responses import crashed, failed, unrouted
@@ -76,15 +78,17 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         held.enter_context(sampling(meter.loop_delay))
         journal = _journal(settings, lambda stream_id, reason: hub.evicted(stream_id, reason), log)
         capacity = Capacity(settings.max_streams, settings.max_readers)
-        quota = Quota(create_counts(settings, held), settings.total_requests_per_minute, log)
-        observers: list[Observer] = [CanonicalLine(), StreamCounts(meter), quota]
+        budgets = DailyBudgets(journal.budgets, settings.reserve_tokens, count_input=settings.count_input_tokens)
+        quota = Quota(_rates(settings, held, log), budgets, settings.total_requests_per_minute)
+        observers: list[Observer] = [CanonicalLine(names=settings.log_principals), StreamCounts(meter), budgets]
         exporter = await _exporter(settings, meter, log, held)
         if exporter is not None:
             observers.append(exporter)
         clients = {
             each.name: await held.enter_async_context(create_client(each, settings)) for each in config.upstreams
         }
-        hub = Hub(journal, _router(settings, config, clients), _limits(settings), capacity, meter, log, observers)
+        router = _router(settings, config, clients)
+        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets)
         await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
@@ -184,15 +188,22 @@ def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
     return Models([_endpoint(each, clients[each.name]) for each in config.upstreams if each.name in anything])
 
 
+def _rates(settings: Settings, held: AsyncExitStack, log: FilteringBoundLogger) -> Rates:
+    counts = create_counts(settings, held)
+    return SharedCounts(counts, log) if engine_of(settings.journal).SHARED else Counts(counts)
+
+
 def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
-    """Return the storage for the quota's counts, which is where the streams are kept."""
+    """Return the storage for the counts of requests, which is where the streams are kept."""
     if not engine_of(settings.journal).SHARED:
         return MemoryCounts()
     # `limits` takes TLS to a cluster as an option and not as a scheme.
     url = settings.journal.replace("unix://", "redis+unix://").replace("rediss+cluster://", "redis+cluster://")
-    options: dict[str, Any] = {"ssl": True} if settings.journal.startswith("rediss+cluster://") else {}
+    options: dict[str, Any] = {"socket_timeout": None}  # it would measure the event loop, too: see `SharedCounts`
+    if settings.journal.startswith("rediss+cluster://"):
+        options["ssl"] = True
     storage: Any = storage_from_string(
-        f"async+{url}", implementation="redispy", socket_timeout=1, key_prefix="chat-sse:limits", **options
+        f"async+{url}", implementation="redispy", key_prefix="chat-sse:limits", **options
     )
     held.push_async_callback(storage.bridge.storage.aclose)
     assert isinstance(storage, Storage)  # noqa: S101 - of an async url

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`console` for people, `json` for machines; `auto` picks `console` if stderr is a terminal."
     )
+    log_principals: bool = Field(
+        False, description="`true` logs the names of principals. By default, a keyed hash stands for each."
+    )
 
     openai_api_key: SecretStr | None = Field(
         None,
@@ -175,8 +178,8 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="The issuer that a JWT must name. If empty, the issuer is not checked.")
     secret: SecretStr | None = Field(
         None,
-        description="The secret that signs the tickets in the URLs of streams, at least 32 bytes. If empty, each "
-        "start makes a new one.",
+        description="The secret that signs the tickets in the URLs of streams, and hashes the names of principals, at "
+        "least 32 bytes. If empty, each start makes a new one for tickets, and names are hashed without one.",
     )
     ticket_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         2100,
@@ -212,8 +215,21 @@ class Settings(BaseSettings):
     )
     streams_per_principal: Count = Field(0, description="Streams that a principal may have live at once.")
     readers_per_principal: Count = Field(0, description="Readers that a principal may have attached at once.")
-    tokens_per_day: Count = Field(0, description="Output tokens per day for each principal.")
+    tokens_per_day: Count = Field(
+        0,
+        description="Output tokens per day for each principal. They are reserved before an answer is asked for, and "
+        "the upstream is told the number as its limit.",
+    )
     total_requests_per_minute: Count = Field(0, description="Requests per minute for all principals together.")
+    reserve_tokens: int = Field(
+        4096,
+        ge=16,
+        le=1 << 31,
+        description="How many tokens of a day are reserved for a request that has no limit of its own and no cap.",
+    )
+    count_input_tokens: bool = Field(
+        False, description="Whether the tokens of prompts count towards the tokens per day, too."
+    )
 
     journal: Annotated[str, read_by(check_journal)] = Field(
         "memory",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from starlette.types import Scope
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import StreamError
 from app.meter import Meter
 from app.request import Principal
 from app.wire import ErrorForm, native
@@ -26,11 +25,10 @@ class RequestContext:
     """One request's id, trace and logger, and who sent it.
 
     *traceparent* is the W3C header, or "". The access control sets *principal*; on the paths that ask for no
-    credentials there is none, and reading it raises AttributeError. *refusal* is the error for a request that may not
-    start a stream, but may get one that its idempotency key stands for already. *headers* are for its answer. *form*
-    makes the answer if that is an error. *count* counts the request, if it was not counted before the endpoint, and
-    raises what refuses it. *place* is the reader's place that is kept while the request opens a stream;
-    it is closed at the end of the request at the latest.
+    credentials there is none, and reading it raises AttributeError. *headers* are for its answer. *form* makes the
+    answer if that is an error. *count* counts the request, if it was not counted before the endpoint, and raises what
+    refuses it. *place* is the reader's place that is kept while the request opens a stream; it is closed at the end of
+    the request at the latest.
     """
 
     request_id: str
@@ -38,7 +36,6 @@ class RequestContext:
     log: FilteringBoundLogger
     meter: Meter
     principal: Principal = field(init=False)
-    refusal: StreamError | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     form: ErrorForm = native.refusal
     count: Callable[[], Awaitable[None]] = _counted

@@ -77,11 +77,6 @@ class Streams:
         if attach:
             context.place = self.hub.reserve(context.principal)
         key = _key(request, data)
-        if context.refusal is not None:  # nothing may be spent; a repeated key spends nothing
-            known = None if key is None else await self.hub.opened_with(key, context.principal)
-            if known is None:
-                raise context.refusal
-            return known
         return await self.hub.open(wanted, context.principal, key, context.log, asked.label)
 
     async def answer(self, request: Request, asked: ChatRequest, data: object) -> Response:

@@ -2,6 +2,7 @@
 
 from app.hub.hub import Capacity, Hub, IdempotencyKey, payer
 from app.hub.outcome import Observer, Outcome
+from app.hub.spending import Spending
 from app.hub.stream import parse_disconnect_policy
 from app.hub.subscription import Subscription
 
@@ -11,6 +12,7 @@ __all__ = [
     "IdempotencyKey",
     "Observer",
     "Outcome",
+    "Spending",
     "Subscription",
     "parse_disconnect_policy",
     "payer",

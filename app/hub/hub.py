@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import new_stream_id
 from app.hub.outcome import Observer, Outcome
+from app.hub.spending import Spending
 from app.hub.stream import Stream
 from app.hub.subscription import Subscription
 from app.journal import Journal, Log, Writer
@@ -69,6 +70,7 @@ class Hub:
         logger: FilteringBoundLogger,
         observers: Sequence[Observer] = (),
         first_reader: float = 10.0,
+        spending: Spending | None = None,
     ) -> None:
         self._journal = journal
         self._opener = opener
@@ -78,6 +80,7 @@ class Hub:
         self._logger = logger
         self._observers = observers
         self._first_reader = first_reader
+        self._spending = spending or Spending()
         self._streams: dict[str, Stream] = {}
         self._opening = 0
         self._readers: set[Subscription] = set()
@@ -126,9 +129,9 @@ class Hub:
     ) -> str:
         """Start a stream and return its id; or return the id of the stream that *key* was used for before.
 
-        Raises Overloaded, Draining, TooManyStreams, KeyReused or JournalDown. An upstream that fails raises nothing
-        here: its error becomes the stream's terminal record. A stream that no reader attaches to within its grace is
-        cancelled. `labelled` finds the principal's newest stream with a *label*.
+        Raises Overloaded, Draining, TooManyStreams, BudgetSpent, KeyReused or JournalDown. An upstream that fails
+        raises nothing here: its error becomes the stream's terminal record. A stream that no reader attaches to within
+        its grace is cancelled. `labelled` finds the principal's newest stream with a *label*.
         """
         stream_id = new_stream_id()
         async with AsyncExitStack() as undo:
@@ -138,27 +141,18 @@ class Hub:
                 if known is not None:
                     return known
                 undo.push_async_callback(registry.release, stream_id)
-            writer = await self._create(stream_id, request, principal, label, undo)
+            writer, request = await self._create(stream_id, request, principal, label, undo)
             undo.pop_all()
         self._start(stream_id, request, principal, writer, logger or self._logger)
         return stream_id
 
-    async def opened_with(self, key: IdempotencyKey, principal: Principal = ANYONE) -> str | None:
-        """Return the id of the stream that *key* was used for before, or None. Starts nothing.
-
-        Raises KeyReused or JournalDown.
-        """
-        registry = self._journal.registry
-        stream_id = new_stream_id()
-        known = await registry.claim(principal.name, key.name, key.fingerprint, stream_id)
-        if known is None:
-            await registry.release(stream_id)
-        return known
-
     async def _create(
         self, stream_id: str, request: StreamRequest, principal: Principal, label: str, undo: AsyncExitStack
-    ) -> Writer:
-        """Begin the log of a new stream, if there is room for the stream. Raises what `open` does."""
+    ) -> tuple[Writer, StreamRequest]:
+        """Begin the log of a new stream, if there is room for the stream. Raises what `open` does.
+
+        Returns its writer, and the request with the limit on what it may spend.
+        """
         allowed = principal.allowance
         self._opening += 1
         try:
@@ -168,11 +162,13 @@ class Hub:
                 raise Overloaded
             if allowed.streams:
                 registry = self._journal.registry
-                if not await registry.occupy(principal.name, stream_id, allowed.streams):
+                if not await registry.occupy(principal.counted_as(), stream_id, allowed.streams):
                     raise TooManyStreams
-                undo.push_async_callback(registry.vacate, principal.name, stream_id)
+                undo.push_async_callback(registry.vacate, principal.counted_as(), stream_id)
+            request = await self._spending.reserve(stream_id, request, principal)
+            undo.push_async_callback(self._spending.release, stream_id)
             info = StreamInfo(request.chunk, principal.name, allowed.readers, label, request.include_usage)
-            return await self._journal.create(stream_id, info)
+            return await self._journal.create(stream_id, info), request
         finally:
             self._opening -= 1
 
@@ -377,7 +373,7 @@ class Hub:
                 for observer in self._observers:
                     await observer.ended(outcome, stream.logger)
                 if stream.principal.allowance.streams:
-                    await self._journal.registry.vacate(stream.principal.name, stream.id)
+                    await self._journal.registry.vacate(stream.principal.counted_as(), stream.id)
                 if outcome.first_token_ms is None:
                     # Nothing was answered or paid for, so the same key may be used for another try.
                     await self._journal.registry.release(stream.id)

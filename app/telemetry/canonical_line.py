@@ -11,11 +11,17 @@ from app.hub import Observer, Outcome
 
 
 class CanonicalLine(Observer):
-    """Writes the line when a stream has ended."""
+    """Writes the line when a stream has ended.
+
+    It names the stream's owner by its account, which is a keyed hash; with *names*, by its name.
+    """
+
+    def __init__(self, *, names: bool = False) -> None:
+        self._names = names
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Write `stream.finished`, or `stream.failed` as a warning."""
-        facts = _facts(outcome)
+        facts = {"principal": outcome.owner if self._names else outcome.account, **_facts(outcome)}
         if isinstance(outcome.terminal, Done):
             log.info("stream.finished", **facts)
         else:

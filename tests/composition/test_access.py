@@ -49,8 +49,22 @@ async def test_keys(log: FilteringBoundLogger) -> None:
     access = create_access(settings(api_keys=(f"web:{digest(KEY)}",), streams_per_principal=9), config, log)
     assert not access.open
     assert access.tickets is not None
-    assert await access.credentials.principal(scope(KEY)) == Principal("key:web", Allowance(streams=9))
-    assert await access.credentials.principal(scope("csk_filed")) == Principal("key:file", Allowance(streams=3))
+    web, file = [await access.credentials.principal(scope(key)) for key in (KEY, "csk_filed")]
+    assert (web.name, web.allowance) == ("key:web", Allowance(streams=9))
+    assert (file.name, file.allowance) == ("key:file", Allowance(streams=3))
+
+
+async def test_accounts(log: FilteringBoundLogger) -> None:
+    """With a secret, accounts are hashes that take it; without one, those that every process makes of a name."""
+    key = (f"web:{digest(KEY)}",)
+    secrets = [None, None, SecretStr("s" * 32), SecretStr("s" * 32), SecretStr("t" * 32)]
+    accounts = []
+    for secret in secrets:
+        access = create_access(settings(api_keys=key, secret=secret), CONFIG, log)
+        accounts.append((await access.credentials.principal(scope(KEY))).counted_as())
+    assert accounts[0] == accounts[1] == Principal("key:web").counted_as()
+    assert accounts[2] == accounts[3]
+    assert len(set(accounts)) == 3
 
 
 def public_key_file(directory: Path) -> Path:

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from app.composition.service import compose, create_counts
 from app.composition.settings import SettingsError, load
 from app.edge.access.api_keys import digest
-from app.edge.access.quota import MemoryCounts
+from app.edge.access.rates import MemoryCounts
 
 pytestmark = pytest.mark.anyio
 

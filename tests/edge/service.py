@@ -19,18 +19,19 @@ from app.edge.dialects import routes
 from app.edge.error_responses import crashed, failed
 from app.edge.middleware import ContextMiddleware
 from app.edge.streams import Options, Streams
-from app.errors import StreamError
+from app.errors import BudgetSpent, StreamError
+from app.hub import Spending
 from app.request import UNLIMITED, Principal, StreamRequest
 from tests.house import House
 
 PAGE = "https://page"  # the origin of another site's page that may use the service
 
 
-class Service(House):
+class Service(House, Spending):
     """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
 
-    *models* are offered by name. *asked* are the requests that went upstream. *refusal* stands for that of the access
-    control, *stop_refusal* for that of a stop that is counted, and *allowance* is what each caller may have.
+    *models* are offered by name. *asked* are the requests that went upstream. *stop_refusal* is why a stop that is
+    counted is refused, and *allowance* is what each caller may have. Once *spent* is set, no stream may be opened.
     """
 
     def __init__(
@@ -41,9 +42,9 @@ class Service(House):
         grace_is_set: bool = False,
         models: Sequence[str] = ("m",),
     ) -> None:
-        super().__init__(log, *steps)
+        super().__init__(log, *steps, spending=self)
         self.asked: list[StreamRequest] = []
-        self.refusal: StreamError | None = None
+        self.spent = False
         self.stop_refusal: StreamError | None = None
         self.allowance = UNLIMITED
         self.listed: list[Mapping[str, Any]] = []
@@ -66,13 +67,17 @@ class Service(House):
     async def _gate(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = request_context(scope)
         context.principal = Principal(dict(scope["headers"]).get(b"x-who", b"").decode(), self.allowance)
-        context.refusal = self.refusal
         context.count = self._count
         await self._app(scope, receive, send)
 
     async def _count(self) -> None:
         if self.stop_refusal is not None:
             raise self.stop_refusal
+
+    async def reserve(self, stream_id: str, request: StreamRequest, principal: Principal) -> StreamRequest:
+        if self.spent:
+            raise BudgetSpent
+        return request
 
     def _admit(self, asked: StreamRequest) -> StreamRequest:
         self.asked.append(asked)

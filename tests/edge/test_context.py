@@ -27,10 +27,10 @@ def test_found(context: RequestContext) -> None:
 
 
 def test_nobody_yet(context: RequestContext) -> None:
-    """Before the access control there is no principal, and none is made up; nothing is refused or added."""
+    """Before the access control there is no principal, and none is made up; nothing is added."""
     with pytest.raises(AttributeError):
         _ = context.principal
-    assert (context.refusal, context.headers, context.place) == (None, {}, None)
+    assert (context.headers, context.place) == ({}, None)
 
 
 def test_form_of_errors(context: RequestContext) -> None:

@@ -29,7 +29,7 @@ async def ask(log: FilteringBoundLogger, path: str = "/", *headers: tuple[str, s
     async def shown(request: Request) -> Response:
         context = request_context(request.scope)
         context.log.info("reached")
-        return JSONResponse({"id": context.request_id, "trace": context.traceparent, "refusal": context.refusal})
+        return JSONResponse({"id": context.request_id, "trace": context.traceparent})
 
     async def cached(request: Request) -> Response:
         return Response(headers={"Cache-Control": "no-cache"})

@@ -175,18 +175,6 @@ async def test_idempotency(log: FilteringBoundLogger) -> None:
     await house.settled()
 
 
-async def test_a_key_is_looked_up_without_a_start(log: FilteringBoundLogger) -> None:
-    """Looking a key up starts nothing and leaves the key free; of a key in use it tells the stream."""
-    house = House(log, (Delta("a"),), DONE)
-    assert await house.hub.opened_with(KEY) is None
-    stream_id = await house.hub.open(asked(), key=KEY)
-    assert await house.hub.opened_with(KEY) == stream_id
-    with pytest.raises(KeyReused):
-        await house.hub.opened_with(IdempotencyKey("k", b"other"))
-    assert house.hub.live == 1
-    await house.settled()
-
-
 async def test_key_is_released(log: FilteringBoundLogger) -> None:
     """A key may be used again when its stream failed before it answered anything, or is no longer kept."""
     house = House(log, RateLimited())

@@ -70,7 +70,7 @@ def test_stops_are_limited(start_service: Start, simulator: Server) -> None:
 
 def test_a_repeat_costs_nothing(start_service: Start, simulator: Server) -> None:
     """With the day's tokens gone, a POST whose key stands for a stream still attaches to it; any other is refused."""
-    service = start_service(simulator, tokens_per_day=1)
+    service = start_service(simulator, tokens_per_day=16)
     chat, mine = f"{service.url}/v1/chat", {"Idempotency-Key": "mine"}
     first = httpx.post(chat, json=QUICK, headers=mine)
     refused = httpx.post(chat, json=QUICK)
@@ -110,7 +110,7 @@ def test_looking_at_the_head_is_not_reading(start_service: Start, simulator: Ser
 
 def test_tokens_a_day(start_service: Start, simulator: Server) -> None:
     """Once a day's tokens are used up no stream is started; those that were are read on, by POST as well."""
-    service = start_service(simulator, tokens_per_day=3)
+    service = start_service(simulator, tokens_per_day=16)
     chat = f"{service.url}/v1/chat"
     whole = httpx.post(chat, json={**QUICK, "prompt": "Quite a few words, and so quite a few tokens."})
     assert "event: done" in whole.text
@@ -124,7 +124,7 @@ def test_tokens_a_day(start_service: Start, simulator: Server) -> None:
     error = answers[-1]
     assert (error.status_code, error.json()["error"]["code"]) == (429, "token_budget_spent")
     assert 86_000 < int(error.headers["Retry-After"]) <= 86_400
-    assert error.headers["RateLimit-Policy"] == '3;w=86400;comment="output tokens"'
+    assert error.headers["RateLimit-Policy"] == '16;w=86400;comment="output tokens"'
     stream_id = whole.headers["X-Stream-Id"]
     assert httpx.get(f"{service.url}/v1/streams/{stream_id}").text.partition("\n")[2] == whole.text.partition("\n")[2]
     assert "event: done" in httpx.post(chat, json=QUICK, headers={"Last-Event-ID": f"{stream_id}-1"}).text

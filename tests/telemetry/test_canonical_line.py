@@ -8,7 +8,8 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Disconnected, Unreachable
 from app.events import Delta, Done
-from app.request import StreamRequest
+from app.request import ANYONE, Principal, StreamRequest
+from app.telemetry.canonical_line import CanonicalLine
 from app.usage import Usage
 from tests.house import House
 
@@ -27,6 +28,7 @@ async def test_a_finished_stream(log: FilteringBoundLogger, logs: LogCapture) ->
         "event": "stream.finished",
         "log_level": "info",
         "stream_id": stream_id,
+        "principal": ANYONE.counted_as(),
         "reason": "stop",
         "prompt_tokens": 7,
         "completion_tokens": 11,
@@ -45,6 +47,17 @@ async def test_a_finished_stream(log: FilteringBoundLogger, logs: LogCapture) ->
         "subscribers_peak": 1,
         "subscribers_total": 1,
     }
+
+
+@pytest.mark.parametrize("names", [False, True])
+async def test_whose_it_was(log: FilteringBoundLogger, logs: LogCapture, names: bool) -> None:
+    """The line names the stream's owner by a hash, or, if that is wished, by the name."""
+    house = House(log, Disconnected(), observers=[CanonicalLine(names=names)])
+    await house.hub.open(StreamRequest("m", ()), Principal("key:web", account="a1b2"))
+    await house.settled()
+    line = [entry for entry in logs.entries if entry["event"] == "stream.failed"][-1]
+    assert line["principal"] == ("key:web" if names else "a1b2")
+    assert names or "key:web" not in repr(logs.entries)
 
 
 async def test_a_failed_stream(log: FilteringBoundLogger, logs: LogCapture) -> None:

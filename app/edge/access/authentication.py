@@ -19,8 +19,8 @@ from app.edge.access.tickets import Tickets
 from app.edge.context import RequestContext, request_context
 from app.edge.error_responses import refuse
 from app.edge.positions import given_position
-from app.errors import BudgetSpent, StreamError, Unauthenticated
-from app.request import ANYONE, UNLIMITED, Allowance, Principal
+from app.errors import StreamError, Unauthenticated
+from app.request import ANYONE, UNLIMITED, Allowance, Principal, account_of
 
 # Longer than the tokens of the usual issuers. Proxies refuse headers of this size, too.
 _MAX_TOKEN = 8192
@@ -52,15 +52,21 @@ class Scheme(Protocol):
 class Credentials:
     """Finds a request's principal by asking the *schemes* in their order, until one knows the token.
 
-    Without *schemes*, every request has the same principal, which has the *allowance*.
+    Without *schemes*, every request has the same principal, which has the *allowance*. Accounts are hashes of names
+    with *key*, so processes that share it count a principal as one.
     """
 
     def __init__(
-        self, schemes: Sequence[Scheme] = (), tickets: Tickets | None = None, allowance: Allowance = UNLIMITED
+        self,
+        schemes: Sequence[Scheme] = (),
+        tickets: Tickets | None = None,
+        allowance: Allowance = UNLIMITED,
+        key: bytes = b"",
     ) -> None:
         self._schemes = tuple(schemes)
         self._tickets = tickets
         self._anyone = ANYONE._replace(allowance=allowance)
+        self._key = key
 
     async def principal(self, scope: Scope) -> Principal:
         """Return the principal. Raises Unauthenticated, or Overloaded if credentials cannot be checked now."""
@@ -73,7 +79,7 @@ class Credentials:
         for scheme in self._schemes:
             principal = await scheme.principal(token)
             if principal is not None:
-                return principal
+                return principal._replace(account=account_of(principal.name, self._key))
         raise Unauthenticated("These credentials are not known here.")
 
     def _of_ticket(self, scope: Scope) -> Principal:
@@ -122,8 +128,7 @@ class AccessMiddleware:
             return
         standing = await self._quota.admit(principal, spends=_spends(scope))
         context.headers = standing.headers
-        if standing.refusal is None or _may_repeat(standing.refusal, scope):
-            context.refusal = standing.refusal
+        if standing.refusal is None:
             await self._app(scope, receive, send)
         else:
             await refuse(standing.refusal, scope, receive, send)
@@ -154,8 +159,3 @@ def _spends(scope: Scope) -> bool:
     if scope["method"] != "POST":
         return False
     return scope["path"] not in _RESUMING or not given_position(HTTPConnection(scope))
-
-
-def _may_repeat(refusal: StreamError, scope: Scope) -> bool:
-    """Return whether the request may be free although the budget is spent: its key may stand for a stream already."""
-    return isinstance(refusal, BudgetSpent) and "idempotency-key" in Headers(scope=scope)

@@ -47,6 +47,8 @@ class Rule:
             request = replace(request, parameters=self._parameters(request.parameters))
         if self.system:
             request = replace(request, messages=self._messages(request.messages))
+        if self._limit_field != request.output_tokens_field:
+            request = replace(request, output_tokens_field=self._limit_field)
         return replace(request, secrets=self._secrets) if self._secrets else request
 
     def _check_prompt(self, sizes: Mapping[str, int]) -> None:
@@ -62,6 +64,11 @@ class Rule:
     def _secrets(self) -> tuple[str, ...]:
         """What of a request is the operator's: pinned values, the system message, and each line of that."""
         return (*texts_in(self.pinned), *({self.system, *self.system.splitlines()} - {""}))
+
+    @cached_property
+    def _limit_field(self) -> str:
+        """The field in which the upstream takes a limit: the one that is pinned, if one is."""
+        return next((name for name in TOKEN_FIELDS if name in self.pinned), self.output_tokens_field)
 
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         parameters = dict(asked)

@@ -17,7 +17,7 @@ from app.edge.access.jwt_keys import secret_key
 from app.edge.access.jwts import Jwts
 from app.edge.access.tickets import Tickets
 from app.errors import Unauthenticated
-from app.request import UNLIMITED, Allowance, Principal
+from app.request import UNLIMITED, Allowance, Principal, account_of
 
 pytestmark = pytest.mark.anyio
 
@@ -63,10 +63,19 @@ async def test_no_schemes() -> None:
 
 async def test_schemes() -> None:
     """Each scheme knows its own tokens, and their principals never share a name."""
-    assert await CREDENTIALS.principal(scope(f"Bearer {KEY}")) == Principal("key:ada")
-    assert await CREDENTIALS.principal(scope(f"Bearer {signed('ada')}")) == Principal("jwt:ada")
+    assert (await CREDENTIALS.principal(scope(f"Bearer {KEY}"))).name == "key:ada"
+    assert (await CREDENTIALS.principal(scope(f"Bearer {signed('ada')}"))).name == "jwt:ada"
     # A subject that spells another scheme's name is still only a subject.
     assert (await CREDENTIALS.principal(scope(f"Bearer {signed('key:ada')}"))).name == "jwt:key:ada"
+
+
+async def test_an_account_is_a_keyed_hash() -> None:
+    """Processes that share the key count a principal as one; without the key, nobody learns the name by guessing it."""
+    scheme = ApiKeys([parse(f"ada:{digest(KEY)}", UNLIMITED)])
+    here, there, other = [Credentials([scheme], key=key) for key in (b"k", b"k", b"other")]
+    accounts = [(await each.principal(scope(f"Bearer {KEY}"))).counted_as() for each in (here, there, other)]
+    assert accounts[0] == accounts[1] != accounts[2]
+    assert accounts[0] == account_of("key:ada", b"k") != Principal("key:ada").counted_as()
 
 
 async def test_unknown() -> None:
@@ -173,7 +182,7 @@ async def test_ticket_in_the_query() -> None:
 
 async def test_header_before_ticket() -> None:
     """Where an Authorization header came, the ticket is not looked at, good or bad."""
-    assert await CREDENTIALS.principal(on_stream("nonsense", f"Bearer {KEY}")) == Principal("key:ada")
+    assert (await CREDENTIALS.principal(on_stream("nonsense", f"Bearer {KEY}"))).name == "key:ada"
     await refused(on_stream(TICKETS.issue(STREAM, OWNER), f"Bearer {new_key()}"), "not known here")
 
 

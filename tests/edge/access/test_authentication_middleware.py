@@ -17,8 +17,10 @@ from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.authentication import AccessMiddleware, Credentials
+from app.edge.access.budgets import DailyBudgets
 from app.edge.access.origins import Origins
-from app.edge.access.quota import MemoryCounts, Quota, Standing
+from app.edge.access.quota import Quota, Standing
+from app.edge.access.rates import Counts, MemoryCounts
 from app.edge.context import request_context
 from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
@@ -33,6 +35,7 @@ from app.errors import (
     Unauthenticated,
     UnknownStream,
 )
+from app.journal.budgets import MemoryBudgets
 from app.meter import Meter
 from app.request import Allowance, Principal
 
@@ -55,8 +58,8 @@ class Names(Credentials):
 class Noted(Quota):
     """A quota that notes what it is asked, and answers *standing*."""
 
-    def __init__(self, log: FilteringBoundLogger, standing: Standing) -> None:
-        super().__init__(MemoryCounts(), 0, log)
+    def __init__(self, standing: Standing) -> None:
+        super().__init__(Counts(MemoryCounts()), DailyBudgets(MemoryBudgets()), 0)
         self.standing = standing
         self.asked: list[tuple[str, bool]] = []
 
@@ -98,8 +101,8 @@ class OneEndpoint:
 
 
 @pytest.fixture
-def quota(log: FilteringBoundLogger) -> Quota:
-    return Quota(MemoryCounts(), 0, log)
+def quota() -> Quota:
+    return Quota(Counts(MemoryCounts()), DailyBudgets(MemoryBudgets()), 0)
 
 
 async def test_credentials(log: FilteringBoundLogger, quota: Quota) -> None:
@@ -147,7 +150,7 @@ async def test_limits_are_told(log: FilteringBoundLogger, quota: Quota) -> None:
 
 async def test_stopping(log: FilteringBoundLogger) -> None:
     """Requests that stop a stream are left to their endpoint to count; requests that only look like them are not."""
-    quota = Noted(log, Standing(RateExceeded(), {}))
+    quota = Noted(Standing(RateExceeded(), {}))
     service = OneEndpoint(log, quota)
     chat = "/v1/ai-sdk/chat/x"
     for method, path in (("DELETE", STREAM), ("DELETE", f"{chat}/stream"), ("POST", f"{STREAM}/cancel")):
@@ -180,7 +183,7 @@ async def test_what_spends(
     log: FilteringBoundLogger, method: str, path: str, headers: Mapping[str, str], spends: bool
 ) -> None:
     """Whatever may start a stream asks for tokens; reading on in one, where a POST can do that, does not."""
-    quota = Noted(log, Standing(None, {}))
+    quota = Noted(Standing(None, {}))
     await OneEndpoint(log, quota).client.request(method, path, headers=headers)
     assert quota.asked == [("ann", spends)]
 
@@ -202,9 +205,9 @@ async def test_an_event_source_is_told_to_come_back(
 ) -> None:
     """Overload is a 200 with `retry:` and no event for an EventSource's GET, and a status for all other requests."""
     if where == "quota":
-        service = OneEndpoint(log, Noted(log, Standing(error, {"RateLimit-Remaining": "0"})))
+        service = OneEndpoint(log, Noted(Standing(error, {"RateLimit-Remaining": "0"})))
     else:
-        service = OneEndpoint(log, Noted(log, Standing(None, {"RateLimit-Remaining": "0"})), error)
+        service = OneEndpoint(log, Noted(Standing(None, {"RateLimit-Remaining": "0"})), error)
     answer = await service.client.get(STREAM, headers=EVENTS)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -224,7 +227,7 @@ async def test_an_event_source_is_told_to_come_back(
 @pytest.mark.parametrize(("error", "status"), [(Forbidden(), 403), (UnknownStream(), 404), (RuntimeError(), 500)])
 async def test_what_is_final_stays_final(log: FilteringBoundLogger, error: Exception, status: int) -> None:
     """An error that will not pass is a status for an EventSource, too, which makes it stop."""
-    service = OneEndpoint(log, Noted(log, Standing(None, {})), error)
+    service = OneEndpoint(log, Noted(Standing(None, {})), error)
     refused = await service.client.get(STREAM, headers=EVENTS)
     assert refused.status_code == status
     assert refused.headers["Content-Type"] == "application/json"

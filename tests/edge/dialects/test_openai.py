@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.bodies import ChatRequest, Defaults
 from app.edge.dialects.openai import parse_completion
 from app.edge.openapi.document import document
-from app.errors import BadRequest, BudgetSpent, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
+from app.errors import BadRequest, Disconnected, Rejected, StreamError, TotalTimeout, Unauthorized
 from app.events import Annotation, Delta, Done, Logprobs, Media, PlainReasoning, Reasoning, Refusal, ToolCall
 from app.request import StreamRequest
 from app.usage import Usage
@@ -191,9 +191,9 @@ async def test_a_repeated_key(log: FilteringBoundLogger) -> None:
 
 
 async def test_who_may_not_spend(log: FilteringBoundLogger) -> None:
-    """The access control's refusal holds here as in the native dialect."""
+    """A spent budget is refused here as in the native dialect."""
     async with serving(log, (Delta("a"),), DONE) as (house, client):
-        house.refusal = BudgetSpent()
+        house.spent = True
         answer = await client.post(PATH, json=body(), headers={"Idempotency-Key": "k"})
     assert (answer.status_code, house.source.started) == (429, 0)
 

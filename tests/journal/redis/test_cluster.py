@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import RateLimitItemPerMinute
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 from structlog.testing import LogCapture
@@ -20,13 +21,12 @@ from structlog.typing import FilteringBoundLogger
 
 from app.composition.service import create_counts
 from app.composition.settings import Settings
-from app.edge.access.quota import Quota
+from app.edge.access.rates import Rate, SharedCounts
 from app.errors import JournalDown, KeyReused
 from app.events import Delta, Failure
 from app.journal.redis import keys
 from app.journal.redis.cluster import ClusterClient
 from app.journal.redis.entries import HEADER, append
-from app.request import Allowance, Principal
 from tests.journal.processes import (
     DONE,
     FAST,
@@ -286,11 +286,11 @@ async def test_counts(machine: Machine, nodes: list[Node], log: FilteringBoundLo
     """Requests are counted on the cluster, for all processes together."""
     settings = Settings.model_validate({"journal": machine.url})
     async with AsyncExitStack() as held:
-        here, there = [Quota(create_counts(settings, held), 0, log, patience=5.0) for _ in "ab"]
+        here, there = [SharedCounts(create_counts(settings, held), log, patience=5.0) for _ in "ab"]
         for number in range(9):
-            ann = Principal(f"ann{number}", Allowance(requests=2))
-            answers = [await each.admit(ann, spends=False) for each in (here, there, here, there)]
-            assert [answer.refusal is None for answer in answers] == [True, True, False, False]
+            ann = [Rate(RateLimitItemPerMinute(2), f"requests/ann{number}")]
+            taken = [await each.take(ann) for each in (here, there, here, there)]
+            assert [each.full for each in taken] == [None, None, 0, 0]
     found = [node.run("KEYS", "*") for node in nodes]
     assert sum(map(len, found)) == 9
     assert sum(map(bool, found)) > 1

@@ -1,0 +1,149 @@
+"""Budgets: how many tokens a day the streams of each principal may take.
+
+Tokens are reserved before a stream is opened: as many as the request asks for, or as the upstream may be asked for at
+most, or as are left. The upstream is told that number as its limit. So neither streams that are live together nor one
+that is stopped before its usage comes can take more than the budget has.
+
+When the stream has ended, the upstream's own count is charged in place of the reservation, for each attempt that it
+accepted. Where it sent none, because it was stopped, cut or does not count, the whole reservation is charged: hidden
+reasoning takes tokens of which nothing is seen. What never reached an upstream, and what the upstream refused, costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from app.edge.access.rates import Level
+from app.edge.bodies import TOKEN_FIELDS
+from app.errors import BudgetSpent, JournalDown
+from app.hub import Observer, Outcome, Spending
+from app.journal.budgets import DAY, Budgets
+from app.request import Principal, StreamRequest, texts_in
+from app.usage import estimate_tokens
+
+# An answer is not cut to fewer tokens than the least that every upstream takes as a limit (OpenAI's Responses: 16).
+_LEAST = 16
+# What a picture, a sound or a file of the prompt is taken for, in tokens, if the upstream does not count them.
+_MEDIA_TOKENS = 1_500
+# Seconds to wait where the rest of a budget is reserved for streams that are live.
+_WAIT_FOR_STREAMS = 5.0
+_MEDIA = ("image_url", "input_audio", "file")
+
+
+class _Reservation(NamedTuple):
+    """What is reserved for a stream of an *account*: tokens of the *prompt*, and of the *answer* at most."""
+
+    account: str
+    prompt: int
+    answer: int
+
+
+class DailyBudgets(Spending, Observer):
+    """Keeps the streams of each principal within its budget.
+
+    *reserve_tokens* are reserved for a request that asks for no limit. With *count_input*, the tokens of prompts count,
+    too.
+    """
+
+    def __init__(self, budgets: Budgets, reserve_tokens: int = 4096, *, count_input: bool = False) -> None:
+        self._budgets = budgets
+        self._reserve_tokens = reserve_tokens
+        self._count_input = count_input
+        self._reserved: dict[str, _Reservation] = {}  # by live stream
+
+    async def level(self, principal: Principal) -> Level | None:
+        """Return what is left of the principal's budget; None if it has none, or if that cannot be known now."""
+        most = principal.allowance.tokens
+        if not most:
+            return None
+        try:
+            spent, reserved, reset = await self._budgets.balance(principal.counted_as())
+        except JournalDown:
+            return None  # no stream can be opened either
+        tokens = "tokens" if self._count_input else "output tokens"
+        return Level(most, max(0, most - spent - reserved), reset, f'{most};w={DAY};comment="{tokens}"')
+
+    async def reserve(self, stream_id: str, request: StreamRequest, principal: Principal) -> StreamRequest:
+        """See `Spending`."""
+        budget = principal.allowance.tokens
+        if not budget:
+            return request
+        asked = min(_limits(request), default=None)
+        answer = self._reserve_tokens if asked is None else asked
+        prompt = _prompt_tokens(request) if self._count_input else 0
+        account = principal.counted_as()
+        least = prompt + min(answer, _LEAST)
+        granted, balance = await self._budgets.reserve(account, stream_id, budget, prompt + answer, least)
+        if not granted:
+            if budget - balance.spent < least:
+                raise BudgetSpent(retry_after=max(1, math.ceil(balance.reset)))
+            raise BudgetSpent(
+                "What is left of today's tokens is reserved for answers that are being written.",
+                retry_after=_WAIT_FOR_STREAMS,
+            )
+        self._reserved[stream_id] = _Reservation(account, prompt, granted - prompt)
+        return request if granted - prompt == asked else _limited(request, granted - prompt)
+
+    async def release(self, stream_id: str) -> None:
+        """See `Spending`."""
+        reservation = self._reserved.pop(stream_id, None)
+        if reservation is not None:
+            await self._budgets.settle(reservation.account, stream_id, 0)
+
+    async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        """Charge the stream's owner for what the upstreams made, however the stream ended."""
+        reservation = self._reserved.pop(outcome.stream_id, None)
+        if reservation is not None:
+            tokens = self._tokens(outcome, reservation)
+            await self._budgets.settle(reservation.account, outcome.stream_id, tokens)
+
+    def _tokens(self, outcome: Outcome, reservation: _Reservation) -> int:
+        """Return the tokens of all attempts that may have cost something."""
+        tokens = 0
+        for usage in outcome.costs:
+            tokens += usage.made_tokens if usage else max(reservation.answer, estimate_tokens(outcome.output_bytes))
+            if self._count_input:
+                tokens += (usage.input_tokens if usage else 0) or reservation.prompt
+        return tokens
+
+
+def _limits(request: StreamRequest) -> Iterable[int]:
+    """Return the limits on the answer's tokens that a request has."""
+    values = (request.parameters.get(name) for name in TOKEN_FIELDS)
+    return [value for value in values if type(value) is int and value > 0]
+
+
+def _limited(request: StreamRequest, tokens: int) -> StreamRequest:
+    """Return *request* with a limit of *tokens* in the fields in which it has one, or else in the upstream's own."""
+    names = [name for name in TOKEN_FIELDS if request.parameters.get(name)] or [request.output_tokens_field]
+    return replace(request, parameters={**request.parameters, **dict.fromkeys(names, tokens)})
+
+
+def _prompt_tokens(request: StreamRequest) -> int:
+    """Return about how many tokens the prompt is, with tools and whatever else goes upstream, and its media."""
+    media = 0
+    size = 0
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            texts = [part for part in content if not _is_media(part)]
+            media += len(content) - len(texts)
+            message = {**message, "content": texts}
+        size += 16 + _size(message)  # a message takes four tokens besides its text
+    size += _size(request.parameters)
+    return estimate_tokens(size) + media * _MEDIA_TOKENS
+
+
+def _is_media(part: object) -> bool:
+    return isinstance(part, Mapping) and not part.keys().isdisjoint(_MEDIA)
+
+
+def _size(value: object) -> int:
+    """Return how many bytes of UTF-8 the texts in *value* are."""
+    return sum(len(text.encode(errors="replace")) for text in texts_in(value))
