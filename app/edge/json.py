@@ -13,16 +13,18 @@ from typing import Any, Final
 import orjson
 
 from app.errors import BadRequest
+from app.turns import turn
 
 MAX_DEPTH: Final = 64  # a deep tool schema has twenty; our own encoder takes 254
 # Each of the steps that a body of so many values goes through takes up to 30 ms; tests/real/test_attacks_stalls.py
 # shows how long.
 MAX_VALUES: Final = 32_768
 
-# Bytes that are counted between two yields: 1 ms at most.
+# Bytes that are counted in one step, and escapes that are looked at: a millisecond at most.
 _SLICE: Final = 64 * 1024
-# Escapes that are looked at between two yields: 1 ms at most.
 _BATCH: Final = 2048
+_STEP: Final = 400
+"""What such a step is to `turn`."""
 
 _BOM = b"\xef\xbb\xbf"
 # The marks of UTF-16 and UTF-32, and the NUL that every other byte of theirs is in ASCII text.
@@ -46,26 +48,30 @@ async def parse_json(body: bytes) -> Any:
     body = body.removeprefix(_BOM)
     if _WIDE.match(body):
         raise BadRequest("The body is not in UTF-8: it looks like UTF-16 or UTF-32.")
-    await _check_size(body)
+    values = await _count_values(body)
+    work = values // 8 + (len(body) >> 10)
+    await turn(work)
     try:
         data = await _loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    if len(body) > _SLICE:
-        await asyncio.sleep(0)  # what comes next takes as long
+    await turn(work)  # to validate it takes as long
     return data
 
 
-async def _check_size(body: bytes) -> None:
-    """Raise BadRequest for too many values, or too many levels. Both are counted outside of strings, on the bytes."""
+async def _count_values(body: bytes) -> int:
+    """Return how many values there are. Raises BadRequest for too many, or for too many levels.
+
+    They are counted on the bytes: each comma and each opening bracket outside of strings is one.
+    """
     values = depth = 0
     in_string = False
     held_back = b""
     for start in range(0, len(body), _SLICE):
         if start:
-            await asyncio.sleep(0)
+            await turn(_STEP)
         piece = held_back + body[start : start + _SLICE]
         # A backslash at the end may belong to a quote that comes next.
         held_back = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
@@ -80,6 +86,7 @@ async def _check_size(body: bytes) -> None:
             depth += 1 if bracket in b"[{" else -1
             if depth > MAX_DEPTH:
                 raise BadRequest(f"The body is nested more than {MAX_DEPTH} levels deep.")
+    return values
 
 
 async def _loads(body: bytes) -> Any:
@@ -104,5 +111,5 @@ async def _without_lone_surrogates(body: bytes) -> bytes:
             mended += body[end : escape.start()] + rb"\ufffd"
             end = escape.end()
         if number % _BATCH == 0:
-            await asyncio.sleep(0)
+            await turn(_STEP)
     return bytes(mended + body[end:])
