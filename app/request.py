@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -60,7 +61,9 @@ class StreamRequest:
     of that name, or "". The upstream is not read for *pause* seconds after content, because what comes meanwhile is to
     leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect. *secrets* are
     texts in it that the operator put there, and that the client is not to see. *output_tokens_field* is the parameter
-    in which the upstream takes a limit on the answer's tokens.
+    in which the upstream takes a limit on the answer's tokens. *responses* are fields in the
+    words of OpenAI's Responses that chat completions lack: an upstream that speaks Responses gets them, and no other.
+    *asked* and *keep* are those of `StreamInfo`.
     """
 
     model: str
@@ -74,6 +77,9 @@ class StreamRequest:
     include_usage: bool = False
     secrets: tuple[str, ...] = ()
     output_tokens_field: str = "max_completion_tokens"
+    responses: Mapping[str, Any] = field(default_factory=dict)
+    asked: str = ""
+    keep: float = math.inf
 
 
 class StreamInfo(NamedTuple):
@@ -81,7 +87,8 @@ class StreamInfo(NamedTuple):
 
     *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
     readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest
-    stream with a *label* by that label. *include_usage* is that of the request.
+    stream with a *label* by that label. *include_usage* is that of the request. *asked* is what a dialect says again of
+    the request, in its own form. The stream is kept for *keep* seconds after its end at most.
     """
 
     chunk: str
@@ -89,6 +96,8 @@ class StreamInfo(NamedTuple):
     readers: int = 0
     label: str = ""
     include_usage: bool = False
+    asked: str = ""
+    keep: float = math.inf
 
 
 def texts_in(value: object) -> Iterator[str]:

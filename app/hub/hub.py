@@ -167,7 +167,15 @@ class Hub:
                 undo.push_async_callback(registry.vacate, principal.counted_as(), stream_id)
             request = await self._spending.reserve(stream_id, request, principal)
             undo.push_async_callback(self._spending.release, stream_id)
-            info = StreamInfo(request.chunk, principal.name, allowed.readers, label, request.include_usage)
+            info = StreamInfo(
+                request.chunk,
+                principal.name,
+                allowed.readers,
+                label,
+                request.include_usage,
+                request.asked,
+                request.keep,
+            )
             return await self._journal.create(stream_id, info), request
         finally:
             self._opening -= 1
@@ -287,6 +295,11 @@ class Hub:
                     async for _ in rest:
                         pass
         return log
+
+    async def remove(self, stream_id: str, principal: Principal = ANYONE) -> None:
+        """End a stream, if it has not ended, and keep it no longer. Raises UnknownStream or JournalDown."""
+        await self.cancel(stream_id, principal)
+        await self._journal.remove(stream_id)
 
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
         """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""

@@ -169,6 +169,12 @@ class Journal(Protocol):
         Raises JournalDown.
         """
 
+    async def remove(self, stream_id: str) -> None:
+        """Keep a stream no longer; its readers read on. Raises JournalDown.
+
+        Another process that has read the stream may have it in memory for a short time yet.
+        """
+
     def stop(self, stream_id: str) -> None:
         """Ask for the end of a stream that another process produces."""
 

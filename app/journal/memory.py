@@ -315,6 +315,11 @@ class MemoryJournal:
         log = self._logs.get(stream_id)
         return None if log is None or log.ended else log.info
 
+    async def remove(self, stream_id: str) -> None:
+        log = self._logs.get(stream_id)
+        if log is not None:
+            self.drop(log)
+
     def stop(self, stream_id: str) -> None:
         """Do nothing: there is no other process."""
 
@@ -339,6 +344,8 @@ class MemoryJournal:
         if not self._make_room_of(log.holder, room) or not self._make_room(room):
             raise Overloaded(retry_after=1)
         self._logs[log.id] = log
+        if log.info.asked:
+            self.grow(log, len(log.info.asked), unbounded=True)
 
     def readopt(self, log: MemoryLog) -> None:
         """Keep a live log again that was dropped."""
@@ -392,9 +399,12 @@ class MemoryJournal:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""
         if not log.kept:
             return
-        log.ended_at = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        log.ended_at = loop.time()
         self._ended[log.id] = log
         log.holder.ended[log.id] = log
+        if log.info.keep < self._bounds.seconds:
+            loop.call_later(log.info.keep, self._let_expire, log)
         while len(self._ended) > self._bounds.ended:
             self._evict_first(max(self._holders.values(), key=lambda holder: len(holder.ended)), "count")
         self._schedule_sweep()
@@ -419,6 +429,11 @@ class MemoryJournal:
         self.drop(log)
         if self._on_evict is not None:
             self._on_evict(log.id, reason)
+
+    def _let_expire(self, log: MemoryLog) -> None:
+        """Drop a log that is kept for less time than the others."""
+        if self._ended.get(log.id) is log:
+            self._evict(log, "time")
 
     def _expire(self) -> None:
         self._sweep = None

@@ -28,6 +28,7 @@ from app.journal.memory import MemoryJournal
 from app.journal.redis.journal import RedisJournal
 from app.usage import Usage
 from tests.journal.processes import DONE, INFO, opened, read
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +47,19 @@ EVERY: list[Event] = [
     Logprobs([{"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}], []),
     Done("other", "odd", USAGE, "m-1", 12, 345),
 ]
+
+
+async def test_remove(journal: Journal) -> None:
+    """A stream that is removed is not there any more, for its readers apart; once more does no harm."""
+    writer = await journal.create("s", INFO)
+    writer.append([Delta("a"), DONE])
+    log = await journal.open("s")
+    await until(lambda: log.ended)
+    for _ in range(2):
+        await journal.remove("s")
+        with pytest.raises(UnknownStream):
+            await journal.open("s")
+    assert list(log.records(0, 2)) == [Delta("a"), DONE]
 
 
 async def test_read_live(journal: Journal) -> None:

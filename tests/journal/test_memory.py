@@ -16,6 +16,7 @@ from app.events import Annotation, Batch, Delta, Done, Event, Extra, Failure, Lo
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal
 from app.request import StreamInfo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -184,6 +185,31 @@ async def test_time(evictions: list[tuple[str, str]]) -> None:
         await gone.wait()
     assert evictions == [("a", "time"), ("b", "time")]
     assert repr(journal) == "<MemoryJournal 0 streams, 0 ended, 0 bytes>"
+
+
+async def test_a_time_of_its_own(evictions: list[tuple[str, str]]) -> None:
+    """A stream that is to be kept for less time goes before the others, unless it was dropped already."""
+    journal = MemoryJournal(roomy_but(), lambda *eviction: evictions.append(eviction))
+    await ended(journal, "usual")
+    for stream_id in ("short", "removed"):
+        (await journal.create(stream_id, INFO._replace(keep=0.01))).append([Done("stop")])
+    await journal.remove("removed")
+    await until(lambda: len(evictions) == 1)
+    assert (evictions, len(journal)) == ([("short", "time")], 1)
+    await ended(journal, "late")
+    (await journal.create("closed", INFO._replace(keep=0.01))).append([Done("stop")])
+    journal.close()
+    await asyncio.sleep(0.03)
+    assert len(evictions) == 1
+
+
+async def test_what_is_said_of_the_request_counts() -> None:
+    """It takes memory as the records do."""
+    journal = MemoryJournal(roomy_but())
+    await journal.create("s", INFO._replace(asked="x" * 1000))
+    assert journal.size == 1000
+    await journal.remove("s")
+    assert journal.size == 0
 
 
 async def test_an_evicted_stream_is_read_to_its_end() -> None:

@@ -344,7 +344,8 @@ class Committer:
     def _expiry(self, writer: RedisWriter) -> list[Command]:
         """Return the commands that let an ended log go in time."""
         kept = [writer.key] if writer.claim is None else [writer.key, writer.claim.key]
-        commands: list[Command] = [("EXPIRE", key, self._keep) for key in kept]
+        keep = entries.seconds_kept(writer.log.info, self._keep)
+        commands: list[Command] = [("EXPIRE", key, keep) for key in kept]
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         return commands

@@ -128,8 +128,15 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
         b"readers": b"%d" % info.readers,
         b"label": info.label.encode(errors="surrogatepass"),
         b"usage": b"%d" % info.include_usage,
+        b"asked": info.asked.encode(),
+        b"keep": str(info.keep).encode(),
         b"process": process.encode(),
     }
+
+
+def seconds_kept(info: StreamInfo, keep: int) -> int:
+    """Return how many seconds an ended log stays in Redis: one at least, and *keep* at most."""
+    return max(1, round(min(keep, info.keep)))
 
 
 def read_header(entry: Any) -> dict[bytes, bytes]:
@@ -150,6 +157,8 @@ def info_of(header: dict[bytes, bytes]) -> StreamInfo:
         int(header.get(b"readers", b"0")),
         header.get(b"label", b"").decode(errors="surrogatepass"),
         header.get(b"usage") == b"1",
+        header.get(b"asked", b"").decode(),
+        float(header.get(b"keep", b"inf")),
     )
 
 

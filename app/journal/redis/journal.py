@@ -26,6 +26,7 @@ from app.errors import JournalDown, StreamError
 from app.events import Failure
 from app.journal import Bounds, Owner
 from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.redis import keys
 from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RecordConnection, RedisConnection, connector
@@ -225,6 +226,11 @@ class RedisJournal:
         if known is None:
             return await self._replicas.live(stream_id)
         return None if known.ended else known.info
+
+    async def remove(self, stream_id: str) -> None:
+        await self._connection.request(("DEL", keys.log(stream_id)))
+        await self.registry.release(stream_id)
+        await self._memory.remove(stream_id)
 
     def stop(self, stream_id: str) -> None:
         self._replicas.stop(stream_id)

@@ -278,7 +278,7 @@ class Replicas:
             return
         if isinstance(reply, Exception):
             raise reply
-        await self._connection.execute(("EXPIRE", replica.key, self._keep))
+        await self._connection.execute(("EXPIRE", replica.key, entries.seconds_kept(replica.info, self._keep)))
         self._append(replica, [ending])
         self._log.warning("stream.producer_lost", stream_id=replica.id, peer=replica.producer, records=replica.last)
 

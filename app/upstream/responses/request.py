@@ -81,6 +81,7 @@ def responses_fields(request: StreamRequest, extra: Mapping[str, Any], backgroun
 
     # A client may use Responses' own words, too. They do not replace what is there already.
     fields = _merged({name: value for name, value in asked.items() if name not in _RENAMED}, fields)
+    fields = _merged(request.responses, fields)
     fields = _merged(fields, extra)
     # Last, because neither the client nor the operator decides these.
     fields["model"], fields["stream"] = request.model, True

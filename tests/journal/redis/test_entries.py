@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from app.events import (
     ToolCall,
 )
 from app.journal.redis import keys
-from app.journal.redis.entries import HEADER, Tail, append, decode, encode, header_of, info_of, read_tail
+from app.journal.redis.entries import HEADER, Tail, append, decode, encode, header_of, info_of, read_tail, seconds_kept
 from app.request import StreamInfo
 from app.usage import Usage
 
@@ -76,7 +77,8 @@ def test_an_entry_is_appended_as_redis_py_would(events: list[Event], first: int)
 
 
 @pytest.mark.parametrize(
-    "info", [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe", True)]
+    "info",
+    [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe", True, '{"a":"é"}', 12.5)],
 )
 def test_a_header_comes_back(info: StreamInfo) -> None:
     """What a stream was created with is in the header, whatever its owner is called."""
@@ -84,10 +86,17 @@ def test_a_header_comes_back(info: StreamInfo) -> None:
 
 
 def test_a_header_of_an_earlier_version() -> None:
-    """A header that says nothing of the owner's limit, of a label or of the usage is read without them."""
-    header = header_of(StreamInfo("none", "ann", 3, "l", True), "p")
-    del header[b"readers"], header[b"label"], header[b"usage"]
+    """A header that says nothing of what later versions know is read without that."""
+    header = header_of(StreamInfo("none", "ann", 3, "l", True, "{}", 1), "p")
+    for name in (b"readers", b"label", b"usage", b"asked", b"keep"):
+        del header[name]
     assert info_of(header) == StreamInfo("none", "ann")
+
+
+@pytest.mark.parametrize(("keep", "seconds"), [(math.inf, 60), (90, 60), (12.4, 12), (0, 1)])
+def test_how_long_it_is_kept(keep: float, seconds: int) -> None:
+    """A stream may be kept for less time than others, and never for more."""
+    assert seconds_kept(StreamInfo("none", keep=keep), 60) == seconds
 
 
 def entry(first: int, *events: Event) -> Any:

@@ -138,6 +138,15 @@ def test_parameters_that_cannot_be_said(name: str, value: object, nothing: objec
     assert fields({name: nothing}) == fields()
 
 
+def test_words_of_responses_alone() -> None:
+    """It is sent as it came, and replaces nothing that chat completions have a word for."""
+    own = {"reasoning": {"summary": "auto", "effort": "high"}, "truncation": "auto", "metadata": {"a": "b"}}
+    request = StreamRequest("m", (USER,), {"reasoning_effort": "low"}, responses=own)
+    body = responses_fields(request, {}, background=False)
+    assert body["reasoning"] == {"summary": "auto", "effort": "low"}
+    assert (body["truncation"], body["metadata"]) == ("auto", {"a": "b"})
+
+
 def test_tools() -> None:
     """Functions are flattened, and stay lax where the chat's are; the upstream's own tools pass."""
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
