@@ -36,7 +36,7 @@ from app.wire.response_parts import ItemCall, Said, annotation, string_in, text_
 
 ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc|ig|item)_([A-Za-z0-9_-]{22})_(0|[1-9][0-9]{0,5})", re.ASCII)
 """The id of an item: the stream's id, and the item's place in the output."""
-CONTENT_FIELD = "field"
+REASONING_FIELD = "field"
 """What the opaque text of a reasoning item calls the upstream's own name for the reasoning."""
 
 _PREFIXES = {
@@ -164,7 +164,7 @@ class Output:
         closed = self._close()
         added = self._add("reasoning", {"status": "in_progress", "summary": []})
         assert self._item is not None  # noqa: S101 - it was added just now
-        self._reasoning.add({CONTENT_FIELD: kind.FIELD})
+        self._reasoning.add({REASONING_FIELD: kind.FIELD})
         at = {"item_id": self._item["id"], "output_index": self._at, "summary_index": 0}
         self._begin(kind, {"type": "response.reasoning_summary_text.delta", **at})
         part = {"type": "summary_text", "text": ""}
