@@ -116,6 +116,7 @@ class Streams:
             url=f"/v1/streams/{stream_id}{ticket}" if ticket else "",
             merge_after=merge_after(subscription.log.info.chunk) or sys.maxsize,
             include_usage=subscription.log.info.include_usage,
+            asked=subscription.log.info.asked,
         )
         return StreamResponse(
             subscription,

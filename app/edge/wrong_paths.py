@@ -12,7 +12,7 @@ _SENTENCES = tuple(
     for pattern, sentence in (
         # The base URL is not right: it has no version, has it twice, or has a path in it that the client adds again.
         (
-            "/(?:chat|chat/completions|models(?:/.+)?|streams/.+|ai-sdk/.+)",
+            "/(?:chat|chat/completions|models(?:/.+)?|responses(?:/.+)?|streams/.+|ai-sdk/.+)",
             "The paths of this service begin with /v1: put that at the end of the base URL.",
         ),
         ("/v1/v1/.+", "This path has /v1 twice: the client adds it to the base URL, so leave it out there."),
@@ -22,7 +22,7 @@ _SENTENCES = tuple(
         ),
         # OpenAI's other endpoints.
         (r"(?:/v1)?/(?:engines/.+/)?completions", f"Bare prompts are not completed here: {_USE_CHAT}."),
-        ("(?:/v1)?/responses(?:/.*)?", f"OpenAI's Responses API is not served here: {_USE_CHAT}."),
+        ("/v1/responses/.+", "Of the Responses API, this service has POST /v1/responses, GET, DELETE and cancel."),
         (
             "/v1/chat/completions/.+",
             "Stored completions are not served here: GET /v1/streams/{id} reads a stream again.",

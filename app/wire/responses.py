@@ -209,15 +209,20 @@ create = ResponsesEncoder
 
 
 class Finder:
-    """Finds the position after the event with a *number*, among the records of the stream of *reading*."""
+    """Finds the position after the event with a *number*, among the records of the stream of *reading*.
+
+    *fed* is the number of the last record that it was given.
+    """
 
     def __init__(self, reading: Reading, number: int) -> None:
         self._stream_id = reading.stream_id
         self._encoder = ResponsesEncoder(reading)
         self._number = number
+        self.fed = 0
 
     def feed(self, batch: Batch) -> EventId | None:
         """Take the next records. Return the position, or None if it is not among them."""
+        self.fed = batch.last
         for at, event in enumerate(batch.events, batch.first):
             before = self._encoder.sequence
             self._encoder.skip(Batch(at, (event,)))

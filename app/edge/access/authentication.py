@@ -35,7 +35,7 @@ _STOPS = re.compile(
 )
 
 # Where a POST with a position starts nothing.
-_RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat")
+_RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat", "/v1/responses")
 
 
 class Scheme(Protocol):

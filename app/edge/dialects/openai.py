@@ -44,7 +44,7 @@ REFUSED = {
     "function_call": "OpenAI replaced it: send 'tool_choice'",
     "audio": "answers are text here: leave it out",
 }
-ERRORS = dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/responses"), openai.refusal)
+ERRORS = dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/models"), openai.refusal)
 _Model = Mapping[str, Any]
 
 
