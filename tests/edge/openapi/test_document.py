@@ -32,6 +32,8 @@ from app.edge.dialects.ai_sdk import UIChatBody
 from app.edge.dialects.assistant_ui import CallSettings, ModelConfig, NamedTool
 from app.edge.dialects.native import ChatBody, parse_chat
 from app.edge.dialects.openai import FIELD, REFUSED, CompletionBody, StreamOptions
+from app.edge.dialects.responses import OF_CHATS, ReasoningConfig, ResponseBody, TextConfig
+from app.edge.dialects.responses import REFUSED as REFUSED_OF_RESPONSES
 from app.edge.dialects.ui_messages import UIMessage, UIPart
 from app.edge.json import parse_json
 from app.edge.openapi.document import IN_BAND, document, error_schema
@@ -376,9 +378,10 @@ def undescribed(schema: Any) -> Any:
 
 
 REQUESTS = [ChatBody, Message, CompletionBody, StreamOptions, UIChatBody, UIMessage, UIPart]
+RESPONSES = [ResponseBody, TextConfig, ReasoningConfig]
 
 
-@pytest.mark.parametrize("model", [*REQUESTS, NamedTool, CallSettings, ModelConfig])
+@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES, NamedTool, CallSettings, ModelConfig])
 def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
     """Each field of a request has the type and the bounds that its model has, and the service takes no other."""
     read = from_pydantic(model.model_json_schema(ref_template="#/components/schemas/{model}"))
@@ -386,10 +389,11 @@ def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
     written = undescribed(COMPONENTS[model.__name__])
     if model is ChatBody:  # one of the two has to be given, which `parse_chat` says in code
         assert [given["required"] for given in written.pop("oneOf")] == [["prompt"], ["messages"]]
-    if model is CompletionBody:
+    refused = {CompletionBody: REFUSED.keys(), ResponseBody: REFUSED_OF_RESPONSES.keys() | OF_CHATS}.get(model)
+    if refused is not None:
         assert written.pop("propertyNames") == {"pattern": f"^{FIELD}$"}
         assert written.pop("maxProperties") == MAX_FIELDS
-        read["properties"] |= {name: {"type": "null"} for name in REFUSED}
+        read["properties"] |= {name: {"type": "null"} for name in refused}
     # Both are a string of at most 512 characters to the model; the grammars are tested below.
     for name, component in (("chunk", "Chunk"), ("on_disconnect", "OnDisconnect")):
         if name in read["properties"]:
