@@ -29,6 +29,7 @@ OPENING: dict[str, tuple[str, dict[str, Any]]] = {
         {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}},
     ),
     "ai-sdk": ("/v1/ai-sdk/chat", {"id": CHAT, "messages": UI_MESSAGES}),
+    "responses": ("/v1/responses", {"input": "hi", "stream": True}),
 }
 DIALECTS = sorted(OPENING)
 WEBKIT = {
