@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.journal import Log
 from app.turns import turn
+from app.wire.responses import Response
 from app.wire.transcript import Draft, Transcript
 
 # The most records of a step, which takes a millisecond.
@@ -20,3 +23,17 @@ async def transcript_of(log: Log) -> Transcript:
         await turn(step)
         draft.add(log.records(after, after + step))
     return draft.transcript()
+
+
+async def response_of(stream_id: str, log: Log) -> dict[str, Any]:
+    """Return the response that the records of *log* make up, as OpenAI has it. This counts as no reader."""
+    response = Response(stream_id, log.info.asked)
+    after = 0
+    last = log.last
+    while after < last:
+        step = min(_STEP, last - after)
+        await turn(step)
+        for event in log.records(after, after + step):
+            response.take(event)
+        after += step
+    return response.resource

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.edge.transcripts import transcript_of
+from app.edge.transcripts import response_of, transcript_of
 from app.events import Delta, Done, Event, Media, Reasoning, Start
 from app.journal import Bounds
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.request import StreamInfo
 from app.turns import ROOM
+from app.wire.responses import Response
 from app.wire.transcript import Transcript
 from tests.waiting import counted_turns
 
@@ -54,3 +55,14 @@ async def test_what_comes_meanwhile() -> None:
     await asyncio.sleep(0)
     log.append([Delta("b")])
     assert (await putting).content == "a" * 20_000
+
+
+@pytest.mark.parametrize("number", [0, 1, 1024, 3000])
+async def test_a_response_is_the_same(number: int) -> None:
+    """In steps, a response is what it is in one go."""
+    kinds: list[Event] = [Delta("a"), Reasoning("b")]
+    events: list[Event] = [Start("m", 1), *kinds * number, STOP]
+    whole = Response("s")
+    for event in events:
+        whole.take(event)
+    assert await response_of("s", await log_of(events)) == whole.resource

@@ -36,6 +36,13 @@ _ORDINARY: Final = frozenset(
         "verbosity",
     )
 )
+# Likewise those of Responses that chat completions lack, and of its `reasoning`. Not among them are
+#   `context_management`   what is paid for besides
+#   `prompt_cache_retention`  see above
+_ORDINARY_IN_RESPONSES: Final = frozenset(
+    ("client_metadata", "include", "max_tool_calls", "metadata", "reasoning", "truncation")
+)
+_OF_REASONING: Final = frozenset(("effort", "summary", "generate_summary"))
 # Parts of text: the client's, and those of an answer, which it sends back.
 _TEXTS: Final = frozenset(
     ("text", "input_text", "output_text", "refusal", "reasoning", "thinking", "redacted_thinking", "reference")
@@ -89,6 +96,16 @@ class AllowList:
                 raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
         self._check_tools(parameters)
         self._check_parts(messages)
+
+    def check_responses(self, fields: _Object) -> None:
+        """Raise BadRequest as `check` does. *fields* are those that only Responses have."""
+        if self.parameters is None:
+            return
+        refused = fields.keys() - _ORDINARY_IN_RESPONSES - self.parameters
+        if "reasoning" not in self.parameters:
+            refused |= {f"reasoning.{name}" for name in fields.get("reasoning", {}).keys() - _OF_REASONING}
+        if refused:
+            raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
 
     def _check_tools(self, parameters: _Object) -> None:
         for index, tool in enumerate(parameters.get("tools") or ()):

@@ -41,8 +41,9 @@ class Rule:
             )
         asked = {name: value for name, value in request.parameters.items() if name not in self.pinned}
         self.allowed.check(request.messages, asked)
+        self.allowed.check_responses(request.responses)
         if self.max_prompt_chars:
-            self._check_prompt(prompt_sizes(request.messages, asked))
+            self._check_prompt(prompt_sizes(request.messages, {**request.responses, **asked}))
         if self.max_output_tokens or self.pinned:
             request = replace(request, parameters=self._parameters(request.parameters))
         if self.system:

@@ -33,14 +33,15 @@ from app.edge.bodies import (
     validated,
 )
 from app.edge.context import request_context
-from app.edge.dialects.openai import CHUNK, FIELD, MOST_FIELDS, ON_DISCONNECT
+from app.edge.dialects.openai import CHUNK, FIELD, ON_DISCONNECT
 from app.edge.dialects.response_input import to_choice, to_messages, to_response_format, to_tool
 from app.edge.error_responses import error_response
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
+from app.edge.transcripts import response_of
 from app.errors import BadRequest, TooLarge, UnknownStream
 from app.events import EventId, Failure
-from app.journal import Log
+from app.turns import turn
 from app.wire import Reading, openai, responses
 from app.wire.response_output import ITEM_ID
 from app.wire.responses import Finder, response_id
@@ -103,7 +104,7 @@ class ResponseBody(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=4096)]
+    input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=4096, fail_fast=True)]
     model: ModelName | None = None
     instructions: str | None = None
     tools: Tools | None = None
@@ -154,7 +155,7 @@ def parse_response(
         for name, value in (body.model_extra or {}).items()
         if name not in REFUSED and not (name in OF_CHATS and value is None)
     }
-    _check_names(others, defaults)
+    _check_names(others)
     on_disconnect = headers.get(ON_DISCONNECT)
     stream, smooth = stream_request(
         defaults,
@@ -211,7 +212,7 @@ class Responses:
         [end] = log.records(log.last - 1, log.last)
         if isinstance(end, Failure):
             return error_response(end, request_context(request.scope))
-        return _json(await _response_of(stream_id, log), stream_id)
+        return _json(await response_of(stream_id, log), stream_id)
 
     async def response(self, request: Request) -> Response:
         """`/v1/responses/{id}`: one route for both methods, as in the native dialect."""
@@ -250,7 +251,7 @@ class Responses:
         """`POST /v1/responses/{id}/cancel`: stop it. Answers with the whole response; harmless once it has ended."""
         stream_id = _stream_id(request)
         log = await self._streams.hub.cancel(stream_id, request_context(request.scope).principal)
-        return _json(await _response_of(stream_id, log), stream_id)
+        return _json(await response_of(stream_id, log), stream_id)
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`: stop it, and keep it no longer."""
@@ -260,7 +261,7 @@ class Responses:
 
     async def _so_far(self, request: Request, stream_id: str) -> Response:
         log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
-        return _json(await _response_of(stream_id, log), stream_id)
+        return _json(await response_of(stream_id, log), stream_id)
 
     async def _position(self, request: Request, stream_id: str, after: str) -> EventId:
         """Return the position after the event number *after*. Raises UnknownStream or BadRequest."""
@@ -277,10 +278,10 @@ class Responses:
                         batch = await anext(batches)
                 except (TimeoutError, StopAsyncIteration):
                     raise BadRequest("There is no such event yet.", param="starting_after") from None
+                await turn(len(batch.events))  # the event may be far into a long stream
                 position = finder.feed(batch)
                 if position is not None:
                     return position
-                await asyncio.sleep(0)  # the event may be far into a long stream
 
     async def _resolved(self, request: Request, items: Sequence[Any]) -> list[Any]:
         """Return *items* with those that are references replaced by what they refer to.
@@ -315,7 +316,7 @@ class Responses:
                 log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
             except UnknownStream:
                 raise error from None
-            found[stream_id] = (await _response_of(stream_id, log))["output"]
+            found[stream_id] = (await response_of(stream_id, log))["output"]
         items = found[stream_id]
         if place >= len(items) or items[place]["id"] != item_id:
             raise error
@@ -332,17 +333,13 @@ def routes(streams: Streams) -> Sequence[Route]:
     ]
 
 
-def _check_names(others: Mapping[str, Any], defaults: Defaults) -> None:
+def _check_names(others: Mapping[str, Any]) -> None:
     """Raise BadRequest unless the fields that are not known here may go upstream."""
     wrong = sorted(others.keys() & OF_CHATS)
     if wrong:
         raise BadRequest(f"'{wrong[0]}' is not a field of a response: chat completions have it.", param=wrong[0])
-    if len(others) > MOST_FIELDS or not all(map(_NAME.fullmatch, others)):
-        raise BadRequest(f"At most {MOST_FIELDS} fields are taken, with names of 64 ASCII characters at most.")
-    refused = set() if defaults.extra is None else others.keys() - defaults.extra - set(_RESPONSES_ONLY)
-    if refused:
-        name = min(refused)
-        raise BadRequest(f"'{name}' is not a parameter that this service passes on.", param=name)
+    if not all(map(_NAME.fullmatch, others)):
+        raise BadRequest("The name of a field has from 1 to 64 characters, all of them printable ASCII.")
 
 
 def _parameters(body: ResponseBody, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -397,21 +394,6 @@ def _stream_id(request: Request) -> str:
     if match is None:
         raise UnknownStream
     return match[1]
-
-
-async def _response_of(stream_id: str, log: Log) -> dict[str, Any]:
-    """Return the response that a stream is so far."""
-    response = responses.Response(stream_id, log.info.asked)
-    read = 0
-    last = log.last
-    while read < last:
-        batch = log.pending(read)
-        assert batch is not None  # noqa: S101 - there are records after it
-        for event in batch.events:
-            response.take(event)
-        read = batch.last
-        await asyncio.sleep(0)  # it may be long
-    return response.resource
 
 
 def _json(content: object, stream_id: str) -> Response:

@@ -290,3 +290,21 @@ def test_any_request_passes_or_is_refused(parts: Any, parameters: Any) -> None:
             allowed.check([message], parameters)
         except BadRequest as error:
             assert len(error.text) < 300
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
+        ({"context_management": []}, "context_management"),
+        ({"reasoning": {"summary": "auto", "mode": "pro"}}, "reasoning.mode"),
+    ],
+)
+def test_what_only_responses_have(fields: dict[str, Any], param: str) -> None:
+    """It is refused as parameters are, and may be allowed as they are."""
+    with pytest.raises(BadRequest) as raised:
+        USUAL.check_responses(fields)
+    assert raised.value.param == param
+    USUAL.check_responses({"include": [], "metadata": {}, "truncation": "auto", "reasoning": {"summary": "auto"}})
+    replace(USUAL, parameters=frozenset({param.partition(".")[0]})).check_responses(fields)
+    ANYTHING.check_responses(fields)

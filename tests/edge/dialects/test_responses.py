@@ -372,12 +372,11 @@ def test_what_is_wrong(body: dict[str, Any], param: str) -> None:
 
 
 def test_unknown_parameters() -> None:
-    """The operator may restrict them; those that only Responses have are known."""
-    defaults = Defaults(model="m", chunk="auto", grace=0, max_grace=0, extra=frozenset({"known"}))
-    parse_response({**HI, "known": 1, "client_metadata": {}}, {}, defaults, 0)
-    for wrong in ("odd", "x" * 65):
+    """They go upstream, unless they have no name."""
+    assert parse_response({**HI, "odd": 1, "client_metadata": {}}, {}, DEFAULTS, 0).stream.parameters == {"odd": 1}
+    for wrong in ("", "x" * 65, "é"):
         with pytest.raises(BadRequest):
-            parse_response({**HI, wrong: 1}, {}, defaults, 0)
+            parse_response({**HI, wrong: 1}, {}, DEFAULTS, 0)
 
 
 def test_policies() -> None:
