@@ -19,7 +19,7 @@ from app.edge.bodies import ChatRequest, Defaults, parse_smooth, read_body
 from app.edge.context import request_context
 from app.edge.event_stream import StreamResponse, read_whole
 from app.edge.json import parse_json
-from app.edge.whole import Encode, WholeAnswers, WholeResponse
+from app.edge.whole import Build, WholeAnswers, WholeResponse
 from app.errors import BadRequest
 from app.events import EventId
 from app.hub import Hub, IdempotencyKey, Subscription, payer
@@ -140,11 +140,11 @@ class Streams:
         await read_whole(subscription, request.receive)
         return subscription.log
 
-    def whole(self, stream_id: str, log: Log, encode: Encode, headers: Mapping[str, str] | None = None) -> Response:
-        """Return all of the stream so far as one answer, in the form of *encode*."""
-        return WholeResponse(self._answers, stream_id, log, encode, {"X-Stream-Id": stream_id, **(headers or {})})
+    def whole(self, stream_id: str, log: Log, build: Build, headers: Mapping[str, str] | None = None) -> Response:
+        """Return all of the stream so far as one answer, in the form of *build*."""
+        return WholeResponse(self._answers, stream_id, log, build, {"X-Stream-Id": stream_id, **(headers or {})})
 
-    async def snapshot(self, request: Request, stream_id: str, encode: Encode) -> Response:
+    async def snapshot(self, request: Request, stream_id: str, build: Build) -> Response:
         """Return all of the stream so far as one answer. Its client takes a reader's place until it has the answer.
 
         The stream does not take it for one of its readers: it would end when this one leaves. Raises what `Hub.log_of`
@@ -153,7 +153,7 @@ class Streams:
         context = request_context(request.scope)
         log = await self.hub.log_of(stream_id, context.principal)
         context.place = self.hub.reserve(payer(context.principal, log))
-        return self.whole(stream_id, log, encode)
+        return self.whole(stream_id, log, build)
 
     async def stop(self, request: Request, stream_id: str) -> Log:
         """End the stream, and return its log. Raises what `Hub.cancel` does.
@@ -162,6 +162,11 @@ class Streams:
         """
         context = request_context(request.scope)
         return await self.hub.cancel(stream_id, context.principal, context.count)
+
+    async def remove(self, request: Request, stream_id: str) -> None:
+        """End the stream, and keep it no longer. Raises what `Hub.remove` does."""
+        context = request_context(request.scope)
+        await self.hub.remove(stream_id, context.principal, context.count)
 
     async def _attach(self, request: Request, stream_id: str, after: EventId | None = None) -> Subscription:
         context = request_context(request.scope)

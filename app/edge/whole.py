@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,8 +23,8 @@ from app.events import TERMINAL, Terminal
 from app.journal import Log
 from app.wire.transcript import Transcript
 
-# Encodes a stream's answer, the stream being named by its id.
-Encode = Callable[[str, Transcript], bytes]
+# Builds an answer out of a stream's log, the stream being named by its id.
+Build = Callable[[str, Log], Awaitable[bytes]]
 
 # Bytes of one write: the server's own buffer, above which it waits until the client has read.
 _PIECE = 64 * 1024
@@ -34,10 +34,20 @@ _AT_ONCE = 4
 _SHARE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class OfTranscript:
+    """Builds an answer by encoding the stream's transcript."""
+
+    encode: Callable[[str, Transcript], bytes]
+
+    async def __call__(self, stream_id: str, log: Log) -> bytes:
+        return self.encode(stream_id, await transcript_of(log))
+
+
 class _Key(NamedTuple):
     stream_id: str
     last: int
-    encode: Encode
+    build: Build
 
 
 @dataclass(slots=True, eq=False)
@@ -67,12 +77,12 @@ class WholeAnswers:
         return f"<WholeAnswers {len(self._kept)} kept, {self._size} bytes, {self._in_use.total()} in use>"
 
     @asynccontextmanager
-    async def built(self, stream_id: str, log: Log, encode: Encode) -> AsyncGenerator[bytes, None]:
+    async def built(self, stream_id: str, log: Log, build: Build) -> AsyncGenerator[bytes, None]:
         """Give the answer so far, and keep it while the block runs.
 
         Raises Overloaded if clients have yet to read too much that was built for the log's owner, or for all.
         """
-        key = _Key(stream_id, log.last, encode)
+        key = _Key(stream_id, log.last, build)
         kept = self._kept.pop(key, None)
         if kept is None:
             owner = log.info.owner
@@ -95,7 +105,7 @@ class WholeAnswers:
     async def _build(self, key: _Key, kept: _Kept, log: Log) -> bytes:
         try:
             async with self._building:
-                body = key.encode(key.stream_id, await transcript_of(log))
+                body = await key.build(key.stream_id, log)
         except BaseException:
             self._kept.pop(key, None)
             raise
@@ -122,7 +132,7 @@ class WholeAnswers:
 
 
 class WholeResponse(Response):
-    """Sends the answer so far of the stream *stream_id*, whose *log* it is, as *encode* has it.
+    """Sends the answer so far of the stream *stream_id*, whose *log* it is, as *build* has it.
 
     Raises what `WholeAnswers.built` does.
     """
@@ -134,18 +144,18 @@ class WholeResponse(Response):
         answers: WholeAnswers,
         stream_id: str,
         log: Log,
-        encode: Encode,
+        build: Build,
         headers: Mapping[str, str],
     ) -> None:
         self._answers = answers
         self._stream_id = stream_id
         self._log = log
-        self._encode = encode
+        self._build = build
         super().__init__(headers=headers)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._answers.built(self._stream_id, self._log, self._encode) as body:
+        async with self._answers.built(self._stream_id, self._log, self._build) as body:
             self.headers["content-length"] = str(len(body))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for start in range(0, len(body), _PIECE):

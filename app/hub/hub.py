@@ -296,9 +296,9 @@ class Hub:
                         pass
         return log
 
-    async def remove(self, stream_id: str, principal: Principal = ANYONE) -> None:
-        """End a stream, if it has not ended, and keep it no longer. Raises UnknownStream or JournalDown."""
-        await self.cancel(stream_id, principal)
+    async def remove(self, stream_id: str, principal: Principal = ANYONE, repeated: Repeated | None = None) -> None:
+        """End a stream, and keep it no longer. Raises what `cancel` does, and JournalDown."""
+        await self.cancel(stream_id, principal, repeated)
         await self._journal.remove(stream_id)
 
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from app.edge.whole import WholeAnswers, WholeResponse, ending
+from app.edge.whole import OfTranscript, WholeAnswers, WholeResponse, ending
 from app.errors import Overloaded
 from app.events import Delta, Done, Event, Failure, Reasoning, ToolCall
 from app.journal import Bounds
@@ -49,7 +49,7 @@ async def log_of(events: Sequence[Event], owner: str = "ann", bound: int = 1 << 
 
 
 async def body_of(answers: WholeAnswers, encode: Any, log: MemoryLog, stream_id: str = "s") -> bytes:
-    async with answers.built(stream_id, log, encode) as body:
+    async with answers.built(stream_id, log, OfTranscript(encode)) as body:
         return body
 
 
@@ -95,7 +95,7 @@ async def test_what_is_kept() -> None:
     """The answers that were used longest ago are forgotten, and those that are being sent are not."""
     answers, encode = WholeAnswers(1400), Encoded(300)
     log = await log_of([Delta("a")], owner="")
-    async with answers.built("0", log, encode):
+    async with answers.built("0", log, OfTranscript(encode)):
         for number in (1, 2, 1, 3, 4):
             await body_of(answers, encode, log, str(number))
         assert encode.calls == 5
@@ -116,7 +116,7 @@ async def test_too_much_unread() -> None:
         for owner, log in logs.items():
             for number in range(2):
                 with suppress(Overloaded):
-                    await held.enter_async_context(answers.built(f"{owner}{number}", log, encode))
+                    await held.enter_async_context(answers.built(f"{owner}{number}", log, OfTranscript(encode)))
             with pytest.raises(Overloaded):
                 await body_of(answers, encode, log, f"{owner}2")
         assert 1000 <= answers._in_use.total() < 1000 + 2 * 160
@@ -145,7 +145,7 @@ async def test_an_answer_that_cannot_be_built() -> None:
 async def test_sent_in_pieces() -> None:
     """The next piece waits until the server has taken the last one. The answer says how long it is."""
     log = await log_of([Delta("x")])
-    response = WholeResponse(WholeAnswers(), "s", log, Encoded(200_000), {"X-Stream-Id": "s"})
+    response = WholeResponse(WholeAnswers(), "s", log, OfTranscript(Encoded(200_000)), {"X-Stream-Id": "s"})
     sent: list[Message] = []
     taken = asyncio.Semaphore(0)
 

@@ -24,7 +24,7 @@ from app.edge.bodies import (
 from app.edge.context import request_context
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed, reader_smooth
-from app.edge.whole import ending
+from app.edge.whole import OfTranscript, ending
 from app.errors import BadRequest
 from app.wire import dialects, native
 
@@ -97,7 +97,7 @@ class Native:
             await self._streams.hub.log_of(stream_id, principal)  # or it is a 404
             raise BadRequest("The last event id is another stream's.", param="last_event_id")
         if wants_json(request):
-            return await self._streams.snapshot(request, stream_id, native.snapshot)
+            return await self._streams.snapshot(request, stream_id, OfTranscript(native.snapshot))
         dialect = wanted_dialect(request, native.NAME)
         create = dialects()[dialect]
         if position is None:

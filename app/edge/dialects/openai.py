@@ -26,7 +26,7 @@ from app.edge.context import request_context
 from app.edge.error_responses import error_response
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
-from app.edge.whole import ending
+from app.edge.whole import OfTranscript, ending
 from app.errors import BadRequest, UnknownModel
 from app.wire import openai
 from app.wire.openai import completion, failure_of
@@ -134,7 +134,9 @@ class OpenAI:
         failure = failure_of(end)
         if failure is not None:
             return error_response(failure, request_context(request.scope))
-        return streams.whole(stream_id, log, _completion, {"Content-Location": f"/v1/streams/{stream_id}"})
+        return streams.whole(
+            stream_id, log, OfTranscript(_completion), {"Content-Location": f"/v1/streams/{stream_id}"}
+        )
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: all models, those that are offered by name first."""

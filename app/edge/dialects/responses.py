@@ -39,8 +39,10 @@ from app.edge.error_responses import error_response
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
 from app.edge.transcripts import response_of
+from app.edge.whole import ending
 from app.errors import BadRequest, TooLarge, UnknownStream
 from app.events import EventId, Failure
+from app.journal import Log
 from app.turns import turn
 from app.wire import Reading, openai, responses
 from app.wire.response_output import ITEM_ID
@@ -78,6 +80,8 @@ _NAME = re.compile(FIELD, re.ASCII)
 _RESPONSE_ID = re.compile("resp_([A-Za-z0-9_-]{22})", re.ASCII)
 # How many seconds a response that is not to be stored is kept after its end at least: its readers may come back.
 _UNSTORED = 10.0
+# Of how many responses a request may name items: each is read from its start.
+_MOST_REFERRED = 512
 # How many seconds an event may be late in this process that another process has sent to the client.
 _LATE = 2.0
 
@@ -206,13 +210,13 @@ class Responses:
             return await streams.answer(request, asked, data)
         if data.get("background"):
             stream_id = await streams.open(request, asked, data, attach=False)
-            return await self._so_far(request, stream_id)
+            return await streams.snapshot(request, stream_id, _encoded)
         stream_id = await streams.open(request, asked, data)
-        log = await streams.whole(request, stream_id)
-        [end] = log.records(log.last - 1, log.last)
+        log = await streams.collect(request, stream_id)
+        end = ending(log)
         if isinstance(end, Failure):
             return error_response(end, request_context(request.scope))
-        return _json(await response_of(stream_id, log), stream_id)
+        return streams.whole(stream_id, log, _encoded, {"Content-Location": f"/v1/streams/{stream_id}"})
 
     async def response(self, request: Request) -> Response:
         """`/v1/responses/{id}`: one route for both methods, as in the native dialect."""
@@ -237,7 +241,7 @@ class Responses:
         if streaming == "false":
             if after is not None:
                 raise BadRequest("'starting_after' needs 'stream=true'.", param="starting_after")
-            return await self._so_far(request, stream_id)
+            return await self._streams.snapshot(request, stream_id, _encoded)
         if after is None:
             return await self._streams.read(request, stream_id, responses.create)
         position = await self._position(request, stream_id, after)
@@ -250,18 +254,15 @@ class Responses:
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`: stop it. Answers with the whole response; harmless once it has ended."""
         stream_id = _stream_id(request)
-        log = await self._streams.hub.cancel(stream_id, request_context(request.scope).principal)
-        return _json(await response_of(stream_id, log), stream_id)
+        log = await self._streams.stop(request, stream_id)
+        return self._streams.whole(stream_id, log, _encoded)
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`: stop it, and keep it no longer."""
         stream_id = _stream_id(request)
-        await self._streams.hub.remove(stream_id, request_context(request.scope).principal)
-        return _json({"id": response_id(stream_id), "object": "response", "deleted": True}, stream_id)
-
-    async def _so_far(self, request: Request, stream_id: str) -> Response:
-        log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
-        return _json(await response_of(stream_id, log), stream_id)
+        await self._streams.remove(request, stream_id)
+        gone = {"id": response_id(stream_id), "object": "response", "deleted": True}
+        return Response(orjson.dumps(gone), headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
     async def _position(self, request: Request, stream_id: str, after: str) -> EventId:
         """Return the position after the event number *after*. Raises UnknownStream or BadRequest."""
@@ -288,39 +289,36 @@ class Responses:
 
         Raises UnknownStream, or TooLarge if what they refer to is larger than a body may be.
         """
-        found: dict[str, list[dict[str, Any]]] = {}
-        resolved = []
-        size = 0
+        resolved = list(items)
+        places: dict[str, list[int]] = {}  # by the stream that is referred to, the places of the references
         for at, item in enumerate(items):
             if isinstance(item, dict) and (item.get("type") == "item_reference" or item.keys() == {"id"}):
-                resolved.append(await self._referred(request, item.get("id"), at, found))
-                size += len(orjson.dumps(resolved[-1]))
+                match = ITEM_ID.fullmatch(item["id"]) if isinstance(item.get("id"), str) else None
+                if match is None:
+                    raise _unknown_item(at, "an item that this service has not made")
+                places.setdefault(match[1], []).append(at)
+        if len(places) > _MOST_REFERRED:
+            raise BadRequest(f"'input' refers to items of more than {_MOST_REFERRED} responses.", param="input")
+        size = 0
+        for stream_id, references in places.items():
+            found = await self._items(request, stream_id)
+            for at in references:
+                item_id = items[at]["id"]
+                if item_id not in found:
+                    raise _unknown_item(at, item_id)
+                resolved[at] = found[item_id]
+                size += len(orjson.dumps(resolved[at]))
                 if size > self._streams.options.max_body:
                     raise TooLarge(f"'input[{at}]' refers to more than a request may hold.")
-            else:
-                resolved.append(item)
         return resolved
 
-    async def _referred(
-        self, request: Request, item_id: object, at: int, found: dict[str, list[dict[str, Any]]]
-    ) -> dict[str, Any]:
-        """Return the item *item_id*, to which item number *at* refers. *found* has items by their streams."""
-        match = ITEM_ID.fullmatch(item_id) if isinstance(item_id, str) else None
-        name = item_id if match else "an item that this service has not made"
-        error = UnknownStream(f"'input[{at}]' refers to {name}, which is not kept here.", param=f"input[{at}].id")
-        if match is None:
-            raise error
-        stream_id, place = match[1], int(match[2])
-        if stream_id not in found:
-            try:
-                log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
-            except UnknownStream:
-                raise error from None
-            found[stream_id] = (await response_of(stream_id, log))["output"]
-        items = found[stream_id]
-        if place >= len(items) or items[place]["id"] != item_id:
-            raise error
-        return items[place]
+    async def _items(self, request: Request, stream_id: str) -> dict[str, dict[str, Any]]:
+        """Return the items of a response of the caller's by their ids; none if it is not kept."""
+        try:
+            log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
+        except UnknownStream:
+            return {}
+        return {item["id"]: item for item in (await response_of(stream_id, log))["output"]}
 
 
 def routes(streams: Streams) -> Sequence[Route]:
@@ -331,6 +329,10 @@ def routes(streams: Streams) -> Sequence[Route]:
         Route("/v1/responses/{response_id}", endpoints.response, methods=["GET", "DELETE"]),
         Route("/v1/responses/{response_id}/cancel", endpoints.cancel, methods=["POST"]),
     ]
+
+
+def _unknown_item(at: int, name: str) -> UnknownStream:
+    return UnknownStream(f"'input[{at}]' refers to {name}, which is not kept here.", param=f"input[{at}].id")
 
 
 def _check_names(others: Mapping[str, Any]) -> None:
@@ -396,6 +398,5 @@ def _stream_id(request: Request) -> str:
     return match[1]
 
 
-def _json(content: object, stream_id: str) -> Response:
-    headers = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
-    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+async def _encoded(stream_id: str, log: Log) -> bytes:
+    return orjson.dumps(await response_of(stream_id, log))
