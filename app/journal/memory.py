@@ -344,8 +344,7 @@ class MemoryJournal:
         if not self._make_room_of(log.holder, room) or not self._make_room(room):
             raise Overloaded(retry_after=1)
         self._logs[log.id] = log
-        if log.info.asked:
-            self.grow(log, len(log.info.asked), unbounded=True)
+        self.grow(log, len(log.info.asked), unbounded=True)
 
     def readopt(self, log: MemoryLog) -> None:
         """Keep a live log again that was dropped."""
@@ -399,12 +398,11 @@ class MemoryJournal:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""
         if not log.kept:
             return
-        loop = asyncio.get_running_loop()
-        log.ended_at = loop.time()
+        log.ended_at = asyncio.get_running_loop().time()
         self._ended[log.id] = log
         log.holder.ended[log.id] = log
         if log.info.keep < self._bounds.seconds:
-            loop.call_later(log.info.keep, self._let_expire, log)
+            asyncio.get_running_loop().call_later(log.info.keep, self._let_expire, log)
         while len(self._ended) > self._bounds.ended:
             self._evict_first(max(self._holders.values(), key=lambda holder: len(holder.ended)), "count")
         self._schedule_sweep()
@@ -431,7 +429,6 @@ class MemoryJournal:
             self._on_evict(log.id, reason)
 
     def _let_expire(self, log: MemoryLog) -> None:
-        """Drop a log that is kept for less time than the others."""
         if self._ended.get(log.id) is log:
             self._evict(log, "time")
 
