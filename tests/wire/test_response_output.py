@@ -9,7 +9,7 @@ import pytest
 from app.errors import Disconnected
 from app.events import Annotation, Delta, Done, Event, Extra, Failure, Logprobs, Media, Reasoning, Refusal, ToolCall
 from app.wire.opaque import unseal
-from app.wire.response_output import CONTENT_FIELD, ITEM_ID, Output
+from app.wire.response_output import ITEM_ID, REASONING_FIELD, Output
 
 ID = "S" * 22
 DONE = Done("stop")
@@ -170,7 +170,7 @@ def test_reasoning_keeps_the_upstreams_name() -> None:
     """What the upstream wants back with the next request goes with the reasoning that it came with."""
     (reasoning,) = items(Reasoning("a"), Extra(delta={"signature": "s"}), DONE)
     assert reasoning["summary"] == [{"type": "summary_text", "text": "a"}]
-    assert unseal(reasoning["encrypted_content"]) == {CONTENT_FIELD: Reasoning.FIELD, "signature": "s"}
+    assert unseal(reasoning["encrypted_content"]) == {REASONING_FIELD: Reasoning.FIELD, "signature": "s"}
 
 
 def test_parts_and_messages_of_the_upstream() -> None:
