@@ -402,7 +402,7 @@ class MemoryJournal:
         self._ended[log.id] = log
         log.holder.ended[log.id] = log
         if log.info.keep < self._bounds.seconds:
-            asyncio.get_running_loop().call_later(log.info.keep, self._let_expire, log)
+            asyncio.get_running_loop().call_later(log.info.keep, self._evict, log, "time")
         while len(self._ended) > self._bounds.ended:
             self._evict_first(max(self._holders.values(), key=lambda holder: len(holder.ended)), "count")
         self._schedule_sweep()
@@ -424,13 +424,11 @@ class MemoryJournal:
         self._evict(next(iter(holder.ended.values())), reason)
 
     def _evict(self, log: MemoryLog, reason: str) -> None:
+        if self._ended.get(log.id) is not log:
+            return  # it was dropped before its own time was up
         self.drop(log)
         if self._on_evict is not None:
             self._on_evict(log.id, reason)
-
-    def _let_expire(self, log: MemoryLog) -> None:
-        if self._ended.get(log.id) is log:
-            self._evict(log, "time")
 
     def _expire(self) -> None:
         self._sweep = None
