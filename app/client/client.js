@@ -189,18 +189,21 @@ export class ChatStream {
 
   async #headers() {
     const { headers } = this.#options;
-    return { ...(await (typeof headers === "function" ? headers() : headers)) };
+    return new Headers((await (typeof headers === "function" ? headers() : headers)) ?? {});
   }
 
   async #fetch(signal) {
-    const headers = { ...(await this.#headers()), Accept: "text/event-stream" };
+    const headers = await this.#headers();
+    headers.set("Accept", "text/event-stream");
+    const asks = { headers, signal, cache: "no-store" };
     if (!this.id) {
       const { url, method, body } = this.#first;
-      if (body) Object.assign(headers, { "Content-Type": "application/json", "Idempotency-Key": this.#key });
-      return fetch(url, { method, headers, body, signal, cache: "no-store" });
+      if (body) headers.set("Content-Type", "application/json");
+      if (body) headers.set("Idempotency-Key", this.#key);
+      return fetch(url, { ...asks, method, body });
     }
-    if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
-    return fetch(this.#at("", { smooth: this.#options.smooth }), { headers, signal, cache: "no-store" });
+    if (this.lastEventId) headers.set("Last-Event-ID", this.lastEventId);
+    return fetch(this.#at("", { smooth: this.#options.smooth }), asks);
   }
 
   #take({ id, type, data: json }) {
