@@ -42,5 +42,5 @@ def test_exports(package: dict[str, Any]) -> None:
 def test_no_dependencies(package: dict[str, Any]) -> None:
     """The package needs no other; its peers are optional."""
     assert "dependencies" not in package
-    assert set(package["peerDependencies"]) == {"react"}
+    assert set(package["peerDependencies"]) == {"ai", "react"}
     assert all(package["peerDependenciesMeta"][name]["optional"] for name in package["peerDependencies"])
