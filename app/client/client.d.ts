@@ -108,7 +108,10 @@ export type TerminalEvent = Extract<ChatEvent, { type: "done" | "error" }>;
 /** Start a stream; the POST is sent when it is iterated. */
 export function chat(body: ChatBody, options?: ChatOptions): ChatStream;
 
-/** Read a stream that runs or has run: its URL or its id. */
+/**
+ * Read a stream that runs or has run: its URL or its id. `headers` and `ticket` go to the origin of `url` only, which is
+ * the page's own if it is not given: a stream's URL may come from anywhere.
+ */
 export function attach(stream: string, options?: AttachOptions): ChatStream;
 
 /** Read a stream that is found by asking `url` for it: it has no events if the answer is a 204. */

@@ -13,10 +13,7 @@ export function chat(body, options = {}) {
   return new ChatStream(first, "", { smooth: /smooth:(\d+)/.exec(body.chunk)?.[1], ...options });
 }
 
-/**
- * Read a stream that runs or has run: its URL or its id. `headers` and `ticket` go to the origin of `url` only, which is
- * the page's own if it is not given: a stream's URL may come from anywhere.
- */
+/** Read a stream that runs or has run: its URL or its id. A URL may come from anywhere: credentials go to *url* alone. */
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
   const url = absolute(stream);

