@@ -13,7 +13,7 @@ export function chat(body, options = {}) {
   return new ChatStream(first, "", { smooth: /smooth:(\d+)/.exec(body.chunk)?.[1], ...options });
 }
 
-/** Read a stream that runs or has run: its URL or its id. A URL may come from anywhere: credentials go to *url* alone. */
+/** Read a stream that runs or has run: its URL or its id. Of a URL, which may come from anywhere, see client.d.ts. */
 export function attach(stream, options = {}) {
   if (!stream.includes("/")) return new ChatStream(null, stream, options);
   const url = absolute(stream);
