@@ -332,8 +332,8 @@ class Settings(BaseSettings):
     )
     max_per_principal: Bytes = Field(
         256 << 20,
-        description="The most memory that the logs of one principal may take, in bytes. Above that, its own streams "
-        "that ended first are dropped. It does not hold for callers without credentials, who are one principal.",
+        description="The most memory that the logs of one principal may take, in bytes, in a process and in Redis. "
+        "Above that, its streams that ended first are dropped. Callers without credentials have no such bound.",
     )
     max_kept: int = Field(10_000, ge=0, description="The most ended streams that are kept for reading.")
     keep: Seconds = Field(3600, description="How many seconds an ended stream is kept. 0 is not at all.")

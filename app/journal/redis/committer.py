@@ -27,12 +27,15 @@ from app.journal.redis import entries, keys, messages
 from app.journal.redis.client import Command
 from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection
 from app.journal.redis.entries import Tail, encode, entries_after, read_tail
+from app.journal.redis.kept import Kept
 from app.journal.redis.outbox import Outbox
 from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver, reconcile
 from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
 
+# About how many bytes an entry takes in Redis besides its data.
+_ENTRY = 32
 # Records in one entry where a log is written again.
 _RECORDS_PER_ENTRY = 512
 # Logs that are compared in one pipeline.
@@ -54,6 +57,7 @@ class Committer:
         records: RecordConnection,
         outbox: Outbox,
         registry: RedisRegistry,
+        kept: Kept,
         on_lost: Callable[[str, StreamError], None],
         keep: int,
         timing: Timing,
@@ -63,6 +67,7 @@ class Committer:
         self._records = records
         self._outbox = outbox
         self._registry = registry
+        self._kept = kept
         self._on_lost = on_lost
         self._keep = keep
         self._timing = timing
@@ -231,12 +236,14 @@ class Committer:
     def _acknowledge(self, writer: RedisWriter, first: int, data: bytes) -> None:
         """Make readable what was sent: here, and in the processes that follow the stream."""
         ended = isinstance(writer.taken[-1], TERMINAL)
+        writer.stored += len(data) + _ENTRY
         writer.acknowledge()
         if writer.followers:
             message = messages.pack_records(writer.id, first, data)
             for process in writer.followers:
                 self._outbox.tell(process, message)
         if ended:
+            self._kept.ended(writer.log.info.owner, writer.id, writer.stored)
             self._retire(writer)
         elif writer.waiting:
             self._outbox.mark(writer.id)

@@ -31,6 +31,7 @@ from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RecordConnection, RedisConnection, connector
 from app.journal.redis.entries import header_of
+from app.journal.redis.kept import Kept
 from app.journal.redis.outbox import Outbox
 from app.journal.redis.peers import Peers
 from app.journal.redis.registry import RedisRegistry
@@ -71,8 +72,9 @@ class RedisJournal:
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing)
+        self._kept = Kept(self._connection, bounds.owner, keep, timing)
         self._committer = Committer(
-            self._connection, self._records, outbox, self.registry, self._stop, keep, timing, log
+            self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
         )
         self._replicas = Replicas(self._connection, self._memory, outbox, process, keep, log)
         self._peers = Peers(
@@ -113,7 +115,7 @@ class RedisJournal:
         self._owner = owner
         await self._begin()
         loops = [self._committer.run, self._peers.listen, self._peers.renew_lease]
-        loops += [self._watch_outages, self._watch_records]
+        loops += [self._watch_outages, self._watch_records, self._kept.trim]
         tasks = [asyncio.create_task(self._running(loop), name=f"{loop.__name__} {self._process}") for loop in loops]
         try:
             yield

@@ -32,6 +32,11 @@ def budget(account: str) -> bytes:
     return b"%sbudget:%s" % (_PREFIX, account.encode())
 
 
+def kept(owner: str) -> bytes:
+    """A sorted set: the owner's ended streams and their sizes in bytes, each with the time at which it is gone."""
+    return b"%skept:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
+
+
 def lease(process: str) -> bytes:
     """A string that a process renews as long as it lives."""
     return b"%slease:%s" % (_PREFIX, process.encode())

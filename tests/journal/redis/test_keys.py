@@ -16,6 +16,7 @@ def test_names() -> None:
     assert keys.lease("p") == b"chat-sse:lease:p"
     assert keys.inbox("p") == b"chat-sse:inbox:p"
     assert keys.slots("ann") == b"chat-sse:slots:49915e0d7d4b402e3017d010bc1c0e83cac6c797d6c16e66340fe3268693a6a1"
+    assert keys.kept("ann") == b"chat-sse:kept:49915e0d7d4b402e3017d010bc1c0e83cac6c797d6c16e66340fe3268693a6a1"
     assert keys.claim("ann", "k") == b"chat-sse:key:fc990c2959a01c79feeec89598fedc9bb5455121714210ac30b8a7cf9fdcbf60"
     assert keys.label("ann", "k") == b"chat-sse:label:fc990c2959a01c79feeec89598fedc9bb5455121714210ac30b8a7cf9fdcbf60"
 
