@@ -41,12 +41,9 @@ from app.journal import Writer
 from app.meter import Meter
 from app.rechunk import SLICE, SLICE_EVENTS, Rechunker, slices
 from app.request import StreamRequest
-from app.turns import turn
+from app.turns import ROOM, turn
 from app.upstream import Attempt, Opener
 from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
-
-# What a slice costs at most to be cut and appended, in the units of `turn`.
-_WORK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,7 @@ class Relay:
     async def _take_slices(self, batch: Sequence[Event]) -> None:
         """Append what may leave of a large *batch* in slices, so that other streams go on meanwhile."""
         for events, more in slices(batch):
-            await turn(_WORK)
+            await turn(ROOM)
             # It is not the upstream that is silent meanwhile.
             self._read_at = self._loop.time()
             self._take(events, self._read_at, sliced=True, more=more)

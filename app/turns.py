@@ -11,8 +11,8 @@ import asyncio
 from collections import deque
 from weakref import WeakKeyDictionary
 
-ROOM = 2048
-"""How much work one turn has room for: about five milliseconds."""
+ROOM = 1024
+"""How much work one turn has room for: from two to ten milliseconds."""
 
 
 class _Turns:

@@ -18,6 +18,7 @@ import orjson
 from app.errors import Malformed, Misaddressed, UpstreamError
 from app.events import Content
 from app.request import StreamRequest, texts_in
+from app.turns import ROOM, turn
 from app.upstream import Attempt, Batches
 from app.upstream.http.client import Read, read_capped, send
 from app.upstream.reading.answer import ENDED, OPEN
@@ -32,6 +33,8 @@ AFTER_FINISH = 3.0
 _AFTER_END = 0.1
 _MOST_UNSTREAMED = 1024
 _STREAM = "text/event-stream"
+# How many bytes of a body are read in one step: a thousand short events.
+_SLICE = 64 * 1024
 _MAX_ERROR_BODY = 64 * 1024  # bytes
 # How many seconds to wait for that: the status is known, and must not be lost to a body that stalls.
 _ERROR_BODY_WAIT = 2.0
@@ -187,8 +190,12 @@ async def stream_answer(
                 content: Sequence[Content] = ()
                 with _recording(reader, attempt):
                     try:
-                        while data := await read_on(pause if content else None):
-                            content = feed(data)
+                        rest = b""
+                        while data := rest or await read_on(pause if content else None):
+                            rest = data[_SLICE:]
+                            if rest:
+                                await turn(ROOM)
+                            content = feed(data[:_SLICE])
                             yield content
                             if answer.state is OPEN:
                                 continue

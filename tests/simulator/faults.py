@@ -197,6 +197,26 @@ def giant_line(answer: Answer) -> Script:  # row F26
     yield from closing(answer)
 
 
+def giant(answer: Answer, field: bytes, before: bytes, item: bytes, after: bytes) -> Script:
+    """Play an event of `mib` MiB whose delta has a *field* of as many times *item* as fit, between two other parts."""
+    yield from opening(answer)
+    yield from islice(answer.deltas(), 1)
+    yield Now(b'data: {"choices":[{"index":0,"delta":{"%b":%b' % (field, before))
+    for _ in range(answer.knobs.mib * MIB // BLOCK):
+        yield Now(item * (BLOCK // len(item)))
+    yield Now(after + b"}}]}\n\n")
+    yield from closing(answer)
+
+
+def giant_error(answer: Answer) -> Script:
+    yield from opening(answer)
+    yield from islice(answer.deltas(), 1)
+    yield Now(b'data: {"error":{"message":"')
+    for _ in range(answer.knobs.mib * MIB // BLOCK):
+        yield Now(b"A" * BLOCK)
+    yield Now(b'"}}\n\n')
+
+
 def endless_line(answer: Answer) -> Script:
     yield from opening(answer)
     yield from map(Now, padded(answer, None))
@@ -312,6 +332,39 @@ FAULTS: dict[str, Model] = {
     "empty-200": always("200, event-stream, zero bytes.", partial(says, body=b"", content_type=STREAM.content_type)),
     "crlf": Model("CRLF line ends.", crlf, background=False),
     "giant-line": Model("One event of `mib` MiB.", giant_line, background=False),
+    "giant-call": Model(
+        "A tool call with `mib` MiB of arguments.",
+        partial(
+            giant,
+            field=b"tool_calls",
+            before=b'[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"[',
+            item=rb"{\"a\":1},",
+            after=b'0]"}}]',
+        ),
+        only="chat",
+    ),
+    "giant-image": Model(
+        "An image of `mib` MiB.",
+        partial(
+            giant,
+            field=b"images",
+            before=b'[{"type":"image_url","image_url":{"url":"data:image/png;base64,',
+            item=b"AAAA",
+            after=b'"}}]',
+        ),
+        only="chat",
+    ),
+    "giant-notes": Model(
+        "Annotations of `mib` MiB.",
+        partial(giant, field=b"annotations", before=b"[", item=b'{"a":1},', after=b"0]"),
+        only="chat",
+    ),
+    "giant-fields": Model(
+        "`mib` MiB of nested lists in a field without a meaning.",
+        partial(giant, field=b"zz", before=b"[", item=b"[[[[]]]],", after=b"0]"),
+        only="chat",
+    ),
+    "giant-error": Model("An error of `mib` MiB, after a delta.", giant_error, only="chat"),
     "endless-line": Model("A data line that never ends.", endless_line, background=False),
     "gzip": Model("A compressed stream that was not asked for.", compressed, background=False),
     "gzip-bomb": Model(

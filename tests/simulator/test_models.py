@@ -28,6 +28,10 @@ def healthy(seen: Seen) -> bool:
     return seen.status == 200 and seen.finish == "stop" and seen.done and seen.end == "clean"
 
 
+def giant(seen: Seen, field: str) -> bool:
+    return any(len(json.dumps(delta[field])) > 900_000 for delta in seen.deltas if field in delta)
+
+
 def without_finish(seen: Seen, deltas: int = 4) -> bool:
     return len(seen.deltas) == deltas and seen.finish is None and not seen.done
 
@@ -140,6 +144,11 @@ CHECKS: dict[str, tuple[dict[str, Any], Check]] = {
     "split-utf8": ({}, lambda seen: healthy(seen) and set(seen.frames) == {1} and not text(seen).isascii()),
     "crlf": ({}, lambda seen: seen.body.count(b"\n") == seen.body.count(b"\r\n") and seen.body.endswith(b"\r\n\r\n")),
     "giant-line": ({"knobs": "mib=2"}, lambda seen: healthy(seen) and len(text(seen)) == 2 << 20),
+    "giant-call": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "tool_calls")),
+    "giant-image": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "images")),
+    "giant-notes": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "annotations")),
+    "giant-fields": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "zz")),
+    "giant-error": ({"knobs": "mib=1"}, lambda seen: len(seen.events[-1]["error"]["message"]) == 1 << 20),
     "endless-line": ({"enough": 4 << 20}, lambda seen: seen.end == "open" and seen.body.count(b"\n") == 2),
     "gzip": ({}, lambda seen: zlib.decompress(seen.body, 31).endswith(b"data: [DONE]\n\n") and len(seen.frames) > 9),
     "gzip-bomb": (

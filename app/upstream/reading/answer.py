@@ -23,6 +23,7 @@ from app.usage import Usage
 
 MAX_TOOL_CALLS: Final = 256
 MAX_USAGE: Final = 8 * 1024  # bytes
+MAX_ITEMS: Final = 4096  # choices, parts, images, notes or pieces of calls in one event
 MAX_EARLY: Final = 64  # events that are kept back until the answer begins
 
 TextKind = type[Delta] | type[Reasoning] | type[Refusal]
@@ -158,6 +159,13 @@ class Answer:
         if error is not None:
             self.end(error=error)
         return error is not None
+
+    def few(self, items: list[Any]) -> list[Any]:
+        """Return *items* of one event, each of which costs microseconds; too many make the answer malformed."""
+        if len(items) <= MAX_ITEMS:
+            return items
+        self.end(fault=Malformed(f"The upstream service sent a list of more than {MAX_ITEMS} items in one event."))
+        return []
 
     def refuse(self) -> None:
         """End the answer because of content that is not empty and cannot be understood."""

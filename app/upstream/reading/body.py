@@ -18,10 +18,11 @@ from typing import Any, Literal
 import orjson
 
 from app.errors import Malformed
-from app.upstream.reading.json import DONE, parse, payloads
+from app.upstream.reading.json import DONE, MAX_CONTAINERS, is_crowded, parse, parse_whole, payloads
 from app.upstream.reading.sse import BOM, MAX_EVENT, MAX_STRAY, Splitter
 
 MAX_BLANK = 4 * 1024  # bytes before the first one that is not blank
+_CROWDED = "The upstream service sent more values in one event than this service reads."
 
 
 class Mark(Enum):
@@ -68,6 +69,8 @@ class Body:
             if name is None:
                 yield from self._read_stray(payload)
                 continue
+            if len(payload) > MAX_CONTAINERS and is_crowded(payload):
+                raise Malformed(_CROWDED)
             try:
                 value = orjson.loads(payload)
             except ValueError:
@@ -107,8 +110,10 @@ class Body:
 
     def _read_json(self) -> Iterator[Event]:
         body = bytes(self._json)
+        if is_crowded(body):
+            raise Malformed(_CROWDED)
         try:
-            value = parse(body)
+            value = parse_whole(body.removeprefix(BOM))
         except ValueError:
             for line in body[:MAX_STRAY].splitlines():  # row F17: an error, and then something else
                 yield from _parsed(Mark.STRAY, line)

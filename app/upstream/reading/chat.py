@@ -111,7 +111,7 @@ class ChatDialect:
         if not isinstance(event, dict):
             answer.judge(event)  # row F27
             return
-        choices = list_of(event.get("choices"))
+        choices = answer.few(list_of(event.get("choices")))
         if (not choices or not event.keys().isdisjoint(_ERRORS)) and answer.judge(event):  # rows E1, E3, E15
             return
         if "x_groq" in event:
@@ -140,7 +140,7 @@ class ChatDialect:
     def _read_notes(self, news: dict[str, Any]) -> None:
         """Take what is about the text out of the *news* of a chunk."""
         annotations, citations, search_results = (
-            news.pop(name) if isinstance(news.get(name), list) else ()
+            self.answer.few(news.pop(name)) if isinstance(news.get(name), list) else ()
             for name in ("annotations", "citations", "search_results")
         )
         self.answer.add_notes(annotations, citations, search_results)
@@ -233,7 +233,7 @@ class ChatDialect:
         if not is_plain and not delta.keys().isdisjoint(FIELDS):
             self._read_media(delta)
         if delta.get("annotations"):
-            answer.add_notes(kept(list_of(delta["annotations"])))
+            answer.add_notes(kept(answer.few(list_of(delta["annotations"]))))
         return extra
 
     def _read_reasoning(self, delta: dict[str, Any], extra: dict[str, Any]) -> bool:
@@ -259,14 +259,14 @@ class ChatDialect:
         if isinstance(content, str):
             self.answer.add_text(Delta, content)
         elif isinstance(content, (list, dict)):
-            read_parts(self.answer, list_of(content), with_thinking, self._read_call)
+            read_parts(self.answer, self.answer.few(list_of(content)), with_thinking, self._read_call)
         else:
             self.answer.add_text(Delta, text_of(content))
 
     def _read_media(self, delta: dict[str, Any]) -> None:
         for field, kind in FIELDS.items():
             value = delta.get(field)
-            for item in value if isinstance(value, list) else [value]:
+            for item in self.answer.few(value) if isinstance(value, list) else [value]:
                 if is_empty(item):
                     continue
                 media = media_of(item, kind, field)
@@ -279,7 +279,7 @@ class ChatDialect:
         self._calls.begin_chunk()
         if not isinstance(calls, (list, dict)):
             self.answer.refuse()
-        for call in list_of(calls):  # row X8
+        for call in self.answer.few(list_of(calls)):  # row X8
             if isinstance(call, dict):
                 self._read_call(call)
             elif not is_empty(call):

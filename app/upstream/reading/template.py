@@ -24,6 +24,8 @@ _PADDING = b'"obfuscation":"'
 _END = b'"}'
 # In how many places of an event its text is looked for.
 _MAX_PLACES = 8
+# Bytes of an event that is learnt from: each place is tried by parsing all of it.
+_MAX_LEARNT = 64 * 1024
 # How many templates are learnt in vain before learning stops, and how many reads make one worth learning. Where every
 # event has a number of its own, no template ever fits.
 LESSONS = 4
@@ -103,7 +105,7 @@ class Template:
 
     def _around(self, payload: bytes, text: str) -> tuple[bytes, bytes] | None:
         """Return the bytes before and after *text* in *payload*, quotes included; None if they cannot be told."""
-        if b"\n" in payload:
+        if b"\n" in payload or len(payload) > _MAX_LEARNT:
             return None
         written = dumps(text)
         place = -1

@@ -8,6 +8,11 @@ from collections.abc import Container
 
 # A backslash and what it escapes, unless that comes with the next piece; and what else matters to JSON's structure.
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+# From how many characters on a piece is looked at as a whole: a mark in it costs 150 ns otherwise.
+_LONG = 16 * 1024
+# How many strings with brackets in them are told apart in such a piece.
+_MOST_STRINGS = 64 * 1024
 
 
 class ToolCalls:
@@ -126,6 +131,17 @@ class _Arguments:
         """Take the next piece."""
         if not piece:
             return
+        if len(piece) < _LONG:
+            self._follow(piece)
+        else:
+            self._follow_long(piece)
+        self._escaped = piece.endswith("\\") and (len(piece) - len(piece.rstrip("\\")) + self._escaped) % 2 == 1
+        self.begun = self.begun or not piece.isspace()
+        self._size += len(piece)
+        self._checksum = _checksum(piece, self._checksum)
+
+    def _follow(self, piece: str) -> None:
+        """Note the strings and the brackets of *piece*."""
         for mark in _MARKS.findall(piece, int(self._escaped)):
             if mark[0] == "\\":
                 continue
@@ -134,10 +150,16 @@ class _Arguments:
             elif not self._in_string:
                 self._depth += 1 if mark in "{[" else -1
                 self.whole = self._depth == 0
-        self._escaped = piece.endswith("\\") and (len(piece) - len(piece.rstrip("\\")) + self._escaped) % 2 == 1
-        self.begun = self.begun or not piece.isspace()
-        self._size += len(piece)
-        self._checksum = _checksum(piece, self._checksum)
+
+    def _follow_long(self, piece: str) -> None:
+        data = piece[int(self._escaped) :].encode(errors="surrogatepass")
+        marks = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_MARKS)
+        parts = (b'"' * self._in_string + marks).replace(b'""', b"").split(b'"', 2 * _MOST_STRINGS)
+        outside = b"".join(parts[::2])
+        self._in_string = len(parts) % 2 == 0
+        if outside:
+            self._depth += outside.count(b"{") + outside.count(b"[") - outside.count(b"}") - outside.count(b"]")
+            self.whole = self._depth == 0
 
     def are(self, text: str) -> bool:
         """Return whether they are whole, and *text*."""

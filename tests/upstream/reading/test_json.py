@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from app.upstream.reading.json import DONE, MAX_DEPTH, parse, payloads
+from app.upstream.reading.json import (
+    DONE,
+    MAX_COMMAS,
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_LINES,
+    MAX_PATIENT,
+    is_crowded,
+    parse,
+    payloads,
+)
 
 
 def test_what_is_tolerated() -> None:
@@ -49,3 +59,32 @@ def test_depth() -> None:
 def test_payloads(data: bytes, values: list[object]) -> None:
     """An event holds one value, or one a line (rows F6, F10, F11, F21)."""
     assert payloads(data) == values
+
+
+@pytest.mark.parametrize(
+    ("data", "crowded"),
+    [
+        (b'"%b"' % (b"[{," * 100_000), False),  # in a text
+        (rb'"%b"' % (rb"\"[," * 200_000), False),
+        (b"[%b1]" % (b"1," * (MAX_COMMAS + 1)), True),
+        (b"[%b1]" % (b"1," * MAX_COMMAS), False),
+        (b"[%b1]" % (b"{}," * MAX_CONTAINERS), True),
+        (b'{"a":[%b""]}' % (b'"",' * (MAX_COMMAS - 1)), False),
+        (b'{"a":[%b""]}' % (b'"",' * 2 * MAX_COMMAS), True),
+        (b"[" * MAX_CONTAINERS, False),
+        (b"[" * (MAX_CONTAINERS + 1), True),
+    ],
+)
+def test_crowded(data: bytes, crowded: bool) -> None:
+    """What counts are values: commas and brackets outside of strings."""
+    assert is_crowded(data) is crowded
+
+
+def test_patience_ends() -> None:
+    """What orjson refuses is read with patience up to a size, and up to a number of lines."""
+    assert parse(b"[%bNaN]" % (b" " * 1000)) != []
+    with pytest.raises(ValueError, match="too long"):
+        parse(b"[%bNaN]" % (b" " * MAX_PATIENT))
+    assert len(payloads(b"{}\n" * (MAX_LINES - 1))) == MAX_LINES
+    with pytest.raises(ValueError, match="Extra data"):
+        payloads(b"{}\n" * MAX_LINES)

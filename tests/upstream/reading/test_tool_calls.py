@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.upstream.reading.tool_calls import ToolCalls, unused
+from app.upstream.reading.tool_calls import ToolCalls, _Arguments, unused
 
 Piece = tuple[int | None, str, str, str]
 """The upstream's index, the id, the name and the arguments."""
@@ -88,3 +90,26 @@ def test_calls_of_one_chunk() -> None:
 def test_unused_id() -> None:
     """An id that was used gets the first number that makes it another one."""
     assert [unused("a", used) for used in ((), {"a"}, {"a", "a-2"})] == ["a", "a-2", "a-3"]
+
+
+class _Long(_Arguments):
+    """Arguments of which each piece is taken for a long one."""
+
+    _follow = _Arguments._follow_long
+
+
+TOKENS = ['"', "\\\\", '\\"', "\\n", "{", "}", "[", "]", "a", ",", "\ud800", "é"]
+
+
+@given(st.lists(st.sampled_from(TOKENS)).map("".join), st.lists(st.integers(1, 6), min_size=1))
+def test_long_pieces(text: str, sizes: list[int]) -> None:
+    """A long piece, which is looked at as a whole, tells the same as it does mark by mark."""
+    short = _Arguments()
+    long = _Long()
+    at = 0
+    for size in sizes * len(text):
+        short.add(text[at : at + size])
+        long.add(text[at : at + size])
+        for name in ("whole", "begun", "_depth", "_in_string", "_escaped"):
+            assert getattr(long, name) == getattr(short, name), name
+        at += size
