@@ -74,6 +74,7 @@ class Streams:
         await asyncio.sleep(0)  # a large body took time to validate, and takes as much to admit
         context = request_context(request.scope)
         wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
+        await asyncio.sleep(0)  # and to take its fingerprint, and to reserve tokens for it
         if attach:
             context.place = self.hub.reserve(context.principal)
         key = _key(request, data)

@@ -22,8 +22,13 @@ pytestmark = pytest.mark.real
 BODIES = REFUSED | TAKEN
 # Seconds that a status may wait for the upstream, so that its refusal is one on a slow machine, too.
 PATIENT = 60
-# With a cap, each request is also compared with what is allowed, and all of its characters are counted.
-CAPPED = {"max_prompt_chars": 100_000_000, "extra_parameters": "*", "tool_types": "*", "media_types": "*"}
+# With a cap, each request is also compared with what is allowed, and all of its characters and tokens are counted.
+CAPPED = {
+    "max_prompt_chars": 100_000_000,
+    "tokens_per_day": 1 << 40,
+    "count_input_tokens": True,
+    **dict.fromkeys(("extra_parameters", "tool_types", "media_types"), "*"),
+}
 # What has no words in the Responses API, or is no part there.
 UNSUPPORTED = dict.fromkeys(("biases", "an unknown parameter", "empty objects"), 400)
 
