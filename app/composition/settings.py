@@ -130,12 +130,13 @@ class Settings(BaseSettings):
     extra_parameters: Words = Field(
         (),
         description="The parameters that pass besides OpenAI's ordinary ones, separated by commas; `*` is any. If "
-        "empty, any passes; but none does once models are listed or a cap is set. Some parameters evade the caps.",
+        "empty, any passes; but none does once models are listed, or a cap or a budget is set. Some parameters evade "
+        "these.",
     )
     tool_types: Words = Field(
         ("function", "custom"),
         description="The types of tools that requests may have, separated by commas; `*` is any. This and the next "
-        "four hold once models are listed or a cap is set.",
+        "four hold once models are listed, or a cap or a budget is set.",
     )
     media_types: Words = Field(
         ("image_url", "input_audio", "file"),

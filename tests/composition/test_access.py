@@ -16,7 +16,7 @@ from app.composition.access import create_access, create_policy, default_model
 from app.composition.config_file import Config, KeyEntry, Upstream, load_config
 from app.composition.settings import Settings, SettingsError
 from app.edge.access.api_keys import digest
-from app.errors import ForeignHost, ForeignOrigin, ModelNotAllowed
+from app.errors import BadRequest, ForeignHost, ForeignOrigin, ModelNotAllowed
 from app.request import Allowance, Principal, StreamRequest
 
 pytestmark = pytest.mark.anyio
@@ -181,6 +181,20 @@ def test_the_settings_caps_hold(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="at most 1 "):
             policy.admit(StreamRequest("m", two))
     assert policies[2].admit(StreamRequest("n", two)).messages == two
+
+
+@pytest.mark.parametrize("place", ["settings", "file", "nowhere"])
+def test_a_budget_is_a_cap(tmp_path: Path, place: str) -> None:
+    """With a budget of tokens, in the settings or of a key in the file, no parameter passes that may evade it."""
+    key = f'[[keys]]\nname = "web"\nsha256 = "{digest(KEY)}"\ntokens_per_day = 1000\n'
+    config = read(tmp_path, A + (key if place == "file" else ""))
+    policy = create_policy(config, settings(tokens_per_day=1000 if place == "settings" else 0))
+    request = StreamRequest("m", ({"role": "user", "content": "x"},), {"num_predict": -1})
+    if place == "nowhere":
+        assert policy.admit(request).parameters == {"num_predict": -1}
+    else:
+        with pytest.raises(BadRequest, match="num_predict"):
+            policy.admit(request)
 
 
 def test_the_model_for_requests_that_name_none(tmp_path: Path) -> None:
