@@ -18,14 +18,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import InternalError, JournalDown, JournalLost, ProducerLost, StreamError
 from app.events import TERMINAL, Event, Failure
 from app.journal.redis import entries, keys, messages
 from app.journal.redis.client import Command
-from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection
+from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, is_foreign
 from app.journal.redis.entries import Tail, encode, entries_after, read_tail
 from app.journal.redis.kept import Kept
 from app.journal.redis.outbox import Outbox
@@ -225,7 +225,7 @@ class Committer:
             elif entries.is_taken(reply):
                 self._unreconciled[writer] = None
                 self._outbox.wake.set()
-            elif _is_foreign(reply):
+            elif is_foreign(reply):
                 self._lose(writer, JournalLost())
             else:
                 refusal = refusal or reply
@@ -259,7 +259,7 @@ class Committer:
             page = writers[start : start + _COMPARED_AT_ONCE]
             commands: list[Command] = [("XREVRANGE", writer.key, "+", "-", "COUNT", 1) for writer in page]
             for writer, last in zip(page, await self._connection.pipeline(commands), strict=True):
-                if _is_foreign(last):
+                if is_foreign(last):
                     self._lose(writer, JournalLost())
                 elif isinstance(last, Exception):
                     raise last
@@ -356,8 +356,3 @@ class Committer:
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         return commands
-
-
-def _is_foreign(reply: Any) -> bool:
-    """Whether Redis refused because something else is at a log's key: no reason to stop all other streams."""
-    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)

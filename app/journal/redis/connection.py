@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown
@@ -124,7 +124,8 @@ class RedisConnection:
             try:
                 return await self.execute(*commands)
             except (RedisError, OSError) as error:
-                self.failed(error)
+                if not is_foreign(error):
+                    self.failed(error)
                 raise JournalDown from None
 
     async def execute(self, *commands: Command) -> list[Any]:
@@ -184,6 +185,11 @@ class RecordConnection:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+def is_foreign(reply: object) -> bool:
+    """Whether Redis refused because something else is at a key: no reason to stop what is at the others."""
+    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ A `Delta`, of which nearly every stream is made, is a bare string in it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
@@ -53,6 +53,24 @@ _TAGS: dict[type, str] = {
     Failure: "e",
 }
 _KINDS: dict[str, Any] = {tag: kind for kind, tag in _TAGS.items()}
+# What JSON has for a field, by the field's type. An entry of another program may have anything.
+_JSON: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "str | None": str | None,
+    "int | None": int | None,
+    "float | None": float | int | None,
+    "Usage | None": list | None,
+    "Mapping[str, Any]": dict,
+    "Mapping[str, Any] | None": dict | None,
+    "Sequence[Any]": list,
+    "Sequence[Mapping[str, Any]]": list,
+    "Any": object,
+}
+_TYPES: dict[str, list[Any]] = {
+    tag: [_JSON[str(field.type)] for field in fields(kind) if field.init] for tag, kind in _KINDS.items()
+}
 
 
 def encode(events: Sequence[Event]) -> bytes:
@@ -86,10 +104,15 @@ def _pack(event: Event) -> list[Any]:
 
 def _unpack(item: list[Any]) -> Event:
     tag, *packed = item
+    if not all(map(isinstance, packed, _TYPES[tag])):
+        raise ValueError("not an event")
     event: Event = _KINDS[tag](*packed)
     if isinstance(event, TERMINAL) and event.usage is not None:
         usage: Any = event.usage  # still as `_pack` left it
-        return replace(event, usage=Usage(*usage))
+        counts, estimated = usage
+        if not isinstance(counts, dict) or not isinstance(estimated, bool):
+            raise ValueError("not an event")
+        return replace(event, usage=Usage(counts, estimated))
     return event
 
 

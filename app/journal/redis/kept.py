@@ -14,14 +14,14 @@ from typing import NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from app.journal.redis import keys
-from app.journal.redis.connection import RedisConnection
+from app.journal.redis.connection import RedisConnection, is_foreign
 from app.journal.redis.timing import Timing
 
 # How many ended streams wait to be counted, while Redis is away; the oldest ones are left out then.
 _MOST_WAITING = 10_000
 # Counts a stream of so many bytes in, and returns the streams that have to go for it: never the newest one. The logs
-# are deleted by commands of their own, because in a cluster they are elsewhere. A full Redis runs the script, too, since
-# the first command in it that writes needs no memory.
+# are deleted by commands of their own, because in a cluster they are elsewhere. A full Redis runs the script as well,
+# since the first command in it that writes needs no memory.
 _KEEP = (
     "local time=redis.call('TIME') local now=time[1]+time[2]/1000000 "
     "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now) "
@@ -75,9 +75,8 @@ class Kept:
             try:
                 await self._count(self._waiting[0])
             except ResponseError as error:
-                if "WRONGTYPE" not in str(error):
+                if not is_foreign(error):
                     raise
-                # Something else is at the key of an owner's index: no reason to stop all streams.
             self._waiting.popleft()
 
     async def _count(self, ended: _Ended) -> None:

@@ -58,9 +58,13 @@ def test_a_usual_call_reads_as_before() -> None:
     assert encode([ToolCall(0, "c", "f", "{}")]) == b'[["t",0,"c","f","{}"]]'
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"x", b"1", b"{", b'"x"', b"{}", b'[["?"]]', b"[[]]", b"[1]", b"[null]", b'[["s"]]']
-)
+GARBAGE = [b"", b"x", b"1", b"{", b'"x"', b"{}", b'[["?"]]', b"[[]]", b"[1]", b"[null]", b'[["s"]]']
+# Of the right form, with values of other types.
+FOREIGN = [b'[["r",5]]', b'[["s",1,2]]', b'[["l","x"]]', b'[["x",[]]]', b'[["m","image",null,"u"]]', b'[["d",null]]']
+FOREIGN += [b'[["d","stop",null,[1,2]]]', b'[["d","stop",null,[{}]]]', b'[["t",0,"c","f",{}]]', b'[["r","a","b"]]']
+
+
+@pytest.mark.parametrize("data", [*GARBAGE, *FOREIGN])
 def test_garbage_is_refused(data: bytes) -> None:
     """What is not a batch of events is a ValueError."""
     with pytest.raises(ValueError):
