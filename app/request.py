@@ -101,12 +101,14 @@ class StreamInfo(NamedTuple):
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Yield all strings in *value*, but for the names of its fields."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from texts_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from texts_in(item)
+    """Yield all strings in *value*, in any order, but for the names of its fields."""
+    # Not recursive: a text 60 levels deep would pass through 60 generators.
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, (list, tuple)):
+            waiting += item
+        elif isinstance(item, (dict, Mapping)):  # the first is found sooner
+            waiting += item.values()

@@ -1,10 +1,12 @@
-"""Who asks: how a principal's requests are counted."""
+"""Who asks, and for what: how a principal's requests are counted, and the texts of a request."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
-from app.request import ANYONE, Principal, account_of
+from app.request import ANYONE, Principal, account_of, texts_in
 
 
 def test_counted_as() -> None:
@@ -23,3 +25,10 @@ def test_counted_as() -> None:
 def test_a_ticket_counts_as_its_owner(stream_id: str) -> None:
     """The requests of a principal with an account are counted under that account."""
     assert Principal("ticket:s", stream_id=stream_id, account="a1b2").counted_as() == "a1b2"
+
+
+def test_texts() -> None:
+    """All texts of a value are found, at any depth and in any collection, but the names of fields are none."""
+    value = {"a": "one", "b": [1, None, ("two", MappingProxyType({"c": [["three"]]}))]}
+    assert sorted(texts_in(value)) == ["one", "three", "two"]
+    assert list(texts_in("one")) == ["one"]

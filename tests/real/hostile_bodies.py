@@ -105,6 +105,14 @@ TAKEN: Final = {
     "nested parts": _native(
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "more": "@"}]}]}, _list(_DEEP)
     ),
+    "texts deep in a part": _native(
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "more": "@"}]}]},
+        b"[" * (MAX_DEPTH - 8) + _list(b'"a"') + b"]" * (MAX_DEPTH - 8),
+    ),
+    "texts deep in a schema": _native(
+        {"prompt": "hi", "tools": [{"type": "function", "function": {"name": "f", "parameters": {"enum": "@"}}}]},
+        b"[" * (MAX_DEPTH - 8) + _list(b'"a"') + b"]" * (MAX_DEPTH - 8),
+    ),
     "a wide schema": _openai(
         {"messages": [_USER], "tools": [{"type": "function", "function": {"name": "f", "parameters": "@"}}]},
         _fields(b'{"type":"string"}'),
