@@ -69,6 +69,10 @@ def _ui(parts: Any, filling: bytes = b"", status: int = 200, role: str = "user",
     return Hostile("/v1/ai-sdk/chat", _filled(body, filling), status)
 
 
+def _responses(items: Any, filling: bytes, status: int = 200) -> Hostile:
+    return Hostile("/v1/responses", _filled({"model": QUICK, "stream": True, "input": items}, filling), status)
+
+
 _USER: Final = {"role": "user", "content": "hi"}
 _TEXT: Final = b'{"type":"text","text":"some words of a text"}'
 _HALF_A_MILLION: Final = b"[%s]" % _times(b"0", 500_000)
@@ -93,6 +97,8 @@ REFUSED: Final = {
     "wrong biases": _native({"prompt": "hi", "logit_bias": "@"}, _fields(b'"x"'), 400),
     "wrong metadata": _openai({"messages": [_USER], "metadata": "@"}, _fields(b"0"), 400),
     "wrong tools by name": _ui([{"type": "text", "text": "hi"}], _fields(b"0"), 400, tools="@"),
+    "zeros as items": _responses("@", _list(b"0"), 400),
+    "references to nothing": _responses("@", _list(b'{"type":"item_reference","id":"x"}'), 404),
     "a name of a megabyte": _native({"prompt": "hi", "@": 0}, b'"%s"' % (b"temperatur" * 100_000), 400),
     "lone surrogates in what is no JSON": _native({"prompt": "@"}, b'"%s' % (b"\\ud83d" * 170_000), 400),
 }
@@ -143,6 +149,14 @@ TAKEN: Final = {
         role="assistant",
     ),
     "UI metadata": _ui([{"type": "text", "text": "hi"}], _fields(b'"some text"'), metadata="@"),
+    "items": _responses("@", b"[%s]" % _times(b'{"role":"user","content":"%s"}' % (b"x" * 200), 4096)),
+    "parts of an item": _responses(
+        [{"role": "user", "content": "@"}], _list(b'{"type":"input_text","text":"some words of a text"}')
+    ),
+    "refusals": _responses(
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "@"}],
+        _list(b'{"type":"refusal","refusal":"some words"}'),
+    ),
     "a picture": _native(
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "@"}}]}]},
         b'"data:image/png;base64,%s"' % (b"QUJD" * 260_000),

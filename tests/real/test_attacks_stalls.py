@@ -112,5 +112,5 @@ def test_many_bodies(
     with neighbour(service) as honest:
         statuses = asyncio.run(attack())
     print(f"{statuses}, the longest callback {service.watchdog.longest() * 1000:.0f} ms")
-    assert statuses.keys() <= {200, 400, 502}
+    assert statuses.keys() <= {200, 400, 404, 502}
     assert honest.grown < 200  # MiB
