@@ -31,7 +31,8 @@ _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE
 _STREAM_PATH = re.compile(r"/v1/streams/([A-Za-z0-9_-]{22})(?:/cancel)?", re.ASCII)
 # The endpoints that stop a stream, and count the request themselves.
 _STOPS = re.compile(
-    r"DELETE /v1/streams/[^/]+|DELETE /v1/ai-sdk/chat/[^/]+/stream|POST /v1/(?:streams|ai-sdk/chat)/[^/]+/cancel"
+    r"DELETE /v1/(?:streams|responses)/[^/]+|DELETE /v1/ai-sdk/chat/[^/]+/stream"
+    r"|POST /v1/(?:streams|responses|ai-sdk/chat)/[^/]+/cancel"
 )
 
 # Where a POST with a position starts nothing.

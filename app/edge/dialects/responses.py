@@ -210,7 +210,9 @@ class Responses:
             return await streams.answer(request, asked, data)
         if data.get("background"):
             stream_id = await streams.open(request, asked, data, attach=False)
-            return await streams.snapshot(request, stream_id, _encoded)
+            # Not a snapshot, which takes a reader's place: the stream is open, and may not be refused any more.
+            log = await streams.hub.log_of(stream_id, request_context(request.scope).principal)
+            return streams.whole(stream_id, log, _encoded)
         stream_id = await streams.open(request, asked, data)
         log = await streams.collect(request, stream_id)
         end = ending(log)

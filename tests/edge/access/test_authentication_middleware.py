@@ -153,7 +153,10 @@ async def test_stopping(log: FilteringBoundLogger) -> None:
     quota = Noted(Standing(RateExceeded(), {}))
     service = OneEndpoint(log, quota)
     chat = "/v1/ai-sdk/chat/x"
-    for method, path in (("DELETE", STREAM), ("DELETE", f"{chat}/stream"), ("POST", f"{STREAM}/cancel")):
+    response = "/v1/responses/x"
+    stops = [("DELETE", path) for path in (STREAM, response, f"{chat}/stream")]
+    stops += [("POST", f"{path}/cancel") for path in (STREAM, response, chat)]
+    for method, path in stops:
         assert (await service.client.request(method, path)).json() == "ann"
     assert quota.asked == []
     similar = (STREAM, f"{STREAM}/cancel/x", f"{chat}/stream")

@@ -14,6 +14,7 @@ from app.edge.bodies import ChatRequest, Defaults
 from app.edge.dialects.responses import parse_response
 from app.errors import BadRequest, Disconnected, RateLimited
 from app.events import Delta, Done, Logprobs, Reasoning, ToolCall
+from app.request import Allowance, Principal
 from tests.edge.service import serving
 from tests.script import forever
 from tests.wire import strict
@@ -385,3 +386,12 @@ def test_policies() -> None:
     asked = parse(headers, background=True).stream
     assert (asked.grace, asked.unknown_grace, asked.chunk) == (7, 7, "word")
     assert parse_response(HI, {}, DEFAULTS, 0, keyed=True).stream.grace == 10
+
+
+async def test_background_takes_no_readers_place(log: FilteringBoundLogger) -> None:
+    """A response that was opened in the background is answered, however many readers its owner has."""
+    async with serving(log, (Delta("a"),), forever) as (house, client):
+        house.allowance = Allowance(readers=1)
+        with house.hub.reserve(Principal("", house.allowance)):
+            opened = await client.post(PATH, json={**HI, "background": True})
+        assert opened.status_code == 200
