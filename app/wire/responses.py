@@ -63,6 +63,7 @@ _OWN = frozenset(
 ) | {"incomplete_details", "choices", "created"}
 _TYPES = {"completed": "completed", "failed": "failed", "incomplete": "incomplete", "cancelled": "incomplete"}
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter", "cancelled": "cancelled"}
+_NUMBER = b',"sequence_number":'
 _COUNTS = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
 
 
@@ -155,10 +156,13 @@ class ResponsesEncoder(Encoder):
     def __call__(self, batch: Batch) -> bytes:
         number = batch.first
         events = batch.events
-        if len(events) == 1 and type(event := events[0]) is self._output.kind and isinstance(event, TEXT):
+        output = self._output
+        if len(events) == 1 and isinstance(event := events[0], TEXT) and type(event) is output.kind:
             # Nearly every batch is a piece of the part that is open.
-            self._output.write(event.text)
-            return self._delta(event.text, 1) + self._after + integer(number) + b"\n\n"
+            said = event.text
+            output.write(said)
+            self.sequence = at = self.sequence + 1
+            return b"".join((self._before, text(said), _NUMBER, integer(at), self._after, integer(number), b"\n\n"))
         counted = enumerate(events, number) if len(events) < self._merge_after else merged(events, number)
         blocks: list[bytes] = []
         for last, event in counted:
@@ -198,7 +202,7 @@ class ResponsesEncoder(Encoder):
 
     def _delta(self, said: str, count: int) -> bytes:
         self.sequence += count
-        return b"".join((self._before, text(said), b',"sequence_number":', integer(self.sequence)))
+        return b"".join((self._before, text(said), _NUMBER, integer(self.sequence)))
 
     def _numbered(self, said: Said) -> bytes:
         self.sequence += 1
