@@ -141,9 +141,10 @@ class Streams:
         await read_whole(subscription, request.receive)
         return subscription.log
 
-    def whole(self, stream_id: str, log: Log, build: Build, headers: Mapping[str, str] | None = None) -> Response:
+    def whole(self, stream_id: str, log: Log, build: Build) -> Response:
         """Return all of the stream so far as one answer, in the form of *build*."""
-        return WholeResponse(self._answers, stream_id, log, build, {"X-Stream-Id": stream_id, **(headers or {})})
+        headers = {"X-Stream-Id": stream_id, "Content-Location": f"/v1/streams/{stream_id}"}
+        return WholeResponse(self._answers, stream_id, log, build, headers)
 
     async def snapshot(self, request: Request, stream_id: str, build: Build) -> Response:
         """Return all of the stream so far as one answer. Its client takes a reader's place until it has the answer.

@@ -134,9 +134,7 @@ class OpenAI:
         failure = failure_of(end)
         if failure is not None:
             return error_response(failure, request_context(request.scope))
-        return streams.whole(
-            stream_id, log, OfTranscript(_completion), {"Content-Location": f"/v1/streams/{stream_id}"}
-        )
+        return streams.whole(stream_id, log, OfTranscript(_completion))
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: all models, those that are offered by name first."""

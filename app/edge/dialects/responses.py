@@ -218,7 +218,7 @@ class Responses:
         end = ending(log)
         if isinstance(end, Failure):
             return error_response(end, request_context(request.scope))
-        return streams.whole(stream_id, log, _encoded, {"Content-Location": f"/v1/streams/{stream_id}"})
+        return streams.whole(stream_id, log, _encoded)
 
     async def response(self, request: Request) -> Response:
         """`/v1/responses/{id}`: one route for both methods, as in the native dialect."""
