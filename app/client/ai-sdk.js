@@ -34,6 +34,7 @@ export class ChatSseTransport {
   #url(path) { return `${this.#api}${path}?dialect=events`; }
 
   async #open(chatId, make, more, abortSignal, continues = false) {
+    abortSignal?.throwIfAborted();
     const leaving = new AbortController();
     const headers = async () => new Headers([...new Headers(await resolved(this.#headers)), ...new Headers(more)]);
     const stream = make({ ...this.#options, headers, signal: leaving.signal });
@@ -53,9 +54,11 @@ export class ChatSseTransport {
       }
     };
     const stopped = new Promise((_, reject) => {
-      const aborted = () => reject(abortSignal.reason) || stop();
-      if (abortSignal?.aborted) aborted();
-      else abortSignal?.addEventListener("abort", aborted, { once: true });
+      const aborted = () => {
+        reject(abortSignal.reason);
+        stop();
+      };
+      abortSignal?.addEventListener("abort", aborted, { once: true });
     });
     stopped.catch(() => {}); // that it is rejected matters only to those who wait
 
@@ -88,6 +91,6 @@ const resolved = (value) => (typeof value === "function" ? value() : value);
 
 /** The SDK takes a TypeError about the network for a disconnect, and resumes when the page is shown again. */
 function fail(error) {
-  if (error.code !== "connection_lost" || error.status) throw error;
+  if (error?.code !== "connection_lost" || error.status) throw error;
   throw new TypeError(`network error: ${error.message}`, { cause: error });
 }

@@ -301,6 +301,26 @@ def test_what_is_declared_is_exported(package: Installed) -> None:
     }
 
 
+def test_an_aborted_request_is_not_sent(package: Installed, service: Server) -> None:
+    """A request that was aborted before the transport got it asks for nothing."""
+    script = package.folder / "aborted.mjs"
+    script.write_text(
+        """
+        import { ChatSseTransport } from "chat-sse-client/ai-sdk";
+        const transport = new ChatSseTransport({ api: process.argv[2] });
+        const abortSignal = AbortSignal.abort();
+        const asked = { trigger: "submit-message", chatId: "a-chat-of-a-page", messages: [], abortSignal };
+        await transport.sendMessages(asked).catch(({ name }) => console.log(name));
+        await transport.reconnectToStream(asked).catch(({ name }) => console.log(name));
+        """
+    )
+    with Proxy(service.url) as proxy:
+        command = [NODE, str(script), f"{proxy.url}/v1/ai-sdk/chat"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout.split() == ["AbortError"] * 2
+        assert proxy.links == []
+
+
 def test_the_wheel(tmp_path: Path) -> None:
     """A wheel has the module that the service serves, and no packages that somebody has installed beside it."""
     for name in subprocess.run(
