@@ -233,8 +233,14 @@ class Watch {
     const wake = () => {
       const since = this.#since;
       const silent = () => this.#since === since;
+      // Again and again, because the browser may ask over an idle connection that has died as well.
+      const doubt = (patience) => {
+        if (!silent()) return;
+        doubtful(silent);
+        this.#doubt = setTimeout(doubt, patience, 2 * patience);
+      };
       clearTimeout(this.#doubt);
-      if (since) this.#doubt = setTimeout(() => silent() && doubtful(silent), since + DOUBTFUL - Date.now());
+      if (since) this.#doubt = setTimeout(doubt, since + DOUBTFUL - Date.now(), 2 * DOUBTFUL);
     };
     onWake(wake, this.#leaving.signal);
   }
