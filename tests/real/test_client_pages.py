@@ -73,10 +73,16 @@ def tab(context: BrowserContext, door: Door) -> Page:
 
 @contextmanager
 def chatting(
-    browser: Browser, door: Door, script: str, request: pytest.FixtureRequest, model: str = SLOW, **options: Any
+    browser: Browser,
+    door: Door,
+    script: str,
+    request: pytest.FixtureRequest,
+    model: str = SLOW,
+    chunk: str = "auto",
+    **options: Any,
 ) -> Iterator[Page]:
     chat = f"Chat über {request.node.name}"  # which needs escaping in a path
-    with opened(browser, door, script, CHAT=chat, MODEL=model, OPTIONS=options) as page:
+    with opened(browser, door, script, CHAT=chat, MODEL=model, CHUNK=chunk, OPTIONS=options) as page:
         yield page
 
 
@@ -110,7 +116,8 @@ def test_cuts(
     """Cut again and again at any byte, the page shows the answer as if nothing had been: one text, one generation."""
     asked = stats(simulator)["requests"]
     chance = random.Random(5)
-    with chatting(browser, door, chat_script, request) as page:
+    with chatting(browser, door, chat_script, request, chunk="none") as page:
+        page.wait_for_load_state("networkidle")  # it has asked whether an answer is being written
         door.cut()  # what is to be cut are the connections of the answer
         door.plan(Cut(octets=chance.randrange(450, 1500), reset=chance.random() < 0.5) for _ in range(12))
         ask(page)

@@ -6,7 +6,7 @@ import { createRoot } from "react-dom/client";
 
 window.news = [];
 const transport = new ChatSseTransport({
-  body: () => ({ model: window.MODEL }),
+  body: () => ({ model: window.MODEL, chunk: window.CHUNK }),
   headers: () => ({ "X-Page": "page" }),
   onConnection: ({ state }) => window.news.push(state),
   ...window.OPTIONS,
