@@ -276,13 +276,18 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
     """Return the endpoints that ask for no credentials, or check them themselves."""
     health = Health(hub)
     playground = {"/": "index.html", "/playground.js": "playground.js", "/playground.css": "playground.css"}
+    simulated = settings.simulated and not settings.models  # a list of models may leave out the simulator's
     return [
         Route("/healthz", health.live),
         Route("/readyz", health.ready),
         Route(MetricsPorts.PATH, metrics.scrape),
         Route("/openapi.json", openapi(not access.open, settings.playground)),
         Route("/client.js", page("client/client.js")),
-        *(Route(path, page(f"edge/playground/{file}")) for path, file in playground.items() if settings.playground),
+        *(
+            Route(path, page(f"edge/playground/{file}", simulated=simulated))
+            for path, file in playground.items()
+            if settings.playground
+        ),
     ]
 
 

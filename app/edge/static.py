@@ -36,9 +36,14 @@ _FOR_ALL = {"client/client.js"}
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def page(name: str) -> Endpoint:
-    """Return the endpoint of the file *name*, a path within `app`, which is read now."""
+def page(name: str, *, simulated: bool = False) -> Endpoint:
+    """Return the endpoint of the file *name*, a path within `app`, which is read now.
+
+    *simulated* tells the page that the built-in simulator answers: it then offers the simulator's models.
+    """
     content = resources.files("app").joinpath(name).read_bytes()
+    if simulated:
+        content = content.replace(b' data-upstream="real">', b' data-upstream="simulator">')
     headers = {
         "Content-Security-Policy": _CONTENT,
         "Cross-Origin-Opener-Policy": "same-origin",

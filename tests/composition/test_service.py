@@ -44,6 +44,19 @@ async def test_without_the_playground(log: FilteringBoundLogger) -> None:
     assert [path for path, status in found.items() if status == 404] == ["/", "/playground.js", "/playground.css"]
 
 
+async def test_where_the_playground_offers_the_simulator(log: FilteringBoundLogger) -> None:
+    """It does where the simulator answers, unless a list of models may leave out the simulator's."""
+    for settings, upstream in (
+        (load(None), "simulator"),
+        (load(None, models=("sim-gpt",)), "real"),
+        (load(None, openai_base_url="http://127.0.0.1:1/v1"), "real"),
+    ):
+        async with compose(settings, log) as service:
+            transport = httpx.ASGITransport(service.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                assert f'data-upstream="{upstream}"' in (await client.get("/")).text
+
+
 async def test_says_which_upstreams_it_has(log: FilteringBoundLogger, tmp_path: Path) -> None:
     """The settings' upstream is named by its address, those of a file by their names and the file's."""
     async with compose(load(None, openai_base_url="http://127.0.0.1:1/v1"), log) as service:

@@ -11,6 +11,8 @@ from app.edge.static import Endpoint, page, unchanging
 
 pytestmark = pytest.mark.anyio
 
+PLAYGROUND = "edge/playground/index.html"
+
 
 async def ask(endpoint: Endpoint, **headers: str) -> httpx.Response:
     transport = httpx.ASGITransport(Starlette(routes=[Route("/", endpoint)]))
@@ -34,7 +36,7 @@ async def test_a_copy_that_is_still_good() -> None:
 @pytest.mark.parametrize(
     ("name", "media_type", "policy"),
     [
-        ("edge/playground/index.html", "text/html; charset=utf-8", "same-origin"),
+        (PLAYGROUND, "text/html; charset=utf-8", "same-origin"),
         ("edge/playground/playground.css", "text/css; charset=utf-8", "same-origin"),
         ("client/client.js", "text/javascript; charset=utf-8", "cross-origin"),
     ],
@@ -45,3 +47,9 @@ async def test_pages(name: str, media_type: str, policy: str) -> None:
     assert answer.headers["content-type"] == media_type
     assert answer.headers["cross-origin-resource-policy"] == policy
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_the_playground_knows_the_simulator() -> None:
+    """The page says which upstream answers: a real one, unless it is told that it is the simulator."""
+    for endpoint, upstream in ((page(PLAYGROUND), "real"), (page(PLAYGROUND, simulated=True), "simulator")):
+        assert f'<html lang="en" data-upstream="{upstream}">' in (await ask(endpoint)).text

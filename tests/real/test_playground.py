@@ -79,7 +79,7 @@ def ask(page: Page, prompt: str, model: str, transport: str = "fetch", **options
 
 def ended(page: Page) -> str:
     """Wait for the verdict, and return the answer that the page shows."""
-    expect(page.locator("#whole")).to_have_attribute("data-whole", "yes")
+    expect(page.locator("#whole")).to_have_attribute("data-same", "yes")
     return answer(page)
 
 
@@ -114,10 +114,43 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     """What can be operated can be found by its name, as a screen reader does."""
-    for name in ("Prompt", "Simulator", "Model", "chunk", "smooth", "on_disconnect", "Transport"):
+    for name in ("Prompt", "Model", "chunk", "smooth", "on_disconnect", "Transport"):
         expect(page.get_by_label(name, exact=True)).to_be_visible()
     for name in ("Send", "Stop", "Drop the connection"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
+
+
+def test_the_simulator_is_offered_where_it_answers(browser: Browser, tmp_path: Path, page: Page) -> None:
+    """Samples and the menu of its models are there if the simulator answers, and the first click gets an answer."""
+    expect(page.locator("#samples")).to_be_hidden()
+    expect(page.get_by_label("Simulator", exact=True)).to_be_hidden()
+    simulated = launch(tmp_path)
+    try:
+        with playground(browser, simulated) as first:
+            expect(first.get_by_label("Simulator", exact=True)).to_be_visible()
+            first.locator("#samples button").first.click()
+            wait_until(lambda: len(answer(first)) > 20)
+    finally:
+        simulated.stop()
+
+
+@pytest.mark.parametrize(
+    ("model", "end", "whole"),
+    [
+        ("sim-gpt?rate=0&first=0", "Done.", True),
+        ("tools?rate=0&first=0", "Done.", True),
+        ("refusal?rate=0&first=0", "The model refused.", False),
+        ("content-filter?after=5&first=0", "the content filter ended it", False),
+        ("cut-before-finish?after=5&first=0", "The answer broke off", False),
+    ],
+)
+def test_only_a_whole_answer_is_called_whole(page: Page, model: str, end: str, whole: bool) -> None:
+    """An answer that broke off or was refused is compared with the server's, and not said to be whole."""
+    ask(page, "hi", model)
+    ended(page)
+    expect(page.locator("#ending")).to_contain_text(end)
+    assert ("Whole" in page.inner_text("#whole")) == whole
+    assert "are what the server has." in page.inner_text("#whole")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

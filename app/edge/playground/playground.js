@@ -5,6 +5,8 @@ import { attach, chat, ChatError } from "./client.js";
 const $ = (id) => document.getElementById(id);
 const KINDS = ["start", "delta", "reasoning", "refusal", "tool_call", "done", "error"];
 const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call"]);
+// The reasons for which an answer ends whole: the others are limits, filters, the user, and upstreams that gave none.
+const WHOLE = new Set(["stop", "tool_calls"]);
 const ROWS = 400;
 const TOOL = {
   type: "function",
@@ -114,7 +116,10 @@ function take({ id, type, data }) {
   if (type === "start") known(data.stream_id, ticketOf(data.url));
   else if (type === "delta" || type === "reasoning" || type === "refusal") {
     if (type === "reasoning") $("thinking").hidden = false;
-    if (type === "refusal") $("refusal").hidden = false;
+    if (type === "refusal") {
+      show.refused = true;
+      $("refusal").hidden = false;
+    }
     prose[type].add(data.content);
     if (type === "delta") {
       show.deltas += 1;
@@ -168,7 +173,7 @@ function ended(type, data) {
   else {
     if (show.asked === null) show.firstToken = data.first_token_ms;
     const why = { length: ": the length limit was reached", content_filter: ": the content filter ended it" }[data.finish_reason];
-    finish("done", `Done${why ?? ""}.`, data.finish_reason);
+    finish("done", show.refused ? "The model refused." : `Done${why ?? ""}.`, data.finish_reason);
   }
   compare(show);
 }
@@ -180,12 +185,14 @@ async function compare(mine) {
     const { content } = await answer.json();
     if (mine !== show) return;
     prose.delta.flush();
-    const whole = content === mine.text.join("") && content === $("answer").textContent;
+    const same = content === mine.text.join("") && content === $("answer").textContent;
+    const whole = WHOLE.has(mine.end.data.finish_reason) && !mine.refused;
     const cuts = mine.resumed ? `, after ${mine.resumed} ${mine.resumed === 1 ? "cut" : "cuts"}` : "";
-    $("whole").dataset.whole = whole ? "yes" : "no";
-    $("whole").textContent = whole
-      ? `✓ Whole${cuts}: all ${mine.characters.toLocaleString("en")} characters are what the server has.`
-      : "✗ This is not the text that the server has.";
+    const characters = `${mine.characters.toLocaleString("en")} characters`;
+    if (!same) $("whole").textContent = "✗ This is not the text that the server has.";
+    else if (whole) $("whole").textContent = `✓ Whole${cuts}: all ${characters} are what the server has.`;
+    else $("whole").textContent = `The ${characters} that came${cuts} are what the server has.`;
+    $("whole").dataset.same = same ? "yes" : "no";
     repaint();
   } catch {
     $("whole").textContent = "The server’s copy could not be fetched, so this text was not compared with it.";
@@ -353,7 +360,7 @@ async function startOnly(body) {
 function begin(asked, again) {
   show?.transport?.close();
   show = {
-    asked, again, locked: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
+    asked, again, locked: false, refused: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
     recent: [], lastNumber: 0, resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
   };
   for (const part of Object.values(prose)) part.clear();
@@ -362,7 +369,7 @@ function begin(asked, again) {
   $("calls").replaceChildren();
   $("events").replaceChildren();
   $("whole").textContent = "";
-  delete $("whole").dataset.whole;
+  delete $("whole").dataset.same;
   for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "verdict", "second", "latest"]) $(id).hidden = true;
   $("scroller").dataset.following = "yes";
   state("connecting");
