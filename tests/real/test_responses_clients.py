@@ -124,6 +124,13 @@ def test_ai_sdk_failure(start_service: Any, simulator: Server) -> None:
     assert (echoed[-1]["text"], echoed[-1]["finish"]) == ("Hello, 你好!", "stop")
 
 
+def test_tanstack(service: Server, upstream: Upstream) -> None:
+    """TanStack AI's adapter for OpenAI calls a tool and goes on."""
+    [said] = run("tanstack", url=service.url, prompt="Rome?")
+    assert said == {"text": "Let me see. It is 21 degrees.", "called": ["Rome"]}
+    assert check_second_turn(upstream.asked, "21 degrees in Rome")["content"] == "Let me see. "
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("language", ["python", "node"])
 def test_agents(service: Server, upstream: Upstream, language: str, stream: bool) -> None:
