@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +116,7 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     """What can be operated can be found by its name, as a screen reader does."""
-    for name in ("Prompt", "Model", "chunk", "smooth", "on_disconnect", "Transport"):
+    for name in ("Prompt", "model", "chunk", "smooth", "on_disconnect", "Transport"):
         expect(page.get_by_label(name, exact=True)).to_be_visible()
     for name in ("Send", "Stop", "Drop the connection"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
@@ -239,6 +241,114 @@ def test_what_is_not_the_answer(page: Page) -> None:
     ask(page, "hi", "tools?rate=0&first=0")
     ended(page)
     expect(page.locator("#calls")).to_contain_text("get_weather {")
+
+
+def test_the_keyboard_keeps_its_place(page: Page) -> None:
+    """Drop and Stop keep the focus, and so does Escape, which stops the answer from wherever the focus is."""
+    ask(page, "hi", "never-ends")
+    wait_until(lambda: len(answer(page)) > 20)
+    for name, state in (("#drop", "Resumed."), ("#stop", "Stopped.")):
+        page.focus(name)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_have_text(state)
+        expect(page.locator(name)).to_be_focused()
+    ended(page)
+    ask(page, "hi", "never-ends")
+    wait_until(lambda: len(answer(page)) > 20)
+    page.focus("#prompt")
+    page.keyboard.press("Escape")
+    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(page.locator("#prompt")).to_be_focused()
+    assert snapshot(page)["finish_reason"] == "cancelled"
+
+
+def test_the_composer_empties_and_grows(page: Page) -> None:
+    """It grows with the prompt, to a bound, and empties when that is sent; what was refused comes back."""
+    height = "document.getElementById('prompt').clientHeight"
+    prompt = page.locator("#prompt")
+    small = page.evaluate(height)
+    page.fill("#prompt", "line\n" * 5)
+    grown = page.evaluate(height)
+    page.fill("#prompt", "line\n" * 200)
+    assert small < grown < page.evaluate(height) <= page.evaluate("innerHeight * 0.3")
+    ask(page, "line\n" * 9, "never-ends")
+    expect(prompt).to_have_value("")
+    assert page.evaluate(height) == small
+    page.fill("#prompt", "a draft")
+    page.keyboard.press("Escape")
+    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(prompt).to_have_value("a draft")
+    ask(page, "refuse this", "error-400")
+    expect(page.locator("#ending")).to_contain_text("Refused with")
+    expect(prompt).to_have_value("refuse this")
+
+
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_copies(page: Page, clipboard: bool) -> None:
+    """The answer is copied as it is, and the request as a command that gets the same answer, also over plain http."""
+    text = 'It\'s 5 $HOME `id` \\ "two"\nlines'
+    if clipboard:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    else:
+        page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+
+    def copied(button: str) -> str:
+        page.click(button)
+        expect(page.locator(button)).to_have_text("Copied")
+        page.focus("#prompt")
+        page.fill("#prompt", "")
+        page.keyboard.press("Control+V")
+        return page.input_value("#prompt")
+
+    ask(page, text, "sim-echo?rate=0&first=0", chunk="word")
+    ended(page)
+    assert copied("#copy") == text
+    command = copied("#curl")
+    assert '"chunk":"word"' in command
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    events = [line.removeprefix("data: ") for line in found.stdout.splitlines() if line.startswith("data: ")]
+    assert "".join(json.loads(event).get("content", "") for event in events) == text
+
+
+def test_a_copied_command_has_no_key(locked_page: Page) -> None:
+    """A command that needs a key names a variable of the shell."""
+    page = locked_page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#keys")
+    unlock(page)
+    ask(page, "hi", "sim-echo?rate=0&first=0")
+    ended(page)
+    page.click("#curl")
+    expect(page.locator("#curl")).to_have_text("Copied")
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert 'Bearer $CHAT_SSE_KEY"' in command
+    assert KEY not in command
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_borders_can_be_seen(page: Page, scheme: Literal["light", "dark"]) -> None:
+    """The border of each control has a contrast of 3:1 to both its sides (WCAG 2.2, 1.4.11)."""
+    page.emulate_media(color_scheme=scheme)
+    contrasts = page.evaluate("""() => {
+      const rgb = (colour) => colour.match(/[\\d.]+/g).map(Number);
+      const light = (colour) => {
+        const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        const [r, g, b] = rgb(colour).map((part) => linear(part / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+      };
+      const ground = (element) => {
+        const colour = getComputedStyle(element).backgroundColor;
+        return rgb(colour)[3] === 0 ? ground(element.parentElement) : colour;
+      };
+      const controls = [...document.querySelectorAll("button:not(.primary), select, input, #composer")];
+      return controls.filter((one) => one.checkVisibility()).map((one) => {
+        const edge = light(getComputedStyle(one).borderTopColor);
+        const sides = [ground(one), ground(one.parentElement)].map(light);
+        return [one.id, Math.min(...sides.map((side) => Math.max(edge / side, side / edge)))];
+      });
+    }""")
+    assert {"stop", "drop", "model", "chunk", "composer"} <= {name for name, _ in contrasts}
+    assert [name for name, contrast in contrasts if contrast < 3] == []
 
 
 def test_markup_is_text(page: Page) -> None:

@@ -206,17 +206,23 @@ function state(name, words = name) {
   $("state").dataset.state = name;
   $("state").textContent = words;
   const busy = name === "connecting" || name === "streaming" || name === "lost";
-  $("send").disabled = busy;
-  $("stop").disabled = !busy;
-  $("drop").disabled = name !== "streaming";
+  off("send", busy);
+  off("stop", !busy);
+  off("drop", name !== "streaming");
   $("answer").setAttribute("aria-busy", busy);
 }
+
+/** Whether a button does nothing now. It is never `disabled`: that would take the focus from it. */
+const isOff = (id) => $(id).getAttribute("aria-disabled") === "true";
+const off = (id, is) => $(id).setAttribute("aria-disabled", is);
 
 function finish(name, words, reason) {
   state(name === "stopped" ? "idle" : name, name === "stopped" ? "stopped" : name === "error" ? `error: ${reason}` : "done");
   $("verdict").hidden = false;
   $("verdict").dataset.state = name;
   $("ending").textContent = words;
+  $("copies").hidden = false;
+  $("copy").hidden = !show.characters;
   $("news").textContent = words;
   clearTimeout(show.countdown);
   repaint();
@@ -290,6 +296,7 @@ function overFetch(stream) {
 }
 
 function failed(error) {
+  if (show.body && !show.id) compose($("prompt").value || show.body.prompt); // to be sent again
   if (error.name === "AbortError") return finish("stopped", "Stopped before it began.", "cancelled");
   const gone = error instanceof ChatError && error.code === "connection_lost" && !error.status;
   const words = gone ? `The service cannot be reached: ${error.message}` : error.message;
@@ -360,7 +367,7 @@ async function startOnly(body) {
 function begin(asked, again) {
   show?.transport?.close();
   show = {
-    asked, again, locked: false, refused: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
+    asked, again, body: null, locked: false, refused: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
     recent: [], lastNumber: 0, resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
   };
   for (const part of Object.values(prose)) part.clear();
@@ -370,7 +377,7 @@ function begin(asked, again) {
   $("events").replaceChildren();
   $("whole").textContent = "";
   delete $("whole").dataset.same;
-  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "verdict", "second", "latest"]) $(id).hidden = true;
+  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "verdict", "copies", "second", "latest"]) $(id).hidden = true;
   $("scroller").dataset.following = "yes";
   state("connecting");
   $("news").textContent = "Asked.";
@@ -384,7 +391,8 @@ function ask(prompt) {
   begin(performance.now(), () => ask(prompt));
   $("asked").textContent = prompt;
   $("asked").hidden = false;
-  const body = { prompt };
+  if ($("prompt").value === prompt) compose("");
+  const body = (show.body = { prompt });
   const model = $("model").value.trim();
   if (model) body.model = model;
   if (/^tools\b/.test(model)) body.tools = [TOOL];
@@ -415,7 +423,7 @@ $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const prompt = $("prompt").value;
   if (!prompt.trim()) return $("prompt").focus();
-  if (!$("send").disabled) ask(prompt);
+  if (!isOff("send")) ask(prompt);
 });
 
 $("prompt").addEventListener("keydown", (event) => {
@@ -424,17 +432,79 @@ $("prompt").addEventListener("keydown", (event) => {
   $("composer").requestSubmit();
 });
 
-$("stop").addEventListener("click", async () => {
+$("prompt").addEventListener("input", fit);
+
+/** Put *text* into the prompt's field. */
+function compose(text) {
+  $("prompt").value = text;
+  fit();
+}
+
+/** Make the prompt's field as high as its text, as far as the style allows. */
+function fit() {
+  const { style } = $("prompt");
+  style.height = "auto";
+  style.height = `${$("prompt").scrollHeight}px`;
+}
+
+async function stop() {
+  if (isOff("stop")) return;
   const mine = show;
-  $("stop").disabled = true;
+  off("stop", true);
   try {
     await mine.transport.stop();
   } catch (error) {
     if (mine !== show || mine.end) return;
-    $("stop").disabled = false;
+    off("stop", false);
     note("lost", `not stopped: ${error.message}`);
   }
+}
+
+$("stop").addEventListener("click", stop);
+
+document.addEventListener("keydown", (event) => {
+  // Escape also ends an input method's composition, and closes a list.
+  if (event.key === "Escape" && !event.isComposing && event.target.tagName !== "SELECT") stop();
 });
+
+/** Copy *text*, and say on the *button* whether that was done. */
+async function copy(button, text) {
+  const done = await toClipboard(text);
+  const label = (button.dataset.label ??= button.textContent);
+  button.textContent = done ? "Copied" : "The browser did not copy it";
+  $("news").textContent = `${button.textContent}.`;
+  setTimeout(() => (button.textContent = label), 2000);
+}
+
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Pages over plain http have no clipboard, but they may copy what is selected.
+    const focused = document.activeElement;
+    const field = document.body.appendChild(document.createElement("textarea"));
+    field.value = text;
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    focused.focus();
+    return done;
+  }
+}
+
+/** The request on show as a command for a shell. It names the key's variable, and does not contain the key. */
+function curl() {
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  const { body } = show;
+  const parts = ["curl -N", quoted(body ? new URL("v1/chat", document.baseURI).href : address(show))];
+  if (credentials.Authorization) parts.push('-H "Authorization: Bearer $CHAT_SSE_KEY"');
+  if (body) parts.push("-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body))}`);
+  return parts.join(" ");
+}
+
+$("copy").addEventListener("click", () => copy($("copy"), show.text.join("")));
+$("curl").addEventListener("click", () => copy($("curl"), curl()));
 
 function access(open) {
   $("access").hidden = !open;
@@ -454,7 +524,7 @@ $("access").addEventListener("submit", (event) => {
   if (show?.locked) show.again();
 });
 
-$("drop").addEventListener("click", () => show.transport.drop());
+$("drop").addEventListener("click", () => isOff("drop") || show.transport.drop());
 
 $("preset").addEventListener("change", () => {
   $("model").value = $("preset").value;
@@ -464,7 +534,6 @@ $("samples").addEventListener("click", ({ target }) => {
   const { prompt, model } = target.dataset;
   if (!prompt) return;
   $("model").value = model;
-  $("prompt").value = prompt;
   ask(prompt);
 });
 
