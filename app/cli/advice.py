@@ -77,6 +77,7 @@ def about_the_internet(config: Config, settings: Settings) -> Iterator[str]:
         (not settings.streams_per_principal, "STREAMS_PER_PRINCIPAL", "a principal may take every stream"),
         (not settings.readers_per_principal, "READERS_PER_PRINCIPAL", "a principal may take every reader's place"),
         (not settings.tokens_per_day, "TOKENS_PER_DAY", "a principal may spend without a bound"),
+        (not settings.count_input_tokens, "COUNT_INPUT_TOKENS", "prompts cost nothing of a principal's budget"),
         (
             not settings.total_requests_per_minute,
             "TOTAL_REQUESTS_PER_MINUTE",

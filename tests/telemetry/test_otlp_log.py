@@ -22,12 +22,13 @@ def clock(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Hush the SDK, whose loggers are the process's own: leave them as they were."""
     clock = Clock(time.monotonic())
     logger = logging.getLogger("opentelemetry")
-    before = logger.handlers, logger.propagate
+    before = logger.handlers, logger.propagate, logger.level
+    logger.setLevel(logging.WARNING)  # whatever other tests have left of the root's
     hush(log)
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", clock)
         yield clock
-    logger.handlers, logger.propagate = before
+    logger.handlers, logger.propagate, logger.level = before
 
 
 def said(logs: LogCapture) -> list[tuple[Any, ...]]:

@@ -144,7 +144,7 @@ async def test_each_attempt_has_a_record_of_its_own() -> None:
     router = Router({"m": [Target("a", None, Talkative()), Target("b", None, Script(HI, STOP, status=201))]})
     await batches(router, attempts)
     assert (attempts[0].upstream, attempts[0].answers, attempts[0].model) == ("a", ["200"], "wrong")
-    assert attempts[1:] == [Attempt("b", fallback=True, answers=["201"], status=201)]
+    assert attempts[1:] == [Attempt("b", fallback=True, answers=["201"], status=201, sent=True, complete=True)]
 
 
 class Keeping(Script):
