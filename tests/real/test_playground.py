@@ -7,7 +7,9 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 import httpx
@@ -241,6 +243,76 @@ def test_what_is_not_the_answer(page: Page) -> None:
     ask(page, "hi", "tools?rate=0&first=0")
     ended(page)
     expect(page.locator("#calls")).to_contain_text("get_weather {")
+
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+NOTES = [
+    {"type": "url_citation", "url_citation": {"url": "https://a.example/1", "title": "<b>One</b>", "start_index": 0}},
+    {"type": "url_citation", "url": "https://b.example/2", "title": "Two"},
+    {"type": "url_citation", "url_citation": {"url": "javascript:alert(1)", "title": "Three"}},
+    {"type": "file_citation", "filename": "four.pdf", "file_id": "file-4"},
+]
+RICH: list[dict[str, Any]] = [
+    {"delta": {"role": "assistant", "reasoning": "Let me see."}},
+    {"delta": {"content": "See [1]."}},
+    {"delta": {"annotations": NOTES}},
+    {"delta": {"images": [{"type": "image_url", "image_url": {"url": PIXEL}}]}},
+    {"delta": {"images": [{"type": "image_url", "image_url": {"url": "https://c.example/cat.png"}}]}},
+    {"delta": {}, "finish_reason": "stop"},
+]
+
+
+@pytest.fixture
+def rich() -> Iterator[str]:
+    """An upstream whose answer is more than text: its base URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            beside = {"search_results": [{"title": "Five", "url": "https://e.example/5"}]}
+            for choice in RICH:
+                chunk = {"choices": [{"index": 0, **choice}], "citations": ["https://e.example/5"], **beside}
+                self.wfile.write(b"data: %s\n\n" % json.dumps(chunk).encode())
+            self.wfile.write(b"data: [DONE]\n\n")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_an_answer_is_more_than_its_text(browser: Browser, tmp_path: Path, rich: str, transport: str) -> None:
+    """Sources, images and reasoning are shown with the answer; only addresses of the web are links, none is loaded."""
+    service = launch(tmp_path, rich)
+    try:
+        with playground(browser, service) as page:
+            ask(page, "hi", "any", transport)
+            assert ended(page) == "See [1]."
+            expect(page.locator("#reasoning")).to_have_text("Let me see.")
+            expect(page.locator("#sources li")).to_have_text(["Five", "<b>One</b>", "Two", "Three", "four.pdf"])
+            links = page.locator("#sources a").evaluate_all("links => links.map((link) => link.href)")
+            assert links == ["https://e.example/5", "https://a.example/1", "https://b.example/2"]
+            picture = page.get_by_role("img", name="An image of the answer")
+            expect(picture).to_be_visible()
+            wait_until(lambda: picture.evaluate("picture => picture.naturalWidth") == 1)
+            expect(page.locator("#media a")).to_have_attribute("href", "https://c.example/cat.png")
+            for kind in ("annotation", "media"):
+                expect(page.locator(f"#events [data-type={kind}]").first).to_be_attached()
+            ask(page, "once more", "any", transport)
+            ended(page)
+            expect(page.locator("#sources li")).to_have_count(5)
+            expect(page.locator("#media > *")).to_have_count(2)
+    finally:
+        service.stop()
 
 
 def test_the_keyboard_keeps_its_place(page: Page) -> None:

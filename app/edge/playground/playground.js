@@ -3,11 +3,12 @@
 import { attach, chat, ChatError } from "./client.js";
 
 const $ = (id) => document.getElementById(id);
-const KINDS = ["start", "delta", "reasoning", "refusal", "tool_call", "done", "error"];
-const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call"]);
+const KINDS = ["start", "delta", "reasoning", "refusal", "tool_call", "annotation", "media", "logprobs", "extra", "done", "error"];
+const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call", "media"]);
 // The reasons for which an answer ends whole: the others are limits, filters, the user, and upstreams that gave none.
 const WHOLE = new Set(["stop", "tool_calls"]);
 const ROWS = 400;
+const SHOWN = 200; // sources, and as many pictures; the list of events has the others
 const TOOL = {
   type: "function",
   function: {
@@ -55,6 +56,8 @@ class Prose {
 
 const prose = { delta: new Prose($("answer")), reasoning: new Prose($("reasoning")), refusal: new Prose($("refusal")) };
 const calls = new Map();
+const sources = new Map(); // elements, by address or by the note's text
+const pieces = new Map(); // of what cannot be shown: its element and the count of its events, by kind
 let rows = [];
 let painting = false;
 
@@ -128,6 +131,8 @@ function take({ id, type, data }) {
       show.characters += [...data.content].length;
     }
   } else if (type === "tool_call") called(data);
+  else if (type === "annotation") cited(data);
+  else if (type === "media") pictured(data);
   log(id, type, data);
   if (type === "done" || type === "error") ended(type, data);
   repaint();
@@ -142,6 +147,54 @@ function called({ index, name, arguments: more }) {
   if (name) call.name.push(name);
   if (more) call.text.push(more);
 }
+
+/** Show notes on the answer as its sources. Providers give them as OpenAI's annotations or as Perplexity's lists. */
+function cited({ annotations, citations = [], search_results: results = [] }) {
+  for (const note of [...citations, ...results, ...annotations]) {
+    const { url, title, filename } = typeof note === "string" ? { url: note } : (note?.[note.type] ?? note ?? {});
+    const address = webAddress(url);
+    const key = address || JSON.stringify(note);
+    if (!sources.has(key)) {
+      if (sources.size === SHOWN) return;
+      const row = $("sources").lastElementChild.appendChild(document.createElement("li"));
+      sources.set(key, address ? row.appendChild(link(address)) : row);
+    }
+    const words = title || (address ? "" : filename || key);
+    if (words) sources.get(key).textContent = String(words).slice(0, 200);
+    $("sources").hidden = false;
+  }
+}
+
+/** Show an image that came with the answer, a link to what would have to be loaded, and a count of what else came. */
+function pictured({ type, media_type: kind, url }) {
+  const name = `${type}, ${kind}`;
+  const box = $("media");
+  box.hidden = false;
+  if (webAddress(url) || (type === "image" && url.startsWith("data:image/"))) {
+    if (box.children.length >= SHOWN) return;
+    const shown = webAddress(url) ? link(url, `${name}: ${url}`) : document.createElement("img");
+    box.append(shown);
+    if (shown.tagName === "IMG") Object.assign(shown, { src: url, alt: "An image of the answer", onload: repaint });
+    return;
+  }
+  const others = pieces.get(name) ?? { element: box.appendChild(document.createElement("div")), count: 0 };
+  pieces.set(name, others);
+  others.count += 1;
+  others.element.textContent = `${name}: ${others.count} ${others.count === 1 ? "event" : "events"}`;
+}
+
+/** An address as a link may have it, or "" for what is none of the web's. */
+function webAddress(text) {
+  try {
+    const url = new URL(text);
+    return url.protocol === "https:" || url.protocol === "http:" ? url.href : "";
+  } catch {
+    return "";
+  }
+}
+
+const link = (href, words = href) =>
+  Object.assign(document.createElement("a"), { href, target: "_blank", rel: "noopener", textContent: words.slice(0, 200) });
 
 function known(id, ticket = show.ticket) {
   if (show.id && ticket === show.ticket) return;
@@ -373,11 +426,13 @@ function begin(asked, again) {
   for (const part of Object.values(prose)) part.clear();
   calls.clear();
   rows = [];
-  $("calls").replaceChildren();
+  sources.clear();
+  pieces.clear();
+  for (const element of [$("calls"), $("media"), $("sources").lastElementChild]) element.replaceChildren();
   $("events").replaceChildren();
   $("whole").textContent = "";
   delete $("whole").dataset.same;
-  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "verdict", "copies", "second", "latest"]) $(id).hidden = true;
+  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "media", "sources", "verdict", "copies", "second", "latest"]) $(id).hidden = true;
   $("scroller").dataset.following = "yes";
   state("connecting");
   $("news").textContent = "Asked.";
