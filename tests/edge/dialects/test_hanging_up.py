@@ -22,6 +22,8 @@ PARTS = [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
 DIALECTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "native": ("/v1/chat", {"prompt": "hi"}, True),
     "openai": ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}, False),
+    "responses": ("/v1/responses", {"input": "hi", "stream": True}, False),
+    "responses, whole": ("/v1/responses", {"input": "hi"}, False),
     "openai, whole": ("/v1/chat/completions", {"messages": MESSAGES}, False),
     "ai-sdk": ("/v1/ai-sdk/chat", {"id": "chat-1-of-a-page", "messages": PARTS}, True),
     "ai-sdk, guessable": ("/v1/ai-sdk/chat", {"id": "demo", "messages": PARTS}, False),
@@ -67,7 +69,7 @@ async def left(log: FilteringBoundLogger, dialect: str, *, begun: bool, **more: 
     client = Client(service, path, {**body, **more.pop("body", {})}, more.pop("headers", {}))
     async with asyncio.timeout(30):
         await asked.wait()
-        if begun and dialect != "openai, whole":
+        if begun and not dialect.endswith("whole"):
             await client.begun.wait()
         await client.leave()
         await asyncio.sleep(0.01)
@@ -95,7 +97,7 @@ async def test_who_says_so(log: FilteringBoundLogger, dialect: str, begun: bool)
     """An idempotency key, the request's own policy, or the operator's, keeps the stream in every dialect."""
     policy = "grace:60"
     own: dict[str, Any] = {"headers": {"X-On-Disconnect": policy}}
-    if not dialect.startswith("openai"):
+    if not dialect.startswith(("openai", "responses")):
         own = {"body": {"on_disconnect": policy}}
     assert await left(log, dialect, begun=begun, headers={"Idempotency-Key": "k"})
     assert await left(log, dialect, begun=begun, **own)
@@ -106,7 +108,7 @@ async def test_who_says_so(log: FilteringBoundLogger, dialect: str, begun: bool)
 async def test_who_says_cancel(log: FilteringBoundLogger, dialect: str) -> None:
     """`cancel` ends the stream, whoever could come back."""
     own: dict[str, Any] = {"headers": {"X-On-Disconnect": "cancel", "Idempotency-Key": "k"}}
-    if not dialect.startswith("openai"):
+    if not dialect.startswith(("openai", "responses")):
         own = {"body": {"on_disconnect": "cancel"}, "headers": {"Idempotency-Key": "k"}}
     assert not await left(log, dialect, begun=True, **own)
 
