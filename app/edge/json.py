@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
 from app.errors import BadRequest
 from app.turns import turn
+from app.wire.opaque import sealed_json
 
 MAX_DEPTH: Final = 64  # a deep tool schema has twenty; our own encoder takes 254
 # Each of the steps that a body of so many values goes through takes up to 30 ms; tests/real/test_attacks_stalls.py
@@ -59,6 +61,20 @@ async def parse_json(body: bytes) -> Any:
         ) from None
     await turn(work)  # to validate it takes as long
     return data
+
+
+async def check_sealed(texts: Iterable[object]) -> None:
+    """Raise BadRequest if more is in sealed *texts* of a body, all together, than a body may hold.
+
+    `app.wire.opaque` sealed them, or so they say: the client can have written them itself.
+    """
+    values = 0
+    for text in texts:
+        sealed = sealed_json(text)
+        await turn(len(sealed) >> 7)
+        values += await _count_values(sealed)
+        if values > MAX_VALUES:
+            raise BadRequest(f"The encrypted values of the body hold more than {MAX_VALUES} values.")
 
 
 async def _count_values(body: bytes) -> int:

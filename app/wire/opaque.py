@@ -24,12 +24,20 @@ def seal(fields: Mapping[str, Any]) -> str:
     return _MARK + base64.b64encode(orjson.dumps(fields)).decode()
 
 
+def sealed_json(text: object) -> bytes:
+    """Return the JSON that is in *text*, if that looks as if `seal` made it, else nothing."""
+    if not isinstance(text, str) or not text.startswith(_MARK):
+        return b""
+    try:
+        return base64.b64decode(text.removeprefix(_MARK), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
 def unseal(text: object) -> dict[str, Any] | None:
     """Return the fields that `seal` made *text* of; None for any other value."""
-    if not isinstance(text, str) or not text.startswith(_MARK):
-        return None
     try:
-        fields = orjson.loads(base64.b64decode(text.removeprefix(_MARK), validate=True))
-    except (binascii.Error, ValueError):
+        fields = orjson.loads(sealed_json(text))
+    except orjson.JSONDecodeError:
         return None
     return fields if isinstance(fields, dict) else None

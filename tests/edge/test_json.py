@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.edge.json import MAX_DEPTH, MAX_VALUES, parse_json
+from app.edge.json import MAX_DEPTH, MAX_VALUES, check_sealed, parse_json
 from app.errors import BadRequest
+from app.wire.opaque import seal
 from tests.watchdog import watching
 
 MEGABYTE = 1 << 20
@@ -117,3 +118,12 @@ def test_strings_across_slices(text: str) -> None:
         assert parsed(body) == json.loads(body)
         with pytest.raises(BadRequest, match="values"):
             parsed(body[:-1] + b",0" * MAX_VALUES + b"]")
+
+
+def test_sealed_values_count() -> None:
+    """What is in sealed texts is bounded as the body is, all together; anything else is not looked into."""
+    half = seal({"a": [0] * (MAX_VALUES // 2 - 1)})
+    asyncio.run(check_sealed([half, half, "[" * 100, None, 1]))
+    for texts in ([half, half, seal({"a": 0})], [seal({"a": json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)})]):
+        with pytest.raises(BadRequest):
+            asyncio.run(check_sealed(texts))

@@ -36,6 +36,7 @@ from app.edge.context import request_context
 from app.edge.dialects.openai import CHUNK, FIELD, ON_DISCONNECT
 from app.edge.dialects.response_input import to_choice, to_messages, to_response_format, to_tool
 from app.edge.error_responses import error_response
+from app.edge.json import check_sealed
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
 from app.edge.transcripts import response_of
@@ -203,6 +204,7 @@ class Responses:
         data = await streams.body(request)
         resolved = data
         if isinstance(data, dict) and isinstance(data.get("input"), list):
+            await check_sealed(item.get("encrypted_content") for item in data["input"] if isinstance(item, dict))
             resolved = {**data, "input": await self._resolved(request, data["input"])}
         defaults = streams.options.defaults
         asked = parse_response(resolved, request.headers, defaults, time.time(), keyed=is_keyed(request))

@@ -15,6 +15,7 @@ from app.edge.dialects.responses import parse_response
 from app.errors import BadRequest, Disconnected, RateLimited
 from app.events import Delta, Done, Logprobs, Reasoning, ToolCall
 from app.request import Allowance, Principal
+from app.wire.opaque import seal
 from tests.edge.service import serving
 from tests.script import forever
 from tests.wire import strict
@@ -395,3 +396,12 @@ async def test_background_takes_no_readers_place(log: FilteringBoundLogger) -> N
         with house.hub.reserve(Principal("", house.allowance)):
             opened = await client.post(PATH, json={**HI, "background": True})
         assert opened.status_code == 200
+
+
+async def test_encrypted_content_is_bounded(log: FilteringBoundLogger) -> None:
+    """What a client says is the encrypted content of an answer counts as if it stood in the body."""
+    item = {"type": "reasoning", "summary": [], "encrypted_content": seal({"a": [0] * 20_000})}
+    async with serving(log) as (house, client):
+        refused = await client.post("/v1/responses", json={"input": [item, item]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_request")
+        assert house.source.started == 0
