@@ -13,17 +13,22 @@ def data_block(content: object) -> bytes:
     return b"data: " + dumps(content)
 
 
-def numbered(blocks: Sequence[bytes], prefix: bytes, first: int, last: int) -> bytes:
-    """Return *blocks*, which are the events of the records from *first* to *last*, with their ids.
+def places(count: int, first: int, last: int) -> list[bytes]:
+    """Return where each of *count* events is in a stream, if they are the records from *first* to *last*.
 
-    *prefix* comes before each position. The last event has the position of the last record. An event before it has that
-    of the first record and its own place among the events: a reader that comes back with it gets all of the text, even
-    if it is no longer joined.
+    The last event has the number of the last record. An event before it has that of the first record and its own place
+    among the events: a reader that comes back with it gets all of the text, even if it is no longer joined.
     """
-    ids = [b"%d.%d" % (first, place) for place in range(1, len(blocks))]
-    return b"".join(
-        [b"%s%s%s\n\n" % (block, prefix, at) for block, at in zip(blocks, [*ids, b"%d" % last], strict=False)]
-    )
+    return [*(b"%d.%d" % (first, place) for place in range(1, count)), *([b"%d" % last] if count else ())]
+
+
+def numbered(blocks: Sequence[bytes], prefix: bytes, first: int, last: int) -> bytes:
+    """Return *blocks*, which are the events of the records from *first* to *last*, with their ids at their ends.
+
+    *prefix* comes before each place.
+    """
+    ids = places(len(blocks), first, last)
+    return b"".join([b"%s%s%s\n\n" % (block, prefix, at) for block, at in zip(blocks, ids, strict=True)])
 
 
 def after(data: bytes, position: EventId) -> bytes:
@@ -33,6 +38,11 @@ def after(data: bytes, position: EventId) -> bytes:
     """
     blocks = data.split(b"\n\n")
     known = 0
-    while known < position.place and blocks[known].endswith(b"-%d.%d" % (position.seq, known + 1)):
+    while known < position.place and _is_at(blocks[known], b"-%d.%d" % (position.seq, known + 1)):
         known += 1
     return b"\n\n".join(blocks[known:])
+
+
+def _is_at(block: bytes, place: bytes) -> bool:
+    """Whether the id of *block*, which is its last line or its first, ends with *place*."""
+    return block.endswith(place) or block.partition(b"\n")[0].endswith(place)

@@ -72,7 +72,7 @@ class EventEncoder(Encoder):
         return b"retry: %d\n" % retry_ms
 
     def _block(self, number: int, event: Event) -> bytes:
-        name, data = _render(event)
+        name, data = render(event)
         if isinstance(event, Start):
             data = {"stream_id": self._stream_id, **given(url=self._url), **data}
         return b"event: %s\ndata: %s\n%s%d\n\n" % (name, dumps(data), self._id, number)
@@ -140,7 +140,8 @@ def refusal(failure: Failure, request_id: str) -> ErrorAnswer:
     return ErrorAnswer(failure.status, orjson.dumps({"error": content}))
 
 
-def _render(event: Event) -> tuple[bytes, dict[str, Any]]:
+def render(event: Event) -> tuple[bytes, dict[str, Any]]:
+    """Return the name and the data of the native event that *event* is."""
     match event:
         case Delta(text):
             return b"delta", {"content": text}

@@ -90,7 +90,8 @@ class Response:
         self._stream_id = stream_id
         self._model: str = found.pop("model", "")
         self._created: int = found.pop("created_at", 0)
-        self._asked: Mapping[str, Any] = found
+        # A stream that was asked for in another dialect has that dialect's fields here.
+        self._asked = {name: value for name, value in found.items() if name in ECHOED}
         self._started = False
         self._end: Terminal | None = None
         self.output = Output(stream_id)
@@ -277,17 +278,17 @@ def _usage(usage: Usage | None) -> dict[str, Any] | None:
     counts = {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
-            "cached_tokens": _detail(usage, "input", "prompt", "cached_tokens"),
-            "cache_write_tokens": _detail(usage, "input", "prompt", "cache_write_tokens"),
+            "cached_tokens": detail(usage, "input", "prompt", "cached_tokens"),
+            "cache_write_tokens": detail(usage, "input", "prompt", "cache_write_tokens"),
         },
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": _detail(usage, "output", "completion", "reasoning_tokens")},
+        "output_tokens_details": {"reasoning_tokens": detail(usage, "output", "completion", "reasoning_tokens")},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
     return {**others, **counts, **({"estimated": True} if usage.estimated else {})}
 
 
-def _detail(usage: Usage, *names: str) -> int:
+def detail(usage: Usage, *names: str) -> int:
     """Return a count of the details, in the words of Responses or in those of chat completions."""
     *kinds, name = names
     for kind in kinds:

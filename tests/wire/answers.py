@@ -171,11 +171,26 @@ def responses(blocks: Sequence[dict[str, str]]) -> Any:
     return events, pieces
 
 
+def ag_ui(blocks: Sequence[dict[str, str]]) -> Any:
+    """Return what the events of a run say: texts and arguments are put together where they begin."""
+    events: list[Any] = []
+    pieces: dict[Any, list[str]] = {}
+    for block in blocks:
+        event = json.loads(block["data"])
+        if event["type"].endswith(("_CONTENT", "_ARGS")):
+            name = event.get("messageId") or event["toolCallId"]
+            pieces.setdefault(name, []).append(event["delta"])
+        else:
+            events.append(event)
+    return events, {name: "".join(said) for name, said in pieces.items()}
+
+
 FOLDS: dict[str, Callable[[Sequence[dict[str, str]]], Any]] = {
     "events": native,
     "openai": openai,
     "ai-sdk": ai_sdk,
     "responses": responses,
+    "ag-ui": ag_ui,
 }
 
 

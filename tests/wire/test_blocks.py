@@ -43,6 +43,13 @@ def test_after(place: int, rest: list[bytes]) -> None:
     assert after(whole, EventId(ID, 3, place)) == b"".join([blocks[name] for name in rest])
 
 
+def test_after_with_ids_first() -> None:
+    """A dialect may have the id before the data."""
+    blocks = [b"id: %s-%s\ndata: x\n\n" % (ID.encode(), at) for at in (b"3.1", b"3.2", b"3", b"4")]
+    for place, known in ((1, 1), (2, 2), (9, 2)):
+        assert after(b"".join(blocks), EventId(ID, 3, place)) == b"".join(blocks[known:])
+
+
 def test_after_a_record_of_one_block() -> None:
     """A record that another dialect makes several events of is sent whole."""
     whole = numbered([b"a"], PREFIX, 3, 3)

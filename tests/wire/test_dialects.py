@@ -11,7 +11,7 @@ from tests.wire.dummy import dummy_dialect
 
 def test_names() -> None:
     """The dialects' public names; modules that dialects share are none."""
-    assert set(dialects()) == {"events", "openai", "ai-sdk", "responses"}
+    assert set(dialects()) == {"events", "openai", "ai-sdk", "responses", "ag-ui"}
 
 
 def test_each_creates_an_encoder() -> None:
