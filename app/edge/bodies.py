@@ -138,7 +138,8 @@ class Defaults:
 class ChatRequest:
     """What a request asks for, in any dialect: a stream, and an answer that reads it.
 
-    *stream* goes to the hub, and `Hub.labelled` finds it by its *label*, if that is not "". The answer is *whole*, or a
+    *stream* goes to the hub, and `Hub.labelled` finds it by its *label*, if that is not "". *key_header* is the header
+    that has the idempotency key of a request that has no `Idempotency-Key`, or "". The answer is *whole*, or a
     stream in the form of the encoder that *create* returns, with bursts spread over *smooth* seconds; 0 does not spread
     them.
     """
@@ -148,6 +149,7 @@ class ChatRequest:
     smooth: float = 0.0
     whole: bool = False
     label: str = ""
+    key_header: str = ""
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:

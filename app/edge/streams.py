@@ -28,6 +28,7 @@ from app.rechunk import merge_after
 from app.request import StreamRequest
 from app.wire import Create, Reading
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
 ListModels = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -77,7 +78,7 @@ class Streams:
         await asyncio.sleep(0)  # and to take its fingerprint, and to reserve tokens for it
         if attach:
             context.place = self.hub.reserve(context.principal)
-        key = _key(request, data)
+        key = _key(request, data, (IDEMPOTENCY_KEY, asked.key_header))
         return await self.hub.open(wanted, context.principal, key, context.log, asked.label)
 
     async def answer(self, request: Request, asked: ChatRequest, data: object) -> Response:
@@ -199,16 +200,24 @@ def reader_smooth(request: Request) -> float:
     return 0.0 if text is None else parse_smooth(text)
 
 
-def is_keyed(request: Request) -> bool:
-    """Return whether the request can be repeated without being paid for twice."""
-    return "idempotency-key" in request.headers
+def is_keyed(request: Request, key_header: str = "") -> bool:
+    """Return whether the request can be repeated without being paid for twice.
+
+    *key_header* is that of `ChatRequest`.
+    """
+    return IDEMPOTENCY_KEY in request.headers or key_header in request.headers
 
 
-def _key(request: Request, data: object) -> IdempotencyKey | None:
-    """Return the request's idempotency key, with a fingerprint of what its body says, however that is spelt."""
-    name = request.headers.get("idempotency-key")
-    if name is None:
-        return None
-    if not 1 <= len(name) <= 255:
-        raise BadRequest("An Idempotency-Key has from 1 to 255 characters.", param="Idempotency-Key")
-    return IdempotencyKey(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())
+def _key(request: Request, data: object, headers: Sequence[str]) -> IdempotencyKey | None:
+    """Return the request's idempotency key, with a fingerprint of what its body says, however that is spelt.
+
+    It is in the first of *headers* that the request has.
+    """
+    for header in headers:
+        name = request.headers.get(header)
+        if name is None:
+            continue
+        if not 1 <= len(name) <= 255:
+            raise BadRequest(f"{header} has from 1 to 255 characters.", param=header)
+        return IdempotencyKey(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())
+    return None

@@ -15,6 +15,7 @@ from app.edge.wrong_paths import sentence_about
         ("/models", "/v1"),
         ("/models/org/m", "/v1"),
         ("/ai-sdk/chat", "/v1"),
+        ("/ag-ui", "/v1"),
         ("/v1/v1/chat/completions", "twice"),
         ("/v1/chat/completions/chat/completions", "without /chat/completions"),
         ("/v1/chat/completions/models", "without /chat/completions"),

@@ -36,7 +36,7 @@ _STOPS = re.compile(
 )
 
 # Where a POST with a position starts nothing.
-_RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat", "/v1/responses")
+_RESUMING = ("/v1/chat", "/v1/chat/completions", "/v1/ai-sdk/chat", "/v1/responses", "/v1/ag-ui")
 
 
 class Scheme(Protocol):

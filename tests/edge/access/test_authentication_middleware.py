@@ -177,6 +177,7 @@ async def test_stopping(log: FilteringBoundLogger) -> None:
         ("POST", "/v1/chat/completions?last_event_id=x-1", {}, False),
         ("POST", "/v1/chat/completions?last_event_id=", {}, True),
         ("POST", "/v1/ai-sdk/chat", {"Last-Event-ID": "x-1"}, False),
+        ("POST", "/v1/ag-ui", {"Last-Event-ID": "x-1"}, False),
         ("POST", "/v1/other", {"Last-Event-ID": "x-1"}, True),
         ("GET", STREAM, {}, False),
         ("HEAD", STREAM, {}, False),

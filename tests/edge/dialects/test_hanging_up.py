@@ -27,6 +27,7 @@ DIALECTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "openai, whole": ("/v1/chat/completions", {"messages": MESSAGES}, False),
     "ai-sdk": ("/v1/ai-sdk/chat", {"id": "chat-1-of-a-page", "messages": PARTS}, True),
     "ai-sdk, guessable": ("/v1/ai-sdk/chat", {"id": "demo", "messages": PARTS}, False),
+    "ag-ui": ("/v1/ag-ui", {"threadId": "t", "runId": "r", "messages": MESSAGES}, False),
 }
 
 
@@ -79,6 +80,14 @@ async def left(log: FilteringBoundLogger, dialect: str, *, begun: bool, **more: 
     return goes_on
 
 
+def saying(dialect: str, policy: str) -> dict[str, Any]:
+    """Return what a request in *dialect* has more that says what happens when its reader leaves."""
+    if dialect.startswith(("openai", "responses")):
+        return {"headers": {"X-On-Disconnect": policy}}
+    field = {"on_disconnect": policy}
+    return {"body": {"forwardedProps": field} if dialect == "ag-ui" else field}
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_before_the_answer_begins(log: FilteringBoundLogger, dialect: str) -> None:
     """Nobody can come back to a stream whose id nobody has, so it ends."""
@@ -95,10 +104,7 @@ async def test_after_the_answer_has_begun(log: FilteringBoundLogger, dialect: st
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_who_says_so(log: FilteringBoundLogger, dialect: str, begun: bool) -> None:
     """An idempotency key, the request's own policy, or the operator's, keeps the stream in every dialect."""
-    policy = "grace:60"
-    own: dict[str, Any] = {"headers": {"X-On-Disconnect": policy}}
-    if not dialect.startswith(("openai", "responses")):
-        own = {"body": {"on_disconnect": policy}}
+    own = saying(dialect, "grace:60")
     assert await left(log, dialect, begun=begun, headers={"Idempotency-Key": "k"})
     assert await left(log, dialect, begun=begun, **own)
     assert await left(log, dialect, begun=begun, service={"grace_is_set": True})
@@ -107,10 +113,15 @@ async def test_who_says_so(log: FilteringBoundLogger, dialect: str, begun: bool)
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_who_says_cancel(log: FilteringBoundLogger, dialect: str) -> None:
     """`cancel` ends the stream, whoever could come back."""
-    own: dict[str, Any] = {"headers": {"X-On-Disconnect": "cancel", "Idempotency-Key": "k"}}
-    if not dialect.startswith(("openai", "responses")):
-        own = {"body": {"on_disconnect": "cancel"}, "headers": {"Idempotency-Key": "k"}}
+    own = saying(dialect, "cancel")
+    own["headers"] = {**own.get("headers", {}), "Idempotency-Key": "k"}
     assert not await left(log, dialect, begun=True, **own)
+
+
+async def test_a_run_that_is_named(log: FilteringBoundLogger) -> None:
+    """TanStack's client names its run in a header, and can come back to it, like any client with a key."""
+    for begun in (True, False):
+        assert await left(log, "ag-ui", begun=begun, headers={"X-Run-Id": "run-1"})
 
 
 async def test_a_stream_without_a_reader(log: FilteringBoundLogger) -> None:

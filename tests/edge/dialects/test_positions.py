@@ -30,6 +30,10 @@ OPENING: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "ai-sdk": ("/v1/ai-sdk/chat", {"id": CHAT, "messages": UI_MESSAGES}),
     "responses": ("/v1/responses", {"input": "hi", "stream": True}),
+    "ag-ui": (
+        "/v1/ag-ui",
+        {"threadId": "t", "runId": "r", "messages": [{"id": "u", "role": "user", "content": "hi"}]},
+    ),
 }
 DIALECTS = sorted(OPENING)
 WEBKIT = {
@@ -63,7 +67,7 @@ async def test_a_cut_at_every_event(log: FilteringBoundLogger, dialect: str, end
         assert fold(blocks_of(without_retry(opened.text).encode())) == fold(blocks_of(whole.encode()))
         blocks = whole.split("\n\n")[:-1]
         for at, block in enumerate(blocks, 1):
-            position = block.rpartition("\nid: ")[2]
+            position = dict(line.split(": ", 1) for line in block.split("\n"))["id"]
             rest = "".join(f"{other}\n\n" for other in blocks[at:])
             answers = [
                 await client.get(stream, params={"dialect": dialect}, headers={"Last-Event-ID": position}),

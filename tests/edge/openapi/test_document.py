@@ -28,6 +28,8 @@ from app.composition.service import compose
 from app.composition.settings import load
 from app.edge.access.api_keys import digest
 from app.edge.bodies import MAX_FIELDS, Defaults, Message
+from app.edge.dialects.ag_ui import ForwardedProps, RunAgentInput
+from app.edge.dialects.agent_messages import AgentContext, AgentFunction, AgentMessage, AgentTool, AgentToolCall
 from app.edge.dialects.ai_sdk import UIChatBody
 from app.edge.dialects.assistant_ui import CallSettings, ModelConfig, NamedTool
 from app.edge.dialects.native import ChatBody, parse_chat
@@ -379,9 +381,10 @@ def undescribed(schema: Any) -> Any:
 
 REQUESTS = [ChatBody, Message, CompletionBody, StreamOptions, UIChatBody, UIMessage, UIPart]
 RESPONSES = [ResponseBody, TextConfig, ReasoningConfig]
+RUNS = [RunAgentInput, ForwardedProps, AgentMessage, AgentToolCall, AgentFunction, AgentTool, AgentContext]
 
 
-@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES, NamedTool, CallSettings, ModelConfig])
+@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES, *RUNS, NamedTool, CallSettings, ModelConfig])
 def test_a_request_is_as_it_is_read(model: type[BaseModel]) -> None:
     """Each field of a request has the type and the bounds that its model has, and the service takes no other."""
     read = from_pydantic(model.model_json_schema(ref_template="#/components/schemas/{model}"))
