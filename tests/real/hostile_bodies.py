@@ -9,6 +9,7 @@ import json
 from typing import Any, Final, NamedTuple
 
 from app.edge.json import MAX_DEPTH, MAX_VALUES
+from app.wire.opaque import seal
 
 _MEGABYTE: Final = 1 << 20
 QUICK: Final = "sim-gpt?first=0&rate=0&tokens=3"
@@ -73,6 +74,12 @@ def _responses(items: Any, filling: bytes, status: int = 200) -> Hostile:
     return Hostile("/v1/responses", _filled({"model": QUICK, "stream": True, "input": items}, filling), status)
 
 
+def _run(message: dict[str, Any], filling: bytes, status: int = 200, role: str = "user", **more: Any) -> Hostile:
+    messages = [{"id": "u", "role": "user", "content": "hi"}, {"id": "m", "role": role, **message}]
+    body = {"threadId": "t", "runId": "r", "forwardedProps": {"model": QUICK}, "messages": messages, **more}
+    return Hostile("/v1/ag-ui", _filled(body, filling), status)
+
+
 _USER: Final = {"role": "user", "content": "hi"}
 _TEXT: Final = b'{"type":"text","text":"some words of a text"}'
 _HALF_A_MILLION: Final = b"[%s]" % _times(b"0", 500_000)
@@ -99,6 +106,16 @@ REFUSED: Final = {
     "wrong tools by name": _ui([{"type": "text", "text": "hi"}], _fields(b"0"), 400, tools="@"),
     "zeros as items": _responses("@", _list(b"0"), 400),
     "references to nothing": _responses("@", _list(b'{"type":"item_reference","id":"x"}'), 404),
+    "too much in encrypted values": _run(
+        {"toolCalls": "@"},
+        b"[%s]"
+        % _times(
+            b'{"id":"c","function":{"name":"f","arguments":"{}"},"encryptedValue":%s}' % _json(seal({"a": [0] * 2000})),
+            100,
+        ),
+        400,
+        "assistant",
+    ),
     "a name of a megabyte": _native({"prompt": "hi", "@": 0}, b'"%s"' % (b"temperatur" * 100_000), 400),
     "lone surrogates in what is no JSON": _native({"prompt": "@"}, b'"%s' % (b"\\ud83d" * 170_000), 400),
 }
@@ -136,6 +153,19 @@ TAKEN: Final = {
     "reasoning details": _native(
         {"messages": [_USER, {"role": "assistant", "content": "hi", "reasoning_details": "@"}]}, _list(_DETAILS)
     ),
+    "a run's parts": _run({"content": "@"}, _list(_TEXT)),
+    "a run's calls": _run(
+        {"toolCalls": "@"}, _list(b'{"id":"c","function":{"name":"f","arguments":"{}"}}'), role="assistant"
+    ),
+    "a run's reasoning": _run(
+        {"content": "x"},
+        b'[{"role":"user","content":"x"},%s]' % _times(b'{"role":"reasoning","content":"%s"}' % (b"x" * 200), 4000),
+        messages="@",
+    ),
+    "a run's encrypted value": _run(
+        {"encryptedValue": "@", "content": "hi"}, _json(seal({"a": [[0, "b"]] * 10_000})), role="assistant"
+    ),
+    "a run's state": _run({"content": "hi"}, _fields(b'"some text"'), state="@"),
     "UI parts": _ui("@", _list(_TEXT)),
     "UI reasoning": _ui("@", _list(b'{"type":"reasoning","text":"%s"}' % (b"x" * 60)), role="assistant"),
     "UI steering": _ui([{"type": "steering-message", "parts": "@"}], _list(_TEXT), role="assistant"),
