@@ -8,6 +8,9 @@ export interface Connection {
   /** Of a lost one: milliseconds until the next try. */
   delay?: number;
   error?: ChatError;
+  /** Of an open one: the response's status and its `X-Request-Id`, which the service's log has as well. */
+  status?: number;
+  requestId?: string;
 }
 
 export interface ReadOptions {
@@ -121,12 +124,14 @@ export function find(url: string | URL, options?: ChatOptions): ChatStream;
  * The service refused (`status`, `code`) or could not be reached (`status` 0). A stream that fails has an `error` event.
  */
 export class ChatError extends Error {
-  constructor(message: string, facts?: { status?: number; code?: string; again?: boolean; wait?: number });
+  constructor(message: string, facts?: { status?: number; code?: string; again?: boolean; wait?: number; requestId?: string });
   readonly status: number;
   readonly code: string;
   /** Whether asking again may help, after `wait` milliseconds. */
   readonly again: boolean;
   readonly wait: number;
+  /** The response's `X-Request-Id`, or "". */
+  readonly requestId: string;
 }
 
 /** A stream, resumed wherever it is cut. Reading it throws ChatError, or the signal's reason. */

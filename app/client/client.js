@@ -28,15 +28,16 @@ export const find = (url, options = {}) => new ChatStream({ method: "GET", url }
 
 /** The service refused (`status`, `code`) or could not be reached. A stream that fails has an `error` event. */
 export class ChatError extends Error {
-  constructor(message, { status = 0, code = "connection_lost", again = false, wait = 0 } = {}) {
+  constructor(message, { status = 0, code = "connection_lost", again = false, wait = 0, requestId = "" } = {}) {
     super(message);
-    Object.assign(this, { name: "ChatError", status, code, again, wait });
+    Object.assign(this, { name: "ChatError", status, code, again, wait, requestId });
   }
 }
 
 const cut = (message) => new ChatError(message, { again: true });
 // An EventSource takes 429 and 503 for final, so the service sends `retry:` without an event in their place.
 const busy = (wait) => new ChatError("The service is busy.", { code: "overloaded", again: true, wait });
+const requestId = ({ headers }) => headers.get("X-Request-Id") ?? "";
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
 const base = () => globalThis.document?.baseURI ?? globalThis.location?.href;
 const absolute = (url) => new URL(url, base());
@@ -142,7 +143,7 @@ export class ChatStream {
       this.id ||= response.headers.get("X-Stream-Id") ?? "";
       let open = false;
       const opened = () => {
-        if (!open) onConnection?.({ state: "open" });
+        if (!open) onConnection?.({ state: "open", status: response.status, requestId: requestId(response) });
         open = true;
       };
       if (response.headers.has("X-Stream-Id")) opened();
@@ -306,7 +307,7 @@ async function refusal(response) {
   const full = status === 429 || status === 503;
   const again = told ? full && told === "true" : full || status >= 500;
   const message = error?.message ?? (sentence || `The server answered ${status}.`);
-  return new ChatError(message, { status, code: error?.code, again, wait });
+  return new ChatError(message, { status, code: error?.code, again, wait, requestId: requestId(response) });
 }
 
 function errorIn(body) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -313,6 +314,37 @@ def test_an_answer_is_more_than_its_text(browser: Browser, tmp_path: Path, rich:
             expect(page.locator("#media > *")).to_have_count(2)
     finally:
         service.stop()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_row_opens_to_its_frame(page: Page, transport: str) -> None:
+    """A row has the time since the event before it, and opens, by the keyboard too, to the event as it was sent."""
+    with page.expect_response("**/v1/chat") as response:
+        ask(page, "hi", "sim-echo?rate=0&first=0", transport)
+    ended(page)
+    status = 200 if transport == "fetch" else 201
+    assert response.value.status == status
+    request = response.value.headers["x-request-id"]
+    expect(page.locator("#answered")).to_have_text(f"Status {status}, request {request}")
+    stream = page.url.partition("?stream=")[2]
+    sent = httpx.get(f"{page.url.partition('/?')[0]}/v1/streams/{stream}").text
+    for kind in ("delta", "done"):
+        row = page.locator(f"#events [data-type={kind}]").last
+        assert re.fullmatch(r"\+\d+ ms", row.locator(".since").inner_text())
+        row.locator("summary").focus()
+        page.keyboard.press("Enter")
+        expect(row.locator("pre")).to_be_visible()
+        assert f"{row.locator('pre').text_content()}\n\n" in sent
+
+
+def test_a_refusal_is_a_row(page: Page) -> None:
+    """A refused request is in the list, with how long to wait, and its status and id stay in view."""
+    with page.expect_response("**/v1/chat") as response:
+        ask(page, "hi", "error-429?retry_after=60&first=0")
+    row = page.locator("#events .refused")
+    expect(row).to_contain_text("429 upstream_rate_limited: ")
+    expect(row).to_contain_text("Retry-After: 60 s.")
+    expect(page.locator("#answered")).to_have_text(f"Status 429, request {response.value.headers['x-request-id']}")
 
 
 def test_the_keyboard_keeps_its_place(page: Page) -> None:

@@ -8,6 +8,7 @@ const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call", "media"])
 // The reasons for which an answer ends whole: the others are limits, filters, the user, and upstreams that gave none.
 const WHOLE = new Set(["stop", "tool_calls"]);
 const ROWS = 400;
+const FRAME = 20_000; // characters of an event's data that its row keeps
 const SHOWN = 200; // sources, and as many pictures; the list of events has the others
 const TOOL = {
   type: "function",
@@ -133,7 +134,7 @@ function take({ id, type, data }) {
   } else if (type === "tool_call") called(data);
   else if (type === "annotation") cited(data);
   else if (type === "media") pictured(data);
-  log(id, type, data);
+  log(id, type, data, now);
   if (type === "done" || type === "error") ended(type, data);
   repaint();
 }
@@ -293,10 +294,12 @@ function lost(delay, error) {
   };
   tick();
   $("news").textContent = "Connection lost. It will be resumed.";
-  note("lost", `connection lost: ${error?.message ?? "closed"}`);
+  if (error.status) refusedWith(error);
+  else note("lost", `connection lost: ${error.message}`);
 }
 
-function opened() {
+function opened(status, requestId) {
+  if (status) answered(status, requestId); // an EventSource does not say
   const back = show.state === "lost";
   state("streaming");
   if (!back) return;
@@ -305,20 +308,38 @@ function opened() {
   note("back", show.lastNumber ? `resumed after event ${show.lastNumber}` : "connected again");
 }
 
-function log(id, type, data) {
+/** Add an event's row. It shows the time since the event before, and opens to the event as it is on the wire. */
+function log(id, type, data, now) {
   const row = document.createElement("li");
   row.dataset.type = type;
-  row.title = id;
+  const frame = `event: ${type}\ndata: ${JSON.stringify(data).slice(0, FRAME)}\nid: ${id}`;
+  const details = row.appendChild(document.createElement("details"));
+  const summary = details.appendChild(document.createElement("summary"));
   for (const [name, text] of [
     ["number", id.slice(id.lastIndexOf("-") + 1)],
     ["type", type],
     ["data", JSON.stringify(data.content ?? data)],
+    ["since", show.latestRow === null ? "" : `+${Math.round(now - show.latestRow)} ms`],
   ]) {
-    const cell = row.appendChild(document.createElement("span"));
+    const cell = summary.appendChild(document.createElement("span"));
     cell.className = name;
     cell.textContent = text.slice(0, 200);
   }
+  details.addEventListener("toggle", () => details.appendChild(document.createElement("pre")).append(frame), { once: true });
+  show.latestRow = now;
   rows.push(row);
+}
+
+/** Show the status and the id of the request that was answered last. */
+function answered(status, requestId) {
+  $("answered").textContent = `Status ${status}, request ${requestId || "without an id"}`;
+  $("answered").hidden = false;
+}
+
+/** Add a row for a request that was refused; it is asked again if that may help. */
+function refusedWith({ status, code, message, wait, requestId }) {
+  answered(status, requestId);
+  note("refused", `${status} ${code}: ${message}${wait ? ` Retry-After: ${Math.ceil(wait / 1000)} s.` : ""}`);
 }
 
 function note(kind, text) {
@@ -354,6 +375,7 @@ function failed(error) {
   const gone = error instanceof ChatError && error.code === "connection_lost" && !error.status;
   const words = gone ? `The service cannot be reached: ${error.message}` : error.message;
   finish("error", error.status ? `Refused with ${error.status}: ${words}` : words, error.code ?? error.name);
+  if (error.status) refusedWith(error);
   if (error.status !== 401) return;
   show.locked = true;
   access(true);
@@ -411,7 +433,11 @@ async function startOnly(body) {
     body: JSON.stringify(body),
   });
   const data = await answer.json();
-  if (!answer.ok) throw new ChatError(data.error.message, { status: answer.status, code: data.error.code });
+  const [requestId, wait] = [answer.headers.get("X-Request-Id"), Number(answer.headers.get("Retry-After")) * 1000];
+  if (!answer.ok) {
+    throw new ChatError(data.error.message, { status: answer.status, code: data.error.code, wait, requestId });
+  }
+  answered(answer.status, requestId);
   return data;
 }
 
@@ -420,7 +446,7 @@ async function startOnly(body) {
 function begin(asked, again) {
   show?.transport?.close();
   show = {
-    asked, again, body: null, locked: false, refused: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
+    asked, again, body: null, latestRow: asked, locked: false, refused: false, state: "idle", id: "", ticket: "", end: null, text: [], characters: 0, deltas: 0,
     recent: [], lastNumber: 0, resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, transport: null, abort: new AbortController(),
   };
   for (const part of Object.values(prose)) part.clear();
@@ -432,7 +458,7 @@ function begin(asked, again) {
   $("events").replaceChildren();
   $("whole").textContent = "";
   delete $("whole").dataset.same;
-  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "media", "sources", "verdict", "copies", "second", "latest"]) $(id).hidden = true;
+  for (const id of ["welcome", "asked", "thinking", "refusal", "calls", "media", "sources", "verdict", "copies", "second", "latest", "answered"]) $(id).hidden = true;
   $("scroller").dataset.following = "yes";
   state("connecting");
   $("news").textContent = "Asked.";
@@ -440,7 +466,8 @@ function begin(asked, again) {
 }
 
 const asks = () => ({ url: "v1/chat", headers: credentials, signal: show.abort.signal, onConnection: news });
-const news = ({ state: name, delay, error }) => (name === "open" ? opened() : lost(delay, error));
+const news = ({ state: name, delay, error, status, requestId }) =>
+  name === "open" ? opened(status, requestId) : lost(delay, error);
 
 function ask(prompt) {
   begin(performance.now(), () => ask(prompt));
