@@ -63,7 +63,7 @@ class StreamRequest:
     texts in it that the operator put there, and that the client is not to see. *output_tokens_field* is the parameter
     in which the upstream takes a limit on the answer's tokens. *responses* are fields in the
     words of OpenAI's Responses that chat completions lack: an upstream that speaks Responses gets them, and no other.
-    *asked* and *keep* are those of `StreamInfo`.
+    *asked*, *keep* and *metadata* are those of `StreamInfo`.
     """
 
     model: str
@@ -80,6 +80,7 @@ class StreamRequest:
     responses: Mapping[str, Any] = field(default_factory=dict)
     asked: str = ""
     keep: float = math.inf
+    metadata: str = ""
 
 
 class StreamInfo(NamedTuple):
@@ -88,7 +89,9 @@ class StreamInfo(NamedTuple):
     *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
     readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest
     stream with a *label* by that label. *include_usage* is that of the request. *asked* is what a dialect says again of
-    the request, in its own form. The stream is kept for *keep* seconds after its end at most.
+    the request, in its own form. The stream is kept for *keep* seconds after its end at most. Its owner's list of
+    streams shows the *model* that was asked for, when the stream was *created* (microseconds since the epoch), and
+    *metadata*, a JSON object in which the client says what the stream is, or "".
     """
 
     chunk: str
@@ -98,6 +101,9 @@ class StreamInfo(NamedTuple):
     include_usage: bool = False
     asked: str = ""
     keep: float = math.inf
+    model: str = ""
+    created: int = 0
+    metadata: str = ""
 
 
 def texts_in(value: object) -> Iterator[str]:

@@ -153,6 +153,9 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
         b"usage": b"%d" % info.include_usage,
         b"asked": info.asked.encode(),
         b"keep": str(info.keep).encode(),
+        b"model": info.model.encode(),
+        b"created": b"%d" % info.created,
+        b"metadata": info.metadata.encode(),
         b"process": process.encode(),
     }
 
@@ -182,6 +185,9 @@ def info_of(header: dict[bytes, bytes]) -> StreamInfo:
         header.get(b"usage") == b"1",
         header.get(b"asked", b"").decode(),
         float(header.get(b"keep", b"inf")),
+        header.get(b"model", b"").decode(),
+        int(header.get(b"created", b"0")),
+        header.get(b"metadata", b"").decode(),
     )
 
 

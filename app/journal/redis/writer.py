@@ -49,7 +49,7 @@ class RedisWriter:
     begun: bool = False  # whether the log was begun in Redis
     ended: bool = False  # whether the producer has appended its last record
     given_up: bool = False  # the end is written, by this process or by another: no more is taken
-    stored: int = 0  # about how many bytes of Redis its entries take
+    stored: int = field(init=False)  # about how many bytes of Redis its header and its entries take
     acked: int = 0  # the number of the last record that Redis has acknowledged
     taken: list[Event] = field(default_factory=list)  # sent, and not acknowledged yet
     waiting: list[Event] = field(default_factory=list)  # to be sent
@@ -60,6 +60,7 @@ class RedisWriter:
     def __post_init__(self) -> None:
         self.id = self.log.id
         self.key = keys.log(self.id)
+        self.stored = sum(map(len, self.header.values()))
 
     def __repr__(self) -> str:
         return f"<RedisWriter {self.acked} records, {len(self.taken)} under way, {len(self.waiting)} waiting>"

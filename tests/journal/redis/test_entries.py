@@ -82,7 +82,21 @@ def test_an_entry_is_appended_as_redis_py_would(events: list[Event], first: int)
 
 @pytest.mark.parametrize(
     "info",
-    [StreamInfo("none"), StreamInfo("size:7,80ms", "\udcff \0 \u00e9\n", 1 << 40, "\udcfe", True, '{"a":"é"}', 12.5)],
+    [
+        StreamInfo("none"),
+        StreamInfo(
+            "size:7,80ms",
+            "\udcff \0 \u00e9\n",
+            1 << 40,
+            "\udcfe",
+            True,
+            '{"a":"é"}',
+            12.5,
+            "模型:7b",
+            1 << 50,
+            '{"b":"🦙"}',
+        ),
+    ],
 )
 def test_a_header_comes_back(info: StreamInfo) -> None:
     """What a stream was created with is in the header, whatever its owner is called."""
@@ -91,8 +105,8 @@ def test_a_header_comes_back(info: StreamInfo) -> None:
 
 def test_a_header_of_an_earlier_version() -> None:
     """A header that says nothing of what later versions know is read without that."""
-    header = header_of(StreamInfo("none", "ann", 3, "l", True, "{}", 1), "p")
-    for name in (b"readers", b"label", b"usage", b"asked", b"keep"):
+    header = header_of(StreamInfo("none", "ann", 3, "l", True, "{}", 1, "m", 2, "{}"), "p")
+    for name in (b"readers", b"label", b"usage", b"asked", b"keep", b"model", b"created", b"metadata"):
         del header[name]
     assert info_of(header) == StreamInfo("none", "ann")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis import Redis
 
@@ -89,3 +91,14 @@ async def test_a_full_redis(machine: Machine, redis: Redis) -> None:
     a.journal._kept.ended("ann", "a3", 9_000)
     await a.journal._kept._count_all()
     assert kept(redis, "a1", "a2") == []
+
+
+async def test_what_is_said_of_the_request(machine: Machine, redis: Redis) -> None:
+    """The header of a log counts, too: a client may have much to say of a stream."""
+    a = await machine.start()
+    writer = await a.journal.create("s", INFO._replace(metadata="x" * 9_000))
+    writer.append([DONE])
+    await acked(writer, 1)
+    await until(lambda: redis.zcard(keys.kept("ann")) == 1)
+    items: Any = redis.zrange(keys.kept("ann"), 0, -1)
+    assert 9_000 < int(items[0].partition(b" ")[2]) < 9_500
