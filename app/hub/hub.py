@@ -7,6 +7,7 @@ each reads the journal from a position of its own, also the reader whose request
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
@@ -21,7 +22,7 @@ from app.hub.outcome import Observer, Outcome
 from app.hub.spending import Spending
 from app.hub.stream import Stream
 from app.hub.subscription import Subscription
-from app.journal import Journal, Log, Writer
+from app.journal import Journal, Listing, Log, Writer
 from app.meter import Meter
 from app.rechunk import create as create_rechunker
 from app.relay import Limits, Relay
@@ -175,6 +176,9 @@ class Hub:
                 request.include_usage,
                 request.asked,
                 request.keep,
+                request.model,
+                time.time_ns() // 1000,
+                request.metadata,
             )
             return await self._journal.create(stream_id, info), request
         finally:
@@ -234,6 +238,18 @@ class Hub:
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
         return await self._journal.registry.labelled(principal.name, label)
+
+    async def streams_of(
+        self, principal: Principal, limit: int, before: int | None = None, *, live: bool = False
+    ) -> Listing:
+        """Return the principal's own streams, as `Journal.streams_of` does. Raises JournalDown.
+
+        Callers without credentials are one principal, but strangers to each other, who would find streams of which they
+        were not given the ids; and a ticket opens one stream. So for both there are none.
+        """
+        if not principal.name or principal.stream_id:
+            return Listing([], None)
+        return await self._journal.streams_of(principal.name, limit, before, live=live)
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""

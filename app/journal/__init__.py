@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -118,6 +118,25 @@ class Log(Protocol):
         """
 
 
+class Listed(NamedTuple):
+    """A stream in a list of its owner's: *last* is the number of its last record, *state* what that says of it.
+
+    The state is `live`, `done` or `error`.
+    """
+
+    stream_id: str
+    info: StreamInfo
+    state: str
+    last: int
+
+
+class Listing(NamedTuple):
+    """Streams of one owner, newest first. *before* is what asks for the older ones, or None if there are none."""
+
+    streams: list[Listed]
+    before: int | None
+
+
 class Owner(Protocol):
     """The owner of this process's streams, which is told what happens to them elsewhere."""
 
@@ -167,6 +186,13 @@ class Journal(Protocol):
         """Return what a stream was created with, or None if it has ended or there is none. Loads no records.
 
         Raises JournalDown.
+        """
+
+    async def streams_of(self, owner: str, limit: int, before: int | None = None, *, live: bool = False) -> Listing:
+        """Return the *owner*'s streams, newest first, only those that are *live* if that is true.
+
+        They are *limit* at most, and were created *before* that time; there may be fewer of them although older ones
+        are left. The owner is not "". Raises JournalDown.
         """
 
     async def remove(self, stream_id: str) -> None:

@@ -21,8 +21,9 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import TERMINAL, Batch, Delta, Event, Extra, Logprobs
-from app.journal import Bounds, Sink
+from app.journal import Bounds, Listing, Sink
 from app.journal.budgets import MemoryBudgets
+from app.journal.holder import Holder
 from app.journal.page import PAGE, REFERENCE, Kept, Page, keep, pack, size_of, unkept
 from app.journal.registry import MemoryRegistry
 from app.request import StreamInfo
@@ -45,17 +46,6 @@ _MOST_RIDERS = 2
 # The most bytes of memory that are pushed within one append, to all readers together: a thousand short records, which
 # take some milliseconds to be encoded and written.
 _MOST_PUSHED = 64 * 1024
-
-
-class _Holder:
-    """What the streams of one owner take: *size* bytes, of *most*. *ended* are those that can be dropped, in order."""
-
-    __slots__ = ("__weakref__", "ended", "most", "size")
-
-    def __init__(self, most: float) -> None:
-        self.most = most
-        self.size = 0
-        self.ended: dict[str, MemoryLog] = {}
 
 
 class MemoryLog:
@@ -269,7 +259,7 @@ class MemoryJournal:
         self._on_evict = on_evict
         self._logs: dict[str, MemoryLog] = {}
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
-        self._holders: WeakValueDictionary[str, _Holder] = WeakValueDictionary()  # by owner: their logs have them
+        self._holders = WeakValueDictionary[str, Holder[MemoryLog]]()  # by owner: their logs have them
         self._sweep: asyncio.TimerHandle | None = None
         self.registry = MemoryRegistry()
         self.budgets = MemoryBudgets()
@@ -315,6 +305,9 @@ class MemoryJournal:
         log = self._logs.get(stream_id)
         return None if log is None or log.ended else log.info
 
+    async def streams_of(self, owner: str, limit: int, before: int | None = None, *, live: bool = False) -> Listing:
+        return self.holder(owner).listing(limit, before, live=live)
+
     async def remove(self, stream_id: str) -> None:
         log = self._logs.get(stream_id)
         if log is not None:
@@ -330,11 +323,11 @@ class MemoryJournal:
         """Return a stream's log, or None."""
         return self._logs.get(stream_id)
 
-    def holder(self, owner: str) -> _Holder:
+    def holder(self, owner: str) -> Holder[MemoryLog]:
         """Return what counts the *owner*'s bytes. Callers without credentials are one owner, which has no bound."""
         holder = self._holders.get(owner)
         if holder is None:
-            holder = self._holders[owner] = _Holder(self._bounds.owner if owner else math.inf)
+            holder = self._holders[owner] = Holder(self._bounds.owner if owner else math.inf)
         return holder
 
     def adopt(self, log: MemoryLog) -> None:
@@ -343,8 +336,9 @@ class MemoryJournal:
         room = min(_ROOM, self._bounds.total // 8, self._bounds.owner // 8)
         if not self._make_room_of(log.holder, room) or not self._make_room(room):
             raise Overloaded(retry_after=1)
-        self._logs[log.id] = log
-        self.grow(log, len(log.info.asked), unbounded=True)
+        self._keep(log)
+        texts = (log.info.asked, log.info.metadata, log.info.model, log.info.label)
+        self.grow(log, sum(text.__sizeof__() for text in texts if text), unbounded=True)
 
     def readopt(self, log: MemoryLog) -> None:
         """Keep a live log again that was dropped."""
@@ -352,12 +346,17 @@ class MemoryJournal:
             if not log.pinned:
                 self.hold(log)
             log.kept = True
-            self._logs[log.id] = log
+            self._keep(log)
+
+    def _keep(self, log: MemoryLog) -> None:
+        self._logs[log.id] = log
+        log.holder.logs[log.id] = log
 
     def drop(self, log: MemoryLog) -> None:
         """Stop keeping a log. Its readers read on."""
         if log.kept:
             del self._logs[log.id]
+            del log.holder.logs[log.id]
             self._ended.pop(log.id, None)
             log.holder.ended.pop(log.id, None)
             self.registry.forget(log.info.owner, log.info.label, log.id)
@@ -414,13 +413,13 @@ class MemoryJournal:
             self._evict_first(largest, "memory")
         return self.size + size <= self._bounds.total
 
-    def _make_room_of(self, holder: _Holder, size: int) -> bool:
+    def _make_room_of(self, holder: Holder[MemoryLog], size: int) -> bool:
         """Evict streams of one owner until it may have *size* more bytes; return whether it may."""
         while holder.ended and holder.size + size > holder.most:
             self._evict_first(holder, "memory")
         return holder.size + size <= holder.most
 
-    def _evict_first(self, holder: _Holder, reason: str) -> None:
+    def _evict_first(self, holder: Holder[MemoryLog], reason: str) -> None:
         self._evict(next(iter(holder.ended.values())), reason)
 
     def _evict(self, log: MemoryLog, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, 
 from app.events import Delta, Done, Event, Failure, Start
 from app.hub import Capacity, IdempotencyKey, Subscription
 from app.journal.memory import MemoryLog
-from app.request import ANYONE, StreamInfo, StreamRequest
+from app.request import ANYONE, Principal, StreamInfo, StreamRequest
 from app.upstream import Attempt
 from tests.house import House
 from tests.script import Script, forever
@@ -377,3 +378,18 @@ async def test_a_stream_that_no_client_knows(log: FilteringBoundLogger, comes_ba
         await asyncio.sleep(0)
         assert house.hub.live == 1
         await house.hub.cancel(opener.stream_id)
+
+
+async def test_list(log: FilteringBoundLogger) -> None:
+    """A principal has a list of its own streams. Callers without credentials and those with a ticket have none."""
+    house = House(log, (Delta("a"),), DONE)
+    before = time.time_ns() // 1000
+    request = StreamRequest("m", (), metadata='{"a":"b"}')
+    stream_id = await house.hub.open(request, Principal("ann"))
+    anonymous = await house.hub.open(request)
+    [listed] = (await house.hub.streams_of(Principal("ann"), 10)).streams
+    assert (listed.stream_id, listed.info.model, listed.info.metadata) == (stream_id, "m", '{"a":"b"}')
+    assert before <= listed.info.created <= time.time_ns() // 1000
+    for other in (Principal("bob"), ANYONE, Principal("ann", stream_id=stream_id), Principal("", stream_id=anonymous)):
+        assert await house.hub.streams_of(other, 10) == ([], None)
+    await house.hub.drain(0)

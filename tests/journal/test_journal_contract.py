@@ -23,9 +23,10 @@ from app.events import (
     Start,
     ToolCall,
 )
-from app.journal import Journal
+from app.journal import Journal, Listed
 from app.journal.memory import MemoryJournal
 from app.journal.redis.journal import RedisJournal
+from app.request import StreamInfo
 from app.usage import Usage
 from tests.journal.processes import DONE, INFO, opened, read
 from tests.waiting import until
@@ -194,3 +195,75 @@ async def opened_to(journal: Journal, last: int) -> None:
         async for batch in cursor:
             if batch.last >= last:
                 return
+
+
+def made(number: int, owner: str = "ann") -> StreamInfo:
+    return StreamInfo(
+        "none", owner, model=f"m{number}", created=1_750_000_000_000_000 + number, metadata='{"a":"\u00e9"}'
+    )
+
+
+async def ids(journal: Journal, limit: int = 100, before: int | None = None, *, live: bool = False) -> list[str]:
+    """Return which of the streams of "ann" are listed."""
+    found = await journal.streams_of("ann", limit, before, live=live)
+    return [stream.stream_id for stream in found.streams]
+
+
+async def test_list(journal: Journal) -> None:
+    """An owner's streams are listed, newest first, with what they were created with, their state and last record."""
+    a, b, c = [await journal.create(stream_id, made(number)) for number, stream_id in enumerate("abc")]
+    await journal.create("other", made(9, "bob"))
+    a.append([Delta("x"), DONE])
+    b.append([Delta("x"), Delta("y")])
+    b.append([Delta("z"), Failure("m", "t", "c", True, 502)])
+    c.append([Delta("x"), Delta("y")])
+    log = await journal.open("c")
+    await until(lambda: log.last == 2)
+    for stream_id in "ab":
+        await opened(journal, stream_id)
+    listing = await journal.streams_of("ann", 100)
+    expected = [Listed("c", made(2), "live", 2), Listed("b", made(1), "error", 4), Listed("a", made(0), "done", 2)]
+    assert (listing.streams, listing.before) == (expected, None)
+    assert await ids(journal, live=True) == ["c"]
+    assert [stream.stream_id for stream in (await journal.streams_of("bob", 100)).streams] == ["other"]
+    assert await journal.streams_of("nobody", 100) == ([], None)
+
+
+async def test_list_before_the_first_record(journal: Journal) -> None:
+    """A stream is listed as soon as it is there."""
+    await journal.create("s", made(0))
+    assert (await journal.streams_of("ann", 1)).streams == [Listed("s", made(0), "live", 0)]
+
+
+async def test_list_in_pages(journal: Journal) -> None:
+    """As many as are asked for are listed, and after them the older ones; those that are live are counted alone."""
+    for number in range(7):
+        writer = await journal.create(f"s{number}", made(number))
+        if number % 2:
+            writer.append([DONE])
+            await opened(journal, f"s{number}")
+    found, before, pages = [], None, 0
+    while pages == 0 or before is not None:
+        listing = await journal.streams_of("ann", 3, before)
+        found.append([stream.stream_id for stream in listing.streams])
+        before = listing.before
+        pages += 1
+    assert found == [["s6", "s5", "s4"], ["s3", "s2", "s1"], ["s0"]]
+    assert await ids(journal, 2, live=True) == ["s6", "s4"]
+    before = (await journal.streams_of("ann", 2, live=True)).before
+    assert await journal.streams_of("ann", 2, before, live=True) == (
+        [Listed("s2", made(2), "live", 0), Listed("s0", made(0), "live", 0)],
+        None,
+    )
+
+
+async def test_list_after_a_removal(journal: Journal) -> None:
+    """What is no longer kept is not listed, whether it was live or not."""
+    for number, stream_id in enumerate("abc"):
+        await journal.create(stream_id, made(number))
+    (await journal.create("d", made(3))).append([DONE])
+    await opened(journal, "d")
+    await journal.remove("d")
+    await journal.remove("b")
+    assert await ids(journal) == ["c", "a"]
+    assert await ids(journal) == ["c", "a"]

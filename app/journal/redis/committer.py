@@ -22,8 +22,8 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import InternalError, JournalDown, JournalLost, ProducerLost, StreamError
-from app.events import TERMINAL, Event, Failure
-from app.journal.redis import entries, keys, messages
+from app.events import TERMINAL, Event, Failure, Terminal
+from app.journal.redis import entries, keys, listing, messages
 from app.journal.redis.client import Command
 from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, is_foreign
 from app.journal.redis.entries import Tail, encode, entries_after, read_tail
@@ -70,6 +70,7 @@ class Committer:
         self._kept = kept
         self._on_lost = on_lost
         self._keep = keep
+        self._listed = timing.live + keep  # how many seconds an index stays that has a live stream
         self._timing = timing
         self._log = log
         self._live: dict[str, RedisWriter] = {}
@@ -125,7 +126,9 @@ class Committer:
         self._renewed_at = now
         kept = [writer.key for writer in self.writers]
         kept += [writer.claim.key for writer in self.writers if writer.claim is not None]
-        return [("EXPIRE", key, self._timing.live) for key in kept]
+        owners = {writer.log.info.owner for writer in self.writers} - {""}
+        indexes: list[Command] = [("EXPIRE", keys.streams(owner), self._listed) for owner in owners]
+        return [("EXPIRE", key, self._timing.live) for key in kept] + indexes
 
     async def flushed(self) -> None:
         """Wait until all that was appended is in Redis, and told; not while Redis is away."""
@@ -212,8 +215,8 @@ class Committer:
                 writer.put_back()
                 continue
             sent.append((writer, first, data))
-            if isinstance(events[-1], TERMINAL):
-                expiries += self._expiry(writer)
+            if isinstance(end := events[-1], TERMINAL):
+                expiries += self._expiry(writer, first + len(events) - 1, end)
         appends = [entries.append(writer.key, first, data) for writer, first, data in sent]
         if not commands and not appends:
             return False
@@ -308,8 +311,8 @@ class Committer:
         They had arrived before the connection broke. Or they arrived late, out of a buffer on the way, while they were
         sent again together with later ones.
         """
-        if isinstance(events[-1], TERMINAL):
-            await self._connection.execute(*self._expiry(writer))
+        if isinstance(end := events[-1], TERMINAL):
+            await self._connection.execute(*self._expiry(writer, writer.acked + len(events), end))
         self._unreconciled.pop(writer, None)
         writer.arrived(events)
         self._acknowledge(writer, writer.acked + 1, encode(events))
@@ -342,17 +345,18 @@ class Committer:
     def _header(self, writer: RedisWriter) -> list[Command]:
         """Return the commands that begin a log."""
         commands = entries.begin(writer.key, writer.header, self._timing.live)
+        commands += listing.note(writer.id, writer.log.info, self._listed)
         if writer.begun and writer.claim is not None:
             # What lost the log has lost the claim as well.
             commands.append(("SET", writer.claim.key, writer.claim.value, "NX", "EX", self._timing.live))
         writer.begun = True
         return commands
 
-    def _expiry(self, writer: RedisWriter) -> list[Command]:
-        """Return the commands that let an ended log go in time."""
+    def _expiry(self, writer: RedisWriter, last: int, end: Terminal) -> list[Command]:
+        """Return the commands that let a log go in time that has ended with *end*, its record number *last*."""
         kept = [writer.key] if writer.claim is None else [writer.key, writer.claim.key]
         keep = entries.seconds_kept(writer.log.info, self._keep)
         commands: list[Command] = [("EXPIRE", key, keep) for key in kept]
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
-        return commands
+        return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -24,7 +24,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, StreamError
 from app.events import Failure
-from app.journal import Bounds, Owner
+from app.journal import Bounds, Listing, Owner
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import keys
 from app.journal.redis.budgets import RedisBudgets
@@ -32,6 +32,7 @@ from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RecordConnection, RedisConnection, connector
 from app.journal.redis.entries import header_of
 from app.journal.redis.kept import Kept
+from app.journal.redis.listing import Listings
 from app.journal.redis.outbox import Outbox
 from app.journal.redis.peers import Peers
 from app.journal.redis.registry import RedisRegistry
@@ -72,6 +73,7 @@ class RedisJournal:
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing)
+        self._listings = Listings(self._connection, self._memory.get)
         self._kept = Kept(self._connection, bounds.owner, keep, timing)
         self._committer = Committer(
             self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
@@ -228,6 +230,9 @@ class RedisJournal:
         if known is None:
             return await self._replicas.live(stream_id)
         return None if known.ended else known.info
+
+    async def streams_of(self, owner: str, limit: int, before: int | None = None, *, live: bool = False) -> Listing:
+        return await self._listings.streams_of(owner, limit, before, live=live)
 
     async def remove(self, stream_id: str) -> None:
         await self._connection.request(("DEL", keys.log(stream_id)))

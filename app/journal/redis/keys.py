@@ -37,6 +37,11 @@ def kept(owner: str) -> bytes:
     return b"%skept:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
 
 
+def streams(owner: str) -> bytes:
+    """A sorted set: the owner's newest streams by the time of their creation; those that have ended, with their end."""
+    return b"%sstreams:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
+
+
 def lease(process: str) -> bytes:
     """A string that a process renews as long as it lives."""
     return b"%slease:%s" % (_PREFIX, process.encode())
