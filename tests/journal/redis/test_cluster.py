@@ -27,7 +27,7 @@ from app.events import Delta, Failure
 from app.journal.redis import keys
 from app.journal.redis.cluster import ClusterClient
 from app.journal.redis.entries import HEADER, append
-from app.request import account_of
+from app.request import StreamInfo, account_of
 from tests.journal.processes import (
     DONE,
     FAST,
@@ -165,6 +165,23 @@ async def test_replies_in_order(machine: Machine, nodes: list[Node]) -> None:
     assert await a.journal._connection.execute(*commands) == [name.encode() for name in names]
     assert sum(len(node.logs()) for node in nodes) == 60
     assert all(node.logs() for node in nodes)
+
+
+async def test_list(machine: Machine, nodes: list[Node]) -> None:
+    """The streams of each owner are listed together, whichever nodes have them."""
+    a, b = [await machine.start() for _ in "ab"]
+    for owner in ("ann", "bob", "eve"):
+        for number in range(20):
+            await a.journal.create(f"{owner}{number}", StreamInfo("none", owner, created=number + 1))
+        writer = await a.journal.create(f"{owner}20", StreamInfo("none", owner, created=21))
+        writer.append([Delta("x"), DONE])
+        await acked(writer, 2)
+    assert all(node.logs() for node in nodes)
+    for owner in ("ann", "bob", "eve"):
+        listing = await b.journal.streams_of(owner, 100)
+        assert [stream.stream_id for stream in listing.streams] == [f"{owner}{20 - place}" for place in range(21)]
+        assert [stream.state for stream in listing.streams] == ["done"] + ["live"] * 20
+        assert len((await b.journal.streams_of(owner, 100, live=True)).streams) == 20
 
 
 async def test_agreement(machine: Machine) -> None:

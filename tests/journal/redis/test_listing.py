@@ -1,0 +1,121 @@
+"""Each owner's index of streams in Redis; `test_journal_contract` lists them through one process's journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from app.events import Delta
+from app.journal import Listed
+from app.journal.redis import keys, listing
+from app.journal.redis.entries import encode
+from app.request import StreamInfo
+from tests.journal.processes import DONE, FAST, Machine, Process, acked
+from tests.waiting import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+KEY = keys.streams("ann")
+
+
+def made(number: int, owner: str = "ann") -> StreamInfo:
+    return StreamInfo("none", owner, model="m", created=1_750_000_000_000_000 + number, metadata='{"a":"b"}')
+
+
+async def states(process: Process) -> dict[str, str]:
+    found = await process.journal.streams_of("ann", 100)
+    return {stream.stream_id: stream.state for stream in found.streams}
+
+
+async def test_another_process_lists_it(machine: Machine) -> None:
+    """A stream is listed by every process, live and then ended, though none of them has read it."""
+    a, b = await machine.start(), await machine.start()
+    writer = await a.journal.create("s", made(0))
+    writer.append([Delta("x"), Delta("y")])
+    await acked(writer, 2)
+    assert (await b.journal.streams_of("ann", 1, live=True)).streams == [Listed("s", made(0), "live", 2)]
+    writer.append([DONE])
+    await acked(writer, 3)
+    assert (await b.journal.streams_of("ann", 1)).streams == [Listed("s", made(0), "done", 3)]
+    assert (await b.journal.streams_of("ann", 1, live=True)).streams == []
+    assert len(b.journal) == 0  # no log was loaded for that
+
+
+async def test_the_newest_are_kept(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of an owner has a bound, and goes when the owner opens no more streams."""
+    monkeypatch.setattr(listing, "MOST", 3)
+    a = await machine.start(seconds=60)
+    for number in range(5):
+        writer = await a.journal.create(f"s{number}", made(number))
+        writer.append([DONE])
+        await acked(writer, 1)
+    assert redis.zrange(KEY, 0, -1) == [b"s2 done 1", b"s3 done 1", b"s4 done 1"]
+    left: Any = redis.ttl(KEY)
+    assert FAST.live < left <= FAST.live + 60
+    assert ("EXPIRE", KEY, FAST.live + 60) not in a.journal._committer.renewals(1e9)
+    await a.journal.create("live", made(9))
+    assert ("EXPIRE", KEY, FAST.live + 60) in a.journal._committer.renewals(2e9)
+
+
+async def test_what_is_gone_leaves_the_index(machine: Machine, redis: Redis) -> None:
+    """A stream whose log is gone, or is not a log, is not listed; the index has it no more."""
+    a, b = await machine.start(), await machine.start()
+    for number, stream_id in enumerate(("gone", "other", "odd", "kept")):
+        await a.journal.create(stream_id, made(number))
+    redis.delete(keys.log("gone"), keys.log("other"), keys.log("odd"))
+    redis.set(keys.log("other"), "x")
+    redis.xadd(keys.log("odd"), {"x": "y"}, id="0-1")
+    assert await states(b) == {"kept": "live"}
+    assert redis.zrange(KEY, 0, -1) == [b"kept"]
+    assert b.journal.ready
+
+
+async def test_an_end_that_the_index_lacks(machine: Machine, redis: Redis) -> None:
+    """What ended in Redis has ended, although its process did not come to say so in the index."""
+    a, b = await machine.start(), await machine.start()
+    await a.journal.create("s", made(0))
+    redis.xadd(keys.log("s"), {"e": encode([Delta("x"), DONE])}, id="1-0")
+    assert (await b.journal.streams_of("ann", 9)).streams == [Listed("s", made(0), "done", 2)]
+    assert (await b.journal.streams_of("ann", 9, live=True)).streams == []
+
+
+async def test_redis_lost_everything(machine: Machine, redis: Redis) -> None:
+    """What is written again is listed again."""
+    a, b = await machine.start(), await machine.start()
+    writer = await a.journal.create("s", made(0))
+    writer.append([Delta("x")])
+    await acked(writer, 1)
+    redis.flushall()
+    a.journal._committer.require_reconcile()
+    await until(lambda: bool(redis.exists(KEY)))
+    assert await states(b) == {"s": "live"}
+
+
+async def test_something_else_at_the_key(machine: Machine, redis: Redis) -> None:
+    """It ends no stream and keeps none from beginning: its owner's list is empty."""
+    redis.set(KEY, "x")
+    a = await machine.start()
+    writer = await a.journal.create("s", made(0))
+    writer.append([Delta("x"), DONE])
+    await acked(writer, 2)
+    assert await states(a) == {}
+    assert a.journal.ready
+
+
+async def test_callers_without_credentials(machine: Machine, redis: Redis) -> None:
+    """They have no index: nothing could be listed from it."""
+    a = await machine.start()
+    writer = await a.journal.create("s", made(0, ""))
+    writer.append([DONE])
+    await acked(writer, 1)
+    assert not redis.exists(keys.streams(""))
+
+
+async def test_a_header_of_an_earlier_version(machine: Machine, redis: Redis) -> None:
+    """A stream of a process that says neither model nor time is listed all the same."""
+    a = await machine.start()
+    redis.xadd(keys.log("s"), {"chunk": "none", "owner": "ann", "process": "p"}, id="0-1")
+    redis.zadd(KEY, {"s": 5})
+    assert (await a.journal.streams_of("ann", 9)).streams == [Listed("s", StreamInfo("none", "ann"), "live", 0)]
