@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
@@ -214,6 +215,11 @@ def stream_request(
 def parameters_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenAI's parameters in a body, as they came. One that is null is one that is not there."""
     return {name: data[name] for name in Parameters.model_fields if data.get(name) is not None}
+
+
+def shown(metadata: Mapping[str, Any] | None) -> str:
+    """Return *metadata*, which was validated, as the caller's list of streams has it."""
+    return orjson.dumps(metadata).decode() if metadata else ""
 
 
 def validated(model: type[Body], data: Any) -> Body:

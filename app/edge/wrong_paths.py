@@ -12,7 +12,7 @@ _SENTENCES = tuple(
     for pattern, sentence in (
         # The base URL is not right: it has no version, has it twice, or has a path in it that the client adds again.
         (
-            "/(?:chat|chat/completions|models(?:/.+)?|responses(?:/.+)?|streams/.+|ai-sdk/.+|ag-ui)",
+            "/(?:chat|chat/completions|models(?:/.+)?|responses(?:/.+)?|streams(?:/.+)?|ai-sdk/.+|ag-ui)",
             "The paths of this service begin with /v1: put that at the end of the base URL.",
         ),
         ("/v1/v1/.+", "This path has /v1 twice: the client adds it to the base URL, so leave it out there."),

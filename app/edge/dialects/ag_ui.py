@@ -15,7 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.edge.bodies import ChatParameters, ChatRequest, Defaults, Short, parameters_of, stream_request, validated
+from app.edge.bodies import (
+    ChatParameters,
+    ChatRequest,
+    Defaults,
+    Short,
+    parameters_of,
+    shown,
+    stream_request,
+    validated,
+)
 from app.edge.dialects.agent_messages import AgentContext, AgentMessage, AgentTool, sealed_in, to_messages, to_tool
 from app.edge.json import check_sealed
 from app.edge.positions import parse_position
@@ -76,7 +85,8 @@ async def parse_run(data: Any, defaults: Defaults, *, keyed: bool = False, retur
         keyed=keyed,
         returns=False,  # clients stop by hanging up, and those that can come back have a key
     )
-    stream = replace(stream, asked=ag_ui.asked_of(body.threadId, body.runId))
+    metadata = shown({"thread_id": body.threadId})
+    stream = replace(stream, metadata=metadata, asked=ag_ui.asked_of(body.threadId, body.runId))
     create = ag_ui.ReturningRunEncoder if returns else ag_ui.create
     return ChatRequest(stream, create, smooth, key_header=RUN_ID)
 

@@ -27,6 +27,7 @@ from app.edge.bodies import (
     Defaults,
     Short,
     parameters_of,
+    shown,
     stream_request,
     validated,
 )
@@ -81,7 +82,7 @@ async def parse_ui_chat(data: Any, defaults: Defaults, principal: Principal, *, 
     # An answer to the outputs of tools continues the assistant's message. The trigger does not tell the two apart.
     continues = body.messages[-1].role == "assistant"
     create = partial(ai_sdk.UIMessageEncoder, continues=continues)
-    return ChatRequest(stream, create, smooth, label=label)
+    return ChatRequest(replace(stream, metadata=shown({"chat_id": body.id})), create, smooth, label=label)
 
 
 class AiSdk:

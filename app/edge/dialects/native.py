@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -18,6 +20,7 @@ from app.edge.bodies import (
     Defaults,
     Messages,
     parameters_of,
+    shown,
     stream_request,
     validated,
 )
@@ -26,7 +29,12 @@ from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed, reader_smooth
 from app.edge.whole import OfTranscript, ending
 from app.errors import BadRequest
+from app.events import EventId
+from app.journal import Listed
 from app.wire import dialects, native
+
+_MOST = 100  # streams in one answer
+_NUMBER = re.compile("[0-9]{1,16}", re.ASCII)  # a time in microseconds, too
 
 
 class ChatBody(ChatParameters):
@@ -50,11 +58,12 @@ def parse_chat(data: Any, defaults: Defaults, *, keyed: bool = False) -> ChatReq
     # The messages go upstream as they came, not as pydantic has them.
     messages = data["messages"] if body.messages else [{"role": "user", "content": body.prompt}]
     parameters = parameters_of(data)
+    metadata = parameters.pop("metadata", None)  # for the caller's list: OpenAI takes it only with `store`
     chunk, policy = body.chunk, body.on_disconnect
     stream, smooth = stream_request(
         defaults, messages, parameters, body.model, chunk, policy, keyed=keyed, returns=True
     )
-    return ChatRequest(stream, native.create, smooth)
+    return ChatRequest(replace(stream, metadata=shown(metadata)), native.create, smooth)
 
 
 class Native:
@@ -83,6 +92,40 @@ class Native:
         content = {"stream_id": stream_id, "url": f"{url}{ticket}", "cancel_url": f"{url}/cancel{ticket}"}
         headers = {"Location": content["url"], "X-Stream-Id": stream_id}
         return Response(orjson.dumps(content), 201, headers, media_type="application/json")
+
+    async def list(self, request: Request) -> Response:
+        """`GET /v1/streams`: the caller's own streams, newest first. `next` leads to the older ones."""
+        query = request.query_params
+        state, limit, before = query.get("state"), query.get("limit", str(_MOST)), query.get("before")
+        if state not in (None, "live"):
+            raise BadRequest("'state' is live, or is left out.", param="state")
+        if not (_NUMBER.fullmatch(limit) and 1 <= int(limit) <= _MOST):
+            raise BadRequest(f"'limit' is a number from 1 to {_MOST}.", param="limit")
+        if before is not None and not _NUMBER.fullmatch(before):
+            raise BadRequest("'before' is what the 'next' of an earlier answer has.", param="before")
+        listing = await self._streams.hub.streams_of(
+            request_context(request.scope).principal,
+            int(limit),
+            None if before is None else int(before),
+            live=state is not None,
+        )
+        following = None
+        if listing.before is not None:
+            following = f"/v1/streams?{'state=live&' if state else ''}limit={limit}&before={listing.before}"
+        content = {"streams": [self._listed(request, each) for each in listing.streams], "next": following}
+        return Response(orjson.dumps(content), media_type="application/json")
+
+    def _listed(self, request: Request, stream: Listed) -> dict[str, Any]:
+        stream_id, info, state, last = stream
+        return {
+            "stream_id": stream_id,
+            "url": f"/v1/streams/{stream_id}{self._streams.ticket(request, stream_id)}",
+            "state": state,
+            "model": info.model,
+            "created": info.created // 1_000_000,
+            "metadata": orjson.Fragment(info.metadata or "{}"),
+            "last_event_id": str(EventId(stream_id, last)) if last else None,
+        }
 
     async def stream(self, request: Request) -> Response:
         """`/v1/streams/{id}`: one route for both methods, because a 405 names the methods of the first route only."""
@@ -122,6 +165,7 @@ def routes(streams: Streams) -> Sequence[Route]:
     chat = Native(streams)
     return [
         Route("/v1/chat", chat.open, methods=["POST"]),
+        Route("/v1/streams", chat.list),
         Route("/v1/streams/{stream_id}", chat.stream, methods=["GET", "DELETE"]),
         Route("/v1/streams/{stream_id}/cancel", chat.cancel, methods=["POST"]),
     ]

@@ -19,6 +19,7 @@ from app.edge.bodies import (
     Defaults,
     Messages,
     ModelName,
+    shown,
     stream_request,
     validated,
 )
@@ -101,6 +102,7 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, 
         keyed=keyed,
         returns=False,  # clients stop by hanging up, and do not look for the stream's id
     )
+    stream = replace(stream, metadata=shown(body.metadata))
     if body.stream_options and body.stream_options.include_usage:
         stream = replace(stream, include_usage=True)
     return ChatRequest(stream, openai.create, smooth, whole=not body.stream)

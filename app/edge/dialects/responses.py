@@ -29,6 +29,7 @@ from app.edge.bodies import (
     Temperature,
     TokensOrNoLimit,
     Tools,
+    shown,
     stream_request,
     validated,
 )
@@ -180,6 +181,7 @@ def parse_response(
     stream = replace(
         stream,
         responses=_for_responses(body, data),
+        metadata=shown(body.metadata),
         asked=responses.echo(_echoed(body, data), stream.model, int(now)),
         keep=max(stream.grace, _UNSTORED) if body.store is False else math.inf,
     )

@@ -246,7 +246,8 @@ def parse(**fields: Any) -> StreamRequest:
 def test_request() -> None:
     """The messages become OpenAI's, and OpenAI's parameters pass as they are; model and cut have defaults."""
     messages = ({"role": "user", "content": "hi"},)
-    assert parse() == StreamRequest("m", messages, {}, "auto", 10, 0)
+    listed = '{"chat_id":"chat-1-of-a-page"}'
+    assert parse() == StreamRequest("m", messages, {}, "auto", 10, 0, metadata=listed)
     tools = [{"type": "function", "function": {"name": "f"}}]
     asked = asyncio.run(
         parse_ui_chat(
@@ -257,7 +258,9 @@ def test_request() -> None:
             ANN,
         )
     )
-    assert asked.stream == StreamRequest("n", messages, {"temperature": 0, "tools": tools}, "word", 3, 3)
+    assert asked.stream == StreamRequest(
+        "n", messages, {"temperature": 0, "tools": tools}, "word", 3, 3, metadata=listed
+    )
     assert (asked.label, asked.smooth, asked.whole) == ("ai-sdk:chat-1-of-a-page", 0.05, False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -249,3 +251,115 @@ async def test_positions_of_other_streams(log: FilteringBoundLogger) -> None:
             for accept in ({}, JSON):
                 answer = await client.get(where, headers={"Last-Event-ID": position} | accept)
                 assert (answer.status_code, answer.json()["error"]["param"]) == (400, "last_event_id")
+
+
+def test_metadata_is_for_the_list() -> None:
+    """It is kept with the stream, and does not go upstream: OpenAI refuses it without `store`."""
+    asked = parse(prompt="a", metadata={"title": "é"}, seed=1)
+    assert (asked.metadata, asked.parameters) == ('{"title":"é"}', {"seed": 1})
+    assert parse(prompt="a", metadata={}).metadata == parse(prompt="a").metadata == ""
+
+
+@pytest.mark.anyio
+async def test_list(log: FilteringBoundLogger) -> None:
+    """A caller sees its own streams, newest first; a page says where the next one is."""
+    async with serving(log, (Delta("a"),), DONE) as (service, client):
+        before = int(time.time())
+        ann, bob = {"X-Who": "ann"}, {"X-Who": "bob"}
+        body = {"prompt": "hi", "model": "m", "metadata": {"title": "One"}}
+        made = []
+        for _ in range(3):
+            answer = await client.post("/v1/chat", json=body, headers=ann)
+            made.append(answer.headers["x-stream-id"])
+        assert service.asked[0].parameters == {}
+        await client.post("/v1/chat", json=body, headers=bob)
+        found = (await client.get("/v1/streams", headers=ann)).json()
+        assert found["next"] is None
+        assert [stream["stream_id"] for stream in found["streams"]] == made[::-1]
+        newest = found["streams"][0]
+        assert before <= newest.pop("created") <= time.time()
+        assert newest == {
+            "stream_id": made[2],
+            "url": f"/v1/streams/{made[2]}",
+            "state": "done",
+            "model": "m",
+            "metadata": {"title": "One"},
+            "last_event_id": f"{made[2]}-3",
+        }
+        page = (await client.get("/v1/streams?limit=2", headers=ann)).json()
+        assert [stream["stream_id"] for stream in page["streams"]] == [made[2], made[1]]
+        page = (await client.get(page["next"], headers=ann)).json()
+        assert ([stream["stream_id"] for stream in page["streams"]], page["next"]) == ([made[0]], None)
+        assert (await client.get("/v1/streams?state=live", headers=ann)).json() == {"streams": [], "next": None}
+        assert len((await client.get("/v1/streams", headers=bob)).json()["streams"]) == 1
+
+
+@pytest.mark.anyio
+async def test_list_of_live_streams(log: FilteringBoundLogger) -> None:
+    """`state=live` leaves out those that have ended, and the next page does, too."""
+    async with serving(log, (Delta("a"),), asyncio.Event().wait) as (_, client):
+        ann = {"X-Who": "ann"}
+        made = [
+            (await client.post("/v1/chat", json={"prompt": "hi"}, headers={**JSON, **ann})).json()["stream_id"]
+            for _ in range(4)
+        ]
+        await client.delete(f"/v1/streams/{made[2]}", headers=ann)
+        page = (await client.get("/v1/streams?state=live&limit=2", headers=ann)).json()
+        assert [(stream["stream_id"], stream["state"]) for stream in page["streams"]] == [
+            (made[3], "live"),
+            (made[1], "live"),
+        ]
+        page = (await client.get(page["next"], headers=ann)).json()
+        assert ([stream["stream_id"] for stream in page["streams"]], page["next"]) == ([made[0]], None)
+        states = [stream["state"] for stream in (await client.get("/v1/streams", headers=ann)).json()["streams"]]
+        assert states == ["live", "done", "live", "live"]
+
+
+@pytest.mark.anyio
+async def test_list_without_credentials(log: FilteringBoundLogger) -> None:
+    """Callers that cannot be told apart see no list: the id of a stream is all that keeps strangers out."""
+    async with serving(log, (Delta("a"),), DONE) as (_, client):
+        await client.post("/v1/chat", json={"prompt": "hi"})
+        assert (await client.get("/v1/streams")).json() == {"streams": [], "next": None}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("state=ended", "state"),
+        ("state=", "state"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("before=-1", "before"),
+        ("before=1e3", "before"),
+        (f"before={'9' * 17}", "before"),
+    ],
+)
+async def test_list_of_what(log: FilteringBoundLogger, query: str, param: str) -> None:
+    """What cannot be listed is a 400 that names the parameter."""
+    async with serving(log) as (_, client):
+        answer = await client.get(f"/v1/streams?{query}", headers={"X-Who": "ann"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.anyio
+async def test_list_in_all_dialects(log: FilteringBoundLogger) -> None:
+    """A stream of any dialect is listed, with the metadata that its request had, or its chat's id."""
+    messages = [{"role": "user", "content": "hi"}]
+    parts = [{"type": "text", "text": "hi"}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"messages": messages, "metadata": {"a": "b"}},
+        "/v1/responses": {"input": "hi", "metadata": {"c": "d"}},
+        "/v1/ai-sdk/chat": {"id": "chat 7", "messages": [{"id": "1", "role": "user", "parts": parts}]},
+        "/v1/ag-ui": {"threadId": "t", "runId": "r", "messages": [{"id": "1", "role": "user", "content": "hi"}]},
+    }
+    async with serving(log, (Delta("a"),), DONE) as (service, client):
+        for path, body in bodies.items():
+            assert (await client.post(path, json=body, headers={"X-Who": "ann"})).status_code == 200
+        found = (await client.get("/v1/streams", headers={"X-Who": "ann"})).json()["streams"]
+        shown = [stream["metadata"] for stream in found]
+        assert shown == [{"thread_id": "t"}, {"chat_id": "chat 7"}, {"c": "d"}, {"a": "b"}]
+        assert service.asked[0].parameters == {"metadata": {"a": "b"}}
