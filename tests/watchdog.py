@@ -1,6 +1,8 @@
 """Measures for how long each callback holds the event loop: in CPU time of the loop's thread, not by the wall clock.
 
-The rule is that nothing holds the loop longer than `LIMIT` seconds. `watching` holds a test's own loop to it.
+The rule is that nothing holds the loop longer than `LIMIT` seconds. A test fails at `TOLERANCE` times that, because what
+runs beside a callback may double what it takes for a moment; what the rule is meant to find takes ten times as long.
+`watching` holds a test's own loop to it.
 `python -m tests.watchdog serve …` is `chat-sse serve …` with a `Recording` in the file that the environment names, and
 `tests/real` has a fixture for that, `start_watched`.
 
@@ -27,6 +29,7 @@ import uvloop
 from app.cli import main
 
 LIMIT = 0.050
+TOLERANCE = 2
 # Callbacks that take less are not noted.
 _NOTED = 0.010
 # Seconds that `fixed_work` takes on two virtual cores of an AMD EPYC, with Python 3.11 and nothing beside it.
@@ -77,19 +80,19 @@ class Recording:
         return max((callback.seconds for callback in self.callbacks()), default=0.0)
 
     def check(self) -> None:
-        """Fail if a callback took longer than `LIMIT`."""
+        """Fail if a callback took longer than `TOLERANCE` times `LIMIT`."""
         check(self.callbacks())
 
 
 def check(callbacks: list[Callback]) -> None:
-    """Fail if one of them took longer than `LIMIT`."""
-    long = [str(callback) for callback in callbacks if callback.seconds > LIMIT]
+    """Fail if one of them took longer than `TOLERANCE` times `LIMIT`."""
+    long = [str(callback) for callback in callbacks if callback.seconds > TOLERANCE * LIMIT]
     assert not long, f"these held the event loop longer than {LIMIT * 1000:.0f} ms:\n" + "\n".join(long)
 
 
 @contextmanager
 def watching() -> Iterator[list[Callback]]:
-    """Watch the asyncio loop of this process, and fail at the end if a callback took longer than `LIMIT`.
+    """Watch the asyncio loop of this process, and fail at the end if a callback took longer than `check` allows.
 
     The callbacks that took longer than 10 ms are in the list as soon as they have ended. A callback of a task goes on
     to where the task waits next, so give the code in question a task of its own.
