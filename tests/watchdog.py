@@ -1,8 +1,8 @@
 """Measures for how long each callback holds the event loop: in CPU time of the loop's thread, not by the wall clock.
 
-The rule is that nothing holds the loop longer than `LIMIT` seconds. A test fails at `TOLERANCE` times that, because what
-runs beside a callback may double what it takes for a moment; what the rule is meant to find takes ten times as long.
-`watching` holds a test's own loop to it.
+The rule is that nothing holds the loop longer than `LIMIT` seconds. A test fails at `TOLERANCE` times that, because
+what runs beside a callback may double what it takes for a moment; what the rule is meant to find takes ten times as
+long. `watching` holds a test's own loop to it.
 `python -m tests.watchdog serve …` is `chat-sse serve …` with a `Recording` in the file that the environment names, and
 `tests/real` has a fixture for that, `start_watched`.
 
