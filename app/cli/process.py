@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TextIO, TypeAlias
 
 import uvloop
@@ -28,8 +29,9 @@ def allow_many_sockets() -> int:
 
 
 def say(line: str) -> None:
-    """Write *line* for the person who started the process."""
-    print(line, file=sys.stderr, flush=True)
+    """Write *line* for the person who started the process. Nothing is said if nobody can read it any more."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def add_command(commands: Commands, name: str, summary: str, description: str, epilog: str) -> argparse.ArgumentParser:

@@ -73,6 +73,15 @@ def test_cut_connections_are_resumed(service: Server) -> None:
         assert len(proxy.links) == 4
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children take Ctrl-C: a shell that starts the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", ["pipe", "interrupt"])
 def test_who_leaves_stops_the_stream(start_simulator: Start, start_service: Start, how: str) -> None:
     """If the pipe after it closes, or Ctrl-C is pressed, it ends without a traceback, and the upstream is stopped."""

@@ -376,7 +376,8 @@ def test_silence_is_a_cut(browser: Browser, door: Door) -> None:
         door.resume()
         wait_for(page, "window.stream.end?.type === 'done'")
         assert page.evaluate("window.stream.text") == TEXT
-        assert any("Nothing came for 1500 ms." in str(news) for news in page.evaluate("window.news"))
+        news = page.evaluate("window.news")
+        assert any("Nothing came for 1500 ms." in str(one) for one in news), news
 
 
 WAKES = {

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,7 @@ BLOCKS = blocks()
 CHAT_SSE = f"{sys.executable} -m app"
 RECIPES = "README.md"
 PACKAGE = "app/client/README.md"
+API = "app/edge/README.md"
 CLIENTS = "app/edge/dialects/README.md"
 OPERATION = "deploy/README.md"
 BY_HAND = (OPERATION, "Two processes, by hand")
@@ -202,13 +204,41 @@ def resume_and_stop(code: str, place: Place) -> None:
     body = {"prompt": "word " * 60, "model": "sim-gpt", "chunk": "none"}
     started = httpx.post(f"{place.service.url}/v1/chat", json=body, headers={"Accept": "application/json"}).json()
     answer = httpx.get(f"{place.service.url}{started['url']}").text
-    whole, rest, stopped, snapshot = (shell(line, place, ID=started["stream_id"]).stdout for line in code.splitlines())
+    *lines, listing = code.splitlines()
+    whole, rest, stopped, snapshot = (shell(line, place, ID=started["stream_id"]).stdout for line in lines)
     assert events(whole)[-1][0] == "done"
     ends = [text for text in answer.split("\n\n") if text]
     after = next(number for number, text in enumerate(ends) if text.endswith("-42") or "-42\n" in text)
     assert [data for _, data in events(rest)] == [data for _, data in events("\n\n".join(ends[after + 1 :]))]
     assert json.loads(stopped)["state"] == "done"
     assert json.loads(snapshot)["finish_reason"] == "stop"
+    with keyed(place) as (service, key):
+        listed = json.loads(
+            shell(listing.replace("localhost:8000", f"127.0.0.1:{service.port}"), place, KEY=key).stdout
+        )
+    assert [one["model"] for one in listed["streams"]] == ["sim-gpt"]
+
+
+def listed_streams(code: str, place: Place) -> None:
+    """The fields that the README shows are those that the service sends."""
+    with keyed(place) as (service, key):
+        listed = httpx.get(f"{service.url}/v1/streams", headers={"Authorization": f"Bearer {key}"}).json()
+    shown = json.loads(code)
+    assert listed.keys() == shown.keys()
+    assert listed["streams"][0].keys() == shown["streams"][0].keys()
+
+
+@contextmanager
+def keyed(place: Place) -> Iterator[tuple[Server, str]]:
+    """Start a service that asks for a key, and give it with the key, which has opened a stream."""
+    key = "csk_for-this-test-alone"
+    service = launch(place.folder, api_keys=f"web:{hashlib.sha256(key.encode()).hexdigest()}")
+    try:
+        body = {"prompt": "hi", "metadata": {"title": "Trip to Oslo"}}
+        httpx.post(f"{service.url}/v1/chat", json=body, headers={"Authorization": f"Bearer {key}"})
+        yield service, key
+    finally:
+        service.stop()
 
 
 def each_streams(code: str, place: Place) -> None:
@@ -598,6 +628,7 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (RECIPES, "Quick start", "sh", 2): ask,
     (RECIPES, "Quick start", "sh", 3): real_upstreams,
     (RECIPES, "Resume and stop from a shell", "sh", 0): resume_and_stop,
+    (API, "List your streams", "json", 0): listed_streams,
     (RECIPES, "Stream into a page", "js", 0): in_a_page,
     (RECIPES, "Stream into a page", "js", 1): event_source,
     (RECIPES, "Use the client you have", "python", 0): python,

@@ -83,7 +83,8 @@ async def listening(serve: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
     finally:
         server.close()
         for writer in writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # Python 3.11.2's, of a connection over TLS that is closed already
+                writer.transport.abort()
         await server.wait_closed()
 
 
