@@ -160,6 +160,8 @@ export class ChatStream {
         const news = batch.filter(({ id }) => number(id) > last);
         if (news.length) yield news;
       }
+    } catch (error) {
+      throw connection.signal.reason ?? error; // some browsers only say that the body was aborted, and not why
     } finally {
       watch.end();
       connection.abort();

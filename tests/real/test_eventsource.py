@@ -347,7 +347,8 @@ def test_leaving(browser: Browser, door: Door, simulator: Server) -> None:
             before = stats(simulator)["streams_aborted"]
             found = read(page, "never-ends", body={"on_disconnect": "cancel"}, **plan)
             assert found.get("name") == ("AbortError" if "abortAt" in plan else None)
-            assert len(found["seen"]) == 5
+            # What came in one read with the fifth event is seen before the abort is.
+            assert len(found["seen"]) >= 5 if "abortAt" in plan else len(found["seen"]) == 5
             wait_until(lambda before=before: stats(simulator)["streams_aborted"] == before + 1)  # type: ignore[misc]  # mypy infers no default of a lambda
         assert len([head for head in door.heads if "/v1/" in head]) == 2
 
