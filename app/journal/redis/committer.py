@@ -246,7 +246,8 @@ class Committer:
             for process in writer.followers:
                 self._outbox.tell(process, message)
         if ended:
-            self._kept.ended(writer.log.info.owner, writer.id, writer.stored)
+            info = writer.log.info
+            self._kept.ended(info.owner, writer.id, writer.stored, entries.seconds_kept(info, self._keep))
             self._retire(writer)
         elif writer.waiting:
             self._outbox.mark(writer.id)

@@ -74,7 +74,7 @@ class RedisJournal:
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing)
         self._listings = Listings(self._connection, self._memory.get)
-        self._kept = Kept(self._connection, bounds.owner, keep, timing)
+        self._kept = Kept(self._connection, bounds.owner, timing)
         self._committer = Committer(
             self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
         )

@@ -33,7 +33,10 @@ def budget(account: str) -> bytes:
 
 
 def kept(owner: str) -> bytes:
-    """A sorted set: the owner's ended streams and their sizes in bytes, each with the time at which it is gone."""
+    """A sorted set: the owner's ended streams and their sizes in bytes, each with the time at which it is gone.
+
+    `sum` in it is the sum of the sizes, below zero.
+    """
     return b"%skept:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -17,11 +18,24 @@ from tests.waiting import until
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
 
-async def ended(process: Process, owner: str, *names: str, size: int = 4000) -> None:
+async def ended(process: Process, owner: str, *names: str, size: int = 4000, keep: float = math.inf) -> None:
     for name in names:
-        writer = await process.journal.create(name, StreamInfo("none", owner))
+        writer = await process.journal.create(name, StreamInfo("none", owner, keep=keep))
         writer.append([Delta("x" * size), DONE])
         await acked(writer, 2)
+
+
+def counted(redis: Redis, owner: str) -> list[str]:
+    """Return the streams in an owner's index, those first that will be gone first."""
+    items: Any = redis.zrangebyscore(keys.kept(owner), 0, "inf")
+    return [item.decode().partition(" ")[0] for item in items]
+
+
+def sum_of(redis: Redis, owner: str) -> tuple[int, int]:
+    """Return the sum of sizes that an owner's index has, and what it should be."""
+    items: Any = redis.zrangebyscore(keys.kept(owner), 0, "inf")
+    score: Any = redis.zscore(keys.kept(owner), "sum")
+    return -int(score), sum(int(item.partition(b" ")[2]) for item in items)
 
 
 def kept(redis: Redis, *names: str) -> list[str]:
@@ -34,9 +48,11 @@ async def test_an_owners_bound(machine: Machine, redis: Redis) -> None:
     a, b = await machine.start(owner=10_000), await machine.start(owner=10_000)
     await ended(a, "bob", "b1")
     await ended(a, "ann", "a1", "a2")
-    await until(lambda: redis.zcard(keys.kept("ann")) == 2)
+    await until(lambda: counted(redis, "ann") == ["a1", "a2"])
     await ended(b, "ann", "a3", "a4")
     await until(lambda: kept(redis, "a1", "a2", "a3", "a4") == ["a3", "a4"])
+    await until(lambda: counted(redis, "ann") == ["a3", "a4"])
+    assert len(set(sum_of(redis, "ann"))) == 1
     assert kept(redis, "b1") == ["b1"]
     assert len(await opened(b.journal, "a4")) == 2
     with pytest.raises(UnknownStream):
@@ -67,7 +83,7 @@ async def test_the_index_goes_with_the_streams(machine: Machine, redis: Redis) -
     writer = await a.journal.create("s", INFO)
     writer.append([DONE])
     await acked(writer, 1)
-    await until(lambda: redis.zcard(keys.kept("ann")) == 1)
+    await until(lambda: counted(redis, "ann") == ["s"])
     await until(lambda: not redis.exists(keys.kept("ann")))
 
 
@@ -86,9 +102,9 @@ async def test_a_full_redis(machine: Machine, redis: Redis) -> None:
     """A Redis that is full still lets an owner's streams go, which makes room."""
     a = await machine.start(owner=10_000)
     await ended(a, "ann", "a1", "a2")
-    await until(lambda: redis.zcard(keys.kept("ann")) == 2)
+    await until(lambda: counted(redis, "ann") == ["a1", "a2"])
     redis.config_set("maxmemory", 1)
-    a.journal._kept.ended("ann", "a3", 9_000)
+    a.journal._kept.ended("ann", "a3", 9_000, 60)
     await a.journal._kept._count_all()
     assert kept(redis, "a1", "a2") == []
 
@@ -99,6 +115,85 @@ async def test_what_is_said_of_the_request(machine: Machine, redis: Redis) -> No
     writer = await a.journal.create("s", INFO._replace(metadata="x" * 9_000))
     writer.append([DONE])
     await acked(writer, 1)
-    await until(lambda: redis.zcard(keys.kept("ann")) == 1)
-    items: Any = redis.zrange(keys.kept("ann"), 0, -1)
-    assert 9_000 < int(items[0].partition(b" ")[2]) < 9_500
+    await until(lambda: counted(redis, "ann") == ["s"])
+    assert 9_000 < sum_of(redis, "ann")[0] < 9_500
+
+
+async def test_each_streams_own_time(machine: Machine, redis: Redis) -> None:
+    """A stream counts for as long as Redis keeps it, and one that is kept for a shorter time is the first to go."""
+    a = await machine.start(owner=10_000)
+    await ended(a, "ann", "hour")
+    await until(lambda: counted(redis, "ann") == ["hour"])
+    await ended(a, "ann", "short", keep=20)
+    await until(lambda: counted(redis, "ann") == ["short", "hour"])
+    ttl: Any = redis.ttl(keys.kept("ann"))
+    assert ttl > 40, "the index is gone before its last stream"
+    await ended(a, "ann", "next")
+    await until(lambda: kept(redis, "hour", "short", "next") == ["hour", "next"])
+    assert not redis.exists(keys.log("short"))
+
+
+async def test_what_is_gone(machine: Machine, redis: Redis) -> None:
+    """A stream whose time is up counts no more: others do not go for it."""
+    a = await machine.start(owner=10_000)
+    await ended(a, "ann", "first", keep=1)
+    await until(lambda: counted(redis, "ann") == ["first"])
+    await ended(a, "ann", "second")
+    await until(lambda: not redis.exists(keys.log("first")))
+    await ended(a, "ann", "third")
+    await until(lambda: counted(redis, "ann") == ["second", "third"])
+    assert len(set(sum_of(redis, "ann"))) == 1
+
+
+async def test_a_deletion_that_fails(machine: Machine, redis: Redis) -> None:
+    """It is tried again: a stream counts until it is really gone."""
+    a = await machine.start(owner=10_000)
+    await ended(a, "ann", "a1", "a2")
+    await until(lambda: counted(redis, "ann") == ["a1", "a2"])
+    redis.execute_command("ACL", "SETUSER", "default", "-unlink")  # type: ignore[no-untyped-call]  # untyped in redis-py
+    try:
+        await ended(a, "ann", "a3")
+        await until(lambda: counted(redis, "ann") == ["a1", "a2", "a3"])
+        assert kept(redis, "a1", "a2", "a3") == ["a1", "a2", "a3"]
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+unlink")  # type: ignore[no-untyped-call]  # untyped in redis-py
+    await until(lambda: kept(redis, "a1", "a2", "a3") == ["a2", "a3"])
+    await until(lambda: counted(redis, "ann") == ["a2", "a3"])
+
+
+async def test_counted_twice(machine: Machine, redis: Redis) -> None:
+    """A reply that is lost leads to another try, which counts nothing more."""
+    a = await machine.start()
+    for _ in range(2):
+        a.journal._kept.ended("ann", "s", 500, 60)
+    await a.journal._kept._count_all()
+    assert sum_of(redis, "ann") == (500, 500)
+
+
+async def test_many_streams(machine: Machine, redis: Redis) -> None:
+    """To count a stream, Redis works no longer for an owner of fifty thousand streams than for one of none."""
+    a = await machine.start(owner=1 << 40)
+
+    async def cost(owner: str) -> float:
+        """Return how many microseconds of Redis' time it takes to count a stream."""
+        redis.config_resetstat()
+        for number in range(10):
+            a.journal._kept.ended(owner, f"new{number}", 1, 60)
+        await a.journal._kept._count_all()
+        stats: Any = redis.info("commandstats")
+        return float(stats["cmdstat_eval"]["usec_per_call"])
+
+    few = min([await cost("few") for _ in range(3)])
+    redis.zadd(keys.kept("many"), {f"s{number} 1": 1e12 + number for number in range(50_000)})
+    many = min([await cost("many") for _ in range(3)])
+    assert many < 20 * few, f"{many} us for many, {few} us for few"
+
+
+async def test_a_large_one_for_many(machine: Machine, redis: Redis) -> None:
+    """However many streams have to go for one, all of them go."""
+    a = await machine.start(owner=10_000)
+    small = [f"s{number}" for number in range(150)]
+    await ended(a, "ann", *small, size=1)
+    await ended(a, "ann", "large", size=9_990)
+    await until(lambda: counted(redis, "ann") == ["large"])
+    assert kept(redis, *small) == []
