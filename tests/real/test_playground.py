@@ -593,8 +593,10 @@ def test_a_second_tab_needs_no_key(locked_page: Page, locked: Server, simulator:
     assert ended(second) == answer(page)
 
 
-def test_the_reader_may_scroll(page: Page) -> None:
+@pytest.mark.parametrize("slowdown", [1, 6])
+def test_the_reader_may_scroll(page: Page, slowdown: int) -> None:
     """The page follows the answer, unless the reader has scrolled up; one button goes back to following."""
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
     top = "document.getElementById('scroller').scrollTop"
     ask(page, "x\n" * 50, "sim-echo?tokens=0&rate=150&first=0&size=4")
     wait_until(lambda: page.evaluate(top) > 300)
@@ -608,6 +610,36 @@ def test_the_reader_may_scroll(page: Page) -> None:
     wait_until(lambda: page.evaluate(top) > there + 200)
     page.click("#stop")
     ended(page)
+
+
+def test_late_scroll_events(page: Page) -> None:
+    """The event of the page's own scrolling changes nothing, however late; only the reader's own moves do."""
+    ask(page, "x\n" * 200, "sim-echo?rate=0&first=0")
+    ended(page)
+    moves = """([wheel, moved]) => {
+      const scroller = document.getElementById("scroller");
+      if (wheel) scroller.dispatchEvent(new WheelEvent("wheel", { deltaY: wheel }));
+      scroller.scrollTop += moved;
+      scroller.dispatchEvent(new Event("scroll"));
+      return scroller.dataset.following;
+    }"""
+    for wheel, moved, following in [
+        (0, 0, "yes"),
+        (-3, 0, "no"),  # the event of the page's scrolling comes after the wheel's
+        (0, 0, "no"),
+        (0, -3, "no"),  # and then the wheel's, within the tolerance of the end
+        (0, 3, "yes"),
+        (0, -3, "no"),  # an arrow key's first pixels, or a finger's
+        (0, -300, "no"),
+        (0, 100, "no"),
+        (0, 190, "yes"),
+        (0, 50, "yes"),
+    ]:
+        assert page.evaluate(moves, [wheel, moved]) == following, (wheel, moved)
+    page.set_viewport_size(ViewportSize(width=500, height=700))
+    end = "(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight)"
+    wait_until(lambda: page.evaluate(f"{end}(document.getElementById('scroller'))") < 1)
+    assert page.locator("#scroller").get_attribute("data-following") == "yes"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

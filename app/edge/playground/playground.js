@@ -83,10 +83,11 @@ function paint() {
     if (following) events.scrollTop = events.scrollHeight;
   }
   meter();
-  if (scroller.dataset.following !== "no") scroller.scrollTop = scroller.scrollHeight;
+  if (scroller.dataset.following !== "no") toEnd();
 }
 
-const atEnd = (element) => element.scrollHeight - element.scrollTop - element.clientHeight < 32;
+const fromEnd = (element) => element.scrollHeight - element.scrollTop - element.clientHeight;
+const atEnd = (element) => fromEnd(element) < 32;
 
 function meter() {
   if (!show) return;
@@ -624,13 +625,23 @@ function follow(following) {
   $("latest").hidden = following;
 }
 
-let scrolled = 0; // where the answer was scrolled to
+// Where the page scrolled to, or the reader, as of the last event. A slow browser sends the event of the page's own
+// scrolling late, when the reader has done something else already. It is known by its position.
+let scrolled = 0;
+
+function toEnd() {
+  $("scroller").scrollTop = $("scroller").scrollHeight;
+  scrolled = $("scroller").scrollTop;
+}
+
 $("scroller").addEventListener("scroll", () => {
-  const top = $("scroller").scrollTop;
-  // Scrolling up stops the following. The event comes late: the text may have grown since the page scrolled to its end.
-  const following = atEnd($("scroller")) || (top >= scrolled && $("scroller").dataset.following !== "no");
-  scrolled = top;
-  follow(following);
+  const moved = $("scroller").scrollTop - scrolled;
+  if (Math.abs(moved) < 1) return;
+  scrolled += moved;
+  // Up by any distance: keys and fingers move it by a few pixels a frame, which the next text would undo. A text that
+  // became shorter moves it up as well, to the very end.
+  if (moved < 0 && fromEnd($("scroller")) > 1) follow(false);
+  else if (moved > 0 && atEnd($("scroller"))) follow(true);
 });
 
 // The wheel event comes before anything has moved, so text that comes in between does not scroll to the end again.
@@ -638,8 +649,12 @@ $("scroller").addEventListener("wheel", ({ deltaY }) => {
   if (deltaY < 0 && $("scroller").scrollTop > 0) follow(false);
 }, { passive: true });
 
+// Lines break elsewhere in another width. A reader who follows is still at the end then.
+new ResizeObserver(() => $("scroller").dataset.following !== "no" && toEnd()).observe($("scroller"));
+
 $("latest").addEventListener("click", () => {
-  $("scroller").scrollTop = $("scroller").scrollHeight;
+  follow(true);
+  toEnd();
   $("scroller").focus();
 });
 
