@@ -51,7 +51,7 @@ export class ChatStream {
   lastEventId = "";
   end = null; // the terminal event
   #options; #first; #streams; #key; #ticket; #retry = 1000; #unwanted = false; #over = false;
-  #connection; #asking; #spare;
+  #connection; #asking; #spare; #pause;
 
   /** *first* is the request that finds or starts the stream; null if the *id* is known. */
   constructor(first, id, options) {
@@ -107,7 +107,8 @@ export class ChatStream {
         if (!offline) failures++;
         const delay = this.#spare ? 0 : Math.max(wait, backoff);
         onConnection?.({ state: "lost", delay, error: problem });
-        if (delay) await pause(delay, signal, wait);
+        this.#pause = new AbortController();
+        if (delay) await pause(delay, either(signal, this.#pause.signal), wait);
       }
     }
   }
@@ -123,6 +124,7 @@ export class ChatStream {
     const response = await fetch(this.url, { method: "DELETE", headers: await this.#headers(), keepalive: true });
     if (!response.ok) throw await refusal(response);
     this.#unwanted = false;
+    this.#pause?.abort(); // what is left to read is the end
   }
 
   async *#connect() {

@@ -202,6 +202,19 @@ def test_stop(package: Installed, service: Server, simulator: Server, stop_at: i
     wait_until(lambda: stats(simulator)["live"] == 0)
 
 
+def test_stop_while_it_waits(package: Installed, tmp_path: Path, simulator: Server) -> None:
+    """`cancel()` between two connections stops the upstream, and the end is read at once."""
+    service = launch(tmp_path, simulator, reconnect_ms=600_000)
+    try:
+        with Proxy(service.url, [Cut(octets=2000)]) as proxy:
+            body = {"prompt": "hi", "model": "never-ends?head=0.2"}
+            found = read(package, proxy.url, body=body, stopLost=True, options={"maxDelay": 600_000})
+        assert losses(found)[0] > 200_000
+        assert found["end"]["data"]["finish_reason"] == "cancelled"
+    finally:
+        service.stop()
+
+
 def test_leaving(package: Installed, service: Server, simulator: Server) -> None:
     """Leaving the loop closes the connection."""
     before = stats(simulator)["streams_aborted"]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from tests.real.processes import A_SECOND, Server, launch, stats
 from tests.waiting import wait_until
@@ -198,6 +198,19 @@ def test_stop_reaches_upstream(page: Page, simulator: Server, transport: str) ->
     assert ended(page) == snapshot(page)["content"]
     expect(page.locator("#ending")).to_have_text("Stopped.")
     assert snapshot(page)["finish_reason"] == "cancelled"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_stop_before_it_has_begun(page: Page, simulator: Server, transport: str) -> None:
+    """Stop counts while the request is still on its way: the answer is cancelled as soon as it can be."""
+    held: list[Route] = []
+    page.route("**/v1/chat", lambda route: held.append(route))  # Playwright takes no method of a list
+    ask(page, "hi", "never-ends", transport)
+    wait_until(lambda: page.evaluate("1") == 1 and len(held) == 1)  # Playwright calls back while it waits for the page
+    page.click("#stop")
+    held[0].continue_()
+    expect(page.locator("#ending")).to_have_text("Stopped.")
+    wait_until(lambda: stats(simulator)["live"] == 0)
 
 
 def test_a_second_tab(page: Page, service: Server) -> None:

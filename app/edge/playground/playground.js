@@ -386,6 +386,7 @@ function overEventSource(start) {
   const mine = show;
   let source;
   let timer;
+  let unwanted = false;
   const open = (url) => {
     source = new EventSource(url);
     source.onopen = () => opened();
@@ -408,6 +409,7 @@ function overEventSource(start) {
       if (mine !== show) return;
       known(stream_id, ticketOf(url));
       open(address(mine, { smooth }));
+      if (unwanted) stop().catch((error) => note("lost", `not stopped: ${error.message}`));
     } catch (error) {
       if (mine === show) failed(error);
     }
@@ -419,7 +421,8 @@ function overEventSource(start) {
     timer = setTimeout(() => open(address(mine, { last_event_id: `${mine.id}-${mine.lastNumber}`, smooth })), 600);
   };
   const stop = async () => {
-    if (!mine.id) return;
+    unwanted = true;
+    if (!mine.id) return; // `read` stops it once it has an id
     const answer = await fetch(address(mine), { method: "DELETE", headers: credentials });
     if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
   };

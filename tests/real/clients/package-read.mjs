@@ -1,12 +1,15 @@
 // Reads one stream with chat-sse-client and prints what comes of it.
-// Arguments: {"body" or "attach", "options", "key", "stopAt", "leaveAt"}.
+// Arguments: {"body" or "attach", "options", "key", "stopAt", "stopLost", "leaveAt"}.
 import { attach, chat, ChatError } from "chat-sse-client";
 
-const { body, attach: where, options = {}, key, stopAt, leaveAt } = JSON.parse(process.argv[2]);
+const { body, attach: where, options = {}, key, stopAt, stopLost, leaveAt } = JSON.parse(process.argv[2]);
 const print = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
 const news = [];
-const onConnection = ({ state, delay, error }) => news.push([state, delay, error?.message]);
+const onConnection = ({ state, delay, error }) => {
+  news.push([state, delay, error?.message]);
+  if (stopLost && state === "lost") stream.cancel();
+};
 const headers = key && (() => Promise.resolve({ Authorization: `Bearer ${key}` }));
 const given = { ...options, headers, onConnection };
 const stream = body ? chat(body, given) : attach(where, given);
