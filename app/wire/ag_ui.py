@@ -19,7 +19,6 @@ The protocol has no words for some of what a stream says:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, assert_never
 
 import orjson
@@ -47,6 +46,7 @@ from app.events import (
 from app.usage import Usage
 from app.wire import Encoder, Reading
 from app.wire.blocks import data_block, places
+from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text
 from app.wire.native import render
@@ -63,11 +63,10 @@ REASONING_FIELD = "reasoning_field"
 CALL_TYPE = "type"
 """What the encrypted value of a call calls the type of the call, if it is no function."""
 
-_CUT = ("length", "content_filter", "cancelled")  # reasons after which a call may lack its end
 _MOST_TOKENS = 1 << 53  # clients refuse larger numbers
 
 
-class RunEncoder(Encoder):
+class RunEncoder(WithCalls[Call, bytes], Encoder):
     """Encodes one response for a client that takes what it has for all, if it ends without an end of the run.
 
     A stream that was not asked for in this dialect is a run, and a thread, whose id is the stream's.
@@ -76,7 +75,6 @@ class RunEncoder(Encoder):
     __slots__ = (
         "_before",
         "_begun",
-        "_calls",
         "_extra",
         "_id",
         "_kind",
@@ -86,10 +84,10 @@ class RunEncoder(Encoder):
         "_reasonings",
         "_run",
         "_stream_id",
-        "_waiting",
     )
 
     def __init__(self, reading: Reading) -> None:
+        super().__init__(Call)
         self._stream_id = reading.stream_id
         self._merge_after = reading.merge_after
         asked = orjson.loads(reading.asked) if reading.asked else {}
@@ -97,8 +95,6 @@ class RunEncoder(Encoder):
         self._id = b"id: %s-" % reading.stream_id.encode()
         self._begun = False
         self._model = ""
-        self._calls: dict[int, Call] = {}
-        self._waiting: Call | None = None  # the call whose name may still grow, which has not started therefore
         self._reasonings = 0  # how many reasoning messages were opened
         self._kind: type[Text] | None = None  # of the text that is open
         self._message_id = ""  # of the message that it is in
@@ -189,10 +185,7 @@ class RunEncoder(Encoder):
         self._before = content.removesuffix(b"}") + b',"delta":'
         return [*closed, _block(f"{kind}_START", messageId=self._message_id, **message)]
 
-    def _close(self) -> list[bytes]:
-        """Close the text that is open, or start the call whose name is complete now."""
-        if self._waiting is not None:
-            return self._start(self._waiting)
+    def _close_text(self) -> list[bytes]:
         if self._kind is None:
             return []
         kind = self._kind
@@ -201,27 +194,16 @@ class RunEncoder(Encoder):
             return [_block("TEXT_MESSAGE_END", messageId=self._message_id)]
         return [_block(name, messageId=self._message_id) for name in ("REASONING_MESSAGE_END", "REASONING_END")]
 
-    def _piece(self, piece: ToolCall) -> list[bytes]:
-        """Return a piece of a call's arguments. A call starts when its name is complete: its arguments follow."""
-        call = self._calls.setdefault(piece.index, Call(piece.index))
-        others = [] if self._waiting is call else self._close()
-        started = bool(call.names) and call is not self._waiting
-        call.add(piece)
-        if started:
-            return [*others, *_arguments(call, piece.arguments)]
-        if not call.names:
-            return others
-        self._waiting = call
-        return [*others, *(self._start(call) if call.arguments else ())]
-
-    def _start(self, call: Call) -> list[bytes]:
-        self._waiting = None
+    def _begin_call(self, call: Call) -> list[bytes]:
         call.id = call_id(self._stream_id, call)
         place = {"toolCallId": call.id, "toolCallName": call.name, "parentMessageId": self._stream_id}
-        return [_block("TOOL_CALL_START", **place), *_arguments(call, call.arguments)]
+        return [_block("TOOL_CALL_START", **place)]
+
+    def _arguments(self, call: Call, arguments: str) -> list[bytes]:
+        return [_block("TOOL_CALL_ARGS", toolCallId=call.id, delta=arguments)] if arguments else []
 
     def _end_calls(self, reason: str) -> list[bytes]:
-        return [block for call in self._calls.values() for block in self._end_call(call, cut=reason in _CUT)]
+        return [block for call in self._calls.values() for block in self._end_call(call, cut=reason in CUT)]
 
     def _end_call(self, call: Call, *, cut: bool) -> list[bytes]:
         if not call.names:
@@ -231,7 +213,7 @@ class RunEncoder(Encoder):
         else:
             blocks = []
         if not cut and call.type == "function" and not call.arguments.strip():
-            blocks += _arguments(call, "{}")  # some models say nothing where a tool takes nothing
+            blocks += self._arguments(call, "{}")  # some models say nothing where a tool takes nothing
         own = {**call.extra.value, **given(**{CALL_TYPE: "" if call.type == "function" else call.type})}
         if own:
             blocks.append(_encrypted_value("tool-call", call.id, own))
@@ -243,7 +225,7 @@ class RunEncoder(Encoder):
     def _outcome(self, done: Done) -> dict[str, Any]:
         if done.finish_reason == "cancelled":
             return {"type": "cancelled"}
-        pending = [] if done.finish_reason in _CUT else [call.id for call in self._calls.values()]
+        pending = [] if done.finish_reason in CUT else [call.id for call in self._calls.values()]
         return {"type": "success", **given(pendingToolCallIds=pending)}
 
 
@@ -264,10 +246,6 @@ create = RunEncoder
 def asked_of(thread_id: str, run_id: str) -> str:
     """Return what `Reading.asked` has of a run: its names."""
     return orjson.dumps({"threadId": thread_id, "runId": run_id}).decode()
-
-
-def _arguments(call: Call, arguments: str) -> Sequence[bytes]:
-    return [_block("TOOL_CALL_ARGS", toolCallId=call.id, delta=arguments)] if arguments else []
 
 
 def _encrypted_value(subtype: str, entity: str, own: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ The dialect has no words for some of what a stream says:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, assert_never
 
@@ -47,6 +47,7 @@ from app.events import (
 from app.usage import Usage
 from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
+from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text, usage_object
 from app.wire.media import sound_url
@@ -65,11 +66,10 @@ EXTRA_PART = "data-extra"
 
 _DONE = b"data: [DONE]"
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
-_CUT = ("length", "content_filter")  # reasons after which a call may lack its end
 _NOT_JSON = "The arguments of this tool call are not valid JSON."
 
 
-class UIMessageEncoder(Encoder):
+class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
     """Encodes one response.
 
     The message's id is the stream's, so a page that has a part of the message replaces it when it reads the stream
@@ -81,7 +81,6 @@ class UIMessageEncoder(Encoder):
         "_audio",
         "_before",
         "_begun",
-        "_calls",
         "_continues",
         "_extra",
         "_id",
@@ -93,19 +92,17 @@ class UIMessageEncoder(Encoder):
         "_sources",
         "_stream_id",
         "_urls",
-        "_waiting",
     )
 
     headers = MappingProxyType({"X-Vercel-AI-UI-Message-Stream": "v1"})
 
     def __init__(self, reading: Reading, *, continues: bool = False) -> None:
+        super().__init__(Call)
         self._stream_id = reading.stream_id
         self._merge_after = reading.merge_after
         self._continues = continues
         self._id = b"\nid: %s-" % reading.stream_id.encode()
         self._begun = False
-        self._calls: dict[int, Call] = {}
-        self._waiting: Call | None = None  # the call whose name may still grow, which has not started therefore
         self._parts = 0  # how many text parts were opened; the id of the last one
         self._kind: type[Text] | None = None  # of the part that is open
         self._before = b""  # what comes before a piece of its text
@@ -189,10 +186,7 @@ class UIMessageEncoder(Encoder):
         self._before = b'data: {"type":"%s-delta","id":"%d","delta":' % (name.encode(), self._parts)
         return [*closed, _block(f"{name}-start", id=str(self._parts), **_metadata(own))]
 
-    def _close(self) -> list[bytes]:
-        """Close the part that is open, or start the call whose name is complete now."""
-        if self._waiting is not None:
-            return self._start(self._waiting)
+    def _close_text(self) -> list[bytes]:
         if self._kind is None:
             return []
         kind = self._kind
@@ -209,26 +203,15 @@ class UIMessageEncoder(Encoder):
         self._reasoning = Joined()
         return _metadata(found if kind is Reasoning else {REASONING_FIELD: kind.FIELD, **found})
 
-    def _piece(self, piece: ToolCall) -> list[bytes]:
-        """Return a piece of a call's arguments. A call starts when its name is complete: its arguments follow."""
-        call = self._calls.setdefault(piece.index, Call(piece.index))
-        others = [] if self._waiting is call else self._close()
-        started = bool(call.names) and call is not self._waiting
-        call.add(piece)
-        if started:
-            return [*others, *_delta(call, piece.arguments)]
-        if not call.names:
-            return others
-        self._waiting = call
-        return [*others, *(self._start(call) if call.arguments else ())]
-
-    def _start(self, call: Call) -> list[bytes]:
-        self._waiting = None
+    def _begin_call(self, call: Call) -> list[bytes]:
         call.id = call_id(self._stream_id, call)
         fields: dict[str, Any] = {"toolCallId": call.id, "toolName": call.name, **_of_call(call)}
         if call.type == "custom":
             fields["inputEncoding"] = "text"
-        return [_block("tool-input-start", **fields), *_delta(call, call.arguments)]
+        return [_block("tool-input-start", **fields)]
+
+    def _arguments(self, call: Call, arguments: str) -> list[bytes]:
+        return [_block("tool-input-delta", toolCallId=call.id, inputTextDelta=arguments)] if arguments else []
 
     def _inputs(self, reason: str) -> list[bytes]:
         """Return the calls' arguments as a whole. They wait for the answer's end, since the page then runs the tools.
@@ -236,7 +219,7 @@ class UIMessageEncoder(Encoder):
         If the answer was cut, its calls stay as they are. The page runs none of them, and the SDK does not ask again by
         itself, as it would do after an error of the tool.
         """
-        if reason in _CUT:
+        if reason in CUT:
             return []
         return [block for call in self._calls.values() for block in self._input(call, sure=reason != "other")]
 
@@ -335,10 +318,6 @@ class UIMessageEncoder(Encoder):
 
 
 create = UIMessageEncoder
-
-
-def _delta(call: Call, arguments: str) -> Sequence[bytes]:
-    return [_block("tool-input-delta", toolCallId=call.id, inputTextDelta=arguments)] if arguments else []
 
 
 def _block(type_: str, **fields: Any) -> bytes:

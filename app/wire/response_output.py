@@ -29,6 +29,7 @@ from app.events import (
     Text,
     ToolCall,
 )
+from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
 from app.wire.media import fields_of
 from app.wire.opaque import is_of_reasoning, seal
@@ -46,13 +47,12 @@ _PREFIXES = {
     "custom_tool_call": "ctc",
     "image_generation_call": "ig",
 }
-_CUT = ("length", "content_filter")  # the reasons after which a call may lack its end
 _OWN = frozenset(("id", "type", "role", "status", "content", "summary", "encrypted_content"))
 _PLACE = ("item_id", "output_index", "content_index", "summary_index")
 _IMAGE = "image_generation_call"
 
 
-class Output:
+class Output(WithCalls[ItemCall, Said]):
     """The items of one stream's output, as far as its records have come.
 
     *kind* is the class of the text that is being written, if any is. A piece of it can be added with *write* alone,
@@ -62,7 +62,6 @@ class Output:
     __slots__ = (
         "_annotations",
         "_at",
-        "_calls",
         "_fields",
         "_image",
         "_item",
@@ -73,7 +72,6 @@ class Output:
         "_stream_id",
         "_text",
         "_urls",
-        "_waiting",
         "kind",
         "place",
         "rest",
@@ -81,6 +79,7 @@ class Output:
     )
 
     def __init__(self, stream_id: str) -> None:
+        super().__init__(ItemCall)
         self._stream_id = stream_id
         self._items: list[Said] = []
         self._item: Said | None = None  # the message or the reasoning that is open
@@ -88,8 +87,6 @@ class Output:
         self._text = StringIO()  # of the part that is open: it holds a long text without an object for each piece
         self._logprobs: list[Any] = []
         self._annotations: list[Any] = []
-        self._calls: dict[int, ItemCall] = {}
-        self._waiting: ItemCall | None = None  # the call whose name may still grow, which has not started therefore
         self._image: Media | None = None  # the upstream's own item for it may come with the next record
         self._media: list[Media] = []  # those that are fields of the message that is open
         self._fields: dict[str, Any] = {}  # other fields of that
@@ -121,7 +118,7 @@ class Output:
             case Start():
                 return before
             case Done():
-                return before + self._end(whole=event.finish_reason not in (*_CUT, "cancelled"))
+                return before + self._end(whole=event.finish_reason not in CUT)
             case Failure():
                 return before + self._end(whole=False)
             case _:
@@ -148,7 +145,7 @@ class Output:
         part = {"type": "refusal", "refusal": ""} if kind is Refusal else text_part("")
         assert self._item is not None  # noqa: S101 - it was opened just now
         at = {"item_id": self._item["id"], "output_index": self._at, "content_index": len(self._item["content"])}
-        self._begin(kind, {"type": "response.refusal.delta", **at})
+        self._begin_part(kind, {"type": "response.refusal.delta", **at})
         if kind is Delta:
             self.place = {"type": "response.output_text.delta", **at, "logprobs": []}
         return [*events, {"type": "response.content_part.added", **at, "part": part}]
@@ -166,11 +163,11 @@ class Output:
         assert self._item is not None  # noqa: S101 - it was added just now
         self._reasoning.add({REASONING_FIELD: kind.FIELD})
         at = {"item_id": self._item["id"], "output_index": self._at, "summary_index": 0}
-        self._begin(kind, {"type": "response.reasoning_summary_text.delta", **at})
+        self._begin_part(kind, {"type": "response.reasoning_summary_text.delta", **at})
         part = {"type": "summary_text", "text": ""}
         return [*closed, *added, {"type": "response.reasoning_summary_part.added", **at, "part": part}]
 
-    def _begin(self, kind: type[Text], place: Said) -> None:
+    def _begin_part(self, kind: type[Text], place: Said) -> None:
         self.kind = kind
         self.place = place
         self._text = StringIO()
@@ -226,10 +223,8 @@ class Output:
         name = "summary" if item["type"] == "reasoning" else "content"
         return {**item, name: [*item[name], self._part(self._text.getvalue())]}
 
-    def _close(self, status: str = "completed") -> list[Said]:
-        """Close the item that is open, or start the call whose name is complete now."""
-        if self._waiting is not None:
-            return self._start(self._waiting)
+    def _close_text(self, status: str = "completed") -> list[Said]:
+        """Close the item that is open."""
         if self._item is None:
             return []
         events = self._close_part()
@@ -249,27 +244,15 @@ class Output:
 
     # Calls.
 
-    def _piece(self, piece: ToolCall) -> list[Said]:
-        """Return the events for a piece of a call. A call starts when its name is complete: its arguments follow."""
-        call = self._calls.setdefault(piece.index, ItemCall(piece.index))
-        others = [] if self._waiting is call else self._close()
-        started = call.at is not None
-        call.add(piece)
-        if started:
-            return [*others, *call.delta(self._stream_id, piece.arguments)]
-        if not call.names:
-            return others
-        self._waiting = call
-        return [*others, *(self._start(call) if call.arguments else ())]
-
-    def _start(self, call: ItemCall) -> list[Said]:
-        self._waiting = None
+    def _begin_call(self, call: ItemCall) -> list[Said]:
         call.at = len(self._items)
         item = call.item(self._stream_id, "in_progress")
         self._items.append(item)
         begun = {**item, call.field: ""}
-        added: Said = {"type": "response.output_item.added", "output_index": call.at, "item": begun}
-        return [added, *call.delta(self._stream_id, call.arguments)]
+        return [{"type": "response.output_item.added", "output_index": call.at, "item": begun}]
+
+    def _arguments(self, call: ItemCall, arguments: str) -> list[Said]:
+        return call.delta(self._stream_id, arguments)
 
     def _end_call(self, call: ItemCall, *, whole: bool) -> list[Said]:
         events = [] if call.at is not None else self._start(call)
@@ -279,7 +262,7 @@ class Output:
             return events
         if call.type == "function" and not call.arguments.strip():  # some models say nothing where a tool takes nothing
             call.pieces.append("{}")
-            events += call.delta(self._stream_id, "{}")
+            events += self._arguments(call, "{}")
         self._items[call.at]["status"] = "completed"
         item = call.item(self._stream_id, "completed")
         at = {"output_index": call.at}
@@ -401,7 +384,7 @@ class Output:
     def _end(self, *, whole: bool) -> list[Said]:
         """Close all that is open. What an upstream wants back, and no item has said, is an item of its own."""
         events = self._start(self._waiting) if self._waiting is not None else []
-        events += self._close("completed" if whole else "incomplete")
+        events += self._close_text("completed" if whole else "incomplete")
         if self._reasoning:
             events += self._add("reasoning", {"status": "in_progress", "summary": []})
             events += self._close()
