@@ -10,7 +10,7 @@ The ids of items are made of the stream's id and the item's place, so an item is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any, assert_never
 
@@ -63,7 +63,7 @@ class Output(WithCalls[ItemCall, Said]):
         "_annotations",
         "_at",
         "_fields",
-        "_image",
+        "_images",
         "_item",
         "_items",
         "_logprobs",
@@ -87,7 +87,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._text = StringIO()  # of the part that is open: it holds a long text without an object for each piece
         self._logprobs: list[Any] = []
         self._annotations: list[Any] = []
-        self._image: Media | None = None  # the upstream's own item for it may come with the next record
+        self._images: list[Media] = []  # the upstream's own items for them may come with the next record
         self._media: list[Media] = []  # those that are fields of the message that is open
         self._fields: dict[str, Any] = {}  # other fields of that
         self._reasoning = Joined()  # what the upstream says of its reasoning, and no item has said yet
@@ -99,7 +99,11 @@ class Output(WithCalls[ItemCall, Said]):
 
     def take(self, event: Event) -> list[Said]:
         """Add what *event* says, and return the events that say so. Of those for a text, the last has the text."""
-        before = self._flush(event) if self._image is not None else []
+        if self._images and not _has_image_data(event):
+            images, self._images = self._images, []
+            before = self._say_images(images, event)
+        else:
+            images, before = [], []
         match event:
             case Delta() | Reasoning() | Refusal():
                 before += [] if type(event) is self.kind else self._open(type(event))
@@ -114,7 +118,7 @@ class Output(WithCalls[ItemCall, Said]):
             case Media():
                 return before + self._show(event)
             case Extra():
-                return before + self._note(event, has_image=bool(before))
+                return before + self._note(event, images=len(images))
             case Start():
                 return before
             case Done():
@@ -311,26 +315,23 @@ class Output(WithCalls[ItemCall, Said]):
 
     def _show(self, media: Media) -> list[Said]:
         """Return the events of an image, a sound or a file. An image whose data came is an item; others are fields."""
-        if media.type == "image" and media.url.startswith("data:"):
-            events = self._close()  # now, because nothing else looks at the next text if it goes on with an open part
-            self._image = media
-            return events
+        if _has_image_data(media):
+            self._images.append(media)
+            return self._close()  # now, because nothing else looks at the next text if it goes on with an open part
         events = self._open_message() if self._item is None or self._item["type"] != "message" else []
         self._media.append(media)
         return events
 
-    def _flush(self, event: Event) -> list[Said]:
-        """Return the events of the image that has waited for *event*."""
-        image = self._image
-        assert image is not None  # noqa: S101 - it is asked of a waiting image only
-        self._image = None
-        _, _, data = image.url.partition(",")
-        own: Said = {"status": "completed", "result": data, "output_format": image.media_type.partition("/")[2]}
-        if isinstance(event, Extra):
-            for item in event.delta.get("output", ()):
-                if isinstance(item, Mapping) and item.get("type") == _IMAGE:
-                    own = {**own, **{name: value for name, value in item.items() if name not in ("id", "type")}}
-        return self._whole_item(_IMAGE, own)
+    def _say_images(self, images: Sequence[Media], event: Event) -> list[Said]:
+        """Return the events of the *images* that have waited for *event*, which may have their items, in their order."""
+        output = event.delta.get("output") if isinstance(event, Extra) else None
+        items = (item for item in (output if isinstance(output, (list, tuple)) else ()) if _is_image_item(item))
+        events: list[Said] = []
+        for image in images:
+            _, _, data = image.url.partition(",")
+            own: Said = {"status": "completed", "result": data, "output_format": image.media_type.partition("/")[2]}
+            events += self._whole_item(_IMAGE, {**own, **_without_name(next(items, {}))})
+        return events
 
     def _whole_item(self, kind: str, fields: Mapping[str, Any]) -> list[Said]:
         """Return the events of an item that came as a whole."""
@@ -344,10 +345,10 @@ class Output(WithCalls[ItemCall, Said]):
             {"type": "response.output_item.done", "output_index": at, "item": item},
         ]
 
-    def _note(self, extra: Extra, *, has_image: bool) -> list[Said]:
+    def _note(self, extra: Extra, *, images: int) -> list[Said]:
         """Return the events of other fields: the items of an upstream that speaks Responses, and parts of messages.
 
-        With *has_image*, the item of an image among them has been said with the image.
+        The first items of *images* among them have been said with the images.
         """
         events: list[Said] = []
         self.rest.update(extra.chunk)
@@ -355,7 +356,9 @@ class Output(WithCalls[ItemCall, Said]):
         for name, value in extra.delta.items():
             if name == "output" and isinstance(value, (list, tuple)):
                 for item in value:
-                    if isinstance(item, Mapping) and not (has_image and item.get("type") == _IMAGE):
+                    if images and _is_image_item(item):
+                        images -= 1
+                    elif isinstance(item, Mapping):
                         events += self._upstream_item(item)
             elif name == "content_parts" and isinstance(value, (list, tuple)):
                 for part in value:
@@ -371,7 +374,7 @@ class Output(WithCalls[ItemCall, Said]):
         if kind == "message":  # fields of the message that is being written
             self._fields |= {name: value for name, value in item.items() if name not in _OWN}
             return []
-        return self._whole_item(kind, {name: value for name, value in item.items() if name not in ("id", "type")})
+        return self._whole_item(kind, _without_name(item))
 
     def _upstream_part(self, part: Mapping[str, Any]) -> list[Said]:
         events = self._open_message()
@@ -392,3 +395,17 @@ class Output(WithCalls[ItemCall, Said]):
             events += self._end_call(call, whole=whole)
         self.rest.update(self._fields)
         return events
+
+
+def _has_image_data(event: Event) -> bool:
+    """Whether *event* is an image whose data came, and no link to it."""
+    return isinstance(event, Media) and event.type == "image" and event.url.startswith("data:")
+
+
+def _is_image_item(item: Any) -> bool:
+    return isinstance(item, Mapping) and item.get("type") == _IMAGE
+
+
+def _without_name(item: Mapping[str, Any]) -> Said:
+    """Return the fields of an upstream's *item* but for its type and its id: items have ids of ours."""
+    return {name: value for name, value in item.items() if name not in ("id", "type")}

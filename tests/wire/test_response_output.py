@@ -150,6 +150,21 @@ def test_an_image_and_the_upstreams_item() -> None:
     assert image["id"] == f"ig_{ID}_0"
 
 
+def test_several_images_and_the_upstreams_items() -> None:
+    """One record may have the items of all images before it, in their order. What it has more is an item of its own."""
+    second = Media("image", "image/png", "data:image/png;base64,eQ==")
+    told = [{"type": "image_generation_call", "revised_prompt": prompt} for prompt in ("a", "b", "c")]
+    found = items(IMAGE, second, Extra(delta={"output": told}), DONE)
+    assert [(item.get("result"), item["revised_prompt"]) for item in found] == [
+        ("eA==", "a"),
+        ("eQ==", "b"),
+        (None, "c"),
+    ]
+    known, unknown = items(IMAGE, second, Extra(delta={"output": told[:1]}), DONE)
+    assert (known["revised_prompt"], "revised_prompt" in unknown) == ("a", False)
+    assert items(IMAGE, Extra(delta={"output": 5}), DONE)[0]["result"] == "eA=="
+
+
 def test_other_media() -> None:
     """They are fields of the message, as in chat completions."""
     (message,) = items(Media("image", "image/png", LINK), Delta("a"), DONE)
