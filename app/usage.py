@@ -44,6 +44,21 @@ class Usage:
         return _believable(self.fields.get("completion_tokens"))
 
     @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt were read from a cache, or 0 where *fields* has no believable count."""
+        return self._detail("cached_tokens", "input", "prompt")
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """How many tokens of the prompt were written to a cache, or 0 where *fields* has no believable count."""
+        return self._detail("cache_write_tokens", "input", "prompt")
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens of the answer are reasoning, or 0 where *fields* has no believable count."""
+        return self._detail("reasoning_tokens", "output", "completion")
+
+    @property
     def made_tokens(self) -> int:
         """How many tokens the upstream made, hidden reasoning included, or 0 where *fields* has no believable count.
 
@@ -51,6 +66,12 @@ class Usage:
         """
         total = _believable(self.fields.get("total_tokens"))
         return max(self.output_tokens, total - self.input_tokens if self.input_tokens else 0)
+
+    def _detail(self, name: str, *kinds: str) -> int:
+        """Return a count of the details: in the words of Responses, or in those of chat completions."""
+        details = [self.fields.get(f"{kind}_tokens_details") for kind in kinds]
+        counts = [_believable(counted.get(name)) for counted in details if isinstance(counted, Mapping)]
+        return next(filter(None, counts), 0)
 
 
 def estimate_tokens(size: int) -> int:

@@ -27,6 +27,22 @@ def test_a_count_that_no_answer_can_have_is_none(absurd: object) -> None:
     assert Usage({"prompt_tokens": absurd, "completion_tokens": 5}).input_tokens == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 3}}, (2, 3, 0)),
+        ({"completion_tokens_details": {"reasoning_tokens": 4}}, (0, 0, 4)),
+        ({"input_tokens_details": {"cached_tokens": 2}, "output_tokens_details": {"reasoning_tokens": 4}}, (2, 0, 4)),
+        ({"input_tokens_details": {}, "prompt_tokens_details": {"cached_tokens": 2}}, (2, 0, 0)),
+        ({"prompt_tokens_details": None, "completion_tokens_details": {"reasoning_tokens": "4"}}, (0, 0, 0)),
+    ],
+)
+def test_details(fields: dict[str, Any], counts: tuple[int, int, int]) -> None:
+    """The details have the words of chat completions or of Responses."""
+    usage = Usage(fields)
+    assert (usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) == counts
+
+
 def test_four_bytes_are_a_token() -> None:
     """A text of N bytes is estimated at N / 4 tokens, rounded up."""
     assert [estimate_tokens(size) for size in (0, 1, 4, 5)] == [0, 1, 1, 2]

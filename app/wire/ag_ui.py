@@ -51,7 +51,6 @@ from app.wire.joined import Joined
 from app.wire.json import given, integer, text
 from app.wire.native import render
 from app.wire.opaque import seal
-from app.wire.responses import detail
 from app.wire.transcript import Call, call_id
 
 NAME = "ag-ui"
@@ -62,8 +61,6 @@ REASONING_FIELD = "reasoning_field"
 """What the metadata of a reasoning message calls the upstream's own name for the reasoning."""
 CALL_TYPE = "type"
 """What the encrypted value of a call calls the type of the call, if it is no function."""
-
-_MOST_TOKENS = 1 << 53  # clients refuse larger numbers
 
 
 class RunEncoder(WithCalls[Call, bytes], Encoder):
@@ -269,8 +266,8 @@ def _usage(usage: Usage | None, model: str) -> list[dict[str, Any]]:
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
         "totalTokens": usage.input_tokens + usage.output_tokens,
-        "reasoningTokens": detail(usage, "output", "completion", "reasoning_tokens"),
-        "cachedInputTokens": detail(usage, "input", "prompt", "cached_tokens"),
-        "cacheWriteInputTokens": detail(usage, "input", "prompt", "cache_write_tokens"),
+        "reasoningTokens": usage.reasoning_tokens,
+        "cachedInputTokens": usage.cached_tokens,
+        "cacheWriteInputTokens": usage.cache_write_tokens,
     }
-    return [given(model=model) | {name: count for name, count in counts.items() if 0 < count < _MOST_TOKENS}]
+    return [given(model=model, **counts)]

@@ -323,7 +323,7 @@ class Output(WithCalls[ItemCall, Said]):
         return events
 
     def _say_images(self, images: Sequence[Media], event: Event) -> list[Said]:
-        """Return the events of the *images* that have waited for *event*, which may have their items, in their order."""
+        """Return the events of the *images* that have waited for *event*, which may have their items in that order."""
         output = event.delta.get("output") if isinstance(event, Extra) else None
         items = (item for item in (output if isinstance(output, (list, tuple)) else ()) if _is_image_item(item))
         events: list[Said] = []

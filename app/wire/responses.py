@@ -278,22 +278,11 @@ def _usage(usage: Usage | None) -> dict[str, Any] | None:
     counts = {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
-            "cached_tokens": detail(usage, "input", "prompt", "cached_tokens"),
-            "cache_write_tokens": detail(usage, "input", "prompt", "cache_write_tokens"),
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
         },
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": detail(usage, "output", "completion", "reasoning_tokens")},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
     return {**others, **counts, **({"estimated": True} if usage.estimated else {})}
-
-
-def detail(usage: Usage, *names: str) -> int:
-    """Return a count of the details, in the words of Responses or in those of chat completions."""
-    *kinds, name = names
-    for kind in kinds:
-        details = usage.fields.get(f"{kind}_tokens_details")
-        count = details.get(name) if isinstance(details, Mapping) else None
-        if type(count) is int and count >= 0:
-            return count
-    return 0
