@@ -49,8 +49,9 @@ from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
 from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
-from app.wire.json import given, integer, text, usage_object
+from app.wire.json import given, integer, string_in, text, usage_object
 from app.wire.media import sound_url
+from app.wire.notes import Cited, inner_of
 from app.wire.opaque import is_of_reasoning
 from app.wire.transcript import Call, call_id
 
@@ -81,6 +82,7 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
         "_audio",
         "_before",
         "_begun",
+        "_cited",
         "_continues",
         "_extra",
         "_id",
@@ -91,7 +93,6 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
         "_reasoning",
         "_sources",
         "_stream_id",
-        "_urls",
     )
 
     headers = MappingProxyType({"X-Vercel-AI-UI-Message-Stream": "v1"})
@@ -110,7 +111,7 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
         self._extra = Joined()  # other fields of the delta
         self._more: dict[str, dict[str, Any]] = {}  # fields of the chunk and of the choice
         self._sources = 0
-        self._urls: set[str] = set()  # of the citations that were sent
+        self._cited = Cited()
         self._audio: list[Media] = []
 
     def __call__(self, batch: Batch) -> bytes:
@@ -239,25 +240,19 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
     def _notes(self, notes: Annotation) -> list[bytes]:
         """Return the sources. A text that is being written goes on after them."""
         blocks = [self._source(note) for note in notes.annotations]
-        titles = {result["url"]: result for result in notes.search_results if _string(result, "url")}
-        for url in (*filter(_is_string, notes.citations), *titles):
-            if url not in self._urls:
-                self._urls.add(url)
-                result = titles.get(url, {})
-                more = _metadata({"search_result": result} if result else {})
-                blocks.append(self._source_url(url, _string(result, "title"), more))
+        for url, result in self._cited.add(notes):
+            more = _metadata({"search_result": result} if result else {})
+            blocks.append(self._source_url(url, string_in(result, "title"), more))
         return blocks
 
     def _source(self, note: Any) -> bytes:
-        kind = _string(note, "type")
-        inner = note.get(kind) if kind else None
-        facts = inner if isinstance(inner, Mapping) else note  # OpenAI's Responses have no inner object
+        facts = inner_of(note)
         more = _metadata({"annotation": note})
-        url = _string(facts, "url")
+        url = string_in(facts, "url")
         if url:
-            return self._source_url(url, _string(facts, "title"), more)
+            return self._source_url(url, string_in(facts, "title"), more)
         self._sources += 1
-        name = _string(facts, "filename") or _string(facts, "title")
+        name = string_in(facts, "filename") or string_in(facts, "title")
         if not name:
             return _block("data-annotation", data=note)
         place = {"sourceId": str(self._sources), "mediaType": "application/octet-stream"}
@@ -332,15 +327,6 @@ def _metadata(own: Mapping[str, Any]) -> dict[str, Any]:
 def _of_call(call: Call) -> dict[str, Any]:
     """Return the metadata of a call's part: the upstream's fields, and that it is custom, which the SDK forgets."""
     return _metadata({**call.extra.value, **given(type="" if call.type == "function" else call.type)})
-
-
-def _string(found: Any, name: str) -> str:
-    value = found.get(name) if isinstance(found, Mapping) else None
-    return value if isinstance(value, str) else ""
-
-
-def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def refusal(failure: Failure, request_id: str) -> ErrorAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -41,6 +41,12 @@ def _one_line(line: bytes) -> bytes:
 def given(**fields: Any) -> dict[str, Any]:
     """Return those *fields* that are not empty."""
     return {name: value for name, value in fields.items() if value}
+
+
+def string_in(found: Any, name: str) -> str:
+    """Return the string that an object has by a *name*; "" if it has none, or if what was *found* is no object."""
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def error_object(failure: Failure) -> dict[str, Any]:

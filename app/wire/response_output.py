@@ -31,9 +31,11 @@ from app.events import (
 )
 from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
+from app.wire.json import string_in
 from app.wire.media import fields_of
+from app.wire.notes import Cited
 from app.wire.opaque import is_of_reasoning, seal
-from app.wire.response_parts import ItemCall, Said, annotation, string_in, text_part
+from app.wire.response_parts import ItemCall, Said, annotation, text_part
 
 ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc|ig|item)_([A-Za-z0-9_-]{22})_(0|[1-9][0-9]{0,5})", re.ASCII)
 """The id of an item: the stream's id, and the item's place in the output."""
@@ -62,6 +64,7 @@ class Output(WithCalls[ItemCall, Said]):
     __slots__ = (
         "_annotations",
         "_at",
+        "_cited",
         "_fields",
         "_images",
         "_item",
@@ -71,7 +74,6 @@ class Output(WithCalls[ItemCall, Said]):
         "_reasoning",
         "_stream_id",
         "_text",
-        "_urls",
         "kind",
         "place",
         "rest",
@@ -91,7 +93,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._media: list[Media] = []  # those that are fields of the message that is open
         self._fields: dict[str, Any] = {}  # other fields of that
         self._reasoning = Joined()  # what the upstream says of its reasoning, and no item has said yet
-        self._urls: set[str] = set()  # of the citations that are among the annotations
+        self._cited = Cited()  # what is among the annotations
         self.kind: type[Text] | None = None
         self.place: Said = {}
         self.write: Callable[[str], int] = self._text.write
@@ -287,12 +289,8 @@ class Output(WithCalls[ItemCall, Said]):
         if notes.search_results:
             self.rest["search_results"] = notes.search_results
         found = [annotation(note) for note in notes.annotations]
-        titles = {result["url"]: result for result in notes.search_results if string_in(result, "url")}
-        for url in (*(each for each in notes.citations if isinstance(each, str)), *titles):
-            if url not in self._urls:
-                self._urls.add(url)
-                title = string_in(titles.get(url), "title")
-                found.append(annotation({"type": "url_citation", "url": url, "title": title}))
+        for url, result in self._cited.add(notes):
+            found.append(annotation({"type": "url_citation", "url": url, "title": string_in(result, "title")}))
         if not found:
             return []
         events, place = self._text_place()

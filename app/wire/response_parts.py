@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.wire.json import string_in
+from app.wire.notes import inner_of
 from app.wire.transcript import Call, call_id
 
 Said = dict[str, Any]
@@ -62,14 +64,9 @@ def text_part(text: str, annotations: Sequence[Any] = (), logprobs: Sequence[Any
 
 def annotation(note: Any) -> Any:
     """Return a note in the form of Responses, which have no inner object, and require all of a citation's fields."""
+    inner = inner_of(note)
     kind = string_in(note, "type")
-    inner = note.get(kind) if kind else None
-    flat = {"type": kind, **inner} if isinstance(inner, Mapping) else note
+    flat = note if inner is note else {"type": kind, **inner}
     if kind == "url_citation":
         flat = {"title": "", "start_index": 0, "end_index": 0, **flat}
     return flat
-
-
-def string_in(found: Any, name: str) -> str:
-    value = found.get(name) if isinstance(found, Mapping) else None
-    return value if isinstance(value, str) else ""

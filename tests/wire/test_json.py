@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.events import Failure
 from app.usage import Usage
-from app.wire.json import dumps, error_object, given, integer, text, usage_object
+from app.wire.json import dumps, error_object, given, integer, string_in, text, usage_object
 
 
 @assume(st.text(st.characters(codec="utf-8")))
@@ -44,3 +44,9 @@ def test_usage_object() -> None:
     assert usage_object(None) is None
     assert usage_object(Usage(fields)) == fields
     assert usage_object(Usage(fields, estimated=True)) == {"total_tokens": 1, "estimated": True}
+
+
+@pytest.mark.parametrize(("found", "text"), [({"a": "x"}, "x"), ({"a": 3}, ""), ({}, ""), ("a", ""), (None, "")])
+def test_string_in(found: object, text: str) -> None:
+    """A string, if that is there."""
+    assert string_in(found, "a") == text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.events import ToolCall
-from app.wire.response_parts import ItemCall, annotation, string_in, text_part
+from app.wire.response_parts import ItemCall, annotation, text_part
 
 ID = "S" * 22
 
@@ -91,9 +91,3 @@ def test_a_text_part() -> None:
 def test_notes(note: object, expected: object) -> None:
     """A note of chat completions loses its inner object; a citation gets the fields that it lacks."""
     assert annotation(note) == expected
-
-
-@pytest.mark.parametrize(("found", "text"), [({"a": "x"}, "x"), ({"a": 3}, ""), ({}, ""), ("a", ""), (None, "")])
-def test_string_in(found: object, text: str) -> None:
-    """A string, if that is there."""
-    assert string_in(found, "a") == text
