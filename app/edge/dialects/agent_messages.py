@@ -8,7 +8,6 @@ dropped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -16,17 +15,19 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.edge.bodies import Short
+from app.edge.dialects.openai_messages import (
+    DATA_URL,
+    LEFT_OUT,
+    document_part,
+    image_part,
+    sound_part,
+    string_of,
+    wrong,
+)
 from app.errors import BadRequest
 from app.events import PlainReasoning, Reasoning
 from app.wire import ag_ui
 from app.wire.opaque import unseal
-
-_AUDIO = {"audio/wav": "wav", "audio/wave": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
-_BASE64_URL = re.compile("data:([^,;]{0,128})[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
-# Fields of a message that no encrypted value may stand for.
-_OWN = frozenset(("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"))
-# Fields that tell of a Responses upstream's own tools and parts, which no upstream takes back.
-_ONE_WAY = frozenset(("output", "content_parts"))
 
 
 class AgentFunction(BaseModel):
@@ -103,7 +104,7 @@ def to_messages(messages: Sequence[Mapping[str, Any]], context: Sequence[AgentCo
             case "tool":
                 said = _output(message, where)
             case role:
-                said = {"role": role, "content": _string(message, "content", where)}
+                said = {"role": role, "content": string_of(message, "content", where)}
         _add_to_last(found, thoughts)
         thoughts = []
         found.append(said | _name(message))
@@ -149,7 +150,7 @@ def _reasoning(thoughts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _fields(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that the upstream wants back."""
     fields = unseal(message.get("encryptedValue")) or {}
-    return {name: value for name, value in fields.items() if name not in _OWN and name not in _ONE_WAY}
+    return {name: value for name, value in fields.items() if name not in LEFT_OUT}
 
 
 def _add_to_last(found: Sequence[dict[str, Any]], thoughts: Iterable[Mapping[str, Any]]) -> None:
@@ -160,7 +161,7 @@ def _add_to_last(found: Sequence[dict[str, Any]], thoughts: Iterable[Mapping[str
 
 def _assistant(message: Mapping[str, Any], where: str, thoughts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     content = message.get("content")
-    said = None if content is None else _string(message, "content", where)
+    said = None if content is None else string_of(message, "content", where)
     calls = [_call(call) for call in message.get("toolCalls") or ()]
     more = {"tool_calls": calls} if calls else {}
     own = {**_reasoning(thoughts), **_fields(message)}
@@ -182,69 +183,56 @@ def _output(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     content = _content(message, where)
     if not content and message.get("error"):
         content = orjson.dumps({"error": message["error"]}).decode()
-    return {"role": "tool", "tool_call_id": _string(message, "toolCallId", where), "content": content}
+    return {"role": "tool", "tool_call_id": string_of(message, "toolCallId", where), "content": content}
 
 
 def _content(message: Mapping[str, Any], where: str) -> str | list[dict[str, Any]]:
     content = message.get("content")
     if isinstance(content, list):
         return [_part(part, f"{where}.content[{j}]") for j, part in enumerate(content)]
-    return _string(message, "content", where)
+    return string_of(message, "content", where)
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
     """Return a part of a content as OpenAI takes it: images by any URL, sounds and documents as data."""
     if not isinstance(part, dict):
-        raise _wrong(where, "has to be an object")
+        raise wrong(where, "has to be an object")
     kind = part.get("type")
     if kind == "text":
-        return {"type": "text", "text": _string(part, "text", where)}
+        return {"type": "text", "text": string_of(part, "text", where)}
     if kind not in ("image", "audio", "document"):
-        raise _wrong(f"{where}.type", "is not a part that OpenAI's API takes")
+        raise wrong(f"{where}.type", "is not a part that OpenAI's API takes")
     url, media_type = _url(part.get("source"), f"{where}.source")
     if kind == "image":
-        return {"type": "image_url", "image_url": {"url": url}}
-    data = _BASE64_URL.match(url)
+        return image_part(url)
+    data = DATA_URL.match(url)
     if data is None:
-        raise _wrong(f"{where}.source", "is not data in base64, and OpenAI's API takes other sources of images only")
+        raise wrong(f"{where}.source", "is not data in base64, and OpenAI's API takes other sources of images only")
     media_type = media_type or data[1].lower()
     if kind == "document":
         name = f"{where.rpartition('[')[2].removesuffix(']')}.{media_type.rpartition('/')[2]}"
-        return {"type": "file", "file": {"filename": f"part-{name}", "file_data": url}}
-    if media_type not in _AUDIO:
-        raise _wrong(f"{where}.source.mimeType", "is none that OpenAI's API takes")
-    return {"type": "input_audio", "input_audio": {"data": url[data.end() :], "format": _AUDIO[media_type]}}
+        return document_part(url, f"part-{name}")
+    return sound_part(url[data.end() :], media_type, f"{where}.source.mimeType")
 
 
 def _url(source: Any, where: str) -> tuple[str, str]:
     """Return the URL, which may be a data URL, and the media type of a part's source."""
     if not isinstance(source, dict):
-        raise _wrong(where, "has to be an object")
-    value = _string(source, "value", where)
+        raise wrong(where, "has to be an object")
+    value = string_of(source, "value", where)
     media_type = source.get("mimeType")
     media_type = media_type.lower() if isinstance(media_type, str) else ""
     match source.get("type"):
         case "data":
-            return f"data:{_string(source, 'mimeType', where)};base64,{value}", media_type
-        case "url" if value.startswith(("https://", "http://")) or _BASE64_URL.match(value):
+            return f"data:{string_of(source, 'mimeType', where)};base64,{value}", media_type
+        case "url" if value.startswith(("https://", "http://")) or DATA_URL.match(value):
             return value, media_type
         case "url":
-            raise _wrong(f"{where}.value", "is neither an http(s) URL nor a data URL in base64")
+            raise wrong(f"{where}.value", "is neither an http(s) URL nor a data URL in base64")
         case _:
-            raise _wrong(f"{where}.type", "is not a source that this service knows")
+            raise wrong(f"{where}.type", "is not a source that this service knows")
 
 
 def _name(message: Mapping[str, Any]) -> dict[str, Any]:
     name = message.get("name")
     return {"name": name} if isinstance(name, str) and name else {}
-
-
-def _string(fields: Mapping[str, Any], name: str, where: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise _wrong(f"{where}.{name}", "has to be a string")
-    return value
-
-
-def _wrong(field: str, what: str) -> BadRequest:
-    return BadRequest(f"'{field}' {what}.", param=field)

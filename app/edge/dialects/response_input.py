@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.errors import BadRequest
+from app.edge.dialects.openai_messages import add_fields, image_part, string_of, wrong
 from app.events import PlainReasoning, Reasoning
 from app.wire.opaque import unseal
 from app.wire.response_output import REASONING_FIELD
@@ -47,7 +47,7 @@ def to_messages(given: str | Sequence[Item], instructions: str | None) -> list[d
         elif kind in _OUTPUTS:
             messages += turn.end()
             output = _content(item.get("output"), f"{where}.output")
-            messages.append({"role": "tool", "tool_call_id": _string(item, "call_id", where), "content": output})
+            messages.append({"role": "tool", "tool_call_id": string_of(item, "call_id", where), "content": output})
         elif kind == "message":
             messages += turn.message(item, where)
         elif kind == "reasoning":
@@ -57,7 +57,7 @@ def to_messages(given: str | Sequence[Item], instructions: str | None) -> list[d
         elif kind == "image_generation_call":
             turn.image(item)
         elif kind not in _LEFT_OUT:
-            raise _wrong(f"{where}.type", "is not a type of an item that this service takes")
+            raise wrong(f"{where}.type", "is not a type of an item that this service takes")
     return [*messages, *turn.end()]
 
 
@@ -78,14 +78,14 @@ class _Turn:
                 self._fields["refusal"] = self._fields.get("refusal", "") + str(part.get("refusal", ""))
             else:
                 self._content.append(part)
-        self._add({name: value for name, value in item.items() if name not in _OWN_OF_MESSAGE})
+        add_fields(self._fields, {name: value for name, value in item.items() if name not in _OWN_OF_MESSAGE})
         return before
 
     def reasoning(self, item: Item) -> None:
         """Take reasoning: its text, and what the upstream wants back; of another service, the item itself."""
         own = unseal(item.get("encrypted_content"))
         if own is None and item.get("encrypted_content"):
-            self._add({"reasoning_items": [dict(item)]})
+            add_fields(self._fields, {"reasoning_items": [dict(item)]})
             return
         own = own or {}
         name = own.pop(REASONING_FIELD, None)
@@ -94,27 +94,20 @@ class _Turn:
         text = "".join([part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)])
         if text:
             self._fields[field] = self._fields.get(field, "") + text
-        self._add(own)
+        add_fields(self._fields, own)
 
     def call(self, item: Item, where: str) -> None:
         """Take a call of a tool, with the upstream's other fields of it."""
         kind, field = ("custom", "input") if item["type"] == "custom_tool_call" else ("function", "arguments")
         more = {name: value for name, value in item.items() if name not in _OWN_OF_CALL}
-        called = {"name": _string(item, "name", where), field: _string(item, field, where)}
-        self._calls.append({**more, "id": _string(item, "call_id", where), "type": kind, kind: called})
+        called = {"name": string_of(item, "name", where), field: string_of(item, field, where)}
+        self._calls.append({**more, "id": string_of(item, "call_id", where), "type": kind, kind: called})
 
     def image(self, item: Item) -> None:
         """Take an image that the model has made."""
         if isinstance(item.get("result"), str) and item["result"]:
             url = f"data:image/{item.get('output_format') or 'png'};base64,{item['result']}"
-            self._add({"images": [{"type": "image_url", "image_url": {"url": url}}]})
-
-    def _add(self, fields: Item) -> None:
-        """Add fields of the message. Lists of several items are one list."""
-        for name, value in fields.items():
-            before = self._fields.get(name)
-            both = isinstance(before, list) and isinstance(value, list)
-            self._fields[name] = [*before, *value] if both else value  # type: ignore[misc]  # both are lists then
+            add_fields(self._fields, {"images": [image_part(url)]})
 
     def end(self) -> list[dict[str, Any]]:
         """Return the message, if there is one, and begin another."""
@@ -134,7 +127,7 @@ class _Turn:
 def _message(item: Item, where: str) -> dict[str, Any]:
     role = item.get("role")
     if role not in _ROLES:
-        raise _wrong(f"{where}.role", f"is one of: {', '.join(_ROLES)}")
+        raise wrong(f"{where}.role", f"is one of: {', '.join(_ROLES)}")
     return {"role": role, "content": _content(item.get("content"), f"{where}.content")}
 
 
@@ -143,7 +136,7 @@ def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise _wrong(where, "has to be a string or a list of parts")
+        raise wrong(where, "has to be a string or a list of parts")
     return _joined([_part(part, f"{where}[{at}]") for at, part in enumerate(content)])
 
 
@@ -158,15 +151,15 @@ def _part(part: Item, where: str) -> dict[str, Any]:
     kind = part.get("type")
     match kind:
         case "input_text" | "output_text" | "text" | "summary_text":
-            return {"type": "text", "text": _string(part, "text", where)}
+            return {"type": "text", "text": string_of(part, "text", where)}
         case "input_image" if part.get("image_url"):
             detail = {"detail": part["detail"]} if part.get("detail") else {}
-            return {"type": "image_url", "image_url": {"url": _string(part, "image_url", where), **detail}}
+            return {"type": "image_url", "image_url": {"url": string_of(part, "image_url", where), **detail}}
         case "input_file" if not part.get("file_url"):
             return {"type": "file", "file": {name: value for name, value in part.items() if name != "type"}}
         case str():
             return dict(part)
-    raise _wrong(f"{where}.type", "has to say what the part is")
+    raise wrong(f"{where}.type", "has to say what the part is")
 
 
 # Tools, and formats: {"type": T, …} becomes {"type": T, T: {…}}.
@@ -206,14 +199,3 @@ def to_response_format(given: Any) -> dict[str, Any] | None:
 
 def _nested(fields: Item, kind: str) -> dict[str, Any]:
     return {"type": kind, kind: {name: value for name, value in fields.items() if name != "type"}}
-
-
-def _string(found: Item, name: str, where: str) -> str:
-    value = found.get(name)
-    if not isinstance(value, str):
-        raise _wrong(f"{where}.{name}", "has to be a string")
-    return value
-
-
-def _wrong(field: str, what: str) -> BadRequest:
-    return BadRequest(f"'{field}' {what}.", param=field)

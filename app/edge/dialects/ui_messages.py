@@ -10,26 +10,28 @@ model: they are dropped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import BadRequest
+from app.edge.dialects.openai_messages import (
+    DATA_URL,
+    LEFT_OUT,
+    add_fields,
+    document_part,
+    image_part,
+    sound_part,
+    string_of,
+    wrong,
+)
 from app.events import PlainReasoning, Reasoning
 from app.wire import ai_sdk
 
 _DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")  # of a user, who says none of them
 _DROPPED_PREFIXES = ("data-", "source-")
-_AUDIO = {"audio/wav": "wav", "audio/wave": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
-_DATA_URL = re.compile("data:[^,]{0,256};base64,", re.ASCII | re.IGNORECASE)
 _DENIED = "Tool call execution denied."  # what the SDK tells the model
-# Fields of a message that no metadata may stand for.
-_OWN = frozenset(("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"))
-# Fields that tell of a Responses upstream's own tools and parts, which no upstream takes back.
-_ONE_WAY = frozenset(("output", "content_parts"))
 _UNANSWERED = ("input-available", "approval-requested", "approval-responded")
 
 
@@ -63,14 +65,14 @@ def to_openai(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         match message["role"]:
             case "system":
                 said = ((part, _at(where, j)) for j, part in enumerate(parts) if part["type"] == "text")
-                texts = [_string(part, "text", place) for part, place in said]
+                texts = [string_of(part, "text", place) for part, place in said]
                 found.append({"role": "system", "content": "".join(texts)})
             case "user":
                 found.append(_user(parts, where))
             case _:
                 found.extend(_assistant(parts, where, superseded=at < last_user))
     if not found:
-        raise _wrong("messages", "has nothing in it that is for the model")
+        raise wrong("messages", "has nothing in it that is for the model")
     return found
 
 
@@ -79,13 +81,13 @@ def _user(parts: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
     for j, part in enumerate(parts):
         match part["type"]:
             case "text":
-                content.append({"type": "text", "text": _string(part, "text", _at(where, j))})
+                content.append({"type": "text", "text": string_of(part, "text", _at(where, j))})
             case "file":
                 content.append(_file(part, _at(where, j), j))
             case kind if not _is_dropped(kind):
-                raise _wrong(f"{_at(where, j)}.type", "is not a part of a user's message that this service knows")
+                raise wrong(f"{_at(where, j)}.type", "is not a part of a user's message that this service knows")
     if not content:
-        raise _wrong(where, "has nothing in it that is for the model")
+        raise wrong(where, "has nothing in it that is for the model")
     alone = len(content) == 1 and content[0]["type"] == "text"
     return {"role": "user", "content": content[0]["text"] if alone else content}
 
@@ -108,7 +110,7 @@ def _assistant(parts: Sequence[Mapping[str, Any]], where: str, *, superseded: bo
                 found += (*step.messages(), _user(_parts(part, place), f"{place}.parts"))
                 step = _Step()
             case "text":
-                step.text(_string(part, "text", place))
+                step.text(string_of(part, "text", place))
             case "reasoning":
                 step.reasoning(part)
             case "file":
@@ -118,12 +120,12 @@ def _assistant(parts: Sequence[Mapping[str, Any]], where: str, *, superseded: bo
             case kind if kind == "dynamic-tool" or kind.startswith("tool-"):
                 output = _output(part, place)
                 if output is not None:
-                    name = _string(part, "toolName", place) if kind == "dynamic-tool" else kind.removeprefix("tool-")
-                    step.call(_call(part, _string(part, "toolCallId", place), name), output)
+                    name = string_of(part, "toolName", place) if kind == "dynamic-tool" else kind.removeprefix("tool-")
+                    step.call(_call(part, string_of(part, "toolCallId", place), name), output)
                 elif part["state"] in _UNANSWERED and not superseded:
-                    raise _wrong(f"{place}.state", "has to be one with an output: the model waits for that")
+                    raise wrong(f"{place}.state", "has to be one with an output: the model waits for that")
             case kind if not _is_dropped(kind):
-                raise _wrong(f"{place}.type", "is not a part of an assistant's message that this service knows")
+                raise wrong(f"{place}.type", "is not a part of an assistant's message that this service knows")
     return [*found, *step.messages()]
 
 
@@ -151,7 +153,8 @@ class _Step:
 
     def file(self, part: Mapping[str, Any]) -> None:
         own = _own(part.get("providerMetadata"))
-        image = {"type": "image_url", "image_url": {"url": part.get("url")}}
+        url = part.get("url")
+        image = image_part(url if isinstance(url, str) else "")
         match own.get(ai_sdk.MEDIA_FIELD):
             case "images":
                 self.add({"images": [image]})
@@ -161,15 +164,9 @@ class _Step:
                 self.add({"audio": {"id": own["id"]}})
 
     def add(self, fields: Any) -> None:
-        """Add fields of the message. Lists of several parts are one list."""
-        for name, value in fields.items() if isinstance(fields, dict) else ():
-            if name in _OWN or name in _ONE_WAY:
-                continue
-            before = self._fields.get(name)
-            if isinstance(before, list) and isinstance(value, list):
-                before += value
-            else:
-                self._fields[name] = [*value] if isinstance(value, list) else value
+        """Add fields of the message, if these are such."""
+        given = fields if isinstance(fields, dict) else {}
+        add_fields(self._fields, {name: value for name, value in given.items() if name not in LEFT_OUT})
 
     def call(self, call: Mapping[str, Any], output: str) -> None:
         self._calls.append(dict(call))
@@ -212,12 +209,12 @@ def _output(part: Mapping[str, Any], where: str) -> str | None:
     """Return what the model is told that a tool said, or None if the tool has not said anything."""
     approval = part.get("approval")
     approval = approval if isinstance(approval, dict) else {}
-    match _string(part, "state", where):
+    match string_of(part, "state", where):
         case "output-available":
             output = part.get("output")
             return output if isinstance(output, str) else _json(output)
         case "output-error":
-            return _json({"error": _string(part, "errorText", where)})
+            return _json({"error": string_of(part, "errorText", where)})
         case "output-denied":
             return _json({"error": approval.get("reason") or _DENIED})
         case "approval-responded" if approval.get("approved") is False:
@@ -225,27 +222,27 @@ def _output(part: Mapping[str, Any], where: str) -> str | None:
         case state if state == "input-streaming" or state in _UNANSWERED:
             return None
         case _:
-            raise _wrong(f"{where}.state", "is not a state of a tool that this service knows")
+            raise wrong(f"{where}.state", "is not a state of a tool that this service knows")
 
 
 def _file(part: Mapping[str, Any], where: str, number: int) -> dict[str, Any]:
     """Return a file as OpenAI takes it: images by any URL, sound and documents as data."""
-    media_type = _string(part, "mediaType", where).lower()
-    url = _string(part, "url", where)
+    media_type = string_of(part, "mediaType", where).lower()
+    url = string_of(part, "url", where)
     kind, _, subtype = media_type.partition("/")
-    data = _DATA_URL.match(url)
+    data = DATA_URL.match(url)
     if kind == "image":
         if data is None and not url.startswith(("https://", "http://")):
-            raise _wrong(f"{where}.url", "is neither an http(s) URL nor a data URL in base64")
-        return {"type": "image_url", "image_url": {"url": url}}
-    if (kind == "audio" and media_type not in _AUDIO) or kind == "video":
-        raise _wrong(f"{where}.mediaType", "is none that OpenAI's API takes")
+            raise wrong(f"{where}.url", "is neither an http(s) URL nor a data URL in base64")
+        return image_part(url)
+    if kind == "video":
+        raise wrong(f"{where}.mediaType", "is none that OpenAI's API takes")
     if data is None:
-        raise _wrong(f"{where}.url", "is not a data URL in base64, and OpenAI's API takes other URLs of images only")
+        raise wrong(f"{where}.url", "is not a data URL in base64, and OpenAI's API takes other URLs of images only")
     if kind == "audio":
-        return {"type": "input_audio", "input_audio": {"data": url[data.end() :], "format": _AUDIO[media_type]}}
-    name = _string(part, "filename", where) if part.get("filename") is not None else f"part-{number}.{subtype}"
-    return {"type": "file", "file": {"filename": name, "file_data": url}}
+        return sound_part(url[data.end() :], media_type, f"{where}.mediaType")
+    name = string_of(part, "filename", where) if part.get("filename") is not None else f"part-{number}.{subtype}"
+    return document_part(url, name)
 
 
 def _is_dropped(kind: str) -> bool:
@@ -257,14 +254,7 @@ def _parts(part: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     parts = part.get("parts")
     if isinstance(parts, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts):
         return parts
-    raise _wrong(f"{where}.parts", "has to be a list of parts, each with a type")
-
-
-def _string(part: Mapping[str, Any], name: str, where: str) -> str:
-    value = part.get(name)
-    if not isinstance(value, str):
-        raise _wrong(f"{where}.{name}", "has to be a string")
-    return value
+    raise wrong(f"{where}.parts", "has to be a list of parts, each with a type")
 
 
 def _arguments(part: Mapping[str, Any]) -> str:
@@ -279,7 +269,3 @@ def _json(value: Any) -> str:
 
 def _at(where: str, index: int) -> str:
     return f"{where}[{index}]"
-
-
-def _wrong(field: str, what: str) -> BadRequest:
-    return BadRequest(f"'{field}' {what}.", param=field)
