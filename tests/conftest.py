@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 
@@ -47,6 +48,15 @@ def measured(measuring: str | None) -> Iterator[None]:
         if measuring is not None:
             patch.setenv(_MEASURING, measuring)
         yield
+
+
+@pytest.fixture(autouse=True)
+def root_level() -> Iterator[None]:
+    """A test that configures the process's log leaves the root logger's level as it was: others read what they log."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def unconfigured() -> Iterator[None]:
     """Undo what `configure` does to the process."""
     root = logging.getLogger()
     handlers = root.handlers[:]
-    levels = {name: logging.getLogger(name).level for name in (None, *QUIET)}
+    levels = {name: logging.getLogger(name).level for name in QUIET}
     yield
     root.handlers[:] = handlers
     for name, level in levels.items():

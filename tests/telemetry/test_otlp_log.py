@@ -20,15 +20,14 @@ EXPORTER = "opentelemetry.exporter.otlp"
 @pytest.fixture(autouse=True)
 def clock(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """Hush the SDK, whose loggers are the process's own: leave them as they were."""
-    clock = Clock(time.monotonic())
+    clock = Clock(round(time.monotonic()))  # whole seconds, so that sums of them are exact
     logger = logging.getLogger("opentelemetry")
-    before = logger.handlers, logger.propagate, logger.level
-    logger.setLevel(logging.WARNING)  # whatever other tests have left of the root's
+    before = logger.handlers, logger.propagate
     hush(log)
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", clock)
         yield clock
-    logger.handlers, logger.propagate, logger.level = before
+    logger.handlers, logger.propagate = before
 
 
 def said(logs: LogCapture) -> list[tuple[Any, ...]]:
