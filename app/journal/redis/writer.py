@@ -53,6 +53,8 @@ class RedisWriter:
     acked: int = 0  # the number of the last record that Redis has acknowledged
     taken: list[Event] = field(default_factory=list)  # sent, and not acknowledged yet
     waiting: list[Event] = field(default_factory=list)  # to be sent
+    taken_size: int = 0  # the bytes of memory of those in `taken`, at most
+    waiting_size: int = 0  # the same for `waiting`
     taken_since: float = 0.0  # when the first of the records in `taken` was appended, by the loop's clock
     waiting_since: float = 0.0  # the same for `waiting`
     caught_up: asyncio.Future[None] | None = None  # what `drain` waits for
@@ -70,11 +72,12 @@ class RedisWriter:
             return
         if self.ended:
             raise RuntimeError("a stream's log ends with its terminal record")
-        self.log.reserve(events)
+        size = self.log.reserve(events)
         self.ended = isinstance(events[-1], TERMINAL)
         if not self.waiting:
             self.waiting_since = asyncio.get_running_loop().time()
         self.waiting += events
+        self.waiting_size += size
         self.outbox.mark(self.id)
 
     @property
@@ -95,8 +98,10 @@ class RedisWriter:
     def take(self) -> tuple[int, list[Event]]:
         """Return the number of the first record to be sent, and the records."""
         self.taken = self.waiting
+        self.taken_size = self.waiting_size
         self.taken_since = self.waiting_since
         self.waiting = []
+        self.waiting_size = 0
         return self.acked + 1, self.taken
 
     def acknowledge(self) -> None:
@@ -105,7 +110,7 @@ class RedisWriter:
         self.taken = []
         self.acked += len(events)
         if not self.given_up:
-            self.log.publish(events)
+            self.log.publish(events, self.taken_size)
         elif isinstance(events[-1], TERMINAL):
             self.waiting = []  # it is too late for another end
         self._wake()
@@ -114,6 +119,7 @@ class RedisWriter:
         """Take back what was sent, to send it again; of a stream that was given up, only its end."""
         self.waiting_since = min(self.unacknowledged_since, self.waiting_since)
         self.waiting = self.taken + self.waiting
+        self.waiting_size += self.taken_size
         self.taken = []
         if self.given_up:
             del self.waiting[:-1]
@@ -123,6 +129,7 @@ class RedisWriter:
         pending = self.taken + self.waiting
         self.taken = [*events]
         self.waiting = pending[len(events) :]
+        self.taken_size = self.waiting_size = self.taken_size + self.waiting_size
 
     def give_up(self, ending: Failure) -> None:
         """End the log with *ending*: for the readers of this process now, for all others once Redis has it.

@@ -7,9 +7,11 @@ import math
 
 import pytest
 
+import app.journal.memory
 from app.errors import JournalDown, ProducerLost
-from app.events import Delta, Done, Event, Failure
+from app.events import Batch, Delta, Done, Event, Failure
 from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.page import Kept, size_of
 from app.journal.redis.outbox import Outbox
 from app.journal.redis.writer import BEHIND, RedisWriter
 from tests.journal.processes import INFO, ROOMY
@@ -46,6 +48,26 @@ async def test_what_is_acknowledged_is_readable(writer: RedisWriter, outbox: Out
     writer.acknowledge()
     assert (readable(writer), writer.acked) == ([X], 1)
     assert writer.take() == (2, [Y])
+
+
+async def test_a_record_is_measured_once(writer: RedisWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a record is measured when it is taken, and not again when it becomes readable to a reader."""
+    measured: list[object] = []
+    followed: list[Batch | None] = []
+
+    def measure(it: Kept) -> int:
+        measured.append(it)
+        return size_of(it)
+
+    monkeypatch.setattr(app.journal.memory, "size_of", measure)
+    writer.log.follow(followed.append)
+    writer.append([X, Y])
+    writer.take()
+    writer.append([DONE])
+    writer.put_back()
+    writer.take()
+    writer.acknowledge()
+    assert (measured, followed) == (["x", "y", DONE], [Batch(1, [X, Y, DONE])])
 
 
 async def test_what_is_put_back_is_sent_again(writer: RedisWriter) -> None:
