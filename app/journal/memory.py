@@ -63,13 +63,13 @@ class MemoryLog:
         "_sinks",
         "_tail",
         "ended",
-        "ended_at",
         "holder",
         "id",
         "info",
         "kept",
         "last",
         "size",
+        "timer",
     )
 
     def __init__(self, journal: MemoryJournal, stream_id: str, info: StreamInfo) -> None:
@@ -79,7 +79,7 @@ class MemoryLog:
         self.size = 0
         self.kept = True
         self.ended = False
-        self.ended_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None  # evicts it when its time is up
         self.last = 0
         self._journal = journal
         self._pages: list[Page | list[Kept]] = []  # of `PAGE` records each
@@ -216,6 +216,12 @@ class MemoryLog:
         if not self.pinned:
             self._journal.let_go(self)
 
+    def stop_timer(self) -> None:
+        """Let go of the timer, which would hold the log in memory until its time is up."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     def _turn_page(self) -> None:
         """Move the first `PAGE` records of the tail to a page, packed if they can be."""
         kept = self._tail[:PAGE]
@@ -260,7 +266,6 @@ class MemoryJournal:
         self._logs: dict[str, MemoryLog] = {}
         self._ended: dict[str, MemoryLog] = {}  # in the order in which they ended
         self._holders = WeakValueDictionary[str, Holder[MemoryLog]]()  # by owner: their logs have them
-        self._sweep: asyncio.TimerHandle | None = None
         self.registry = MemoryRegistry()
         self.budgets = MemoryBudgets()
         self.ready = True
@@ -283,8 +288,8 @@ class MemoryJournal:
 
     def close(self) -> None:
         """Forget everything, and tell `on_evict` nothing."""
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for log in self._ended.values():
+            log.stop_timer()
         self._logs.clear()
         self._ended.clear()
 
@@ -360,6 +365,7 @@ class MemoryJournal:
             self._ended.pop(log.id, None)
             log.holder.ended.pop(log.id, None)
             self.registry.forget(log.info.owner, log.info.label, log.id)
+            log.stop_timer()
             log.kept = False
             if not log.pinned:
                 self.let_go(log)
@@ -397,14 +403,12 @@ class MemoryJournal:
         """Note that *log* has its terminal record: from now on it is kept only within bounds."""
         if not log.kept:
             return
-        log.ended_at = asyncio.get_running_loop().time()
+        seconds = min(log.info.keep, self._bounds.seconds)
+        log.timer = asyncio.get_running_loop().call_later(seconds, self._evict, log, "time")
         self._ended[log.id] = log
         log.holder.ended[log.id] = log
-        if log.info.keep < self._bounds.seconds:
-            asyncio.get_running_loop().call_later(log.info.keep, self._evict, log, "time")
         while len(self._ended) > self._bounds.ended:
             self._evict_first(max(self._holders.values(), key=lambda holder: len(holder.ended)), "count")
-        self._schedule_sweep()
 
     def _make_room(self, size: int) -> bool:
         """Evict streams of the owners that have most until *size* more bytes fit; return whether they do."""
@@ -423,23 +427,9 @@ class MemoryJournal:
         self._evict(next(iter(holder.ended.values())), reason)
 
     def _evict(self, log: MemoryLog, reason: str) -> None:
-        if self._ended.get(log.id) is not log:
-            return  # it was dropped before its own time was up
         self.drop(log)
         if self._on_evict is not None:
             self._on_evict(log.id, reason)
-
-    def _expire(self) -> None:
-        self._sweep = None
-        now = asyncio.get_running_loop().time()
-        while self._ended and (oldest := next(iter(self._ended.values()))).ended_at + self._bounds.seconds <= now:
-            self._evict(oldest, "time")
-        self._schedule_sweep()
-
-    def _schedule_sweep(self) -> None:
-        if self._sweep is None and self._ended:
-            oldest = next(iter(self._ended.values()))
-            self._sweep = asyncio.get_running_loop().call_at(oldest.ended_at + self._bounds.seconds, self._expire)
 
 
 def create(

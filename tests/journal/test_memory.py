@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import sys
+import weakref
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from app.errors import Overloaded, StreamTooLarge, UnknownStream
 from app.events import Annotation, Batch, Delta, Done, Event, Extra, Failure, Logprobs, Media, ToolCall
 from app.journal import Bounds
-from app.journal.memory import MemoryJournal
+from app.journal.memory import MemoryJournal, MemoryLog
 from app.request import StreamInfo
 from tests.waiting import until
 
@@ -203,6 +205,26 @@ async def test_a_time_of_its_own(evictions: list[tuple[str, str]]) -> None:
     assert len(evictions) == 1
 
 
+@pytest.mark.parametrize("keep", [60, math.inf])
+@pytest.mark.parametrize("way", ["removed", "evicted", "closed"])
+async def test_what_is_dropped_takes_no_memory(way: str, keep: float) -> None:
+    """Nothing holds a stream that is no longer kept, and no reader reads: no timer either, until its time is up."""
+    journal = MemoryJournal(roomy_but(ended=1))
+    log = Watched(journal, "s", INFO._replace(keep=keep))
+    journal.adopt(log)
+    log.append([Done("stop")])
+    gone = weakref.ref(log)
+    del log
+    if way == "removed":
+        await journal.remove("s")
+    elif way == "evicted":
+        await ended(journal, "other")
+    else:
+        journal.close()
+    gc.collect()
+    assert gone() is None
+
+
 async def test_what_is_said_of_the_request_counts() -> None:
     """It takes memory as the records do."""
     journal = MemoryJournal(roomy_but())
@@ -308,6 +330,12 @@ async def test_the_bound_of_an_owner(evictions: list[tuple[str, str]]) -> None:
     await journal.create("more", info_of("ann"))
     await owned(journal, "", *map(str, range(50)))
     assert len(evictions) == 4  # callers without credentials are many, and have no such bound
+
+
+class Watched(MemoryLog):
+    """A log of which a test sees when it is gone."""
+
+    __slots__ = ("__weakref__",)
 
 
 async def test_what_an_owner_has_is_counted() -> None:
