@@ -99,6 +99,7 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
         self._started = False
+        self._refused = False  # whether the journal had no room for some text: what came after it may not follow
         self.committed: asyncio.Future[None] = self._loop.create_future()
         self._opened_at = self._loop.time()
         self._read_at = self._opened_at
@@ -205,7 +206,11 @@ class Relay:
         rechunker = self._rechunker
         events = rechunker.feed(batch, more=more)
         if events:
-            self._writer.append(events)
+            try:
+                self._writer.append(events)
+            except StreamError:
+                self._refused = True
+                raise
         if rechunker.held and rechunker.max_delay:
             if events or self._release is None:  # all that is held came with this read
                 self._release_at = now + rechunker.max_delay
@@ -300,7 +305,8 @@ class Relay:
             ending = self._attempt.done  # the answer was whole: only what may follow it had not come yet
         usage: Usage | None = None
         try:
-            self._flush()
+            if not self._refused:
+                self._flush()
             if isinstance(ending, Done):
                 self._start()
             usage = self._usage(ending)

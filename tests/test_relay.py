@@ -289,6 +289,14 @@ async def test_answer_larger_than_its_bound(log: FilteringBoundLogger) -> None:
     assert len(events) < 25
 
 
+async def test_nothing_follows_text_that_was_refused(log: FilteringBoundLogger) -> None:
+    """Text that is held back when the text before it is refused is not sent: there would be a hole before it."""
+    events = await relayed(log, [Delta("x")], [Delta("y" * 900 + " z")], [DONE], chunk="word", size=800)
+    assert text(events) == "x"
+    assert isinstance(events[-1], Failure)
+    assert events[-1].code == "stream_too_large"
+
+
 async def test_bound_reached_by_held_text(log: FilteringBoundLogger) -> None:
     """The bound holds for text that the end, or its time, releases: the stream fails rather than lose it silently."""
     for chunk, last in (("line", [(DONE,)]), ("line,10ms", [forever])):
