@@ -219,7 +219,7 @@ def merged(events: Iterable[Event], first: int = 1) -> Iterator[tuple[int, Event
     for kind, run in groupby(events, type):
         same = list(run)
         if kind in TEXT:
-            texts = cast("list[Text]", same)
+            texts = cast("list[Text]", same)  # all are of this *kind*
             number += len(same)
             yield number, type(texts[0])("".join([event.text for event in texts]))
         else:

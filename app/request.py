@@ -107,7 +107,7 @@ class StreamInfo(NamedTuple):
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Yield all strings in *value*, in any order, but for the names of its fields."""
+    """Yield all strings in *value*, in any order, except the names of its fields."""
     # Not recursive: a text 60 levels deep would pass through 60 generators.
     waiting = [value]
     while waiting:

@@ -1,8 +1,9 @@
-"""The READMEs' code blocks, for the tests that run them."""
+"""What READMEs, comments, docstrings and messages say, and the READMEs' code blocks, for the tests that run them."""
 
 from __future__ import annotations
 
 import re
+import tokenize
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,20 @@ ROOT = Path(__file__).parent.parent
 READMES = [
     ROOT / "README.md",
     *(path for room in ("app", "deploy", "tests") for path in sorted((ROOT / room).rglob("README.md"))),
+]
+
+# What is written for people, too, in comments, docstrings and messages.
+WRITTEN = [
+    ROOT / "CHANGELOG.md",
+    *(
+        path
+        for room in ("app", "deploy")
+        for path in sorted((ROOT / room).rglob("*"))
+        if path.is_file()
+        and "node_modules" not in path.parts
+        and path.name != "README.md"
+        and path.suffix not in (".pyc", ".png")
+    ),
 ]
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -51,6 +66,20 @@ def blocks() -> list[Block]:
 def prose(text: str) -> str:
     """Return a README without its code blocks."""
     return _FENCE.sub("", text)
+
+
+def said(path: Path) -> str:
+    """Return what a file says to people, on one line: of Python its comments and strings, of others everything."""
+    if path.name == "README.md":
+        text = prose(path.read_text())
+    elif path.suffix != ".py":
+        text = path.read_text()
+    else:
+        with path.open("rb") as file:
+            code = (tokenize.NAME, tokenize.OP)
+            words = [token.string for token in tokenize.tokenize(file.readline) if token.type not in code]
+        text = re.sub(r'[rbf]*"', "", " ".join(words))
+    return re.sub(r"\s*\n[\s#/*]*|\s+", " ", text)
 
 
 def anchors(text: str) -> set[str]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
 
 ROOT = Path(__file__).parent.parent
+
+# What exempts a line from a rule of the linter, of the type checker or of the coverage; and what overrules a type, or
+# catches every error.
+_EXEMPT = re.compile(r"# (?:noqa\b|type: ignore\b|pragma: no cover\b)(?:: ?[A-Z]+[0-9]+)?(?:\[[\w\-, ]+\])?")
+_OVERRULES = re.compile(r"\bcast\([\"\w]|\bexcept Exception\b[^:#]*:")
+_REASON = re.compile(r"\s*(?:#|-)\s*\S")
 
 # Modules that only declare types, which the tests of their room use.
 DECLARATIONS = {"simulator/parts.py", "simulator/script.py"}
@@ -50,3 +57,27 @@ def test_every_module_has_its_tests() -> None:
         for module in sorted(modules - set(map(Path, DECLARATIONS)))
         if not (ROOT / "tests" / module.with_name(f"test_{module.name.removeprefix('_')}")).exists()
     ] == []
+
+
+@pytest.mark.parametrize("room", ["app", "tests"])
+def test_exceptions_have_reasons(room: str) -> None:
+    """What is exempt from a rule, overrules a type or catches every error has the reason on its line, or above it."""
+    bare = []
+    for file in sorted((ROOT / room).rglob("*.py")):
+        lines = file.read_text().splitlines()
+        for number, (above, line) in enumerate(pairwise(["", *lines]), 1):
+            exempt = _EXEMPT.search(line)
+            if exempt and not _REASON.match(line, exempt.end()):
+                bare.append(f"{file.relative_to(ROOT)}:{number}: {exempt[0]}")
+            elif (overrules := _OVERRULES.search(line)) and "# " not in above + line[overrules.end() :]:
+                bare.append(f"{file.relative_to(ROOT)}:{number}: {overrules[0]}")
+    assert bare == []
+
+
+def test_exempt_files_have_reasons() -> None:
+    """Each rule that pyproject.toml switches off, for all files or some, has the reason on its line."""
+    text = (ROOT / "pyproject.toml").read_text()
+    switched = text.partition("\nignore = [")[2].partition("[tool.pytest")[0]
+    rules = [line for line in switched.splitlines() if re.match(r'\s+"[A-Z]+[0-9]*"', line)]
+    assert len(rules) >= 3
+    assert [line for line in rules if not re.search(r"# \S", line)] == []

@@ -143,7 +143,7 @@ def _name(callback: object) -> str:
 def _watched_main() -> int:
     """Run the command line with the loop of asyncio, because that of uvloop has no callback that Python can measure."""
     with Path(os.environ[_FILE]).open("a", buffering=1) as file:
-        uvloop.new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
+        uvloop.new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]  # a loop all the same
         with _measuring(lambda callback: print(json.dumps(callback), file=file)):
             return main()
 

@@ -31,7 +31,7 @@ _INTERRUPTED = 130
 _EPILOG = """\
 exit status:
   0    the answer is whole
-  1    the answer ended with an error, or its rest was not to be had
+  1    the answer ended with an error, or the service did not send its rest
   2    the arguments are wrong
   3    the service refused the request
   4    the service cannot be reached
@@ -171,7 +171,7 @@ class _Conversation:
         return complain(f"the answer ended early: {reason}", _ENDED_EARLY)
 
     def _stop(self, stream_id: str) -> None:
-        """Have the service stop the stream, so that nobody pays for what nobody reads."""
+        """Have the service stop the stream, so that the upstream is not paid for what no reader gets."""
         if stream_id:
             with suppress(httpx.HTTPError):
                 self._client.post(f"/v1/streams/{stream_id}/cancel", timeout=5)

@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 class CutOff(Exception):
-    """The answer broke off, and the rest of it was not to be had. The message says why."""
+    """The answer broke off, and the service did not send the rest of it. The message says why."""
 
 
 class StreamEvent(NamedTuple):

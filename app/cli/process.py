@@ -29,7 +29,7 @@ def allow_many_sockets() -> int:
 
 
 def say(line: str) -> None:
-    """Write *line* for the person who started the process. Nothing is said if nobody can read it any more."""
+    """Write *line* for the person who started the process. Nothing is said if stderr is closed."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

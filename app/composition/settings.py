@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     max_messages: Count = Field(0, description="The most messages in a request. 0 is no cap.")
     max_prompt_chars: Count = Field(
         0,
-        description="The most characters in the messages and parameters of a request, names and numbers included, but "
-        "for the data of media. 0 is no cap.",
+        description="The most characters in the messages and parameters of a request, names and numbers included, "
+        "except the data of media. 0 is no cap.",
     )
     extra_parameters: Words = Field(
         (),

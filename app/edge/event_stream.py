@@ -276,7 +276,7 @@ class StreamResponse(EventSourceResponse):
         try:
             data = self._encode(batch)
             written = self._write(data)
-        except Exception as error:
+        except Exception as error:  # of any kind: the sender raises it
             self._news.set_exception(error)
             return
         if written:

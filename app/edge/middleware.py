@@ -86,9 +86,9 @@ class ContextMiddleware:
             await refuse(error, scope, receive, send_with_headers)
         except ClientDisconnect:
             context.log.info("request.abandoned")
-        except Exception as error:
-            # `crashed` has answered already. If the server got the exception, it would log the traceback, which may
-            # quote what a client or an upstream sent.
+        except Exception as error:  # the boundary: `crashed` has answered already
+            # If the server got the exception, it would log the traceback, which may quote what a client or an upstream
+            # sent.
             context.log.error("request.crashed", error=type(error).__name__)
         finally:
             if context.place is not None:

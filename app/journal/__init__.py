@@ -92,7 +92,7 @@ class Log(Protocol):
     def pending(self, after: int, last: int | None = None) -> Batch | None:
         """Return the next records after number *after*, as many as one batch may have; None if there are none yet.
 
-        With *last*, no record after that number is in it, but for what belongs to the one before.
+        With *last*, no record after that number is in it, except what belongs to the one before.
         """
 
     def follow(self, sink: Sink) -> None:

@@ -58,9 +58,9 @@ def pack(kept: Sequence[Kept]) -> Page | None:
     """Return a page of what was *kept*, or None if it is of several kinds, or long."""
     kinds = set(map(type, kept))
     if kinds == {str}:
-        return _packed(Delta, cast("Sequence[str]", kept))
+        return _packed(Delta, cast("Sequence[str]", kept))  # as the line above says
     if len(kinds) == 1 and kinds <= _TEXTS:
-        return _packed(kinds.pop(), [it.text for it in cast("Sequence[Text]", kept)])
+        return _packed(kinds.pop(), [it.text for it in cast("Sequence[Text]", kept)])  # the same
     return None
 
 

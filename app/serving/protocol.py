@@ -153,7 +153,7 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        scope = cast("Scope | None", self.scope)
+        scope = cast("Scope | None", self.scope)  # None before the first request
         principal = "" if scope is None else account_in(scope)
         self._shared.unread.stopped(self, principal, self.transport.get_write_buffer_size())
 
@@ -259,11 +259,11 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _shared(self) -> ServerConfig:
-        return cast(ServerConfig, self.config)
+        return cast(ServerConfig, self.config)  # `Server` makes no other
 
     @property
     def _is_answering(self) -> bool:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # the same
         return cycle is not None and not cycle.response_complete
 
     def _await_head(self) -> None:

@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
     # --- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # of TCP; asyncio declares the base
         self._connections.add(self)
         self._stats.connections += 1
         if self._endpoints.closed:  # accepted before the listener closed, reported after

@@ -50,7 +50,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),  # it only writes and flushes
         cache_logger_on_first_use=True,
     )
     # stamina's own hook would log the reprs of the upstream's errors; the canonical line counts the attempts.

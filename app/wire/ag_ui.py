@@ -259,7 +259,7 @@ def _block(type_: str, **fields: Any) -> bytes:
 
 
 def _usage(usage: Usage | None, model: str) -> list[dict[str, Any]]:
-    """Return *usage* in the protocol's words. A count that nobody made is left out."""
+    """Return *usage* in the protocol's words. A count that the upstream did not make is left out."""
     if usage is None:
         return []
     counts = {

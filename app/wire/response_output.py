@@ -405,5 +405,5 @@ def _is_image_item(item: Any) -> bool:
 
 
 def _without_name(item: Mapping[str, Any]) -> Said:
-    """Return the fields of an upstream's *item* but for its type and its id: items have ids of ours."""
+    """Return the fields of an upstream's *item*, except its type and its id: items have ids of ours."""
     return {name: value for name, value in item.items() if name not in ("id", "type")}

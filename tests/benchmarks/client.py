@@ -75,7 +75,7 @@ class Stream(asyncio.Protocol):
         self.pausing = False  # read no further than the first delta
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # of TCP; asyncio declares the base
         self.ready.set()
 
     def ask(self, content: bytes) -> None:
@@ -143,7 +143,7 @@ class SocketIoStream(Stream):
     """The same over socket.io: a WebSocket that carries Engine.IO's packets as text, and those socket.io's."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # of TCP; asyncio declares the base
         self.transport.write(
             b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\n"
             b"connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

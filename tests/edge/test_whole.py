@@ -160,7 +160,7 @@ async def test_sent_in_pieces() -> None:
     answering = asyncio.create_task(response(scope, receive, send))
     for number in range(1, 6):
         taken.release()
-        await until(lambda number=number: len(sent) == number)  # type: ignore[misc]
+        await until(lambda number=number: len(sent) == number)  # type: ignore[misc]  # mypy infers no default of a lambda
     await answering
     head, *pieces = sent
     assert (b"content-length", b"200002") in head["headers"]

@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self._say("a")
             if asked["model"] == "thinker":
-                self.server.allowed.append(asked.get("max_completion_tokens", 1 << 30))  # type: ignore[attr-defined]
+                self.server.allowed.append(asked.get("max_completion_tokens", 1 << 30))  # type: ignore[attr-defined]  # set below
                 self.connection.recv(1)
             while asked["model"] != "thinker":
                 time.sleep(0.05)

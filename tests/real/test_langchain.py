@@ -68,6 +68,7 @@ def test_invoke(chat: Callable[..., ChatOpenAI]) -> None:
 def test_tools(chat: Callable[..., ChatOpenAI], streaming: bool) -> None:
     """A call that comes in pieces is one call, whose arguments are parsed."""
     model = chat(f"tools?{QUICK}").bind_tools([WEATHER])
+    # LangChain declares the chunks as messages of any kind.
     answer = whole(cast(Iterator[AIMessageChunk], model.stream(TEXT))) if streaming else model.invoke(TEXT)
     assert [call["name"] for call in answer.tool_calls] == ["get_weather"]
     assert isinstance(answer.tool_calls[0]["args"]["city"], str)
@@ -118,5 +119,5 @@ def test_leaving(chat: Callable[..., ChatOpenAI], counted: Callable[[], dict[str
     for _ in range(5):
         next(reading)
     assert counted()["live"] == 1
-    cast(Any, reading).close()
+    cast(Any, reading).close()  # it is a generator, declared as an iterator
     wait_until(lambda: counted()["streams_aborted"] == 1, timeout=5)

@@ -153,7 +153,7 @@ ANYTHING: Final = AllowList()
 
 
 def prompt_sizes(messages: Sequence[_Object], parameters: _Object) -> dict[str, int]:
-    """Return how many characters of each field go upstream, but for the payloads of media.
+    """Return how many characters of each field go upstream, except the payloads of media.
 
     A text counts as it is, and everything else as its JSON, with names and numbers. What is bounded anyway does not
     count: roles, and OpenAI's parameters that are a single number. JSON is measured by its encoder, because a walk in

@@ -179,7 +179,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
     of which can count for more than its length, and in each of which the work goes on.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # read, if nobody waits for it any more
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # read, if the caller has given up
     try:
         for _ in range(_PARTS):
             done, _ = await asyncio.wait((task,), timeout=seconds / _PARTS)

@@ -172,7 +172,7 @@ def _parameters(body: UIChatBody, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label(principal: Principal, chat_id: str) -> str:
-    """Return what a chat's streams are found by, or "" if they are not to be found.
+    """Return what a chat's streams are found by, or "" if a request must not find them.
 
     A page chooses its chat ids. Where no credentials are asked for, all callers are one principal, so a stranger could
     guess a short id, and read the answer or stop it.

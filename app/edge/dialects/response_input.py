@@ -62,7 +62,7 @@ def to_messages(given: str | Sequence[Item], instructions: str | None) -> list[d
 
 
 class _Turn:
-    """What an assistant says before anybody else does."""
+    """What an assistant says before any other speaker."""
 
     def __init__(self) -> None:
         self._content: list[dict[str, Any]] = []

@@ -80,7 +80,7 @@ _SAME = (
 _LOGPROBS = "message.output_text.logprobs"
 _NAME = re.compile(FIELD, re.ASCII)
 _RESPONSE_ID = re.compile("resp_([A-Za-z0-9_-]{22})", re.ASCII)
-# How many seconds a response that is not to be stored is kept after its end at least: its readers may come back.
+# A response with `store: false` is kept for at least so many seconds after its end: its readers may come back.
 _UNSTORED = 10.0
 # Of how many responses a request may name items: each is read from its start.
 _MOST_REFERRED = 512

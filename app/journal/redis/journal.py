@@ -138,7 +138,7 @@ class RedisJournal:
         while True:
             try:
                 await loop()
-            except Exception as error:
+            except Exception as error:  # the boundary, as above
                 self._log.error("journal.crashed", loop=loop.__name__, error=type(error).__name__, at=_where(error))
                 self._committer.require_reconcile()
                 await asyncio.sleep(self._timing.restart)

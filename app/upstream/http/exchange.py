@@ -158,7 +158,7 @@ class Exchange(asyncio.Protocol, httpx.AsyncByteStream):
         self._release(self, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._connection = cast(asyncio.Transport, transport)
+        self._connection = cast(asyncio.Transport, transport)  # of TCP; asyncio declares the base
 
     def data_received(self, data: bytes) -> None:
         pieces = self._pieces

@@ -116,7 +116,7 @@ def encodable(text: str) -> str:
 
 
 def kept(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Return *value* as it is, but for what some JSON encoder refuses: NaN, half characters, endless numbers or depth.
+    """Return *value* as it is, except what some JSON encoder refuses: NaN, half characters, endless numbers or depth.
 
     Those become null, U+FFFD, floats, and null.
     """

@@ -354,7 +354,7 @@ async def test_a_stream_that_is_not_opened(log: FilteringBoundLogger) -> None:
     async def down(*_: Any) -> Any:
         raise JournalDown
 
-    house.journal.create = down  # type: ignore[method-assign, assignment]
+    house.journal.create = down  # type: ignore[method-assign, assignment]  # the fault
     with pytest.raises(JournalDown):
         await house.open(principal(250))
     assert await house.balance() == (0, 0)

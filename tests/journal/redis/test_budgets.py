@@ -89,12 +89,12 @@ async def test_a_lost_reply(machine: Machine) -> None:
     execute = a._connection.request
 
     async def lost(*commands: object) -> list[object]:
-        await execute(*commands)  # type: ignore[arg-type]
+        await execute(*commands)  # type: ignore[arg-type]  # they are commands
         raise JournalDown
 
-    a._connection.request = lost  # type: ignore[method-assign]
+    a._connection.request = lost  # type: ignore[method-assign]  # the fault
     await a.budgets.settle("ann", "s", 50)
-    a._connection.request = execute  # type: ignore[method-assign]
+    a._connection.request = execute  # type: ignore[method-assign]  # as it was
     await until(lambda: not a.budgets._unsettled)
     assert await standing(a) == (50, 0)
 
@@ -109,9 +109,9 @@ async def test_the_last_try(machine: Machine) -> None:
     async def down(*_: object) -> list[object]:
         raise JournalDown
 
-    a.journal._connection.request = down  # type: ignore[method-assign]
+    a.journal._connection.request = down  # type: ignore[method-assign]  # the fault
     await a.journal.budgets.settle("ann", "s", 50)
-    a.journal._connection.request = execute  # type: ignore[method-assign]
+    a.journal._connection.request = execute  # type: ignore[method-assign]  # as it was
     assert await standing(b.journal) == (0, 600)
     await a.held.aclose()
     assert await standing(b.journal) == (50, 0)
