@@ -53,13 +53,13 @@ export class UIParts {
       case "media": return [...this.#close(), ...this.#file(data)];
       case "extra": return this.#note(data);
       case "done": return this.#done(data);
-      case "error": return [...this.#broken(data.usage), { type: "error", errorText: data.error.message }];
+      case "error": return this.#broken(data.usage, { type: "error", errorText: data.error.message }, "error");
       default: return []; // log probabilities, and what a later version of the service may send
     }
   }
 
   #done({ finish_reason: reason, usage, model }) {
-    if (reason === "cancelled") return [...this.#broken(usage), { type: "abort" }];
+    if (reason === "cancelled") return this.#broken(usage, { type: "abort" });
     const whole = [...this.#close(), ...this.#leftovers(), ...this.#inputs(reason)];
     const extra = Object.fromEntries([...this.#more].map(([place, fields]) => [place, Object.fromEntries(fields)]));
     const messageMetadata = { usage, ...given("model", model), ...given("extra", extra) };
@@ -67,10 +67,11 @@ export class UIParts {
     return [...whole, { type: "finish-step" }, finish];
   }
 
-  /** What waited for the end, and the usage, if there is a message for it. */
-  #broken(usage) {
+  /** What waited for the end, the usage, if there is a message for it, and the end: *why* it broke off. */
+  #broken(usage, why, finishReason) {
     const cost = usage && this.#streamId ? [{ type: "message-metadata", messageMetadata: { usage } }] : [];
-    return [...this.#close(), ...this.#leftovers(), ...cost];
+    const finish = { type: "finish", ...given("finishReason", finishReason) };
+    return [...this.#close(), ...this.#leftovers(), ...cost, why, finish];
   }
 
   #text(kind, delta) {

@@ -2,8 +2,9 @@
 
 A block is `data:` and `id:`. The SDK checks each block against a schema, and throws on what the schema lacks. Texts are
 parts with a start and an end. One part is open at a time. It is closed when another kind of content follows, and at
-every end of a stream: a page shows an open part as still being written. `[DONE]` follows every end, as it does where
-the SDK itself serves; a stream that stops without it was cut.
+every end of a stream: a page shows an open part as still being written. Every end is a `finish` and `[DONE]`, also
+after an `error` or an `abort`: the SDK's `WorkflowChatTransport` asks again and again for the rest of a stream that has
+no `finish`. A stream that stops without `[DONE]` was cut.
 
 The dialect has no words for some of what a stream says:
 
@@ -151,7 +152,7 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
                 named = {} if self._continues else {"messageId": self._stream_id}
                 return [_block("start", **named), _block("start-step")]
             case Done("cancelled"):
-                return [*self._close(), *self._leftovers(), *self._cost(event.usage), _block("abort"), _DONE]
+                return [*self._close(), *self._leftovers(), *self._cost(event.usage), _block("abort"), _block("finish"), _DONE]
             case Done():
                 whole = [*self._close(), *self._leftovers(), *self._inputs(event.finish_reason)]
                 more = given(extra={place: fields for place, fields in self._more.items() if fields})
@@ -161,7 +162,8 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
                 return [*whole, _block("finish-step"), finish, _DONE]
             case Failure():
                 error = _block("error", errorText=event.message)
-                return [*self._close(), *self._leftovers(), *self._cost(event.usage), error, _DONE]
+                finish = _block("finish", finishReason="error")
+                return [*self._close(), *self._leftovers(), *self._cost(event.usage), error, finish, _DONE]
             case _:
                 assert_never(event)
 

@@ -372,35 +372,36 @@ def test_finish_reasons(reason: str, finish: str) -> None:
     }
 
 
-STOPPED: list[tuple[Event, dict[str, Any]]] = [
-    (Done("cancelled", usage=BROKEN.usage), {"type": "abort"}),
-    (BROKEN, {"type": "error", "errorText": "Broke."}),
+STOPPED: list[tuple[Event, list[dict[str, Any]]]] = [
+    (Done("cancelled", usage=BROKEN.usage), [{"type": "abort"}, {"type": "finish"}]),
+    (BROKEN, [{"type": "error", "errorText": "Broke."}, {"type": "finish", "finishReason": "error"}]),
 ]
 
 
 @pytest.mark.parametrize(("end", "last"), STOPPED, ids=["cancelled", "failed"])
-def test_a_stream_that_breaks_off(end: Event, last: dict[str, Any]) -> None:
+def test_a_stream_that_breaks_off(end: Event, last: list[dict[str, Any]]) -> None:
     """The open part is closed and the usage told. A call is not available: the page would run the tool."""
     usage = {"type": "message-metadata", "messageMetadata": {"usage": {"total_tokens": 1, "estimated": True}}}
     found = encoded(START, ToolCall(0, "c", "f", "{}"), Delta("a"), end)
     assert found[2:4] == [tool("start", "c", toolName="f"), tool("delta", "c", inputTextDelta="{}")]
-    assert found[4:] == [*text("text", 1, "a"), usage, last, "[DONE]"]
+    assert found[4:] == [*text("text", 1, "a"), usage, *last, "[DONE]"]
 
 
 @pytest.mark.parametrize(("end", "last"), STOPPED, ids=["cancelled", "failed"])
-def test_a_stream_that_never_began(end: Event, last: dict[str, Any]) -> None:
+def test_a_stream_that_never_began(end: Event, last: list[dict[str, Any]]) -> None:
     """There is no message then, and telling the usage does not make one."""
-    assert encoded(end) == [last, "[DONE]"]
+    assert encoded(end) == [*last, "[DONE]"]
 
 
 def test_dismissal() -> None:
     """A reader that is sent away is told so: it does not come back by itself."""
     encode = UIMessageEncoder(READING)
     encode(Batch(1, [START, Delta("a")]))
-    ending, error, done = parts(encode.dismissal(250).replace(b"\n\n", b"\nid: none\n\n"))
+    ending, error, finish, done = parts(encode.dismissal(250).replace(b"\n\n", b"\nid: none\n\n"))
     assert ending == {"type": "text-end", "id": "1"}
     assert error["type"] == "error"
     assert "shutting down" in error["errorText"]
+    assert finish["type"] == "finish"
     assert done == "[DONE]"
 
 

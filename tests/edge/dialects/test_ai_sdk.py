@@ -143,7 +143,7 @@ async def test_the_newest_stream_is_meant(log: FilteringBoundLogger) -> None:
         newer = asyncio.create_task(client.post(CHAT, json=BODY))
         await readers(house, 2)
         assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
-        assert said(await newer)[-2]["type"] == "abort"
+        assert said(await newer)[-3]["type"] == "abort"
         assert (await client.get(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         pause.go.set()
         assert said(await older)[-2]["type"] == "finish"
@@ -160,7 +160,7 @@ async def test_stop(log: FilteringBoundLogger, method: str, path: str) -> None:
         for _ in range(2):
             stopped = await client.request(method, url)
             assert (stopped.status_code, stopped.content) == (204, b"")
-        assert said(await opener)[-2:] == [{"type": "abort"}, "[DONE]"]
+        assert said(await opener)[-3:] == [{"type": "abort"}, {"type": "finish"}, "[DONE]"]
 
 
 async def test_stops_are_counted(log: FilteringBoundLogger) -> None:
@@ -200,7 +200,7 @@ async def test_the_chat_of_another_principal(log: FilteringBoundLogger) -> None:
         assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream")).status_code == 204
         assert not theirs.done()
         assert (await client.delete(f"{CHAT}/chat-1-of-a-page/stream", headers={"X-Who": "them"})).status_code == 204
-        assert said(await theirs)[-2] == {"type": "abort"}
+        assert said(await theirs)[-3] == {"type": "abort"}
 
 
 async def test_a_repeated_request(log: FilteringBoundLogger) -> None:
@@ -223,10 +223,10 @@ async def test_an_error_before_the_stream(log: FilteringBoundLogger) -> None:
 
 
 async def test_an_error_in_the_stream(log: FilteringBoundLogger) -> None:
-    """A late error is a part, and the last one."""
+    """A late error is a part, after which the message is finished."""
     async with serving(log, (Delta("a"),), Unreachable()) as (_, client):
         found = said(await client.post(CHAT, json=BODY))
-        assert [part["type"] for part in found[-3:-1]] == ["message-metadata", "error"]
+        assert [part["type"] for part in found[-4:-1]] == ["message-metadata", "error", "finish"]
         assert found[-1] == "[DONE]"
 
 
@@ -341,4 +341,4 @@ async def test_a_short_chat_id_without_credentials(log: FilteringBoundLogger) ->
         opener = asyncio.create_task(client.post(CHAT, json=BODY | {"id": "demo"}, headers=who))
         await pause.reached.wait()
         assert (await client.delete(f"{CHAT}/demo/stream", headers=who)).status_code == 204
-        assert said(await opener)[-2] == {"type": "abort"}
+        assert said(await opener)[-3] == {"type": "abort"}
