@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+
 from starlette.requests import HTTPConnection
 
 from app.errors import BadRequest
 from app.events import EventId
+from app.journal import Log
+from app.turns import turn
+from app.wire.counting import Finder
+
+# How many seconds an event may be late in this process that another process has sent to the client.
+_LATE = 2.0
 
 
 def given_position(request: HTTPConnection) -> str:
@@ -27,3 +36,20 @@ def parse_position(request: HTTPConnection) -> EventId | None:
         return EventId.parse(text)
     except ValueError:
         raise BadRequest("The last event id is not one that this service sent.", param="last_event_id") from None
+
+
+async def find(log: Log, finder: Finder) -> EventId | None:
+    """Return the position in *log* that *finder* looks for, or None if the stream has not come that far."""
+    deadline = asyncio.get_running_loop().time() + _LATE
+    async with aclosing(log.read()) as batches:
+        while True:
+            try:
+                # Until the log has all that was sent elsewhere: what is here already is read in any case.
+                async with asyncio.timeout_at(deadline if finder.fed >= log.last else None):
+                    batch = await anext(batches)
+            except (TimeoutError, StopAsyncIteration):
+                return None
+            await turn(len(batch.events))  # the event may be far into a long stream
+            position = finder.feed(batch)
+            if position is not None:
+                return position

@@ -19,7 +19,9 @@ The dialect has no words for some of what a stream says:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, assert_never
 
@@ -65,6 +67,8 @@ MEDIA_FIELD = "field"
 """What the metadata of a file calls the field that the file stood in."""
 EXTRA_PART = "data-extra"
 """The part that has other fields of the delta."""
+CONTINUES = '{"continues":true}'
+"""What `Reading.asked` is if the answer continues the page's last message, and is "" otherwise."""
 
 _DONE = b"data: [DONE]"
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
@@ -128,6 +132,17 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
             number = last + 1
         return b"".join(blocks)
 
+    def skip(self, batch: Batch) -> None:
+        for event in batch.events:
+            self.count(event)
+
+    def count(self, event: Event) -> int:
+        """Take note of the next event. Return how many chunks it is to the SDK, for which `[DONE]` is none."""
+        if type(event) is self._kind:
+            return 1
+        blocks = self._blocks(event)
+        return len(blocks) - (blocks[-1:] == [_DONE])
+
     def dismissal(self, retry_ms: int) -> bytes:
         return b"".join([b"%s\n\n" % block for block in self._blocks(Failure.of(Draining()))])
 
@@ -152,7 +167,14 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
                 named = {} if self._continues else {"messageId": self._stream_id}
                 return [_block("start", **named), _block("start-step")]
             case Done("cancelled"):
-                return [*self._close(), *self._leftovers(), *self._cost(event.usage), _block("abort"), _block("finish"), _DONE]
+                return [
+                    *self._close(),
+                    *self._leftovers(),
+                    *self._cost(event.usage),
+                    _block("abort"),
+                    _block("finish"),
+                    _DONE,
+                ]
             case Done():
                 whole = [*self._close(), *self._leftovers(), *self._inputs(event.finish_reason)]
                 more = given(extra={place: fields for place, fields in self._more.items() if fields})
@@ -315,6 +337,28 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
 
 
 create = UIMessageEncoder
+
+
+class AskedEncoder(UIMessageEncoder):
+    """Encodes a response for a client that may count its chunks: the n-th one is the same for each of these.
+
+    Nothing is joined, even for a reader that is behind. The response continues the page's last message if it was asked
+    for so (`CONTINUES`).
+    """
+
+    __slots__ = ()
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(replace(reading, merge_after=sys.maxsize), continues=reading.asked == CONTINUES)
+
+
+class CountedEncoder(AskedEncoder):
+    """Encodes a response for a client that does count, and asks for the rest where there is no `finish`."""
+
+    __slots__ = ()
+
+    def dismissal(self, retry_ms: int) -> bytes:
+        return b""
 
 
 def _block(type_: str, **fields: Any) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from app.errors import Draining
-from app.events import TERMINAL, TEXT, Batch, Done, Event, EventId, Failure, Start, Terminal, merged
+from app.events import TERMINAL, TEXT, Batch, Done, Event, Failure, Start, Terminal, merged
 from app.usage import Usage
 from app.wire import Encoder, Reading
 from app.wire.blocks import numbered
@@ -178,12 +178,18 @@ class ResponsesEncoder(Encoder):
 
     def skip(self, batch: Batch) -> None:
         for event in batch.events:
-            if type(event) is self._output.kind and isinstance(event, TEXT):
-                self._output.write(event.text)
-                self.sequence += 1
-            else:
-                self.sequence += len(self._response.take(event))
+            self.count(event)
         self._look()
+
+    def count(self, event: Event) -> int:
+        """Take note of the next event. Return how many events it is here."""
+        if type(event) is self._output.kind and isinstance(event, TEXT):
+            self._output.write(event.text)
+            count = 1
+        else:
+            count = len(self._response.take(event))
+        self.sequence += count
+        return count
 
     def _look(self) -> None:
         """Take note of where a text is being written now."""
@@ -211,31 +217,6 @@ class ResponsesEncoder(Encoder):
 
 
 create = ResponsesEncoder
-
-
-class Finder:
-    """Finds the position after the event with a *number*, among the records of the stream of *reading*.
-
-    *fed* is the number of the last record that it was given.
-    """
-
-    def __init__(self, reading: Reading, number: int) -> None:
-        self._stream_id = reading.stream_id
-        self._encoder = ResponsesEncoder(reading)
-        self._number = number
-        self.fed = 0
-
-    def feed(self, batch: Batch) -> EventId | None:
-        """Take the next records. Return the position, or None if it is not among them."""
-        self.fed = batch.last
-        for at, event in enumerate(batch.events, batch.first):
-            before = self._encoder.sequence
-            self._encoder.skip(Batch(at, (event,)))
-            if self._encoder.sequence >= self._number:
-                place = self._number - before
-                whole = place == self._encoder.sequence - before
-                return EventId(self._stream_id, at, 0 if whole else place)
-        return None
 
 
 def response_id(stream_id: str) -> str:

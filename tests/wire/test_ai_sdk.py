@@ -28,7 +28,11 @@ from app.events import (
 )
 from app.usage import Usage
 from app.wire import Reading
-from app.wire.ai_sdk import UIMessageEncoder
+from app.wire.ai_sdk import CONTINUES, AskedEncoder, CountedEncoder, UIMessageEncoder
+from app.wire.blocks import after
+from app.wire.counting import Finder
+from tests.wire import answers
+from tests.wire.answers import STREAM_ID, STREAMS
 from tests.wire.blocks import blocks
 
 READING = Reading("S")
@@ -416,6 +420,38 @@ def test_a_reader_that_is_behind() -> None:
     near, far = (UIMessageEncoder(Reading("S", merge_after=after))(batch) for after in (8, 7))
     assert near == UIMessageEncoder(READING)(batch)
     assert parts(far) == [*OPENING, *text("reasoning", 1, "xy"), *text("text", 2, "abc"), *CLOSING]
+
+
+@given(STREAMS, st.lists(st.integers(1, 6), max_size=4), st.lists(st.integers(1, 6), max_size=4), st.booleans())
+def test_a_number_of_chunks_is_a_cursor(
+    events: list[Event], sizes: list[int], later: list[int], continues: bool
+) -> None:
+    """A client that counts has the same chunks however far behind it is, and after any number gets exactly the rest."""
+    asked = Reading(STREAM_ID, merge_after=2, asked=CONTINUES if continues else "")
+    whole = answers.encoded(UIMessageEncoder(Reading(STREAM_ID), continues=continues), events)
+    assert answers.encoded(AskedEncoder(asked), events, sizes) == whole
+    each = [b"%s\n\n" % block for block in whole.split(b"\n\n")[:-1]]
+    assert each[-1].startswith(b"data: [DONE]\n")
+    for number in range(1, len(each)):
+        finder = Finder(STREAM_ID, number, UIMessageEncoder(asked).count)
+        position = next(found for batch in answers.batches(events, sizes) if (found := finder.feed(batch)))
+        known = position.seq - 1 if position.place else position.seq
+        encode = CountedEncoder(asked)
+        for batch in answers.batches(events[:known], sizes):
+            encode.skip(batch)
+        first, *others = [encode(batch) for batch in answers.batches(events[known:], later, known + 1)] or [b""]
+        rest = b"".join([after(first, position) if position.place else first, *others])
+        # Where nothing but `[DONE]` is left, there is nothing to come back for.
+        assert rest == b"".join(each[number:] if number < len(each) - 1 else [])
+    finder = Finder(STREAM_ID, len(each), UIMessageEncoder(asked).count)
+    assert not any(map(finder.feed, answers.batches(events, sizes)))
+
+
+def test_a_dismissed_client_that_counts() -> None:
+    """It is sent nothing that it would count, and comes back by itself."""
+    encode = CountedEncoder(READING)
+    encode(Batch(1, [START, Delta("a")]))
+    assert encode.dismissal(250) == b""
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))

@@ -15,7 +15,8 @@ from app.events import Delta, Done, Event, EventId, Failure, Logprobs, Reasoning
 from app.usage import Usage
 from app.wire import Reading, dialects
 from app.wire.blocks import after
-from app.wire.responses import MAX_ECHO, Finder, Response, ResponsesEncoder, echo
+from app.wire.counting import Finder
+from app.wire.responses import MAX_ECHO, Response, ResponsesEncoder, echo
 from tests.wire import strict
 from tests.wire.answers import ENDS, EVERYTHING, STREAM_ID, STREAMS, batches, blocks_of, encoded, responses
 
@@ -276,7 +277,7 @@ def test_a_number_is_a_cursor(events: list[Event], sizes: list[int], merge_after
     numbers = [json.loads(block["data"])["sequence_number"] for block in merged]
     assert numbers == sorted(set(numbers))
     for number in range(len(whole)):
-        finder = Finder(reading(), number)
+        finder = Finder(STREAM_ID, number + 1, ResponsesEncoder(reading()).count)
         found = [position for batch in batches(events, sizes) if (position := finder.feed(batch)) is not None]
         position = found[0]
         known = position.seq - 1 if position.place else position.seq
@@ -293,7 +294,7 @@ def test_a_number_that_is_not_there() -> None:
     events: list[Event] = [START, Delta("a"), Done("stop")]
     count = len(said(*events))
     for number, position in ((count - 1, EventId(STREAM_ID, 3)), (count, None), (0, EventId(STREAM_ID, 1, 1))):
-        finder = Finder(reading(), number)
+        finder = Finder(STREAM_ID, number + 1, ResponsesEncoder(reading()).count)
         found = [finder.feed(batch) for batch in batches(events, [1])]
         assert next((each for each in found if each), None) == position
 

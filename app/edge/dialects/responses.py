@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -38,17 +36,17 @@ from app.edge.dialects.openai import CHUNK, FIELD, ON_DISCONNECT
 from app.edge.dialects.response_input import to_choice, to_messages, to_response_format, to_tool
 from app.edge.error_responses import error_response
 from app.edge.json import check_sealed
-from app.edge.positions import parse_position
+from app.edge.positions import find, parse_position
 from app.edge.streams import Streams, is_keyed
 from app.edge.transcripts import response_of
 from app.edge.whole import ending
 from app.errors import BadRequest, TooLarge, UnknownStream
 from app.events import EventId, Failure
 from app.journal import Log
-from app.turns import turn
 from app.wire import Reading, openai, responses
+from app.wire.counting import Finder
 from app.wire.response_output import ITEM_ID
-from app.wire.responses import Finder, response_id
+from app.wire.responses import response_id
 
 ERRORS = {"/v1/responses": openai.refusal}
 
@@ -84,8 +82,6 @@ _RESPONSE_ID = re.compile("resp_([A-Za-z0-9_-]{22})", re.ASCII)
 _UNSTORED = 10.0
 # Of how many responses a request may name items: each is read from its start.
 _MOST_REFERRED = 512
-# How many seconds an event may be late in this process that another process has sent to the client.
-_LATE = 2.0
 
 
 class TextConfig(BaseModel):
@@ -275,20 +271,11 @@ class Responses:
         if not re.fullmatch("[0-9]{1,12}", after, re.ASCII):
             raise BadRequest("'starting_after' is the number of an event.", param="starting_after")
         log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
-        finder = Finder(Reading(stream_id, asked=log.info.asked), int(after))
-        deadline = asyncio.get_running_loop().time() + _LATE
-        async with aclosing(log.read()) as batches:
-            while True:
-                try:
-                    # Until the log has all that was sent elsewhere: what is here already is read in any case.
-                    async with asyncio.timeout_at(deadline if finder.fed >= log.last else None):
-                        batch = await anext(batches)
-                except (TimeoutError, StopAsyncIteration):
-                    raise BadRequest("There is no such event yet.", param="starting_after") from None
-                await turn(len(batch.events))  # the event may be far into a long stream
-                position = finder.feed(batch)
-                if position is not None:
-                    return position
+        encoder = responses.ResponsesEncoder(Reading(stream_id, asked=log.info.asked))
+        position = await find(log, Finder(stream_id, int(after) + 1, encoder.count))
+        if position is None:
+            raise BadRequest("There is no such event yet.", param="starting_after")
+        return position
 
     async def _resolved(self, request: Request, items: Sequence[Any]) -> list[Any]:
         """Return *items* with those that are references replaced by what they refer to.
