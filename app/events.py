@@ -244,6 +244,7 @@ class Batch:
         return self.first + len(self.events) - 1
 
 
+_STREAM_ID = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
 _EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-([1-9][0-9]{0,11})(?:\.([1-9][0-9]{0,5}))?", re.ASCII)
 
 
@@ -274,3 +275,8 @@ class EventId:
 def new_stream_id() -> str:
     """Return 128 random bits as 22 characters that need no escaping in a URL, a header, JSON or CSS."""
     return secrets.token_urlsafe(16)
+
+
+def is_stream_id(text: str) -> bool:
+    """Return whether *text* may be what `new_stream_id` returned."""
+    return _STREAM_ID.fullmatch(text) is not None

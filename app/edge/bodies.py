@@ -153,14 +153,15 @@ class ChatRequest:
     key_header: str = ""
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+async def read_body(request: Request, limit: int, seconds: float, *, plain: bool = False) -> bytes:
     """Read a body of at most *limit* bytes within *seconds*. Raises TooLarge, RequestTimeout or UnsupportedMedia.
 
     A browser (it sends `Origin`) must declare `application/json`: a form on another site cannot, so it cannot spend the
-    owner's money. Anyone else need not, so that `curl -d` works.
+    owner's money. Anyone else need not, so that `curl -d` works. With *plain*, `text/plain` is as good as JSON: that is
+    what a browser declares for a client that declares nothing.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if "origin" in request.headers and media_type != "application/json":
+    if "origin" in request.headers and media_type != "application/json" and not (plain and media_type == "text/plain"):
         raise UnsupportedMedia
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("The body must be sent as it is, without a Content-Encoding.")

@@ -28,7 +28,8 @@ class RequestContext:
     credentials there is none, and reading it raises AttributeError. *headers* are for its answer. *form* makes the
     answer if that is an error. *count* counts the request, if it was not counted before the endpoint, and raises what
     refuses it. *place* is the reader's place that is kept while the request opens a stream; it is closed at the end of
-    the request at the latest.
+    the request at the latest. *known_origin* says whether its page is the service's own, or of an origin that is
+    allowed by name.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class RequestContext:
     form: ErrorForm = native.refusal
     count: Callable[[], Awaitable[None]] = _counted
     place: ExitStack | None = None
+    known_origin: bool = False
 
     def put_into(self, scope: Scope) -> None:
         """Have `request_context` find it."""

@@ -80,7 +80,7 @@ class ContextMiddleware:
                 # Starlette takes "/metrics\n" for "/metrics", and a proxy that guards a path does not.
                 raise UnknownPath
             if scope["path"] not in _PROBES:
-                self._origins.check(headers)
+                context.known_origin = self._origins.check(headers)
             await self._app(scope, receive, send_with_headers)
         except StreamError as error:
             await refuse(error, scope, receive, send_with_headers)

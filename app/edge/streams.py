@@ -61,9 +61,13 @@ class Streams:
         self.options = options
         self._answers = WholeAnswers()
 
-    async def body(self, request: Request) -> Any:
-        """Return the request's JSON. Raises BadRequest, TooLarge, RequestTimeout or UnsupportedMedia."""
-        return await parse_json(await read_body(request, self.options.max_body, self.options.body_seconds))
+    async def body(self, request: Request, *, plain: bool = False) -> Any:
+        """Return the request's JSON. Raises BadRequest, TooLarge, RequestTimeout or UnsupportedMedia.
+
+        With *plain*, a page may call it `text/plain` if its origin is known: a form could do so on any other site.
+        """
+        plain = plain and request_context(request.scope).known_origin
+        return await parse_json(await read_body(request, self.options.max_body, self.options.body_seconds, plain=plain))
 
     async def open(self, request: Request, asked: ChatRequest, data: object, *, attach: bool = True) -> str:
         """Start the stream that was *asked* for with the body *data*, and return its id.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from app.events import Event
 from app.journal import Log
 from app.turns import turn
+from app.wire.counting import Count
 from app.wire.responses import Response
 from app.wire.transcript import Draft, Transcript
 
@@ -16,24 +19,34 @@ _STEP = 1024
 async def transcript_of(log: Log) -> Transcript:
     """Return what the records that *log* has now add up to. This counts as no reader of it."""
     draft = Draft()
-    last = log.last
-    while draft.records < last:
-        after = draft.records
-        step = min(_STEP, last - after)
-        await turn(step)
-        draft.add(log.records(after, after + step))
+    async for events in _steps(log):
+        draft.add(events)
     return draft.transcript()
 
 
 async def response_of(stream_id: str, log: Log) -> dict[str, Any]:
     """Return the response that the records of *log* make up, as OpenAI has it. This counts as no reader."""
     response = Response(stream_id, log.info.asked)
+    async for events in _steps(log):
+        for event in events:
+            response.take(event)
+    return response.resource
+
+
+async def count_of(log: Log, count: Count) -> int:
+    """Return how many events the records that *log* has now are, as *count* counts them. This counts as no reader."""
+    total = 0
+    async for events in _steps(log):
+        total += sum(map(count, events))
+    return total
+
+
+async def _steps(log: Log) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield the records that *log* has now, as many at once as a step may have."""
     after = 0
     last = log.last
     while after < last:
         step = min(_STEP, last - after)
         await turn(step)
-        for event in log.records(after, after + step):
-            response.take(event)
+        yield log.records(after, after + step)
         after += step
-    return response.resource

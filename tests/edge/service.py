@@ -30,8 +30,9 @@ PAGE = "https://page"  # the origin of another site's page that may use the serv
 class Service(House, Spending):
     """All dialects' endpoints over a hub whose upstream plays *steps*. The header `X-Who` says who asks.
 
-    *models* are offered by name. *asked* are the requests that went upstream. *stop_refusal* is why a stop that is
-    counted is refused, and *allowance* is what each caller may have. Once *spent* is set, no stream may be opened.
+    *models* are offered by name, and pages of *origins* may ask. *asked* are the requests that went upstream.
+    *stop_refusal* is why a stop that is counted is refused, and *allowance* is what each caller may have. Once *spent*
+    is set, no stream may be opened.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Service(House, Spending):
         grace: float = 0,
         grace_is_set: bool = False,
         models: Sequence[str] = ("m",),
+        origins: Sequence[str] = (PAGE,),
     ) -> None:
         super().__init__(log, *steps, spending=self)
         self.asked: list[StreamRequest] = []
@@ -62,7 +64,7 @@ class Service(House, Spending):
         )
         handlers = {StreamError: failed, Exception: crashed}
         self._app = Starlette(routes=routes(Streams(self.hub, options)), exception_handlers=handlers)
-        self.app = ContextMiddleware(self._gate, Origins((PAGE,)), self.meter, log)
+        self.app = ContextMiddleware(self._gate, Origins(origins), self.meter, log)
 
     async def _gate(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = request_context(scope)

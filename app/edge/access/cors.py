@@ -26,6 +26,8 @@ _ANSWER_HEADERS = (
     "X-Request-Id",
     "X-Should-Retry",
     "X-Stream-Id",
+    "X-Workflow-Run-Id",
+    "X-Workflow-Stream-Tail-Index",
 )
 _FIELD_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, 5.1
 

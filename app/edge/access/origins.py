@@ -63,8 +63,11 @@ class Origins:
         self.pattern = _LOOPBACK_ORIGIN if loopback else None
         self.hosts = frozenset(hosts)
 
-    def check(self, headers: Headers) -> None:
-        """Raise ForeignHost or ForeignOrigin unless a request with these *headers* is allowed."""
+    def check(self, headers: Headers) -> bool:
+        """Raise ForeignHost or ForeignOrigin unless a request with these *headers* is allowed.
+
+        Returns whether its origin is allowed by itself, and not only because any is.
+        """
         hosts = headers.getlist("host")
         if len(hosts) > 1:  # a proxy in front may have checked the other one
             raise ForeignHost
@@ -72,8 +75,10 @@ class Origins:
         if self.hosts and (host is None or host.bare not in self.hosts):
             raise ForeignHost(_about_host(hosts[0]) if hosts else None)
         origins = headers.getlist("origin")
-        if origins and "*" not in self.listed and (len(origins) > 1 or not self._allows(origins[0], host)):
+        by_name = len(origins) == 1 and self._allows(origins[0], host)
+        if origins and "*" not in self.listed and not by_name:
             raise ForeignOrigin(_about_origin(origins[0]))
+        return by_name
 
     def _allows(self, origin: str, host: _Host | None) -> bool:
         """Return whether *origin* is listed, or the service's own.

@@ -26,10 +26,10 @@ def check(
     hosts: tuple[str, ...] = (),
     *,
     loopback: bool = False,
-) -> None:
+) -> bool:
     pairs = (("host", host), ("origin", origin))
     given = [(name, value) for name, value in pairs if value is not None]
-    Origins(origins, hosts, loopback=loopback).check(headers(*given))
+    return Origins(origins, hosts, loopback=loopback).check(headers(*given))
 
 
 # Hosts.
@@ -203,6 +203,15 @@ def test_any_origin() -> None:
     """`*` lets any page ask, those without an origin of their own included."""
     for origin in ("https://evil.com", "null", ""):
         check("localhost", origin, origins=("*",))
+
+
+@pytest.mark.parametrize(
+    ("origin", "known"),
+    [(None, False), ("null", False), ("https://evil.example", False), (APP, True), ("https://chat.example", True)],
+)
+def test_an_origin_that_is_known(origin: str | None, known: bool) -> None:
+    """An origin is known if it is the service's own or listed by name, and not because any is allowed."""
+    assert check("chat.example", origin, ("*", APP)) is known
 
 
 def test_several_origins() -> None:

@@ -267,7 +267,9 @@ def test_request() -> None:
 def test_who_can_come_back() -> None:
     """A page comes back by its chat's id. Where that could be guessed, it does not, and its stream ends with it."""
 
-    def graces(chat_id: str, principal: Principal, *, is_set: bool = False, keyed: bool = False) -> tuple[float, float]:
+    def graces(
+        chat_id: str | None, principal: Principal, *, is_set: bool = False, keyed: bool = False
+    ) -> tuple[float, float]:
         body, defaults = BODY | {"id": chat_id}, replace(DEFAULTS, grace_is_set=is_set)
         asked = asyncio.run(parse_ui_chat(body, defaults, principal, keyed=keyed)).stream
         return asked.grace, asked.unknown_grace
@@ -275,6 +277,7 @@ def test_who_can_come_back() -> None:
     assert graces("chat-1-of-a-page", Principal()) == (10, 0)
     assert graces("demo", ANN) == (10, 0)
     assert graces("demo", Principal()) == (0, 0)
+    assert graces(None, Principal()) == (10, 0)  # it comes back by the stream's id
     assert graces("demo", Principal(), is_set=True) == (10, 10)
     assert graces("demo", Principal(), keyed=True) == (10, 10)
 
@@ -284,7 +287,7 @@ def test_what_an_answer_continues() -> None:
 
     def first_part(body: dict[str, Any]) -> Any:
         asked = asyncio.run(parse_ui_chat(body, DEFAULTS, ANN))
-        return parts(asked.create(Reading("S"))(Batch(1, [Start("m", 1)])))[0]
+        return parts(asked.create(Reading("S", asked=asked.stream.asked))(Batch(1, [Start("m", 1)])))[0]
 
     assert first_part(BODY) == {"type": "start", "messageId": "S"}
     assert first_part(BODY | {"messages": TOOL_MESSAGES}) == {"type": "start"}
@@ -294,7 +297,6 @@ def test_what_an_answer_continues() -> None:
     ("body", "field"),
     [
         ([], None),
-        ({"messages": MESSAGES}, "id"),
         ({"id": "chat-1-of-a-page"}, "messages"),
         (BODY | {"id": ""}, "id"),
         (BODY | {"id": 1}, "id"),
