@@ -125,7 +125,7 @@ def _is_limited(settings: Settings, config: Config) -> bool:
     caps = (settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
     budgets = (settings.tokens_per_day, *(key.tokens for key in config.keys))  # some parameters evade the limit
     listed = settings.models or config.models or not config.rest
-    bounds = settings.model_fields_set & {"tool_types", "media_types", "max_media", "max_media_bytes"}
+    bounds = settings.model_fields_set & {"tool_types", "media_types", "max_media", "max_media_bytes", "stored_files"}
     return bool(any(caps) or any(budgets) or listed or bounds or set(settings.extra_parameters) - {"*"})
 
 

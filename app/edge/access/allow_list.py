@@ -1,23 +1,25 @@
-"""What a request may have in it, as soon as the operator limits what may be asked; and how long a prompt is.
+"""What a request may have in it, as soon as the operator limits what may be asked.
 
 The API of an upstream has parameters, tools and files that cost more than a cap allows, that lead elsewhere, or that
-are another principal's, and it gets new ones. So this is a list of what passes, and anything else is refused by name.
+are another principal's, and it gets new ones. So this is a list of what passes, at each level of a request, and
+anything else is refused by name.
 
-Any other field of a message passes: in these an upstream gets back the signatures and the reasoning that it wants to
-see again. They count as a part of the prompt.
+One place is open: any other field of an assistant's message passes. In these an upstream gets back the signatures and
+the reasoning that it wants to see again. They count as a part of the prompt.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
-from app.edge.bodies import Parameters
+from app.edge.access.prompt import Object, Part, is_text, kind_of, parts_in
 from app.errors import BadRequest
+from app.wire.opaque import is_of_reasoning
 
 # OpenAI's parameters that shape the answer, or name it (`metadata`). Not among them are
 #   `service_tier`                     another price
@@ -43,32 +45,45 @@ _ORDINARY_IN_RESPONSES: Final = frozenset(
     ("client_metadata", "include", "max_tool_calls", "metadata", "reasoning", "truncation")
 )
 _OF_REASONING: Final = frozenset(("effort", "summary", "generate_summary"))
-# Parts of text: the client's, and those of an answer, which it sends back.
-_TEXTS: Final = frozenset(
-    ("text", "input_text", "output_text", "refusal", "reasoning", "thinking", "redacted_thinking", "reference")
-)
-# The fields of a message that hold parts.
-_PARTS: Final = ("content", "images")
-# Where in a part of media its payload is.
-_PAYLOADS: Final = ("url", "data", "file_data")
-# A payload that is no text. A text file is text in base64: the model reads it as a part of the prompt.
-_MEDIA: Final = re.compile("https?://|data:(?:image|audio|video)/|data:application/pdf[;,]", re.ASCII | re.IGNORECASE)
-# A place that only the upstream's own account, or its machine, can reach: `gs:`, `s3:`, `file:`.
-_ELSEWHERE: Final = re.compile("(?!https?:|data:)[a-z][a-z0-9+.-]*:", re.ASCII | re.IGNORECASE)
-# The names by which a request says what the upstream's account keeps; and these, and a container's, in JSON.
-_STORED: Final = frozenset(("file_id", "file_ids", "vector_store_id", "vector_store_ids", "container_id"))
-_STORED_IN_JSON: Final = re.compile(b'"(?:file_ids?|vector_store_ids?|container_id)":|"container":"')
-# A payload longer than this is left out before a part is encoded.
-_COPIED: Final = 4096
-# Some servers go by these fields of a part, whatever its type is.
-_MEDIA_FIELDS: Final = frozenset(("image_url", "input_audio", "file", "video_url", "audio_url"))
 # The tools that the client itself runs. Some upstreams take a further field of one for a tool of their own.
 _CLIENTS: Final = ("function", "custom")
-_TOOL_FIELDS: Final = frozenset(("type", "name", "description", "parameters", "format", "strict", "cache_control"))
+_OF_TOOLS: Final = frozenset(
+    (
+        *("name", "description", "parameters", "format", "strict", "cache_control"),
+        *("async", "defer_loading", "output_schema"),
+    )
+)
+_OF_CHOICES: Final = frozenset(("name", "mode", "tools"))
+# The fields of any message; and those of an answer, beside which it may have any others.
+_OF_MESSAGES: Final = frozenset(("role", "content", "name", "tool_call_id", "cache_control"))
+_OF_ANSWERS: Final = frozenset(("tool_calls", "function_call", "refusal", "audio", "images", "files", "videos"))
+# The fields of a part of text, beside those that are about the reasoning. These of them may be parts again.
+_OF_TEXTS: Final = frozenset(
+    (
+        *("type", "text", "refusal", "data", "summary", "content", "id", "index", "annotations", "citations"),
+        *("logprobs", "closed", "reference_ids", "cache_control", "extra_content"),
+    )
+)
+_NESTED: Final = ("text", "thinking", "reasoning", "summary", "content")
+# The fields of parts that are no text, and those of what is in them, by their types.
+_OF_MEDIA: Final = frozenset(("type", "index", "cache_control"))
+_OF_TYPES: Final = {
+    "image_url": frozenset(("url", "detail", "format")),
+    "input_audio": frozenset(("data", "format")),
+    "file": frozenset(("file_data", "filename", "format", "file_id")),
+}
+# The fields of media that are no addresses, and no payloads.
+_NOTES: Final = frozenset(("type", "detail", "format", "filename", "transcript", "title", "context", "text", "id"))
+# The names by which a request says what the upstream's account keeps; and these, and a container's, in JSON.
+_STORED: Final = re.compile("(?:file|vector_store|container)_?ids?", re.ASCII | re.IGNORECASE)
+_STORED_IN_JSON: Final = re.compile(
+    b'"(?:(?:file|vector_store|container)_?ids?":|container":")', re.ASCII | re.IGNORECASE
+)
+# An address that only the upstream's own account, or its machine, can reach: `gs:`, `s3:`, `file:`. Some readers of
+# addresses skip what is before the scheme.
+_ELSEWHERE: Final = re.compile(r"[^a-z0-9]{0,64}(?!https?://|data:)[a-z][a-z0-9+.-]{0,63}:\S", re.ASCII | re.IGNORECASE)
 
 _MAX_NAME: Final = 64  # characters of a client's name that an error repeats
-
-_Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ class AllowList:
     max_media_bytes: int = 0
     stored_files: bool = True
 
-    def check(self, messages: Sequence[_Object], parameters: _Object) -> None:
+    def check(self, messages: Sequence[Object], parameters: Object) -> None:
         """Raise BadRequest, which names the field and the setting, unless all of a request passes."""
         if self.parameters is not None:
             refused = parameters.keys() - _ORDINARY - self.parameters
@@ -94,10 +109,12 @@ class AllowList:
                 refused.discard("store")
             if refused:
                 raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
+            for index, message in enumerate(messages):
+                self._check_message(message, f"messages[{index}]", self.parameters)
         self._check_tools(parameters)
-        self._check_parts(messages)
+        self._check_media(messages)
 
-    def check_responses(self, fields: _Object) -> None:
+    def check_responses(self, fields: Object) -> None:
         """Raise BadRequest as `check` does. *fields* are those that only Responses have."""
         if self.parameters is None:
             return
@@ -107,135 +124,132 @@ class AllowList:
         if refused:
             raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
 
-    def _check_tools(self, parameters: _Object) -> None:
+    def _check_message(self, message: Object, place: str, allowed: frozenset[str]) -> None:
+        further = message.keys() - _OF_MESSAGES - allowed
+        if message.get("role") == "assistant":
+            # Upstreams that are written in Go read a field by its name in any case.
+            known = _OF_MESSAGES | _OF_ANSWERS
+            further = {name for name in further - _OF_ANSWERS if name.casefold() in known}
+        if further:
+            raise _further(place, further, f"a message of role {message.get('role')}", "EXTRA_PARAMETERS")
+
+    def _check_tools(self, parameters: Object) -> None:
         for index, tool in enumerate(parameters.get("tools") or ()):
             self._check_tool(tool, f"tools[{index}]")
-        choice = parameters.get("tool_choice")
-        chosen = _kind(choice) if isinstance(choice, dict) else "function"
-        if self.tool_types is not None and chosen not in ("allowed_tools", "function", *self.tool_types):
-            raise _refused("tool_choice.type", "tools of this type are not taken", "TOOL_TYPES")
+        self._check_choice(parameters.get("tool_choice"), "tool_choice")
 
-    def _check_tool(self, tool: _Object, place: str) -> None:
-        kind = _kind(tool)
+    def _check_tool(self, tool: Object, place: str) -> None:
+        kind = kind_of(tool)
         if self.tool_types is not None:
             if kind not in self.tool_types:
                 raise _refused(f"{place}.type", "tools of this type are not taken", "TOOL_TYPES")
-            further = tool.keys() - _TOOL_FIELDS - {kind} if kind in _CLIENTS else ()
+            further = _further_fields(tool, _OF_TOOLS) if kind in _CLIENTS else ()
             if further:
-                what = f"a tool of type {kind} has its own fields only"
-                raise _refused(f"{place}.{min(further)[:_MAX_NAME]}", what, "TOOL_TYPES")
+                raise _further(place, further, f"a tool of type {kind}", "TOOL_TYPES")
         if not self.stored_files and kind not in _CLIENTS and _STORED_IN_JSON.search(orjson.dumps(tool)):
             raise _refused(place, "it names a file that is kept at the upstream", "STORED_FILES")
 
-    def _check_parts(self, messages: Sequence[_Object]) -> None:
+    def _check_choice(self, choice: object, place: str) -> None:
+        if not isinstance(choice, dict) or self.tool_types is None:
+            return
+        kind = kind_of(choice)
+        if kind not in ("allowed_tools", "function", *self.tool_types):
+            raise _refused(f"{place}.type", "tools of this type are not taken", "TOOL_TYPES")
+        if kind == "allowed_tools" or kind in _CLIENTS:
+            further = _further_fields(choice, _OF_CHOICES)
+            if further:
+                raise _further(place, further, "a choice of tools", "TOOL_TYPES")
+        for where, fields in ((place, choice), (f"{place}.{kind}", choice.get(kind))):
+            tools = fields.get("tools") if isinstance(fields, dict) else None
+            for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+                self._check_choice(tool, f"{where}.tools[{index}]")
+
+    def _check_media(self, messages: Sequence[Object]) -> None:
+        if self.media_types is None and self.stored_files and not (self.max_media or self.max_media_bytes):
+            return
         count = size = 0
-        for at, field, number, part in _parts(messages):
-            kind = _kind(part)
-            if kind in _TEXTS and _MEDIA_FIELDS.isdisjoint(part):
+        for part in parts_in(messages):
+            text = is_text(part.part)
+            if self.media_types is not None:
+                wrong = _wrong_in_text(part.part) if text else _wrong_in_media(part, self.media_types)
+                if wrong is not None:
+                    raise _refused(f"{part.place}.{wrong[0]}", wrong[1], "MEDIA_TYPES")
+            if text:
                 continue
-            if self.media_types is not None and kind not in self.media_types:
-                raise _refused(f"{_place(at, field, number)}.type", "parts of this type are not taken", "MEDIA_TYPES")
-            payload = _payload(part)
-            if not self.stored_files and (_is_stored(part) or _ELSEWHERE.match(payload)):
-                what = "it names a file that is kept at the upstream"
-                raise _refused(_place(at, field, number), what, "STORED_FILES")
-            count += 1
-            size += len(payload)
+            strings = part.strings()
+            if not self.stored_files:
+                _check_addresses(part, strings)
+            count += max(1, len(part.payloads(strings)))
             if 0 < self.max_media < count:
                 what = f"at most {self.max_media} parts that are no text are taken"
-                raise _refused(_place(at, field, number), what, "MAX_MEDIA")
+                raise _refused(part.place, what, "MAX_MEDIA")
+            size += sum([len(text) for name, text in strings if name not in _NOTES])
             if 0 < self.max_media_bytes < size:
                 what = f"at most {self.max_media_bytes} bytes of pictures, sounds and files are taken"
-                raise _refused(_place(at, field, number), what, "MAX_MEDIA_BYTES")
+                raise _refused(part.place, what, "MAX_MEDIA_BYTES")
 
 
 ANYTHING: Final = AllowList()
 
 
-def prompt_sizes(messages: Sequence[_Object], parameters: _Object) -> dict[str, int]:
-    """Return how many characters of each field go upstream, except the payloads of media.
+def _check_addresses(part: Part, strings: Iterable[tuple[str, str]]) -> None:
+    """Raise BadRequest if a part that is no text says where it is in the upstream's account, or on its machine."""
+    for name, text in strings:
+        if _STORED.fullmatch(name) or (name == "id" and part.field == "audio"):
+            raise _refused(part.place, "it names a file that is kept at the upstream", "STORED_FILES")
+        if name not in _NOTES and _ELSEWHERE.match(text):
+            raise _refused(part.place, "its address is neither http: nor https: nor data:", "STORED_FILES")
 
-    A text counts as it is, and everything else as its JSON, with names and numbers. What is bounded anyway does not
-    count: roles, and OpenAI's parameters that are a single number. JSON is measured by its encoder, because a walk in
-    Python over a million numbers would hold the event loop.
+
+_Wrong = tuple[str, str]
+"""The name of a field that does not pass, and what is wrong with it."""
+
+
+def _wrong_in_media(part: Part, allowed: frozenset[str]) -> _Wrong | None:
+    """Return what of a part that is no text does not pass."""
+    if part.kind not in allowed:
+        return "type", "parts of this type are not taken"
+    own = _OF_TYPES.get(part.kind)
+    further = _further_fields(part.part, own, _OF_MEDIA) if own is not None and part.field == "content" else ()
+    return (_one_of(further), f"a part of type {part.kind} has its own fields only") if further else None
+
+
+def _wrong_in_text(part: Object) -> _Wrong | None:
+    """Return what in a part of text is media, or a field by which an upstream may take it for media."""
+    if not part.keys() <= _OF_TEXTS:
+        further = [name for name in part.keys() - _OF_TEXTS if not is_of_reasoning(name)]
+        if further:
+            return _one_of(further), "a part of text has its own fields only"
+    for name in _NESTED:
+        value = part.get(name)
+        if isinstance(value, (list, dict)):
+            for index, inner in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(inner, dict):
+                    wrong = _wrong_in_text(inner) if is_text(inner) else ("type", "parts of this type are not taken")
+                    if wrong is not None:
+                        where = f"{name}[{index}]" if isinstance(value, list) else name
+                        return f"{where}.{wrong[0]}", wrong[1]
+    return None
+
+
+def _further_fields(value: Object, own: frozenset[str], outer: frozenset[str] | None = None) -> set[str]:
+    """Return the fields that an object of a type has besides its *own*, which may be in a field of the type's name.
+
+    If *outer* is given, its own are there only, and these are beside it.
     """
-    sizes = {"messages": sum(map(_message_size, messages))}
-    for name, value in parameters.items():
-        if name not in Parameters.model_fields:
-            sizes[name] = len(name) + _size(value)
-        elif not isinstance(value, (int, float)):
-            sizes[name] = _size(value)
-    return sizes
+    kind = kind_of(value)
+    inner = value.get(kind)
+    further = value.keys() - (own | {"type"} if outer is None else outer) - {kind}
+    return further | ({f"{kind}.{name}" for name in inner.keys() - own} if isinstance(inner, dict) else set())
 
 
-def _message_size(message: _Object) -> int:
-    size = 0
-    rest = {}
-    for name, value in message.items():
-        if name in _PARTS and isinstance(value, list):
-            size += sum(map(_part_size, value))
-        elif name == "content":
-            size += len(value or "")
-        elif name != "role":
-            rest[name] = value
-    return size + _size(rest) if rest else size
+def _further(place: str, fields: Iterable[str], what: str, setting: str) -> BadRequest:
+    return _refused(f"{place}.{_one_of(fields)}", f"{what} has its own fields only", setting)
 
 
-def _part_size(part: Any) -> int:
-    if not isinstance(part, dict):
-        return _size(part)
-    if _is_plain(part):
-        return _size(part["text"])
-    payload = _payload(part)
-    if not payload or not (_MEDIA.match(payload) or part["type"] == "input_audio"):
-        return _size(part)
-    if len(payload) <= _COPIED:
-        return _size(part) - len(payload)
-    inner = part[part["type"]]
-    emptied = "" if inner is payload else {name: "" if it is payload else it for name, it in inner.items()}
-    return _size({**part, part["type"]: emptied})
-
-
-def _size(value: object) -> int:
-    return len(value) if isinstance(value, str) else len(orjson.dumps(value).decode())
-
-
-def _parts(messages: Sequence[_Object]) -> Iterator[tuple[int, str, int, dict[str, Any]]]:
-    """Yield the parts that are not just text: the message's number, its field, the part's number in that, the part."""
-    for at, message in enumerate(messages):
-        for field in _PARTS:
-            parts = message.get(field)
-            for number, part in enumerate(parts) if isinstance(parts, list) else ():
-                if isinstance(part, dict) and not _is_plain(part):
-                    yield at, field, number, part
-
-
-def _place(at: int, field: str, number: int) -> str:
-    return f"messages[{at}].{field}[{number}]"
-
-
-def _is_plain(part: dict[str, Any]) -> bool:
-    return len(part) == 2 and part.get("type") == "text" and "text" in part
-
-
-def _payload(part: _Object) -> str:
-    """Return the payload of a part that is no text, or ""."""
-    kind = _kind(part)
-    inner = None if kind in _TEXTS else part.get(kind)
-    if isinstance(inner, dict):
-        inner = next((inner[name] for name in _PAYLOADS if isinstance(inner.get(name), str)), "")
-    return inner if isinstance(inner, str) else ""
-
-
-def _kind(value: _Object) -> str:
-    kind = value.get("type")
-    return kind if isinstance(kind, str) else ""
-
-
-def _is_stored(part: _Object) -> bool:
-    """Whether a part that is no text names a file that the upstream's account keeps."""
-    inner = part.get(_kind(part))
-    return not (_STORED.isdisjoint(part) and (not isinstance(inner, dict) or _STORED.isdisjoint(inner)))
+def _one_of(fields: Iterable[str]) -> str:
+    """Return one of them, as an error may repeat it."""
+    return min(fields)[:_MAX_NAME]
 
 
 def _refused(field: str, what: str, setting: str) -> BadRequest:

@@ -13,27 +13,25 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from app.edge.access.prompt import prompt_tokens
 from app.edge.access.rates import Level
 from app.edge.bodies import TOKEN_FIELDS
 from app.errors import BudgetSpent, JournalDown
 from app.hub import Observer, Outcome, Spending
 from app.journal.budgets import DAY, Budgets
-from app.request import Principal, StreamRequest, texts_in
+from app.request import Principal, StreamRequest
 from app.usage import estimate_tokens
 
 # An answer is not cut to fewer tokens than the least that every upstream takes as a limit (OpenAI's Responses: 16).
 _LEAST = 16
-# What a picture, a sound or a file of the prompt is taken for, in tokens, if the upstream does not count them.
-_MEDIA_TOKENS = 1_500
 # Seconds to wait where the rest of a budget is reserved for streams that are live.
 _WAIT_FOR_STREAMS = 5.0
-_MEDIA = ("image_url", "input_audio", "file")
 
 
 class _Reservation(NamedTuple):
@@ -76,7 +74,9 @@ class DailyBudgets(Spending, Observer):
             return request
         asked = min(_limits(request), default=None)
         answer = self._reserve_tokens if asked is None else asked
-        prompt = _prompt_tokens(request) if self._count_input else 0
+        prompt = 0
+        if self._count_input:
+            prompt = prompt_tokens(request.messages, {**request.responses, **request.parameters})
         account = principal.counted_as()
         least = prompt + min(answer, _LEAST)
         granted, balance = await self._budgets.reserve(account, stream_id, budget, prompt + answer, least)
@@ -123,27 +123,3 @@ def _limited(request: StreamRequest, tokens: int) -> StreamRequest:
     """Return *request* with a limit of *tokens* in the fields in which it has one, or else in the upstream's own."""
     names = [name for name in TOKEN_FIELDS if request.parameters.get(name)] or [request.output_tokens_field]
     return replace(request, parameters={**request.parameters, **dict.fromkeys(names, tokens)})
-
-
-def _prompt_tokens(request: StreamRequest) -> int:
-    """Return about how many tokens the prompt is, with tools and whatever else goes upstream, and its media."""
-    media = 0
-    size = 0
-    for message in request.messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            texts = [part for part in content if not _is_media(part)]
-            media += len(content) - len(texts)
-            message = {**message, "content": texts}
-        size += 16 + _size(message)  # a message takes four tokens besides its text
-    size += _size(request.parameters)
-    return estimate_tokens(size) + media * _MEDIA_TOKENS
-
-
-def _is_media(part: object) -> bool:
-    return isinstance(part, Mapping) and not part.keys().isdisjoint(_MEDIA)
-
-
-def _size(value: object) -> int:
-    """Return how many bytes of UTF-8 the texts in *value* are."""
-    return sum(len(text.encode(errors="replace")) for text in texts_in(value))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from app.edge.access.allow_list import ANYTHING, AllowList, prompt_sizes
+from app.edge.access.allow_list import ANYTHING, AllowList
+from app.edge.access.prompt import prompt_sizes
 from app.edge.bodies import TOKEN_FIELDS
 from app.errors import BadRequest, ModelNotAllowed
 from app.request import StreamRequest, texts_in

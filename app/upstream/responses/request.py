@@ -121,11 +121,11 @@ def _expect(value: object, kind: type[T], name: str) -> T:
 
 
 def _flat(value: object, kind: str, name: str) -> dict[str, Any]:
-    """Take what is under *kind*, the name of its own type, out of there."""
+    """Take what is under *kind*, the name of its own type, out of there. Its type stays what it was."""
     fields = _expect(value, dict, name)
     if fields.get("type") != kind:
         return dict(fields)
-    return {"type": kind, **_expect(fields.get(kind), dict, f"{name}.{kind}")}
+    return {**_expect(fields.get(kind), dict, f"{name}.{kind}"), "type": kind}
 
 
 def _tool(tool: object, name: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _input_part(part: Mapping[str, Any], name: str) -> dict[str, Any]:
             url = _expect(image.get("url"), str, f"{name}.image_url.url")
             return {"type": "input_image", "image_url": url, "detail": image.get("detail") or "auto", **rest}
         case "file":
-            return {"type": "input_file", **_expect(part.get("file"), dict, f"{name}.file"), **rest}
+            return {**_expect(part.get("file"), dict, f"{name}.file"), **rest, "type": "input_file"}
         case "refusal":
             raise _unsupported(name)
     return dict(part)  # `input_audio`, which both APIs have, and any part that is in Responses' words already

@@ -10,6 +10,7 @@ import pytest
 from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.budgets import DailyBudgets
+from app.edge.access.prompt import prompt_tokens
 from app.errors import (
     Blank,
     BudgetSpent,
@@ -144,14 +145,17 @@ async def test_when_to_come_back() -> None:
 
 
 async def test_a_prompt_counts(log: FilteringBoundLogger) -> None:
-    """If the tokens of prompts count, those are reserved as well: text, tools and media. More is refused."""
+    """If the tokens of prompts count, those are reserved as well, with all that goes upstream. More is refused."""
     budgets = DailyBudgets(accounts := MemoryBudgets(), 100, count_input=True)
-    content = [{"type": "text", "text": "x" * 784}, {"type": "image_url", "image_url": {"url": "data:" + "x" * 10_000}}]
-    request = StreamRequest("m", ({"role": "user", "content": content},), {"tools": [{"name": "y" * 380}]})
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "x" * 10_000}}
+    message = {"role": "user", "content": [{"type": "text", "text": "x" * 784}, picture]}
+    request = StreamRequest("m", (message,), {"tools": [{"n": "y" * 380}]}, responses={"metadata": {"n": "z" * 380}})
     limited = await budgets.reserve("s", request, principal(10_000))
     assert limited.parameters["max_completion_tokens"] == 100
     reserved = (await accounts.balance(principal(0).counted_as())).reserved
-    assert reserved == 1500 + (16 + len("user") + len("text") + 784 + 380 + 3) // 4 + 100
+    assert (
+        reserved == prompt_tokens([message], {**request.parameters, **request.responses}) + 100 > 1500 + 784 // 4 + 290
+    )
     with pytest.raises(BudgetSpent):
         await budgets.reserve("t", request, principal(reserved + 1500))
     level = await budgets.level(principal(10_000))
@@ -159,7 +163,7 @@ async def test_a_prompt_counts(log: FilteringBoundLogger) -> None:
     assert level.policy == '10000;w=86400;comment="tokens"'
 
 
-@pytest.mark.parametrize(("usage", "spent"), [({"prompt_tokens": 50, "completion_tokens": 7}, 57), ({}, 106)])
+@pytest.mark.parametrize(("usage", "spent"), [({"prompt_tokens": 50, "completion_tokens": 7}, 57), ({}, 105)])
 async def test_a_prompt_is_charged(log: FilteringBoundLogger, usage: dict[str, Any], spent: int) -> None:
     """The upstream's count of the prompt is charged, or else the estimate."""
     house = Budgeted(log, (TEXT,), done(**usage), count_input=True)

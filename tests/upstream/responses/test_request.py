@@ -172,6 +172,17 @@ def test_tools() -> None:
     ]
 
 
+def test_what_is_inside_is_of_no_other_type() -> None:
+    """A type within what is flattened does not stand for the type of the whole."""
+    other = {"name": "f", "type": "code_interpreter", "container": {"type": "auto"}}
+    for kind in ("function", "custom"):
+        sent = fields({"tools": [{"type": kind, kind: other}], "tool_choice": {"type": kind, kind: other}})
+        assert (sent["tools"][0]["type"], sent["tool_choice"]["type"]) == (kind, kind)
+    inside = {"type": "file", "file": {"type": "input_image", "file_data": "data:x"}}
+    [item] = items({"role": "user", "content": [inside]})
+    assert item["content"] == [{"type": "input_file", "file_data": "data:x"}]
+
+
 def test_messages() -> None:
     """A conversation becomes items: messages, and calls and their answers beside them."""
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
