@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.wire.opaque import seal
 from tests.real.processes import Server, launch
 from tests.real.proxy import Proxy
 
@@ -103,7 +104,11 @@ MESSAGES: list[tuple[dict[str, Any], str, str]] = [
     (user() | {"response_format": NUMBERS}, "response_format", "MAX_PROMPT_CHARS"),
     (user() | {"tools": [FUNCTION | {"function": {"name": "x" * 40_001}}]}, "tools", "MAX_PROMPT_CHARS"),
     (user({"type": "text", "text": "x" * 40_001}), "messages", "MAX_PROMPT_CHARS"),
-    (user(PICTURE | {"note": "x" * 40_001}), "messages", "MAX_PROMPT_CHARS"),
+    (
+        user({"type": "image_url", "image_url": {"url": "https://x", "detail": "x" * 40_001}}),
+        "messages",
+        "MAX_PROMPT_CHARS",
+    ),
     (user({"type": "file", "file": {"file_data": TEXT_FILE}}), "messages", "MAX_PROMPT_CHARS"),
     ({"messages": [{"role": "user", "content": "", "name": "x" * 40_001}]}, "messages", "MAX_PROMPT_CHARS"),
     (user() | {"stop": "x" * 400, "metadata": {"x": "y"}, "max_tokens": 2001}, "max_tokens", "MAX_OUTPUT_TOKENS"),
@@ -113,11 +118,17 @@ MESSAGES: list[tuple[dict[str, Any], str, str]] = [
 def asked(path: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The body that asks for *fields* in the dialect of *path*."""
     parts = [{"type": "text", "text": "hi"}]
+    said = {"id": "1", "role": "user", "content": "hi"}
     usual: dict[str, dict[str, Any]] = {
+        "/v1/responses": {"input": "hi"},
+        "/v1/ag-ui": {"threadId": "t", "runId": "r", "messages": [said]},
         "/v1/chat": {} if "messages" in fields else {"prompt": "hi"},
         "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
         "/v1/ai-sdk/chat": {"id": "c" * 16, "messages": [{"id": "m", "role": "user", "parts": parts}]},
     }
+    if path == "/v1/ag-ui":
+        fields = {**fields, "forwardedProps": {"model": MODEL, **fields.get("forwardedProps", {})}}
+        return {**usual[path], **fields}
     return {"model": MODEL, **usual[path], **fields}
 
 
@@ -168,6 +179,139 @@ def test_tools(recorded: Recorded, path: str) -> None:
     further = FUNCTION | {"googleSearch": {}}
     refused(recorded, path, {"tools": [further]}, "tools[0].googleSearch", "TOOL_TYPES")
     refused(recorded, path, {"tool_choice": {"type": "web_search"}}, "tool_choice.type", "TOOL_TYPES")
+
+
+# Ways around the list, by dialect: what is asked, and the field that the error names. Were one to pass, "evil" would.
+EVIL = "https://evil.example"
+ID = "file-evil"
+CODE = {"type": "code_interpreter", "container": {"type": "auto", "file_ids": [ID]}}
+SMUGGLED: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": "custom", "custom": {"name": "evil", **CODE}}]}, "tools[0].custom.container"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "evil": {}}}]}, "tools[0].function.evil"),
+    (
+        {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"type": "mcp", "server_url": EVIL}}},
+        "tool_choice.function.server_url",
+    ),
+    (
+        {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{"type": "evil"}]}}},
+        "tool_choice.allowed_tools.tools[0].type",
+    ),
+]
+IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
+    (user(PICTURE | {"file": {"file_id": ID}}), "messages[0].content[1].file"),
+    (user({"type": "image_url", "image_url": {"url": f" gs://{ID}"}}), "messages[0].content[1]"),
+    (user({"type": "file", "file": {"file_url": EVIL}}), "messages[0].content[1].file.file_url"),
+    (user({"type": "file", "file": {"type": "input_image", "file_id": ID}}), "messages[0].content[1].file.type"),
+    (user({"type": "text", "text": "x", "file_id": ID}), "messages[0].content[1].file_id"),
+    (user({"type": "text", "text": "x", "uuid": "1", "audio_embeds": "evil"}), "messages[0].content[1].audio_embeds"),
+    (user({"type": "text", "text": [{"type": "image_url", "url": EVIL}]}), "messages[0].content[1].text[0].type"),
+    ({"messages": [{"role": "user", "content": "x", "file_ids": [ID]}]}, "messages[0].file_ids"),
+    ({"messages": [{"role": "user", "content": "x", "Content": EVIL}]}, "messages[0].Content"),
+    ({"messages": [{"role": "assistant", "content": "x", "Images": [EVIL]}]}, "messages[0].Images"),
+    ({"messages": [{"role": "assistant", "content": None, "audio": {"id": ID}}]}, "messages[0].audio"),
+    (
+        {"messages": [{"role": "assistant", "content": None, "images": [PICTURE] * 20, "image": EVIL}]},
+        "messages[0].image",
+    ),
+]
+
+
+def page(role: str, *parts: Any) -> dict[str, Any]:
+    said = [{"role": "user", "parts": [{"type": "text", "text": "hi"}]}] if role == "assistant" else []
+    return {"messages": [*said, {"role": role, "parts": [*parts]}]}
+
+
+def items(*given: Any) -> dict[str, Any]:
+    return {"input": [*given]}
+
+
+def run(**message: Any) -> dict[str, Any]:
+    return {"messages": [{"id": "1", "role": "user", "content": "hi"}, {"id": "2", **message}]}
+
+
+IN_DIALECTS: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "/v1/ai-sdk/chat": [
+        (page("assistant", {"type": "data-extra", "data": {"audio": {"id": ID}, "Content": 1}}), "messages[1].Content"),
+        (
+            page(
+                "assistant",
+                {"type": "file", "url": EVIL, "providerMetadata": {"chat-sse": {"field": "audio", "id": ID}}},
+            ),
+            "messages[1].audio",
+        ),
+        (
+            page("assistant", *[{"type": "data-extra", "data": {"images": [PICTURE]}}] * 21),
+            "messages[1].images[20]",
+        ),
+    ],
+    "/v1/responses": [
+        (items({"role": "user", "content": [{"type": "input_file", "file_id": ID}]}), "messages[0].content[0]"),
+        (items({"role": "user", "content": [{"type": "input_file", "file_url": EVIL}]}), "messages[0].content[0].type"),
+        (items({"role": "user", "content": [{"type": "input_image", "file_id": ID}]}), "messages[0].content[0].type"),
+        (items({"role": "user", "content": [{"type": "evil"}]}), "messages[0].content[0].type"),
+        (items({"role": "assistant", "content": "x", "audio": {"id": ID}}), "messages[0].audio"),
+        (
+            items(
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_image", "file_id": ID}]},
+            ),
+            "messages[1].content[0].type",
+        ),
+        (
+            items(*[{"type": "image_generation_call", "result": "evil"}] * 21),
+            "messages[0].images[20]",
+        ),
+        *(
+            (items({"type": kind, "id": ID, "server_label": EVIL}), "input[0].type")
+            for kind in ("computer_call", "evil")
+        ),
+        *(({name: ID}, name) for name in ("previous_response_id", "conversation", "prompt")),
+        ({"context_management": [{"type": "evil"}]}, "context_management"),
+        ({"reasoning": {"mode": "evil"}}, "reasoning.mode"),
+        ({"tools": [{"type": "function", "name": "f", "evil": {}}]}, "tools[0].function.evil"),
+        ({"tools": [{"type": "mcp", "server_label": "x", "server_url": EVIL}]}, "tools[0].type"),
+        (
+            {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "mcp", "server_label": "evil"}},
+            "tool_choice.type",
+        ),
+    ],
+    "/v1/ag-ui": [
+        (run(role="assistant", content="x", encryptedValue=seal({"audio": {"id": ID}})), "messages[1].audio"),
+        (run(role="assistant", content="x", encryptedValue=seal({"Role": "evil"})), "messages[1].Role"),
+        (
+            run(role="user", content=[{"type": "image", "source": {"type": "url", "value": EVIL}}] * 21),
+            "messages[1].content[20]",
+        ),
+        ({"forwardedProps": {"service_tier": "evil"}}, "service_tier"),
+        ({"forwardedProps": {"tool_choice": {"type": "mcp", "server_url": EVIL}}}, "tool_choice.type"),
+    ],
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/chat/completions", *IN_DIALECTS])
+def test_ways_around(recorded: Recorded, path: str) -> None:
+    """No field at any level is taken for another by the upstream: it is refused by its name, in every dialect."""
+    ways = IN_DIALECTS.get(path, IN_MESSAGES)
+    for fields, field in ways + (SMUGGLED if path in PATHS else []):
+        refused(recorded, path, fields, field)
+
+
+# What a dialect ignores, or makes a text of.
+DROPPED: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/ag-ui", {"forwardedProps": {"models": ["evil"], "tools": [CODE], "Model": "evil"}, "state": EVIL}),
+    ("/v1/ai-sdk/chat", {"config": {"modelName": "x", "apiKey": "evil", "baseUrl": EVIL}, "metadata": {"x": EVIL}}),
+    ("/v1/chat", {"stream_options": {"include_usage": True, "x": EVIL}, "metadata": {"x": EVIL}}),
+    ("/v1/chat/completions", {"stream_options": {"x": EVIL}}),
+    ("/v1/responses", {"stream_options": {"x": EVIL}, "text": {"x": EVIL}}),
+    ("/v1/responses", items({"role": "user", "content": "x", "x": EVIL}, {"type": "mcp_call", "server_label": EVIL})),
+    ("/v1/responses", {"tool_choice": {"type": "mcp", "server_label": "evil"}}),
+]
+
+
+def test_what_is_dropped(recorded: Recorded) -> None:
+    """What a dialect has no use for does not reach the upstream."""
+    for path, fields in DROPPED:
+        assert "evil" not in json.dumps(taken(recorded, path, fields)), fields
 
 
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/chat/completions"])
