@@ -31,6 +31,8 @@ from app.upstream import Opener
 
 # How many seconds to wait for the end of a stream that was cancelled.
 _STOPPING = 1.0
+# The same for one that is to be removed. It includes the time that an upstream may take to be told of the stop.
+_REMOVING = 3.0
 # How many seconds a drain waits for producers that were stopped to close their upstream connections.
 _CLOSING = 5.0
 
@@ -277,8 +279,14 @@ class Hub:
         if stream is not None:
             stream.left_alone()
 
-    async def cancel(self, stream_id: str, principal: Principal = ANYONE, repeated: Repeated | None = None) -> Log:
-        """End a stream, if it has not ended, and return its log.
+    async def cancel(
+        self,
+        stream_id: str,
+        principal: Principal = ANYONE,
+        repeated: Repeated | None = None,
+        within: float = _STOPPING,
+    ) -> Log:
+        """End a stream, if it has not ended, and return its log, after *within* seconds even if it has not ended yet.
 
         *repeated* is awaited first, and may raise, unless this is the first request to end a live stream of the
         *principal*'s. Raises UnknownStream.
@@ -288,7 +296,7 @@ class Hub:
         try:
             if repeated is not None and not (first and await self._is_live(stream_id, principal)):
                 await repeated()
-            return await self._cancel(stream_id, principal)
+            return await self._cancel(stream_id, principal, within)
         finally:
             if first:
                 self._stopping.discard(stream_id)
@@ -297,11 +305,11 @@ class Hub:
         info = await self._journal.live(stream_id)
         return info is not None and _may_use(principal, stream_id, info)
 
-    async def _cancel(self, stream_id: str, principal: Principal) -> Log:
+    async def _cancel(self, stream_id: str, principal: Principal, within: float) -> Log:
         log = await self.log_of(stream_id, principal)
         stream = self._streams.get(stream_id)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_STOPPING):
+            async with asyncio.timeout(within):
                 if stream is None:
                     self._journal.stop(stream_id)
                 elif stream.task is not None:
@@ -313,8 +321,13 @@ class Hub:
         return log
 
     async def remove(self, stream_id: str, principal: Principal = ANYONE, repeated: Repeated | None = None) -> None:
-        """End a stream, and keep it no longer. Raises what `cancel` does, and JournalDown."""
-        await self.cancel(stream_id, principal, repeated)
+        """End a stream, and keep it no longer. Raises what `cancel` does, and JournalDown.
+
+        Raises Overloaded if it does not end in time: what its producer wrote after that would be kept.
+        """
+        log = await self.cancel(stream_id, principal, repeated, _REMOVING)
+        if not log.ended:
+            raise Overloaded
         await self._journal.remove(stream_id)
 
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:

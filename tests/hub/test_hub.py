@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
+import app.hub.hub
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.events import Delta, Done, Event, Failure, Start
 from app.hub import Capacity, IdempotencyKey, Subscription
@@ -19,6 +20,7 @@ from app.request import ANYONE, Principal, StreamInfo, StreamRequest
 from app.upstream import Attempt
 from tests.house import House
 from tests.script import Script, forever
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +163,42 @@ async def test_cancel(log: FilteringBoundLogger) -> None:
     await house.settled()
     with pytest.raises(UnknownStream):
         await house.hub.cancel("unknown")
+
+
+async def test_remove(log: FilteringBoundLogger) -> None:
+    """A stream that is removed has ended, and is not kept."""
+    house = House(log, (Delta("a"),), forever)
+    reader = asyncio.create_task(read(subscription := await begun(house, grace=math.inf)))
+    await asyncio.sleep(0)
+    await house.hub.remove(subscription.stream_id)
+    assert isinstance((await reader)[-1], Done)
+    with pytest.raises(UnknownStream):
+        await house.hub.remove(subscription.stream_id)
+    await house.settled()
+
+
+async def test_what_does_not_end_is_not_removed(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose upstream cannot be left in time is not removed, and its client is told so."""
+    monkeypatch.setattr(app.hub.hub, "_REMOVING", 0.01)
+    left = asyncio.Event()
+
+    async def reluctant() -> None:
+        try:
+            await forever()
+        finally:
+            await left.wait()
+
+    house = House(log, (Delta("a"),), reluctant)
+    stream_id = await house.hub.open(asked(math.inf))
+    await until(lambda: house.source.started > 0)
+    with pytest.raises(Overloaded):
+        await house.hub.remove(stream_id)
+    assert (await house.hub.log_of(stream_id)).last > 0
+    left.set()
+    await house.settled()
+    await house.hub.remove(stream_id)
+    with pytest.raises(UnknownStream):
+        await house.hub.log_of(stream_id)
 
 
 async def test_idempotency(log: FilteringBoundLogger) -> None:
