@@ -187,6 +187,15 @@ TAKEN: Final = {
         [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "@"}],
         _list(b'{"type":"refusal","refusal":"some words"}'),
     ),
+    "reasoning after a long one": _responses(
+        "@",
+        b'[{"type":"reasoning","summary":[{"text":"%s"}]},%s,{"role":"assistant","content":"hi"}]'
+        % (b"x" * 700_000, _times(b'{"type":"reasoning","summary":[{"text":"x"}]}', 4000)),
+    ),
+    "refusals after a long one": _responses(
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "@"}],
+        b'[{"type":"refusal","refusal":"%s"},%s]' % (b"x" * 700_000, _times(b'{"type":"refusal","refusal":"x"}', 6000)),
+    ),
     "a picture": _native(
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "@"}}]}]},
         b'"data:image/png;base64,%s"' % (b"QUJD" * 260_000),

@@ -20,7 +20,7 @@ from app.wire.opaque import unseal
 from app.wire.response_output import REASONING_FIELD
 
 _ROLES = ("system", "developer", "user", "assistant")
-_LEFT_OUT = frozenset(("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call"))
+_LEFT_OUT = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call")
 _OWN_OF_MESSAGE = frozenset(("id", "type", "role", "status", "content", "phase"))
 _OWN_OF_CALL = frozenset(
     ("id", "type", "status", "call_id", "name", "arguments", "input", "namespace", "async", "caller", "created_by")
@@ -51,7 +51,7 @@ def to_messages(given: str | Sequence[Item], instructions: str | None) -> list[d
         elif kind == "message":
             messages += turn.message(item, where)
         elif kind == "reasoning":
-            turn.reasoning(item)
+            turn.reasoning(item, where)
         elif kind in ("function_call", "custom_tool_call"):
             turn.call(item, where)
         elif kind == "image_generation_call":
@@ -66,7 +66,8 @@ class _Turn:
 
     def __init__(self) -> None:
         self._content: list[dict[str, Any]] = []
-        self._fields: dict[str, Any] = {}
+        self._texts: dict[str, list[str]] = {}  # fields of the message, in pieces
+        self._fields: dict[str, Any] = {}  # other fields of it
         self._calls: list[dict[str, Any]] = []
 
     def message(self, item: Item, where: str) -> list[dict[str, Any]]:
@@ -75,13 +76,13 @@ class _Turn:
         content = _content(item.get("content"), f"{where}.content")
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part.get("type") == "refusal":
-                self._fields["refusal"] = self._fields.get("refusal", "") + str(part.get("refusal", ""))
+                self._texts.setdefault("refusal", []).append(str(part.get("refusal", "")))
             else:
                 self._content.append(part)
         add_fields(self._fields, {name: value for name, value in item.items() if name not in _OWN_OF_MESSAGE})
         return before
 
-    def reasoning(self, item: Item) -> None:
+    def reasoning(self, item: Item, where: str) -> None:
         """Take reasoning: its text, and what the upstream wants back; of another service, the item itself."""
         own = unseal(item.get("encrypted_content"))
         if own is None and item.get("encrypted_content"):
@@ -90,10 +91,10 @@ class _Turn:
         own = own or {}
         name = own.pop(REASONING_FIELD, None)
         field = PlainReasoning.FIELD if name == PlainReasoning.FIELD else Reasoning.FIELD
-        parts = [*(item.get("summary") or ()), *(item.get("content") or ())]
+        parts = [part for name in ("summary", "content") for part in _list(item, name, where)]
         text = "".join([part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)])
         if text:
-            self._fields[field] = self._fields.get(field, "") + text
+            self._texts.setdefault(field, []).append(text)
         add_fields(self._fields, own)
 
     def call(self, item: Item, where: str) -> None:
@@ -113,8 +114,9 @@ class _Turn:
         """Return the message, if there is one, and begin another."""
         content = _joined(self._content)
         calls = {"tool_calls": self._calls} if self._calls else {}
-        fields = self._fields
+        fields = {**{name: "".join(pieces) for name, pieces in self._texts.items()}, **self._fields}
         self._content = []
+        self._texts = {}
         self._fields = {}
         self._calls = []
         if not (content or calls or fields.get("refusal") or "images" in fields or "audio" in fields):
@@ -122,6 +124,13 @@ class _Turn:
         own = ("role", "content", "tool_calls", "tool_call_id", "name", "function_call")
         more = {name: value for name, value in fields.items() if name not in own}
         return [{"role": "assistant", "content": content or None, **more, **calls}]
+
+
+def _list(item: Item, name: str, where: str) -> list[Any]:
+    value = item.get(name) or []
+    if not isinstance(value, list):
+        raise wrong(f"{where}.{name}", "has to be a list")
+    return value
 
 
 def _message(item: Item, where: str) -> dict[str, Any]:

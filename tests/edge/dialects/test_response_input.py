@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.edge.dialects.response_input import to_choice, to_messages, to_response_format, to_tool
 from app.errors import BadRequest
@@ -126,6 +128,98 @@ def test_reasoning_of_another_service() -> None:
     messages = to_messages([item, {"role": "assistant", "content": "a"}], None)
     sent = responses_fields(StreamRequest("m", tuple(messages)), {}, background=False)["input"]
     assert sent == [item, {"role": "assistant", "content": "a"}]
+
+
+def test_several_items_of_reasoning() -> None:
+    """The texts of several items are one text, and the lists in their opaque texts one list."""
+    items = [
+        {"type": "reasoning", "summary": [{"text": text}], "encrypted_content": seal({"details": [text], "same": text})}
+        for text in "abc"
+    ]
+    [message] = to_messages([*items, CALL], None)
+    assert (message["reasoning_content"], message["details"], message["same"]) == ("abc", ["a", "b", "c"], "c")
+
+
+class Counted(str):
+    """A text that counts the characters which are copied to add it to another one."""
+
+    __slots__ = ()
+    copied: ClassVar[int] = 0
+
+    def __str__(self) -> str:
+        return self
+
+    def __add__(self, other: str) -> Counted:
+        Counted.copied += len(self) + len(other)
+        return Counted(super().__add__(other))
+
+    def __radd__(self, other: str) -> Counted:
+        return Counted(other) + self
+
+
+def test_many_pieces_of_a_text() -> None:
+    """To put a text together costs by its length, and not by its length for each of its pieces."""
+    Counted.copied = 0
+    refused = [{"type": "refusal", "refusal": Counted("0123456789")} for _ in range(1000)]
+    [message] = to_messages([{"role": "assistant", "content": refused}], None)
+    assert message["refusal"] == "0123456789" * 1000
+    assert Counted.copied <= 10_000
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "refusal"])
+def test_an_opaque_text_that_somebody_else_made(field: str) -> None:
+    """Whatever it says of a field that is a text here, the other items are read."""
+    items: list[dict[str, Any]] = [
+        {"type": "reasoning", "encrypted_content": seal({field: 5})},
+        {"type": "reasoning", "summary": [{"text": "I think"}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        CALL,
+    ]
+    [message] = to_messages(items, None)
+    assert message[field] == 5
+    assert message["tool_calls"] == [CALLED]
+
+
+TYPES = ("message", "reasoning", "function_call", "custom_tool_call", "function_call_output", "image_generation_call")
+FIELDS = (
+    "role",
+    "content",
+    "summary",
+    "encrypted_content",
+    "call_id",
+    "name",
+    "arguments",
+    "input",
+    "output",
+    "result",
+)
+PART = st.sampled_from(("input_text", "input_image", "input_file", "refusal", "text"))
+VALUE = st.recursive(
+    st.none() | st.integers(0, 2) | st.sampled_from(("", "x", "assistant", "user", seal({"refusal": [1]}))),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.fixed_dictionaries({"type": PART | inner}, optional=dict.fromkeys(("text", "refusal", "image_url"), inner))
+    ),
+    max_leaves=4,
+)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({}, optional={"type": st.sampled_from(TYPES) | VALUE, **dict.fromkeys(FIELDS, VALUE)}),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_items(items: list[dict[str, Any]]) -> None:
+    """Whatever the items are, they become messages or are refused by the name of a field."""
+    try:
+        messages = to_messages(items, None)
+    except BadRequest as error:
+        assert error.param
+        assert error.param.startswith("input[")
+    else:
+        assert all(isinstance(message["role"], str) for message in messages)
 
 
 def test_our_own_answer_comes_back() -> None:
