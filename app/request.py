@@ -26,11 +26,11 @@ UNLIMITED = Allowance()
 
 
 class Principal(NamedTuple):
-    """The caller. A stream belongs to the principal whose *name* opened it.
+    """The caller.
 
     Without credentials every caller is the principal "". Its requests, streams and tokens count for *account*, which is
-    a keyed hash of the name. A ticket's principal has a *stream_id*: it may only read and stop that stream, which
-    another principal owns, and has that principal's account.
+    a keyed hash of the *name*, and its streams belong to that account. A ticket's principal has a *stream_id*: it may
+    only read and stop that stream, which another principal owns, and has that principal's account.
     """
 
     name: str = ""
@@ -40,12 +40,20 @@ class Principal(NamedTuple):
 
     def counted_as(self) -> str:
         """Return what it is counted under: the account, or that of its name without a key."""
-        return self.account or account_of(self.name)
+        return self.account or keyed_hash(self.name)
+
+    @property
+    def owner(self) -> str:
+        """Whose its streams are: its account's, or "" without credentials."""
+        return self.counted_as() if self.name else ""
 
 
-def account_of(name: str, key: bytes = b"") -> str:
-    """Return the account of a principal's *name*: 16 hex digits. To guess the name from it takes the *key*."""
-    return hmac.new(key, name.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
+def keyed_hash(text: str, key: bytes = b"") -> str:
+    """Return 32 hex digits that stand for *text*. To guess the text from them takes the *key*.
+
+    They decide who may read a stream, so they are as many as no other text can be found for.
+    """
+    return hmac.new(key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
 
 ANYONE = Principal()
@@ -86,12 +94,12 @@ class StreamRequest:
 class StreamInfo(NamedTuple):
     """What a journal keeps of a stream besides its records, for readers that attach later.
 
-    *chunk* is the cut of its text. *owner* is the name of the principal that it belongs to, and *readers* how many
-    readers that principal may have attached to all its streams at once (0 is no limit). The owner can find its newest
-    stream with a *label* by that label. *include_usage* is that of the request. *asked* is what a dialect says again of
-    the request, in its own form. The stream is kept for *keep* seconds after its end at most. Its owner's list of
-    streams shows the *model* that was asked for, when the stream was *created* (microseconds since the epoch), and
-    *metadata*, a JSON object in which the client says what the stream is, or "".
+    *chunk* is the cut of its text. *owner* is the account that it belongs to (see `Principal.owner`), and *readers* how
+    many readers may be attached to all of that account's streams at once (0 is no limit). The owner can find its newest
+    stream with a *label* by that label, which is hashed, too. *include_usage* is that of the request. *asked* is what a
+    dialect says again of the request, in its own form. The stream is kept for *keep* seconds after its end at most. Its
+    owner's list of streams shows the *model* that was asked for, when the stream was *created* (microseconds since the
+    epoch), and *metadata*, a JSON object in which the client says what the stream is, or "".
     """
 
     chunk: str

@@ -6,19 +6,20 @@ from types import MappingProxyType
 
 import pytest
 
-from app.request import ANYONE, Principal, account_of, texts_in
+from app.request import ANYONE, Principal, keyed_hash, texts_in
 
 
 def test_counted_as() -> None:
-    """A principal's requests are counted under 16 hex digits that depend on its name and do not reveal it."""
+    """A principal's requests are counted under 32 hex digits that depend on its name and do not reveal it."""
     names = ("", "key:web", "jwt:ä", "jwt:\ud800")
     accounts = {Principal(name).counted_as() for name in names}
     assert len(accounts) == len(names)
     for account in accounts:
-        assert len(account) == 16
+        assert len(account) == 32
         assert int(account, 16) >= 0
-    assert ANYONE.counted_as() == Principal("").counted_as() == account_of("")
-    assert account_of("key:web", b"a key") not in {*accounts, account_of("key:web", b"another")}
+    assert ANYONE.counted_as() == Principal("").counted_as() == keyed_hash("")
+    assert {Principal(name).owner for name in names} == {"", *accounts} - {ANYONE.counted_as()}
+    assert keyed_hash("key:web", b"a key") not in {*accounts, keyed_hash("key:web", b"another")}
 
 
 @pytest.mark.parametrize("stream_id", ["", "s" * 22])

@@ -67,7 +67,7 @@ def about_the_internet(config: Config, settings: Settings) -> Iterator[str]:
         return
     capped = bool(config.models) or bool(settings.models)
     for missing, name, why in (
-        (asks and settings.secret is None, "SECRET", "a restart makes the tickets in the URLs of streams worthless"),
+        (asks and settings.secret is None, "SECRET", "a restart makes tickets worthless, and names can be guessed"),
         (not settings.allowed_hosts, "ALLOWED_HOSTS", "the service answers to any host name"),
         (settings.playground, "PLAYGROUND", "the playground is shown to everybody"),
         (not capped, "MODELS", "clients may ask for any model and for the tools that the upstream runs"),

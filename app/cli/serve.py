@@ -20,12 +20,14 @@ from app import __version__
 from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
 from app.composition.access import about_origins
 from app.composition.service import check_workers, compose, metrics_ports
-from app.composition.settings import PREFIX, Settings, load
+from app.composition.settings import PREFIX, WORKERS_SECRET, Settings, load
 from app.journal import engine_of
 from app.serving.server import Server
 from app.serving.workers import Supervisor, SupervisorSocket
 from app.telemetry import configure
 
+# Why processes that share a journal should have a secret.
+_WITHOUT = "no other process knows the tickets of this one, and names of principals can be guessed from their hashes"
 # The directory that has the package: the working directory, if the service is run from its source.
 _HOME = Path(__file__).parent.parent.parent
 
@@ -106,10 +108,10 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
         listener = held.enter_context(_listen(settings))
         metrics = [held.enter_context(other) for other in _metrics_listeners(settings)]
         host, port = listener.getsockname()[:2]
-        fixed = {"HOST": settings.host, "PORT": str(port)}  # .env may have changed when a worker reads it
+        # .env may have changed when a worker reads it
+        fixed = {f"{PREFIX}HOST": settings.host, f"{PREFIX}PORT": str(port)}
         if settings.secret is None:
-            fixed["SECRET"] = secrets.token_urlsafe(32)
-        fixed = {f"{PREFIX}{name}": value for name, value in fixed.items()}
+            fixed[WORKERS_SECRET] = secrets.token_urlsafe(32)
         environment = {name: value for name, value in os.environ.items() if name.upper() not in fixed} | fixed
         # -P: a worker imports from the working directory only if that is the service's source.
         command = [sys.executable, *(() if Path.cwd() == _HOME else ("-P",)), "-m", "app", "serve"]
@@ -155,4 +157,4 @@ def _metrics_listeners(settings: Settings) -> list[socket.socket]:
 def _warn_of_tickets(settings: Settings, log: FilteringBoundLogger) -> None:
     credentials = settings.api_keys or settings.jwt_secret or settings.jwt_key_file or settings.jwt_jwks_url
     if engine_of(settings.journal).SHARED and settings.secret is None and (credentials or settings.config):
-        log.warning("secret.missing", advice=f"set {PREFIX}SECRET: no other process knows the tickets of this one")
+        log.warning("secret.missing", advice=f"set {PREFIX}SECRET: {_WITHOUT}")

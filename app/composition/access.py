@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Collection
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.addresses import is_loopback
 from app.composition.config_file import Config, names_of
-from app.composition.settings import PREFIX, Settings, SettingsError
+from app.composition.settings import PREFIX, WORKERS_SECRET, Settings, SettingsError
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.api_keys import ApiKeys, parse
 from app.edge.access.authentication import Credentials, Scheme
@@ -22,17 +23,21 @@ from app.edge.access.tickets import Tickets
 from app.request import Allowance
 
 _MIN_SECRET = 32
-# Goes before the secret in the key of accounts, so that no signature of a ticket is an account.
-_ACCOUNTS = b"chat-sse account\0"
+# Goes before the secret in the key of hashes, so that no signature of a ticket is an account.
+_HASHES = b"chat-sse account\0"
 
 
 class Access(NamedTuple):
-    """*open*: the service asks for no credentials. Only a service that asks for some issues *tickets*."""
+    """*open*: the service asks for no credentials. Only a service that asks for some issues *tickets*.
+
+    *key* is what the names of principals are hashed with, wherever others may read them.
+    """
 
     credentials: Credentials
     tickets: Tickets | None
     origins: Origins
     open: bool
+    key: bytes
 
 
 def create_access(settings: Settings, config: Config, log: FilteringBoundLogger) -> Access:
@@ -50,10 +55,12 @@ def create_access(settings: Settings, config: Config, log: FilteringBoundLogger)
     if not hosts and not schemes and loopback:
         hosts = (*LOOPBACK, settings.host)
     secret = _secret(settings)
-    tickets = Tickets(secret or secrets.token_urlsafe(_MIN_SECRET), settings.ticket_seconds) if schemes else None
-    # Without a secret that is in the settings, other processes that share the counts could not know the key.
-    credentials = Credentials(schemes, tickets, usual, _ACCOUNTS + secret.encode() if secret else b"")
-    return Access(credentials, tickets, _origins(settings, hosts), open=not schemes)
+    of_tickets = secret or os.environ.get(WORKERS_SECRET) or secrets.token_urlsafe(_MIN_SECRET)
+    tickets = Tickets(of_tickets, settings.ticket_seconds) if schemes else None
+    # Without a secret that is in the settings, other processes that share the journal could not know the key.
+    key = _HASHES + secret.encode() if secret else b""
+    credentials = Credentials(schemes, tickets, usual, key)
+    return Access(credentials, tickets, _origins(settings, hosts), open=not schemes, key=key)
 
 
 def _origins(settings: Settings, hosts: Collection[str]) -> Origins:

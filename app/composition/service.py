@@ -88,7 +88,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
             each.name: await held.enter_async_context(create_client(each, settings)) for each in config.upstreams
         }
         router = _router(settings, config, clients)
-        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets)
+        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets, key=access.key)
         await held.enter_async_context(journal.serving(hub))
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)

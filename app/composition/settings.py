@@ -44,6 +44,8 @@ from app.rechunk import create as create_rechunker
 PREFIX = "CHAT_SSE_"
 # `chat-sse ask` reads it. It is no setting of the service, but it may be set where the service runs.
 CLIENT_KEY = f"{PREFIX}KEY"
+# The supervisor of workers that have no secret gives them one, for tickets only: it is another with each start.
+WORKERS_SECRET = f"{PREFIX}WORKERS_SECRET"
 
 
 class SettingsError(Exception):
@@ -180,7 +182,8 @@ class Settings(BaseSettings):
     secret: SecretStr | None = Field(
         None,
         description="The secret that signs the tickets in the URLs of streams, and hashes the names of principals, at "
-        "least 32 bytes. If empty, each start makes a new one for tickets, and names are hashed without one.",
+        "least 32 bytes. If empty, each start makes a new one for tickets, and names are hashed without one. With "
+        "another secret, principals no longer find the streams of before.",
     )
     ticket_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         2100,
@@ -407,7 +410,7 @@ def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
 
 def _refuse_unknown(env_file: str | Path | None) -> None:
     """Refuse a misspelt setting, which would otherwise leave the default in place without a word."""
-    known = {CLIENT_KEY}
+    known = {CLIENT_KEY, WORKERS_SECRET}
     for field, about in Settings.model_fields.items():
         known.add(about.validation_alias if isinstance(about.validation_alias, str) else f"{PREFIX}{field.upper()}")
     for name in sorted(environment(env_file)):

@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import new_stream_id
 from app.hub.outcome import Observer, Outcome
+from app.hub.ownership import alias, may_use, payer
 from app.hub.spending import Spending
 from app.hub.stream import Stream
 from app.hub.subscription import Subscription
@@ -26,7 +27,7 @@ from app.journal import Journal, Listing, Log, Writer
 from app.meter import Meter
 from app.rechunk import create as create_rechunker
 from app.relay import Limits, Relay
-from app.request import ANYONE, Allowance, Principal, StreamInfo, StreamRequest
+from app.request import ANYONE, Principal, StreamInfo, StreamRequest
 from app.upstream import Opener
 
 # How many seconds to wait for the end of a stream that was cancelled.
@@ -60,7 +61,8 @@ class Hub:
     """All streams that this process produces, and all readers that it serves.
 
     To a principal, the streams of others do not exist. A stream has at least *first_reader* seconds to get its first
-    reader, whatever the request's grace is.
+    reader, whatever the request's grace is. The journal is given no name, label or idempotency key of a principal's,
+    but hashes of them with *key*: all processes that share a journal have the same.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Hub:
         observers: Sequence[Observer] = (),
         first_reader: float = 10.0,
         spending: Spending | None = None,
+        key: bytes = b"",
     ) -> None:
         self._journal = journal
         self._opener = opener
@@ -84,6 +87,7 @@ class Hub:
         self._observers = observers
         self._first_reader = first_reader
         self._spending = spending or Spending()
+        self._key = key
         self._streams: dict[str, Stream] = {}
         self._opening = 0
         self._readers: set[Subscription] = set()
@@ -140,7 +144,8 @@ class Hub:
         async with AsyncExitStack() as undo:
             if key is not None:
                 registry = self._journal.registry
-                known = await registry.claim(principal.name, key.name, key.fingerprint, stream_id)
+                name = alias(key.name, "key", principal, self._key)
+                known = await registry.claim(principal.owner, name, key.fingerprint, stream_id)
                 if known is not None:
                     return known
                 undo.push_async_callback(registry.release, stream_id)
@@ -172,15 +177,15 @@ class Hub:
             undo.push_async_callback(self._spending.release, stream_id)
             info = StreamInfo(
                 request.chunk,
-                principal.name,
+                principal.owner,
                 allowed.readers,
-                label,
+                alias(label, "label", principal, self._key),
                 request.include_usage,
                 request.asked,
                 request.keep,
                 request.model,
                 time.time_ns() // 1000,
-                request.metadata,
+                request.metadata if principal.name else "",  # see `streams_of`
             )
             return await self._journal.create(stream_id, info), request
         finally:
@@ -239,7 +244,11 @@ class Hub:
 
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
-        return await self._journal.registry.labelled(principal.name, label)
+        return await self._journal.registry.labelled(principal.owner, alias(label, "label", principal, self._key))
+
+    def is_labelled(self, log: Log, label: str, principal: Principal = ANYONE) -> bool:
+        """Whether a stream of the principal's was opened with that *label*."""
+        return log.info.label == alias(label, "label", principal, self._key)
 
     async def streams_of(
         self, principal: Principal, limit: int, before: int | None = None, *, live: bool = False
@@ -251,27 +260,27 @@ class Hub:
         """
         if not principal.name or principal.stream_id:
             return Listing([], None)
-        return await self._journal.streams_of(principal.name, limit, before, live=live)
+        return await self._journal.streams_of(principal.owner, limit, before, live=live)
 
     def admit(self, principal: Principal) -> None:
         """Raise TooManyReaders or Overloaded unless *principal* may attach one reader more."""
         if len(self._readers) + self._reserved >= self._capacity.readers:
             raise Overloaded
-        if 0 < principal.allowance.readers <= self._readers_of[principal.name]:
+        if 0 < principal.allowance.readers <= self._readers_of[principal.counted_as()]:
             raise TooManyReaders
 
     def reserve(self, principal: Principal) -> ExitStack:
         """Keep a reader's place for *principal* until what is returned is closed. Raises what `admit` does."""
         self.admit(principal)
         self._reserved += 1
-        self._readers_of[principal.name] += 1
+        self._readers_of[principal.counted_as()] += 1
         place = ExitStack()
-        place.callback(self._give_back, principal.name)
+        place.callback(self._give_back, principal.counted_as())
         return place
 
-    def _give_back(self, name: str) -> None:
+    def _give_back(self, account: str) -> None:
         self._reserved -= 1
-        _count_out(self._readers_of, name)
+        _count_out(self._readers_of, account)
 
     def abandon(self, stream_id: str) -> None:
         """Treat a live stream as one whose reader has left: the request that opened it could not read it."""
@@ -303,7 +312,7 @@ class Hub:
 
     async def _is_live(self, stream_id: str, principal: Principal) -> bool:
         info = await self._journal.live(stream_id)
-        return info is not None and _may_use(principal, stream_id, info)
+        return info is not None and may_use(principal, stream_id, info)
 
     async def _cancel(self, stream_id: str, principal: Principal, within: float) -> Log:
         log = await self.log_of(stream_id, principal)
@@ -333,7 +342,7 @@ class Hub:
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
         """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
         log = await self._journal.open(stream_id, after)
-        if not _may_use(principal, stream_id, log.info):
+        if not may_use(principal, stream_id, log.info):
             raise UnknownStream
         return log
 
@@ -357,7 +366,7 @@ class Hub:
     def entered(self, reader: Subscription) -> None:
         """Count a reader in."""
         self._readers.add(reader)
-        self._readers_of[reader.principal.name] += 1
+        self._readers_of[reader.principal.counted_as()] += 1
         self._meter.attached += 1
         self._meter.resumed += reader.after > 0
         if self._draining and reader.elsewhere and reader.resumable:  # it was let in just before
@@ -366,7 +375,7 @@ class Hub:
     def left(self, reader: Subscription) -> None:
         """Count a reader out."""
         self._readers.discard(reader)
-        _count_out(self._readers_of, reader.principal.name)
+        _count_out(self._readers_of, reader.principal.counted_as())
         if not reader.resumable:
             self._note_idle()
 
@@ -432,18 +441,8 @@ class Hub:
             self._idle.set()
 
 
-def payer(principal: Principal, log: Log) -> Principal:
-    """Return the principal that a reader of *log* counts for: one with a ticket counts as one of the owner's."""
-    return Principal(log.info.owner, Allowance(readers=log.info.readers)) if principal.stream_id else principal
-
-
-def _may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:
-    """Whether a stream is the principal's, or the one that its ticket opens."""
-    return principal.stream_id == stream_id if principal.stream_id else principal.name == info.owner
-
-
-def _count_out(counts: Counter[str], name: str) -> None:
-    """Take one from *name*. A name without readers is removed, because clients can make up any number of them."""
-    counts[name] -= 1
-    if not counts[name]:
-        del counts[name]
+def _count_out(counts: Counter[str], account: str) -> None:
+    """Take one from *account*, and forget one without readers, because clients can make up any number of them."""
+    counts[account] -= 1
+    if not counts[account]:
+        del counts[account]

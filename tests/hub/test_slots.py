@@ -201,6 +201,36 @@ async def test_a_stream_is_its_owners(log: FilteringBoundLogger, use: str) -> No
         assert await USES[use](house.hub, anns, owner)
 
 
+async def test_what_a_journal_is_told(log: FilteringBoundLogger) -> None:
+    """No name of a principal's, and no label or key that it chose: hashes, which take the service's key to be guessed.
+
+    What is not listed is not kept: callers without credentials have no list.
+    """
+    request = StreamRequest("m", (), metadata='{"chat_id":"my chat"}')
+    found = []
+    for key in (b"one", b"other"):
+        house = House(log, forever)
+        house.hub._key = key
+        first, second = [
+            await house.hub.open(request, who, IdempotencyKey("my key", b"body"), label="my chat")
+            for who in (ANN, ANYONE)
+        ]
+        assert await house.hub.labelled("my chat", ANN) == first
+        assert await house.hub.labelled("my chat", ANYONE) == second
+        assert await house.hub.labelled("my chat", BOB) is None
+        anns, anyones = [(await house.journal.open(stream_id)).info for stream_id in (first, second)]
+        assert anns.metadata
+        assert not anyones.metadata
+        assert anyones.owner == ""
+        told = [*house.journal.registry._claims, *house.journal.registry._labels]
+        assert len(told) == 4
+        assert "my" not in repr(told)
+        assert "ann" not in repr((told, anns.owner, anns.label))
+        found += told
+        await house.hub.drain(0)
+    assert len({*found}) == 8
+
+
 async def test_a_ticket_stops_its_stream(log: FilteringBoundLogger) -> None:
     """Who has a live stream's ticket may stop it, and the owner's slot is free."""
     house = Places(log, forever)

@@ -236,7 +236,7 @@ def test_the_name_is_in_no_log(start_service: Start, start_redis: Callable[..., 
     names = [line["principal"] for line in lines]
     assert names[0] == names[1]
     assert names[2] == "key:mallory"
-    assert len(names[0]) == 16
+    assert len(names[0]) == 32
     with redis.client() as client:
         found = [key for key in client.keys("*") if b"budget" in key or b"limits" in key]
     assert len(found) >= 2

@@ -16,6 +16,7 @@ import pytest
 
 from app.cli import main
 from app.cli.process import listen
+from app.request import keyed_hash
 from tests.ports import free_ports
 from tests.real.conftest import Start
 from tests.real.processes import Server
@@ -243,5 +244,7 @@ def test_they_share_a_secret(start_workers: StartWorkers) -> None:
     for _ in range(500):
         assert httpx.get(f"{service.url}{started['url']}").status_code == 200
         if len({line["worker"] for line in logged(service, "subscriber.attached")}) == COUNT:
+            # The secret is of this start only: whose a stream is has to be known after the next one, too.
+            assert {line["principal"] for line in logged(service, "stream.finished")} == {keyed_hash("key:me")}
             return
     raise AssertionError("not all workers were asked")

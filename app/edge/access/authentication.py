@@ -20,7 +20,7 @@ from app.edge.context import RequestContext, request_context
 from app.edge.error_responses import refuse
 from app.edge.positions import given_position
 from app.errors import StreamError, Unauthenticated
-from app.request import ANYONE, UNLIMITED, Allowance, Principal, account_of
+from app.request import ANYONE, UNLIMITED, Allowance, Principal, keyed_hash
 
 # Longer than the tokens of the usual issuers. Proxies refuse headers of this size, too.
 _MAX_TOKEN = 8192
@@ -80,7 +80,7 @@ class Credentials:
         for scheme in self._schemes:
             principal = await scheme.principal(token)
             if principal is not None:
-                return principal._replace(account=account_of(principal.name, self._key))
+                return principal._replace(account=keyed_hash(principal.name, self._key))
         raise Unauthenticated("These credentials are not known here.")
 
     def _of_ticket(self, scope: Scope) -> Principal:

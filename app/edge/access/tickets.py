@@ -17,7 +17,7 @@ from app.request import Allowance, Principal
 # The account and its requests per minute; a time of at most 64 bits, and a SHA-256. The signer alone would accept
 # other characters and skip them, and any value of the two bits by which the last character exceeds the hash.
 _TICKET = re.compile(
-    r"([0-9a-f]{16})\.([0-9]{1,16})\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII
+    r"([0-9a-f]{32})\.([0-9]{1,16})\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII
 )
 # By how many seconds the clocks of two processes that share a secret may differ.
 _SKEW = 10

@@ -162,7 +162,7 @@ class AiSdk:
         principal = request_context(request.scope).principal
         log = await self._streams.hub.log_of(position.stream_id, principal)
         name = request.path_params["chat_id"]
-        if name != position.stream_id and log.info.label != _label(principal, name):
+        if name != position.stream_id and not self._streams.hub.is_labelled(log, _label(principal, name), principal):
             raise BadRequest("The last event id is another chat's.", param="last_event_id")
         return await self._streams.resume(request, position, create)
 

@@ -147,9 +147,9 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
     """Return the fields of the header of a stream that *process* produces."""
     return {
         b"chunk": info.chunk.encode(),
-        b"owner": info.owner.encode(errors="surrogatepass"),  # an owner's name may be any text
+        b"account": info.owner.encode(),
         b"readers": b"%d" % info.readers,
-        b"label": info.label.encode(errors="surrogatepass"),
+        b"label": info.label.encode(),
         b"usage": b"%d" % info.include_usage,
         b"asked": info.asked.encode(),
         b"keep": str(info.keep).encode(),
@@ -158,6 +158,10 @@ def header_of(info: StreamInfo, process: str) -> dict[bytes, bytes]:
         b"metadata": info.metadata.encode(),
         b"process": process.encode(),
     }
+
+
+# What a header has at least. Those of the first builds have the owner's plain name, and no account.
+_FIELDS = header_of(StreamInfo(""), "").keys()
 
 
 def seconds_kept(info: StreamInfo, keep: int) -> int:
@@ -169,7 +173,7 @@ def read_header(entry: Any) -> dict[bytes, bytes]:
     """Return the fields of a header as Redis gives it. Raises ValueError if it is not this service's."""
     _, flat = entry
     header = dict(zip(flat[::2], flat[1::2], strict=True))
-    if not header.keys() >= {b"chunk", b"owner", b"process"}:
+    if not header.keys() >= _FIELDS:
         raise ValueError("not the header of a log")
     return header
 
@@ -178,16 +182,15 @@ def info_of(header: dict[bytes, bytes]) -> StreamInfo:
     """Return what the stream was created with. Raises ValueError."""
     return StreamInfo(
         header[b"chunk"].decode(),
-        header[b"owner"].decode(errors="surrogatepass"),
-        # A process of an earlier version writes none of these.
-        int(header.get(b"readers", b"0")),
-        header.get(b"label", b"").decode(errors="surrogatepass"),
-        header.get(b"usage") == b"1",
-        header.get(b"asked", b"").decode(),
-        float(header.get(b"keep", b"inf")),
-        header.get(b"model", b"").decode(),
-        int(header.get(b"created", b"0")),
-        header.get(b"metadata", b"").decode(),
+        header[b"account"].decode(),
+        int(header[b"readers"]),
+        header[b"label"].decode(),
+        header[b"usage"] == b"1",
+        header[b"asked"].decode(),
+        float(header[b"keep"]),
+        header[b"model"].decode(),
+        int(header[b"created"]),
+        header[b"metadata"].decode(),
     )
 
 

@@ -1,8 +1,9 @@
-"""The names of the keys. The keys of one stream share a hash tag, so that they share a slot of a cluster."""
+"""The names of the keys. The keys of one stream share a hash tag, so that they share a slot of a cluster.
+
+Owners are accounts, and the names of claims and labels are hashes (see `Hub`): what is in a key tells nothing of them.
+"""
 
 from __future__ import annotations
-
-import hashlib
 
 _PREFIX = b"chat-sse:"
 
@@ -14,17 +15,17 @@ def log(stream_id: str) -> bytes:
 
 def claim(owner: str, name: str) -> bytes:
     """A string: the stream that an idempotency key stands for, and the fingerprint of the body that came with it."""
-    return b"%skey:%s" % (_PREFIX, _digest(owner, name))
+    return b"%skey:%s" % (_PREFIX, f"{owner}:{name}".encode())
 
 
 def label(owner: str, label: str) -> bytes:
     """A string: the owner's newest stream with that label."""
-    return b"%slabel:%s" % (_PREFIX, _digest(owner, label))
+    return b"%slabel:%s" % (_PREFIX, f"{owner}:{label}".encode())
 
 
 def slots(owner: str) -> bytes:
     """A sorted set: the owner's live streams, each with the time at which it no longer counts unless renewed."""
-    return b"%sslots:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
+    return b"%sslots:%s" % (_PREFIX, owner.encode())
 
 
 def budget(account: str) -> bytes:
@@ -37,12 +38,12 @@ def kept(owner: str) -> bytes:
 
     `sum` in it is the sum of the sizes, below zero.
     """
-    return b"%skept:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
+    return b"%skept:%s" % (_PREFIX, owner.encode())
 
 
 def streams(owner: str) -> bytes:
     """A sorted set: the owner's newest streams by the time of their creation; those that have ended, with their end."""
-    return b"%sstreams:%s" % (_PREFIX, hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest().encode())
+    return b"%sstreams:%s" % (_PREFIX, owner.encode())
 
 
 def lease(process: str) -> bytes:
@@ -53,8 +54,3 @@ def lease(process: str) -> bytes:
 def inbox(process: str) -> bytes:
     """The channel on which the other processes send messages to one."""
     return b"%sinbox:%s" % (_PREFIX, process.encode())
-
-
-def _digest(owner: str, name: str) -> bytes:
-    # Clients choose both names: hashed, they are short, and no two pairs give the same key.
-    return hashlib.sha256(f"{len(owner)}:{owner}{name}".encode(errors="surrogatepass")).hexdigest().encode()

@@ -17,7 +17,7 @@ from app.edge.access.jwt_keys import secret_key
 from app.edge.access.jwts import Jwts
 from app.edge.access.tickets import Tickets
 from app.errors import Unauthenticated
-from app.request import UNLIMITED, Allowance, Principal, account_of
+from app.request import UNLIMITED, Allowance, Principal, keyed_hash
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ async def test_an_account_is_a_keyed_hash() -> None:
     here, there, other = [Credentials([scheme], key=key) for key in (b"k", b"k", b"other")]
     accounts = [(await each.principal(scope(f"Bearer {KEY}"))).counted_as() for each in (here, there, other)]
     assert accounts[0] == accounts[1] != accounts[2]
-    assert accounts[0] == account_of("key:ada", b"k") != Principal("key:ada").counted_as()
+    assert accounts[0] == keyed_hash("key:ada", b"k") != Principal("key:ada").counted_as()
 
 
 async def test_unknown() -> None:

@@ -136,7 +136,7 @@ def test_every_bit_counts(place: int, tickets: Tickets) -> None:
 
 @given(
     st.text(max_size=100)
-    | st.from_regex(r"[0-9a-f]{16}\.[0-9]{1,16}\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", fullmatch=True)
+    | st.from_regex(r"[0-9a-f]{32}\.[0-9]{1,16}\.[A-Za-z0-9_-]{1,11}\.[A-Za-z0-9_-]{43}", fullmatch=True)
 )
 def test_garbage(text: str) -> None:
     """No text whatever raises anything but the refusal."""

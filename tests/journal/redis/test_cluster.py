@@ -27,7 +27,7 @@ from app.events import Delta, Failure
 from app.journal.redis import keys
 from app.journal.redis.cluster import ClusterClient
 from app.journal.redis.entries import HEADER, append
-from app.request import StreamInfo, account_of
+from app.request import StreamInfo, keyed_hash
 from tests.journal.processes import (
     DONE,
     FAST,
@@ -306,7 +306,7 @@ async def test_counts(machine: Machine, nodes: list[Node], log: FilteringBoundLo
     async with AsyncExitStack() as held:
         here, there = [SharedCounts(create_counts(settings, held), log, patience=5.0) for _ in "ab"]
         for number in range(9):
-            ann = [Rate(RateLimitItemPerMinute(2), f"requests/{account_of(f'ann{number}')}")]
+            ann = [Rate(RateLimitItemPerMinute(2), f"requests/{keyed_hash(f'ann{number}')}")]
             taken = [await each.take(ann) for each in (here, there, here, there)]
             assert [each.full for each in taken] == [None, None, 0, 0]
     found = [node.run("KEYS", "*") for node in nodes]

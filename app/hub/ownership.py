@@ -1,0 +1,26 @@
+"""Whose a stream is, and what a journal is told of its owner: hashes, because others may read what a journal keeps."""
+
+from __future__ import annotations
+
+from app.journal import Log
+from app.request import Allowance, Principal, StreamInfo, keyed_hash
+
+
+def may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:
+    """Whether a stream is the principal's, or the one that its ticket opens."""
+    return principal.stream_id == stream_id if principal.stream_id else principal.owner == info.owner
+
+
+def payer(principal: Principal, log: Log) -> Principal:
+    """Return the principal that a reader of *log* counts for: one with a ticket counts as one of the owner's."""
+    if not principal.stream_id:
+        return principal
+    return principal._replace(allowance=Allowance(readers=log.info.readers), account=log.info.owner)
+
+
+def alias(text: str, kind: str, principal: Principal, key: bytes) -> str:
+    """Return what stands in the journal for a *text* of the principal's, such as an idempotency key; "" for "".
+
+    It is another one for each *kind* of text and for each principal, and to guess the text from it takes the *key*.
+    """
+    return text and keyed_hash(f"{kind}:{principal.owner}:{text}", key)
