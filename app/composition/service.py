@@ -31,7 +31,7 @@ from app.edge.bodies import Defaults
 from app.edge.dialects import error_forms, routes
 from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
-from app.edge.openapi.document import openapi
+from app.edge.openapi.document import document, openapi
 from app.edge.static import page
 from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
@@ -276,12 +276,13 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
     """Return the endpoints that ask for no credentials, or check them themselves."""
     health = Health(hub)
     playground = {"/": "index.html", "/playground.js": "playground.js", "/playground.css": "playground.css"}
+    description = document(not access.open, settings.playground)
     simulated = settings.simulated and not settings.models  # a list of models may leave out the simulator's
     return [
         Route("/healthz", health.live),
         Route("/readyz", health.ready),
         Route(MetricsPorts.PATH, metrics.scrape),
-        Route("/openapi.json", openapi(not access.open, settings.playground)),
+        Route("/openapi.json", openapi(description)),
         Route("/client.js", page("client/client.js")),
         *(
             Route(path, page(f"edge/playground/{file}", simulated=simulated))

@@ -39,9 +39,15 @@ _SMOOTH = "smooth:[1-9][0-9]{0,3}"
 _HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After", *_LIMITS), 503: ("Retry-After", *_LIMITS)}
 
 
-def openapi(credentials: bool, playground: bool = True) -> Endpoint:
-    """Return the endpoint of `GET /openapi.json`; the arguments are those of `document`."""
-    return unchanging(orjson.dumps(document(credentials, playground)), "application/json")
+def openapi(description: Schema) -> Endpoint:
+    """Return the endpoint of `GET /openapi.json`, which answers with the *description*."""
+    return unchanging(orjson.dumps(description), "application/json")
+
+
+def examples() -> Mapping[str, Schema]:
+    """Return the examples of `examples.yaml`, by the operation's id."""
+    found: Mapping[str, Schema] = _read("examples.yaml")
+    return found
 
 
 def document(credentials: bool, playground: bool = True) -> Schema:
@@ -49,9 +55,8 @@ def document(credentials: bool, playground: bool = True) -> Schema:
 
     Reading the YAML takes about 20 ms: call it at the start, not for each request.
     """
-    text = resources.files("app.edge.openapi").joinpath("openapi.yaml").read_text()
-    # PyYAML's wheels have libyaml in them. Without it, PyYAML takes 0.2 s.
-    description: Schema = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    description: Schema = _read("openapi.yaml")
+    shown = examples()
     description["info"]["version"] = __version__
     schemas = description["components"]["schemas"]
     schemas["Chunk"]["pattern"] = f"^(?:{rechunk.pattern()}(?:,{_SMOOTH})?|{_SMOOTH}|)$"
@@ -66,6 +71,7 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     if not credentials:
         del description["components"]["securitySchemes"]
     for operation in _operations(description):
+        _add_examples(operation, shown.get(operation["operationId"], {}))
         if not credentials:
             operation["security"] = []
         responses = operation["responses"] | _failures(operation, credentials)
@@ -83,6 +89,28 @@ def error_schema(kinds: Iterable[type[StreamError]], name: str = "Error", field:
         "$ref": f"#/components/schemas/{name}",
         "properties": {"error": {"properties": {field: {"enum": _distinct(kind.code for kind in kinds)}}}},
     }
+
+
+def _read(name: str) -> Any:
+    text = resources.files("app.edge.openapi").joinpath(name).read_text()
+    # PyYAML's wheels have libyaml in them. Without it, PyYAML takes 0.2 s.
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+
+
+def _add_examples(operation: Schema, shown: Schema) -> None:
+    """Put the body and the answers of an operation's examples where OpenAPI has them."""
+    # The YAML shares bodies and answers between operations, so they are copied, not changed.
+    if "body" in shown:
+        operation["requestBody"] = _with_examples(operation["requestBody"], {"application/json": shown["body"]})
+    for status, by_type in shown.get("answers", {}).items():
+        answer = _with_examples(operation["responses"][str(status)], by_type)
+        operation["responses"] = operation["responses"] | {str(status): answer}
+
+
+def _with_examples(message: Schema, by_type: Schema) -> Schema:
+    content = message["content"]
+    shown = {kind: content[kind] | {"example": example} for kind, example in by_type.items()}
+    return message | {"content": content | shown}
 
 
 def _operations(description: Schema) -> Iterator[Schema]:
