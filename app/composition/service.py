@@ -31,7 +31,8 @@ from app.edge.bodies import Defaults
 from app.edge.dialects import error_forms, routes
 from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
-from app.edge.openapi.document import document, openapi
+from app.edge.openapi.docs import docs
+from app.edge.openapi.document import document, examples, openapi
 from app.edge.static import page
 from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
@@ -283,6 +284,8 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
         Route("/readyz", health.ready),
         Route(MetricsPorts.PATH, metrics.scrape),
         Route("/openapi.json", openapi(description)),
+        Route("/docs", docs(description, examples())),
+        Route("/docs.css", page("edge/openapi/docs.css")),
         Route("/client.js", page("client/client.js")),
         *(
             Route(path, page(f"edge/playground/{file}", simulated=simulated))

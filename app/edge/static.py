@@ -1,4 +1,4 @@
-"""Content that stays the same while the process runs: the playground page and the browser client."""
+"""Content that stays the same while the process runs: pages and the browser client."""
 
 from __future__ import annotations
 
@@ -44,15 +44,21 @@ def page(name: str, *, simulated: bool = False) -> Endpoint:
     content = resources.files("app").joinpath(name).read_bytes()
     if simulated:
         content = content.replace(b' data-upstream="real">', b' data-upstream="simulator">')
-    headers = {
+    return unchanging(
+        content, _TYPES[name.rpartition(".")[2]], page_headers("cross-origin" if name in _FOR_ALL else "same-origin")
+    )
+
+
+def page_headers(shared_with: str = "same-origin") -> dict[str, str]:
+    """Return what a browser is told about a page or a part of one, which pages of *shared_with* may load."""
+    return {
         "Content-Security-Policy": _CONTENT,
         "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "cross-origin" if name in _FOR_ALL else "same-origin",
+        "Cross-Origin-Resource-Policy": shared_with,
         "Permissions-Policy": _PERMISSIONS,
         "Referrer-Policy": "no-referrer",
         "X-Frame-Options": "DENY",
     }
-    return unchanging(content, _TYPES[name.rpartition(".")[2]], headers)
 
 
 def unchanging(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Endpoint:

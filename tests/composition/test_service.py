@@ -17,7 +17,17 @@ from app.edge.access.rates import MemoryCounts
 pytestmark = pytest.mark.anyio
 
 KEY = "csk_of-the-web"
-PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/client.js", "/", "/playground.js", "/playground.css")
+PUBLIC = (
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/docs.css",
+    "/client.js",
+    "/",
+    "/playground.js",
+    "/playground.css",
+)
 
 
 async def test_what_asks_for_credentials(log: FilteringBoundLogger) -> None:
@@ -27,7 +37,7 @@ async def test_what_asks_for_credentials(log: FilteringBoundLogger) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for path in PUBLIC:
                 assert (await client.get(path)).status_code == 200, path
-            for path in ("/v1/models", "/v1/chat", "/v1/nothing", "/nothing", "/healthz/", "/docs"):
+            for path in ("/v1/models", "/v1/chat", "/v1/nothing", "/nothing", "/healthz/", "/docs/"):
                 assert (await client.get(path)).status_code == 401, path
             assert (await client.get("/metrics")).status_code == 403  # there is no token for them
             client.headers["Authorization"] = f"Bearer {KEY}"
