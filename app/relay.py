@@ -42,7 +42,7 @@ from app.meter import Meter
 from app.rechunk import SLICE, SLICE_EVENTS, Rechunker, slices
 from app.request import StreamRequest
 from app.turns import ROOM, turn
-from app.upstream import Attempt, Opener
+from app.upstream import Afford, Attempt, Opener
 from app.usage import Usage, estimate_prompt_tokens, estimate_tokens
 
 
@@ -81,6 +81,7 @@ class Relay:
         limits: Limits,
         meter: Meter,
         log: FilteringBoundLogger,
+        afford: Afford,
     ) -> None:
         self.attempts: list[Attempt] = []
         self.deltas = 0
@@ -95,6 +96,7 @@ class Relay:
         self._limits = limits
         self._meter = meter
         self._log = log
+        self._afford = afford
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
@@ -148,7 +150,7 @@ class Relay:
         clock = self._loop.time
         take = self._take
         observe_gap = self._meter.gap.observe
-        first, batches = await self._opener.begin(self._request, self.attempts, self._arm_commit)
+        first, batches = await self._opener.begin(self._request, self.attempts, self._arm_commit, self._afford)
         async with aclosing(batches):
             now = clock()
             self._read_at = now

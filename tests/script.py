@@ -9,7 +9,7 @@ from typing import Any
 
 from app.events import Content, Done
 from app.request import StreamRequest
-from app.upstream import Attempt, Batches, Begun, Opener, first_content
+from app.upstream import Afford, Attempt, Batches, Begun, Opener, first_content
 
 
 class Script:
@@ -27,7 +27,9 @@ class Script:
         self.started = 0
         self.closed = asyncio.Event()
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
+    async def begin(
+        self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
+    ) -> Begun:
         attempts.append(Attempt())
         batches = self.stream(request, attempts[-1])
         return await first_content(batches, attempts[-1], changed), batches
@@ -56,9 +58,14 @@ def unheard() -> None:
     """Take no note of what becomes of an attempt."""
 
 
+async def affordable(request: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
+    """Let any number of attempts spend as much as they like."""
+    return request
+
+
 async def played(opener: Opener, request: StreamRequest, attempts: list[Attempt]) -> Batches:
     """Yield all batches of *opener*'s that have something in them."""
-    first, batches = await opener.begin(request, attempts, unheard)
+    first, batches = await opener.begin(request, attempts, unheard, affordable)
     async with aclosing(batches):
         yield first
         async for batch in batches:

@@ -21,10 +21,10 @@ from app.rechunk import SLICE, create
 from app.rechunk._holding import LIMIT
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
-from app.upstream import Attempt
+from app.upstream import Afford, Attempt
 from app.usage import Usage
 from tests.clock import LoopClock
-from tests.script import Script, forever, unheard
+from tests.script import Script, affordable, forever, unheard
 from tests.waiting import counted_turns, until
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,9 @@ class Run:
     async def begin(self) -> Run:
         writer = await self._journal.create("s", StreamInfo(self._chunk))
         request = StreamRequest("m", ({"role": "user", "content": "x" * 40},), chunk=self._chunk)
-        self.relay = Relay(self.source, request, create(self._chunk), writer, self._limits, Meter(), self._log)
+        self.relay = Relay(
+            self.source, request, create(self._chunk), writer, self._limits, Meter(), self._log, affordable
+        )
         self.task = asyncio.create_task(self.relay.run())
         return self
 
@@ -331,7 +333,9 @@ class Tries:
         self.changed: Callable[[], None] = unheard
         self.answer: asyncio.Future[UpstreamError] = asyncio.get_running_loop().create_future()
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Any:
+    async def begin(
+        self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
+    ) -> Any:
         self.attempts, self.changed = attempts, changed
         self.ask()
         raise await self.answer
@@ -353,7 +357,9 @@ async def trying(log: FilteringBoundLogger, **limits: float) -> AsyncIterator[tu
     journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60))
     tries = Tries()
     writer = await journal.create("s", StreamInfo("none"))
-    relay = Relay(tries, StreamRequest("m", ()), create("none"), writer, replace(OFF, **limits), Meter(), log)
+    relay = Relay(
+        tries, StreamRequest("m", ()), create("none"), writer, replace(OFF, **limits), Meter(), log, affordable
+    )
     task = asyncio.create_task(relay.run())
     await until(lambda: tries.attempts)
     yield tries, relay, journal

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -205,7 +206,8 @@ class Hub:
         logger = logger.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
         request = replace(request, pause=rechunker.pause)
-        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, logger)
+        afford = partial(self._spending.extend, stream_id)
+        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, logger, afford)
         stream = Stream(stream_id, principal, request, relay, logger)
         self._streams[stream_id] = stream
         self._idle.clear()

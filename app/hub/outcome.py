@@ -72,7 +72,7 @@ class Outcome:
             answers=tuple((upstream, answer) for upstream, answer in answers if answer),
             requests=len(answers),
             causes=tuple((attempt.upstream, attempt.cause) for attempt in relay.attempts if attempt.cause),
-            costs=tuple(usage for attempt in relay.attempts for usage in _costs(attempt)),
+            costs=tuple(usage for attempt in relay.attempts for usage in attempt.costs),
             readers=stream.readers_total,
             readers_peak=stream.readers_peak,
         )
@@ -81,14 +81,6 @@ class Outcome:
     def reason(self) -> str:
         """The finish reason, or the error's code."""
         return self.terminal.finish_reason if isinstance(self.terminal, Done) else self.terminal.code
-
-
-def _costs(attempt: Attempt) -> tuple[Usage | None, ...]:
-    """Return the final usage of *attempt* as the only item, None in its place if it is not known, or nothing."""
-    usage = attempt.usage
-    if attempt.complete and usage is not None and usage.made_tokens:
-        return (usage,)
-    return (None,) if attempt.may_have_cost else ()
 
 
 class Observer:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.request import Principal, StreamRequest
+from app.upstream import Attempt
 
 
 class Spending:
@@ -10,6 +13,13 @@ class Spending:
 
     async def reserve(self, stream_id: str, request: StreamRequest, principal: Principal) -> StreamRequest:
         """Reserve what the stream may spend, and return *request* with that as its limit.
+
+        Raises BudgetSpent or JournalDown.
+        """
+        return request
+
+    async def extend(self, stream_id: str, request: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
+        """Reserve what one attempt more may spend besides those that were made, and return its request: see `Afford`.
 
         Raises BudgetSpent or JournalDown.
         """

@@ -34,8 +34,8 @@ class Budgets(Protocol):
     async def reserve(self, account: str, stream_id: str, budget: int, wanted: int, least: int) -> tuple[int, Balance]:
         """Reserve tokens for a stream: *wanted*, or what is left of *budget* if that is less.
 
-        Returns how many were reserved, and the balance before. It is 0, and nothing is reserved, if fewer than *least*
-        are left. Raises JournalDown.
+        They take the place of what was reserved for the stream before. Returns how many were reserved, and the balance
+        without the stream's own. It is 0, and nothing changes, if fewer than *least* are left. Raises JournalDown.
         """
 
     async def settle(self, account: str, stream_id: str, tokens: int) -> None:
@@ -70,6 +70,7 @@ class MemoryBudgets:
         self._sweep(now)
         known = self._accounts.get(account) or _Account()
         balance = _balance(known, now)
+        balance = balance._replace(reserved=balance.reserved - known.reserved.get(stream_id, 0))
         granted = min(wanted, budget - balance.spent - balance.reserved)
         if granted < least:
             return 0, balance

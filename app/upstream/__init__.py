@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,10 +60,15 @@ class Attempt:
     replaced_bytes: int = 0
 
     @property
-    def may_have_cost(self) -> bool:
-        """Whether the upstream may have made tokens: it accepted the request, or had it and was not waited for."""
+    def costs(self) -> tuple[Usage | None, ...]:
+        """The final usage as the only item, None in its place if it is not known, or nothing if this cost nothing.
+
+        The upstream may have made tokens if it accepted the request, or had it and was not waited for.
+        """
+        if self.complete and self.usage is not None and self.usage.made_tokens:
+            return (self.usage,)
         accepted = self.sent if self.status is None else 200 <= self.status < 300
-        return accepted and not self.free
+        return (None,) if accepted and not self.free else ()
 
 
 class Source(Protocol):
@@ -80,15 +85,24 @@ class Source(Protocol):
         ...
 
 
+Afford = Callable[[StreamRequest, Sequence[Attempt]], Awaitable[StreamRequest]]
+"""Returns the request for one attempt more, with what that may spend as its limit. Raises BudgetSpent or JournalDown.
+
+It is called before an upstream is asked again after an attempt that may have cost something.
+"""
+
+
 class Opener(Protocol):
     """Chooses the upstream that answers a request."""
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
+    async def begin(
+        self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
+    ) -> Begun:
         """Return the first batch with something in it, and the source's own generator, suspended after that batch.
 
         A generator around the source's would cost every batch a microsecond. Appends an `Attempt` to *attempts* for
         each time that an upstream is asked, and calls *changed* when an attempt is answered or has failed. Raises what
-        `Source.stream` does before there is content.
+        *afford* does, and what `Source.stream` does before there is content.
         """
         ...
 

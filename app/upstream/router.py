@@ -27,7 +27,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.request import StreamRequest
-from app.upstream import Attempt, Begun, Source, first_content
+from app.upstream import Afford, Attempt, Batches, Begun, Source, first_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,10 @@ class Target(NamedTuple):
     source: Source
     first_token: float = 0.0
 
+    def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
+        """Ask for *request*, by the upstream's name for the model."""
+        return self.source.stream(replace(request, model=self.model) if self.model else request, attempt)
+
 
 class Router:
     """Asks the targets of a model in order, until one answers.
@@ -87,20 +91,22 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None]) -> Begun:
-        """See `Opener.begin`. Raises ModelNotAllowed for a model without a target."""
+    async def begin(
+        self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
+    ) -> Begun:
+        """See `Opener.begin`. Raises ModelNotAllowed, too, for a model without a target."""
         targets = self._routes.get(request.model, self._rest)
         if not targets:
             raise ModelNotAllowed(param="model")
         errors: list[UpstreamError] = []
         for index, target in enumerate(targets):
             fallback = index > 0
-            renamed = replace(request, model=target.model) if target.model else request
             try:
                 if index == len(targets) - 1:
-                    return await self._ask_last(target, renamed, attempts, fallback, changed)
+                    return await self._ask_last(target, request, attempts, fallback, changed, afford)
+                request = await _affordable(request, attempts, afford)
                 attempts.append(Attempt(target.upstream, fallback, last=False))
-                return await _ask(target, renamed, attempts[-1], changed)
+                return await _ask(target, request, attempts[-1], changed)
             except UpstreamError as error:
                 errors.append(error)
                 if not error.retryable:
@@ -119,6 +125,7 @@ class Router:
         attempts: list[Attempt],
         fallback: bool,
         changed: Callable[[], None],
+        afford: Afford,
     ) -> Begun:
         async for another in stamina.retry_context(
             on=self._retry.wait,
@@ -129,14 +136,20 @@ class Router:
             wait_jitter=self._retry.initial,
         ):
             with another:
+                request = await _affordable(request, attempts, afford)
                 attempts.append(Attempt(target.upstream, fallback))
-                batches = target.source.stream(request, attempts[-1])
+                batches = target.stream(request, attempts[-1])
                 return await first_content(batches, attempts[-1], changed), batches
         raise AssertionError("stamina raises what the last attempt raised")
 
 
+async def _affordable(request: StreamRequest, attempts: Sequence[Attempt], afford: Afford) -> StreamRequest:
+    """Return *request* as it may be asked for next: an attempt that may have cost something has left less to spend."""
+    return await afford(request, attempts) if attempts and attempts[-1].costs else request
+
+
 async def _ask(target: Target, request: StreamRequest, attempt: Attempt, changed: Callable[[], None]) -> Begun:
-    batches = target.source.stream(request, attempt)
+    batches = target.stream(request, attempt)
     try:
         async with asyncio.timeout(target.first_token or None):
             return await first_content(batches, attempt, changed), batches

@@ -36,7 +36,7 @@ class Attempted(Script):
         super().__init__(*steps)
         self.attempts = attempts
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any) -> Any:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any, afford: Any) -> Any:
         attempts += self.attempts
         batches = self.stream(request, attempts[-1])
         return await first_content(batches, attempts[-1], changed), batches
@@ -86,7 +86,7 @@ async def test_no_upstream_was_asked(log: FilteringBoundLogger) -> None:
     """Without an attempt there is a blank one."""
 
     class Refusing(Script):
-        async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any) -> Any:
+        async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any, afford: Any) -> Any:
             raise Truncated
 
     ended = await outcome(log, Refusing())

@@ -11,6 +11,7 @@ from app.errors import BudgetSpent
 from app.events import Delta, Done
 from app.hub import IdempotencyKey, Spending
 from app.request import Allowance, Principal, StreamRequest
+from app.upstream import Attempt
 from tests.house import House
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +23,7 @@ KEY = IdempotencyKey("k", b"fingerprint")
 async def test_everything_is_allowed_by_default() -> None:
     """Without a budget, a request is as it was, and there is nothing to give back."""
     assert await Spending().reserve("s", ASKED, Principal()) is ASKED
+    assert await Spending().extend("s", ASKED, [Attempt()]) is ASKED
     await Spending().release("s")
 
 

@@ -18,7 +18,7 @@ from app.meter import Meter
 from app.rechunk import create
 from app.relay import Limits, Relay
 from app.request import ANYONE, StreamInfo, StreamRequest
-from tests.script import Script
+from tests.script import Script, affordable
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,7 @@ async def written() -> MemoryLog:
 async def stream(written: MemoryLog, log: FilteringBoundLogger) -> AsyncIterator[Stream]:
     """The stream that this process produces, with a grace of an hour."""
     request = StreamRequest("m", (), grace=3600, unknown_grace=3600)
-    relay = Relay(Script(), request, create("none"), written, Limits(), Meter(), log)
+    relay = Relay(Script(), request, create("none"), written, Limits(), Meter(), log, affordable)
     stream = Stream("s", ANYONE, request, relay, log)
     yield stream
     stream.end_grace()

@@ -46,6 +46,19 @@ async def test_too_little(journal: Journal) -> None:
     assert await standing(journal) == (0, 0)
 
 
+async def test_another_reservation(journal: Journal) -> None:
+    """Another one for the same stream takes the place of the first, which stays if there is too little for it."""
+    budgets = journal.budgets
+    await budgets.reserve("ann", "s", 1000, 300, 16)
+    await budgets.reserve("ann", "t", 1000, 300, 16)
+    assert await budgets.reserve("ann", "s", 1000, 600, 316) == (600, Balance(0, 300, DAY))
+    assert await budgets.reserve("ann", "s", 1000, 900, 616) == (700, Balance(0, 300, DAY))
+    assert await budgets.reserve("ann", "s", 1000, 1000, 716) == (0, Balance(0, 300, DAY))
+    assert await standing(journal) == (0, 1000)
+    await budgets.settle("ann", "s", 650)
+    assert await standing(journal) == (650, 300)
+
+
 async def test_nothing_to_charge(journal: Journal) -> None:
     """A stream that cost nothing leaves nothing, and an account is another's business no more than a name."""
     await journal.budgets.reserve("ann", "s", 1000, 600, 16)

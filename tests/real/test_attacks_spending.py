@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -20,7 +21,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.neighbour import neighbour
+from tests.real.neighbour import BODY, neighbour
 from tests.real.processes import Server
 from tests.real.redis import RedisServer
 from tests.waiting import wait_until
@@ -38,7 +39,8 @@ SHARED = {"api_keys": KEYS, "secret": "s" * 32}
 class Handler(BaseHTTPRequestHandler):
     """Answers `thinker` with one delta and then hidden reasoning, without end, and other models at 20 deltas a second.
 
-    The server's `allowed` are the limits that it was sent for `thinker`: all these tokens are made and billed.
+    It answers `stuck` with hidden reasoning alone. The server's `allowed` are the limits that it was sent for these
+    two: all these tokens are made and billed.
     """
 
     protocol_version = "HTTP/1.1"
@@ -51,11 +53,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         with suppress(OSError):
-            self._say("a")
-            if asked["model"] == "thinker":
+            thinks = asked["model"] in ("thinker", "stuck")
+            if asked["model"] != "stuck":
+                self._say("a")
+            if thinks:
                 self.server.allowed.append(asked.get("max_completion_tokens", 1 << 30))  # type: ignore[attr-defined]  # set below
                 self.connection.recv(1)
-            while asked["model"] != "thinker":
+            while not thinks:
                 time.sleep(0.05)
                 self._say("b")
 
@@ -134,6 +138,39 @@ def test_streams_in_parallel(
     assert sum(upstream.allowed) == 1000
     held = next(answer for answer in answers if answer.status_code == 429)
     assert (held.json()["error"]["code"], held.headers["Retry-After"]) == ("token_budget_spent", "5")
+
+
+@pytest.mark.parametrize("journal", ["memory", "redis"])
+def test_fallbacks_in_parallel(
+    start_watched: Start, start_redis: Callable[..., RedisServer], upstream: Upstream, tmp_path: Path, journal: str
+) -> None:
+    """Streams that fall back after their first upstream has made tokens take no more than the budget for both."""
+    config = tmp_path / "upstreams.toml"
+    config.write_text(
+        f'[[upstreams]]\nname = "slow"\nbase_url = "{upstream.url}"\nfirst_token_timeout = 1\n'
+        f'[[upstreams]]\nname = "good"\nbase_url = "{upstream.url}"\n'
+        '[[models]]\nname = "thinker"\nroute = ["slow/stuck", "good/thinker"]\n'
+        f'[[models]]\nname = "{BODY["model"]}"\nroute = ["good/talker"]\n'
+    )
+    url = start_redis().url if journal == "redis" else journal
+    limits: dict[str, Any] = {"tokens_per_day": 1000, "reserve_tokens": 150, "streams_per_principal": 4, **SHARED}
+    processes = [start_watched(config=config, journal=url, **limits) for _ in range(1 if journal == "memory" else 2)]
+    with neighbour(processes[0], HONEST), ThreadPoolExecutor(25) as threads:
+        answers = list(threads.map(start, processes * (26 // len(processes))))
+        opened = [processes[0].url + answer.json()["url"] for answer in answers if answer.status_code == 201]
+
+        def snapshots() -> list[dict[str, Any]]:
+            return [httpx.get(each, headers={**MALLORY, **JSON}).json() for each in opened]
+
+        # Each has content from its second upstream, or was not allowed to ask that.
+        wait_until(lambda: all(each.get("content") or each["state"] == "error" for each in snapshots()))
+        failed = [each["error"]["code"] for each in snapshots() if each["state"] == "error"]
+    assert len(opened) == 4
+    assert set(failed) <= {"token_budget_spent"}
+    assert 150 * 4 < sum(upstream.allowed) <= 1000
+    for each in opened:
+        httpx.delete(each, headers=MALLORY)
+    assert start(processes[0]).status_code == 429
 
 
 def test_a_spent_budget_and_a_key(start_watched: Start, upstream: Upstream) -> None:

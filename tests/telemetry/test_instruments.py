@@ -38,7 +38,7 @@ class Answered(Script):
         self.answers = answers
         self.first = first
 
-    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any) -> Any:
+    async def begin(self, request: StreamRequest, attempts: list[Attempt], changed: Any, afford: Any) -> Any:
         attempts += [
             Attempt(upstream, fallback=upstream != self.first, answers=[answer]) for upstream, answer in self.answers
         ]

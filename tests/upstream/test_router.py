@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.errors import (
+    BudgetSpent,
     Busy,
     Conflicting,
     Disconnected,
@@ -26,7 +29,7 @@ from app.request import StreamRequest
 from app.upstream import Attempt, Batches
 from app.upstream.router import ONCE, RetryPolicy, Router, Target
 from app.usage import Usage
-from tests.script import Script, forever, played, unheard
+from tests.script import Script, affordable, forever, played, unheard
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +59,7 @@ async def test_no_layer_around_the_answer() -> None:
     """What is read from is the upstream's own generator."""
     script = Script((), HI, STOP)
     attempts: list[Attempt] = []
-    first, stream = await route(script).begin(ASKED, attempts, unheard)
+    first, stream = await route(script).begin(ASKED, attempts, unheard, affordable)
     assert first == HI
     assert getattr(stream, "ag_code", None) is Script.stream.__code__
     await stream.aclose()
@@ -283,7 +286,7 @@ async def test_cancel(steps: tuple[Any, ...], failing: int) -> None:
 async def test_close() -> None:
     """Closing the stream in the middle closes the source that was answering."""
     live = Script(HI, HI, STOP)
-    first, stream = await route(Script(Empty()), live).begin(ASKED, [], unheard)
+    first, stream = await route(Script(Empty()), live).begin(ASKED, [], unheard, affordable)
     assert first == HI
     await stream.aclose()
     assert live.closed.is_set()
@@ -305,7 +308,7 @@ async def test_what_becomes_of_attempts_is_told() -> None:
     def changed() -> None:
         seen.append((len(attempts), attempts[-1].answered_at is not None, attempts[-1].failed))
 
-    _, stream = await route(first, second).begin(ASKED, attempts, changed)
+    _, stream = await route(first, second).begin(ASKED, attempts, changed, affordable)
     await stream.aclose()
     assert seen == [(1, True, False), (1, True, True), (2, True, False)]
 
@@ -316,3 +319,46 @@ async def test_full_and_conflicting_upstreams_are_asked_again(error: UpstreamErr
     attempts: list[Attempt] = []
     await failure(route(Script(error), retry=RetryPolicy(3, 0.01, 0.02)), attempts)
     assert len(attempts) == 3
+
+
+# What may be spent.
+
+
+async def test_what_an_attempt_may_spend() -> None:
+    """Before another attempt, after one that may have cost something, it is asked what the next may spend."""
+    request = replace(ASKED, parameters={"max_tokens": 3})
+    seen: list[tuple[int, Any]] = []
+
+    async def afford(asked: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
+        seen.append((len(attempts), asked.parameters["max_tokens"]))
+        return replace(asked, parameters={"max_tokens": asked.parameters["max_tokens"] - 1})
+
+    def targets(*scripts: Script) -> Router:
+        return Router({"m": [Target("u", None, script, 0.01) for script in scripts]}, retry=RetryPolicy(3, 0.001, 0.01))
+
+    class Counting(Script):
+        async def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
+            attempt.usage, attempt.complete = Usage({"completion_tokens": 5}), True
+            async for batch in super().stream(request, attempt):
+                yield batch
+
+    router = targets(Script(forever), Script(Unreachable()), Script(forever), Script(HI))
+    first, stream = await router.begin(request, [], unheard, afford)
+    await stream.aclose()
+    assert (first, seen) == (HI, [(1, 3), (3, 2)])
+    seen.clear()
+    with pytest.raises(Empty):
+        await targets(Script(forever), Counting(Empty())).begin(request, [], unheard, afford)
+    assert seen == [(1, 3), (2, 2), (3, 1)]
+
+
+async def test_what_cannot_be_spent() -> None:
+    """Nobody else is asked if nothing is left, and that is the error."""
+
+    async def spent(asked: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
+        raise BudgetSpent
+
+    others = Script(HI), Script(HI)
+    with pytest.raises(BudgetSpent):
+        await route(Script(forever), *others, first_token=0.01).begin(ASKED, [], unheard, spent)
+    assert [other.started for other in others] == [0, 0]

@@ -4,6 +4,9 @@ Tokens are reserved before a stream is opened: as many as the request asks for, 
 most, or as are left. The upstream is told that number as its limit. So neither streams that are live together nor one
 that is stopped before its usage comes can take more than the budget has.
 
+An attempt may have taken tokens, and be followed by another: the upstream was too slow, say, and the next one is asked.
+Then tokens for that one are reserved as well, and it is not asked if the budget has none.
+
 When the stream has ended, the upstream's own count is charged in place of the reservation, for each attempt that it
 accepted. Where it sent none, because it was stopped, cut or does not count, the whole reservation is charged: hidden
 reasoning takes tokens of which nothing is seen. What never reached an upstream, and what the upstream refused, costs
@@ -13,7 +16,7 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,7 +29,8 @@ from app.errors import BudgetSpent, JournalDown
 from app.hub import Observer, Outcome, Spending
 from app.journal.budgets import DAY, Budgets
 from app.request import Principal, StreamRequest
-from app.usage import estimate_tokens
+from app.upstream import Attempt
+from app.usage import Usage, estimate_tokens
 
 # An answer is not cut to fewer tokens than the least that every upstream takes as a limit (OpenAI's Responses: 16).
 _LEAST = 16
@@ -35,11 +39,15 @@ _WAIT_FOR_STREAMS = 5.0
 
 
 class _Reservation(NamedTuple):
-    """What is reserved for a stream of an *account*: tokens of the *prompt*, and of the *answer* at most."""
+    """What is reserved for a stream of an *account* that has a *budget*.
+
+    It is the tokens of the *prompt* and a limit on those of the answer, for each attempt that may cost something.
+    """
 
     account: str
+    budget: int
     prompt: int
-    answer: int
+    limits: tuple[int, ...] = ()
 
 
 class DailyBudgets(Spending, Observer):
@@ -72,14 +80,30 @@ class DailyBudgets(Spending, Observer):
         budget = principal.allowance.tokens
         if not budget:
             return request
-        asked = min(_limits(request), default=None)
-        answer = self._reserve_tokens if asked is None else asked
         prompt = 0
         if self._count_input:
             prompt = prompt_tokens(request.messages, {**request.responses, **request.parameters})
-        account = principal.counted_as()
-        least = prompt + min(answer, _LEAST)
-        granted, balance = await self._budgets.reserve(account, stream_id, budget, prompt + answer, least)
+        reservation = _Reservation(principal.counted_as(), budget, prompt)
+        return await self._reserve(stream_id, request, reservation, 0)
+
+    async def extend(self, stream_id: str, request: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
+        """See `Spending`."""
+        reservation = self._reserved.get(stream_id)
+        if reservation is None:
+            return request
+        costs = [usage for attempt in attempts for usage in attempt.costs]
+        return await self._reserve(stream_id, request, reservation, self._tokens(costs, reservation))
+
+    async def _reserve(
+        self, stream_id: str, request: StreamRequest, reservation: _Reservation, taken: int
+    ) -> StreamRequest:
+        """Reserve what the next attempt may take, besides the tokens that earlier ones have *taken*."""
+        asked = min(_limits(request), default=None)
+        answer = self._reserve_tokens if asked is None else asked
+        fixed = taken + reservation.prompt
+        least = fixed + min(answer, _LEAST)
+        account, budget = reservation.account, reservation.budget
+        granted, balance = await self._budgets.reserve(account, stream_id, budget, fixed + answer, least)
         if not granted:
             if budget - balance.spent < least:
                 raise BudgetSpent(retry_after=max(1, math.ceil(balance.reset)))
@@ -87,8 +111,9 @@ class DailyBudgets(Spending, Observer):
                 "What is left of today's tokens is reserved for answers that are being written.",
                 retry_after=_WAIT_FOR_STREAMS,
             )
-        self._reserved[stream_id] = _Reservation(account, prompt, granted - prompt)
-        return request if granted - prompt == asked else _limited(request, granted - prompt)
+        limit = granted - fixed
+        self._reserved[stream_id] = reservation._replace(limits=(*reservation.limits, limit))
+        return request if limit == asked else _limited(request, limit)
 
     async def release(self, stream_id: str) -> None:
         """See `Spending`."""
@@ -100,14 +125,14 @@ class DailyBudgets(Spending, Observer):
         """Charge the stream's owner for what the upstreams made, however the stream ended."""
         reservation = self._reserved.pop(outcome.stream_id, None)
         if reservation is not None:
-            tokens = self._tokens(outcome, reservation)
+            tokens = self._tokens(outcome.costs, reservation, outcome.output_bytes)
             await self._budgets.settle(reservation.account, outcome.stream_id, tokens)
 
-    def _tokens(self, outcome: Outcome, reservation: _Reservation) -> int:
+    def _tokens(self, costs: Iterable[Usage | None], reservation: _Reservation, output_bytes: int = 0) -> int:
         """Return the tokens of all attempts that may have cost something."""
         tokens = 0
-        for usage in outcome.costs:
-            tokens += usage.made_tokens if usage else max(reservation.answer, estimate_tokens(outcome.output_bytes))
+        for usage, limit in zip(costs, reservation.limits, strict=False):
+            tokens += usage.made_tokens if usage else max(limit, estimate_tokens(output_bytes))
             if self._count_input:
                 tokens += (usage.input_tokens if usage else 0) or reservation.prompt
         return tokens

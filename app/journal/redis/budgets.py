@@ -33,6 +33,8 @@ _READ = (
 )
 _BALANCE = _READ + "return {spent,reserved,untl-now}"
 _RESERVE = _READ + (
+    "local own=redis.call('HGET',KEYS[1],ARGV[1]) "
+    "if own then reserved=reserved-tonumber(string.match(own,'^%d+ (%d+)')) end "
     "local granted=math.min(tonumber(ARGV[3]),tonumber(ARGV[2])-spent-reserved) "
     "if granted<tonumber(ARGV[4]) then granted=0 else keep(ARGV[1],granted,tonumber(ARGV[5]),'') end "
     "return {granted,spent,reserved,untl-now}"

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.access.budgets import DailyBudgets
 from app.edge.access.prompt import prompt_tokens
+from app.edge.whole import ending
 from app.errors import (
     Blank,
     BudgetSpent,
@@ -25,7 +26,7 @@ from app.errors import (
     Truncated,
     Unreachable,
 )
-from app.events import Delta, Done
+from app.events import Delta, Done, Failure
 from app.journal.budgets import DAY, Balance, MemoryBudgets
 from app.request import Allowance, Principal, StreamRequest
 from app.upstream.router import Router, Target
@@ -320,6 +321,75 @@ async def test_every_attempt_is_charged(log: FilteringBoundLogger) -> None:
     await house.open(principal(1000))
     await house.settled()
     assert await house.balance() == (107, 0)
+
+
+class Told(Script):
+    """Keeps the limits that it was asked with, and plays its steps."""
+
+    def __init__(self, *steps: Any) -> None:
+        super().__init__(*steps)
+        self.limits: list[Any] = []
+
+    async def stream(self, request: StreamRequest, attempt: Any) -> Any:
+        self.limits.append(request.parameters.get("max_completion_tokens"))
+        async for batch in super().stream(request, attempt):
+            yield batch
+
+
+def counted(tokens: int) -> Usage:
+    return Usage({"prompt_tokens": 50, "completion_tokens": tokens})
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "limits", "spent"),
+    [
+        (1000, {}, [100, 100, 100], 207),
+        (250, {}, [100, 100, 50], 207),
+        (216, {}, [100, 100, 16], 207),
+        (215, {}, [100, 100, None], 200),
+        (150, {}, [100, 50, None], 150),
+        (100, {}, [100, None, None], 100),
+        (1000, {"max_completion_tokens": 400}, [400, 400, 200], 807),
+        (25, {"max_completion_tokens": 10}, [10, 10, None], 20),
+    ],
+)
+async def test_another_attempt(
+    log: FilteringBoundLogger, budget: int, asked: dict[str, Any], limits: list[Any], spent: int
+) -> None:
+    """After an attempt that may have cost something, the next has what is left as its limit, or is not made."""
+    sources = [Told(forever), Told(forever), Told((TEXT,), done(completion_tokens=7))]
+    targets = [Target(str(at), None, source, 0.01) for at, source in enumerate(sources)]
+    house = Budgeted(log, source=sources[2])
+    house.hub._opener = Router({"m": targets})
+    stream_id = await house.open(principal(budget), **asked)
+    await house.settled()
+    assert [source.limits[0] if source.limits else None for source in sources] == limits
+    assert await house.balance() == (spent, 0)
+    end = ending(await house.hub.log_of(stream_id, principal(0)))
+    assert isinstance(end, Failure if None in limits else Done)
+    assert not isinstance(end, Failure) or (end.code, end.status) == ("token_budget_spent", 429)
+
+
+async def test_attempts_that_the_upstream_counted(log: FilteringBoundLogger) -> None:
+    """What an upstream has counted, with its prompt, is all that its attempt took. A failure takes nothing."""
+
+    class Counting(Told):
+        async def stream(self, request: StreamRequest, attempt: Any) -> Any:
+            attempt.usage, attempt.complete = counted(30), True
+            async for batch in super().stream(request, attempt):
+                yield batch
+
+    sources = [Counting(Empty()), Told(Unreachable()), Told((TEXT,), forever)]
+    house = Budgeted(log, source=sources[2], count_input=True)
+    house.hub._opener = Router({"m": [Target(str(at), None, source) for at, source in enumerate(sources)]})
+    prompt = prompt_tokens(MESSAGES, {})
+    stream_id = await house.open(principal(80 + prompt + 60))
+    await until(lambda: bool(sources[2].limits))
+    assert [source.limits for source in sources] == [[100], [60], [60]]
+    assert await house.balance() == (0, 80 + prompt + 60)
+    await house.hub.cancel(stream_id, principal(0))
+    await house.settled()
+    assert await house.balance() == (80 + prompt + 60, 0)
 
 
 async def test_before_the_first_turn(log: FilteringBoundLogger) -> None:

@@ -256,5 +256,5 @@ async def test_usage_of_what_was_cancelled(body: bytes, usage: int | None) -> No
         while not await anext(batches):
             pass
     assert attempt.complete is (usage is not None)
-    assert attempt.may_have_cost
+    assert attempt.costs
     assert (attempt.usage.made_tokens if attempt.usage else None) == usage

@@ -183,7 +183,7 @@ async def test_what_an_attempt_cost(said: bytes, complete: bool, cost: bool) -> 
         with suppress(UpstreamError):
             await answer(Router({}, (Target("", None, source),)), None, attempts)
     [attempt] = attempts
-    assert (attempt.sent, attempt.may_have_cost) == (True, cost)
+    assert (attempt.sent, bool(attempt.costs)) == (True, cost)
     if cost:
         assert attempt.complete is complete
 
@@ -207,4 +207,4 @@ async def test_nothing_was_sent() -> None:
         await held.wait()
         task.cancel()
         await asyncio.wait([task])
-    assert (attempt.sent, attempt.status, attempt.may_have_cost) == (True, None, True)
+    assert (attempt.sent, attempt.status, attempt.costs) == (True, None, (None,))
