@@ -25,7 +25,7 @@ from app.edge.context import request_context
 from app.edge.error_responses import UNTRANSFORMED, error_response
 from app.edge.pacing import Pacer
 from app.errors import Draining
-from app.events import Batch, EventId, Failure
+from app.events import TERMINAL, Batch, EventId, Failure
 from app.hub import Subscription
 from app.turns import turn, worked
 from app.wire import Encoder
@@ -155,6 +155,8 @@ class StreamResponse(EventSourceResponse):
             sending.result()
         if not self._gone.done():
             await send(_frame(self._last_words(), more=False))
+            if self._unsent is not None and not self._gone.done():
+                self._subscription.sent, _ = self._unsent
 
     async def _resume(self, after: EventId, send: Send) -> None:
         """Bring the encoder to where the client is."""
@@ -183,11 +185,12 @@ class StreamResponse(EventSourceResponse):
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
 
         The sender was stopped before it wrote a frame or after it wrote the whole of it, so `_unsent` is exactly what
-        the encoder has returned and the client lacks.
+        the encoder has returned and the client lacks. If the stream's end is in that, or was sent in the turn of the
+        loop that brought the dismissal, no other end may follow it.
         """
-        if not self._subscription.dismissed:
-            return b""
-        unsent = self._unsent[1] if self._unsent else b""
+        last, unsent = self._unsent or (self._subscription.sent, b"")
+        if not self._subscription.dismissed or (last.events and isinstance(last.events[-1], TERMINAL)):
+            return unsent
         return unsent + self._encoder.dismissal(random.randint(*_COME_BACK))  # noqa: S311 - no secret
 
     async def _send_all(self, send: Send) -> None:
@@ -292,25 +295,24 @@ class StreamResponse(EventSourceResponse):
 async def read_whole(subscription: Subscription, receive: Receive) -> None:
     """Read a stream to its end. Raises ClientDisconnect if the client hangs up meanwhile, Draining if it is dismissed.
 
-    A dismissed reader cannot come back for the rest here: its answer has not begun.
+    A dismissed reader cannot come back for the rest here: its answer has not begun. One that has all of it has no rest.
     """
     subscription.resumable = False
     gone = asyncio.ensure_future(_hang_up(receive))
     try:
         async with subscription as batches:
-            await _run(_read(subscription, batches), gone, subscription.dismissal)
-            if subscription.dismissed:
-                raise Draining
-            if gone.done():
-                raise ClientDisconnect
+            if await _run(_read(subscription, batches), gone, subscription.dismissal):
+                return
+            raise ClientDisconnect if gone.done() else Draining
     finally:
         await _stop(gone)
 
 
-async def _read(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> None:
+async def _read(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> bool:
     async for batch in batches:
         await turn(len(batch.events))
         subscription.sent = batch
+    return True
 
 
 def _frame(data: bytes, *, more: bool = True) -> Message:

@@ -26,6 +26,7 @@ from app.request import StreamInfo
 from app.turns import ROOM
 from app.wire import Reading
 from app.wire.native import EventEncoder
+from app.wire.responses import ResponsesEncoder
 from tests.clock import LoopClock
 from tests.house import House
 from tests.waiting import counted_turns, until
@@ -345,6 +346,31 @@ async def test_dismissal_of_a_client_that_is_behind(log: FilteringBoundLogger, p
     assert last_words.strip().isdigit()
 
 
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("push", [True, False])
+@pytest.mark.parametrize("turns", range(4))
+async def test_dismissal_at_the_end(
+    log: FilteringBoundLogger, logs: LogCapture, turns: int, push: bool, behind: bool
+) -> None:
+    """A reader that is sent away as the stream ends, or just after that, gets one end: the stream's, if it is there."""
+    async with streaming(log, START, Delta("a")) as stream:
+        answering = stream.respond(encode=ResponsesEncoder(Reading(ID)), push=push)
+        await until(lambda: stream.client.frames)
+        if behind:
+            stream.client.fall_behind()
+        stream.append(Done("stop"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stream.subscription.dismiss()
+        await asyncio.sleep(0)
+        stream.client.catch_up()
+        await answering
+    ends = [stream.client.text.count(b"event: %s\n" % name) for name in (b"response.completed", b"error")]
+    assert sum(ends) == 1
+    (detached,) = (entry for entry in logs.entries if entry["event"] == "subscriber.detached")
+    assert detached["whole"] == bool(ends[0])
+
+
 async def test_dismissal_before_the_start(log: FilteringBoundLogger) -> None:
     """A reader whose answer has not begun gets a status: the exception is answered with 503."""
     async with streaming(log) as stream:
@@ -514,6 +540,20 @@ async def test_a_whole_answer_that_is_cut_short(log: FilteringBoundLogger) -> No
         stream.client.leave()
         with pytest.raises(ClientDisconnect):
             await reading
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_whole_answer_that_ends_as_its_reader_is_sent_away(log: FilteringBoundLogger, turns: int) -> None:
+    """Who has all of it is not told to ask again."""
+    async with streaming(log, START) as stream:
+        reading = asyncio.create_task(read_whole(stream.subscription, stream.client.receive))
+        await until(lambda: stream.log.reading)
+        stream.append(Done("stop"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stream.subscription.dismiss()
+        [error] = await asyncio.gather(reading, return_exceptions=True)
+        assert (error is None) == (stream.subscription.sent.last == 2)
 
 
 async def test_a_large_batch_is_not_pushed(log: FilteringBoundLogger) -> None:
