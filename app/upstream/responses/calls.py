@@ -67,14 +67,15 @@ class ResponseCalls:
             del self._open[at]  # row X2: a new call at a used place
         if self._keeps_back(at, item):
             return
-        self.add(at, id=_id(item), name=_name(item), type=_TYPES[item["type"]])
+        self.add(at, id=_id(item), name=_name(item), type=_TYPES[_kind(item)])
 
     def complete(self, at: int, item: dict[str, Any]) -> None:
         """Take a whole call, of which only what did not come before is news."""
         if self._keeps_back(at, item):
             return
-        arguments = arguments_of(item.get(ARGUMENTS[item["type"]]))
-        self._end(at, arguments, _id(item), _name(item), _TYPES[item["type"]], unknown(item, _OWN))
+        kind = _kind(item)
+        arguments = arguments_of(item.get(ARGUMENTS[kind]))
+        self._end(at, arguments, _id(item), _name(item), _TYPES[kind], unknown(item, _OWN))
 
     def lacks(self, at: int, item: dict[str, Any]) -> bool:
         """Return whether *item* is the call at that place, and no arguments of it came."""
@@ -161,6 +162,10 @@ class ResponseCalls:
         news = {name: value for name, value in (extra or {}).items() if call.extra.get(name) != value}
         call.extra |= news
         self._answer.add_call(call.index, new_id, new_name, arguments, call.type, news)
+
+
+def _kind(item: dict[str, Any]) -> str:
+    return text_of(item.get("type"))
 
 
 def _id(item: dict[str, Any]) -> str:
