@@ -1,4 +1,4 @@
-"""`chat-sse check`: say whether the settings are right and what they mean, and ask each upstream for one token."""
+"""`chat-sse check`: say whether the settings are right and what they mean, and whether Redis and upstreams answer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from app.composition.settings import PREFIX, Settings, SettingsError, environmen
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
+from app.journal import engine_of
 from app.request import Allowance, StreamRequest
 from app.upstream import Attempt
 
@@ -45,7 +46,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "examples:\n  chat-sse check\n  chat-sse check --ask upstreams.toml",
     )
     parser.add_argument("file", nargs="?", type=Path, help=f"TOML file (default: {PREFIX}CONFIG)")
-    parser.add_argument("--ask", action="store_true", help="ask each upstream for one token, too")
+    parser.add_argument(
+        "--ask", action="store_true", help="ask Redis whether it is there, and each upstream for one token, too"
+    )
     return parser
 
 
@@ -64,7 +67,7 @@ def check(
 ) -> int:
     """Check *file*, or what the settings say, and return the exit status: 0 or 1.
 
-    *ask* every upstream for a token, and give each up after so many *seconds*.
+    *ask* the journal whether it is there, and every upstream for a token; give each up after so many *seconds*.
     """
     if file is not None:
         settings = settings.model_copy(update={"config": file})
@@ -92,9 +95,12 @@ def check(
             print(f"warning: {warning}")
     for warning in about_the_internet(config, settings):
         print(f"warning: {warning}")
-    if settings.simulated or not ask:
+    if not ask:
         return 0
-    return asyncio.run(_ask_all(config, settings, default, seconds))
+    status = asyncio.run(_ask_journal(settings))
+    if not settings.simulated:
+        status = max(status, asyncio.run(_ask_all(config, settings, default, seconds)))
+    return status
 
 
 def describe(config: Config, settings: Settings, default: str) -> Iterator[str]:
@@ -175,6 +181,17 @@ def _quota(allowed: Allowance) -> str:
 
 
 # --- asking
+
+
+async def _ask_journal(settings: Settings) -> int:
+    """Print whether what keeps the streams answers, if it is reached over a network, and return the exit status."""
+    ask = getattr(engine_of(settings.journal), "ask", None)
+    if ask is None:
+        return 0
+    begun = time.monotonic()
+    failure = await ask(settings.journal)
+    print(f"journal: {failure or f'ok {(time.monotonic() - begun) * 1000:.0f} ms'}")
+    return 1 if failure else 0
 
 
 class _Question(NamedTuple):

@@ -10,7 +10,9 @@ An engine is a module of this package. Adding one is adding one file, which expo
 - `SHARED`, whether several processes can have one such journal together;
 - `check`, which takes a url of one of these forms, and raises ValueError if the rest of it is wrong, with a clause that
   repeats nothing of it, because it may hold a password;
-- `create`, with the parameters of `create` below.
+- `create`, with the parameters of `create` below;
+- `ask`, if its journals are reached over a network: a coroutine that takes a url, and returns "" if what keeps the
+  streams answers, or else where that is and why it does not.
 """
 
 from __future__ import annotations

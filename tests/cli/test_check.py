@@ -204,6 +204,17 @@ def test_asking_costs_a_token(simulator: Server, tmp_path: Path, capsys: pytest.
     assert stats(simulator)["requests"] == before + 1
 
 
+def test_asking_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Redis that cannot be reached is a failure that says where and why, and without its password."""
+    port = free_port()
+    settings = Settings.model_construct(journal=f"redis://:{SECRET}@127.0.0.1:{port}/0")
+    assert check(settings, ENVIRON) == 0
+    assert check(settings, ENVIRON, ask=True) == 1
+    out = capsys.readouterr().out
+    assert f"journal: 127.0.0.1:{port}: connection refused: nothing listens there" in out
+    assert SECRET not in out
+
+
 @pytest.mark.real
 def test_asking_does_not_wait_for_ever(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An upstream that stays silent is given up, and the others are not held up by it."""

@@ -8,6 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.journal import Bounds, Journal
 from app.journal.redis.address import check_address
+from app.journal.redis.timing import USUAL, Timing
 
 FORMS = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://", "unix://")
 SHARED = True
@@ -21,3 +22,21 @@ def create(
     from app.journal.redis.journal import RedisJournal
 
     return RedisJournal(url, bounds, patience, log)
+
+
+async def ask(url: str, timing: Timing = USUAL) -> str:
+    """Ask the Redis at *url* for a sign of life. Return "", or where it is and why it cannot be used."""
+    from redis.exceptions import RedisError
+
+    from app.journal.redis.connection import connector
+    from app.journal.redis.failures import place, why
+
+    client = connector(url, timing)(None)
+    try:
+        replies = await client.pipeline(timing.pipeline, [("PING",)])
+        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    except (RedisError, OSError) as error:
+        failure = error
+    finally:
+        await client.aclose()
+    return "" if failure is None else f"{place(url)}: {why(failure, url)}"

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import JournalDown
 from app.journal.redis.client import Client, Command, NodeClient, OnConnect
 from app.journal.redis.cluster import SCHEMES, ClusterClient, Topology
+from app.journal.redis.failures import own_word, place, why
 from app.journal.redis.timing import Timing
 
 # Requests to Redis at once, each over a connection of its own. When a thousand readers come at once, the others wait
@@ -49,14 +50,17 @@ def connector(url: str, timing: Timing) -> Connector:
 
 
 class RedisConnection:
-    """One process's way to Redis for everything but records and messages, over *client*.
+    """One process's way to the Redis at *url* for everything but records and messages, over *client*.
 
     `failures` counts how often Redis was away or refused. After each failure the committer, which *wake* wakes,
     compares what Redis has with what it had acknowledged.
     """
 
-    def __init__(self, client: Client, wake: asyncio.Event, timing: Timing, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, client: Client, url: str, wake: asyncio.Event, timing: Timing, log: FilteringBoundLogger
+    ) -> None:
         self._client = client
+        self._url = url
         self._wake = wake
         self._timing = timing
         self._log = log
@@ -83,7 +87,7 @@ class RedisConnection:
 
     def failed(self, error: Exception) -> None:
         """Note that Redis is not there, and log why: each reason once, until Redis is back."""
-        reason = _reason(error)
+        reason = own_word(error)
         if not self.away:
             self._since = asyncio.get_running_loop().time()
             self._logged.clear()
@@ -91,7 +95,10 @@ class RedisConnection:
             self._away.set()
         if not self._logged or (reason and reason not in self._logged):
             self._logged.add(reason)
-            self._log.error("journal.away", error=type(error).__name__, reason=reason)
+            cause = why(error, self._url)
+            self._log.error(
+                "journal.away", error=type(error).__name__, reason=reason, cause=cause, redis=place(self._url)
+            )
         self.failures += 1
         self._wake.set()
 
@@ -190,10 +197,3 @@ class RecordConnection:
 def is_foreign(reply: object) -> bool:
     """Whether Redis refused because something else is at a key: no reason to stop what is at the others."""
     return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
-
-
-def _reason(error: Exception) -> str:
-    """Return Redis' own word for what is wrong, which operators search for (OOM, READONLY, LOADING, MISCONF), or ""."""
-    # redis-py cuts the word off where it has a class for it, and keeps it as an attribute.
-    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return word if isinstance(error, RedisError) and word.isalpha() and word.isupper() else ""

@@ -68,7 +68,7 @@ class RedisJournal:
         self._owner: Owner
         self._outbox = outbox
         self._memory = MemoryJournal(replace(bounds, seconds=min(bounds.seconds, timing.ended_nearby)))
-        self._connection = RedisConnection(connect(None), outbox.wake, timing, log)
+        self._connection = RedisConnection(connect(None), url, outbox.wake, timing, log)
         self._records = RecordConnection(connect, timing)
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)

@@ -49,7 +49,7 @@ class Script:
 
 def connected(script: Script, log: FilteringBoundLogger) -> tuple[RedisConnection, asyncio.Event]:
     wake = asyncio.Event()
-    return RedisConnection(script, wake, Timing(settling=0.0), log), wake
+    return RedisConnection(script, "redis://127.0.0.1:6379", wake, Timing(settling=0.0), log), wake
 
 
 async def test_an_answer(log: FilteringBoundLogger) -> None:
