@@ -32,6 +32,8 @@ _PIECE = 64 * 1024
 _AT_ONCE = 4
 # The share of the memory that one principal's answers may take.
 _SHARE = 4
+# About how many bytes an answer takes besides its body: its task, and its place among the others.
+_ENTRY = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,22 @@ class _Key(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """An answer of *size* bytes, 0 until it is built, which *users* are being sent. It is of a stream of *owner*'s."""
+    """An answer of *size* bytes, without its body until that is built, which *users* wait for or are being sent.
+
+    It is of a stream of *owner*'s.
+    """
 
     owner: str
     users: int = 0
-    size: int = 0
+    size: int = _ENTRY
     body: asyncio.Task[bytes] = field(init=False)
 
 
 class WholeAnswers:
     """Builds answers, and keeps the latest ones, of *most* bytes together.
 
-    An answer is kept by the stream, the number of its last record and its form.
+    An answer is kept by the stream, the number of its last record and its form. It is not built if no client waits for
+    it any more.
     """
 
     def __init__(self, most: int = 64 << 20) -> None:
@@ -85,11 +91,10 @@ class WholeAnswers:
         key = _Key(stream_id, log.last, build)
         kept = self._kept.pop(key, None)
         if kept is None:
-            owner = log.info.owner
-            if self._in_use.total() >= self._most or self._in_use[owner] >= self._most // _SHARE:
-                raise Overloaded
-            kept = _Kept(owner)
+            kept = _Kept(log.info.owner)
+            self._check_room(kept.owner)
             kept.body = asyncio.create_task(self._build(key, kept, log), name=f"answer of {stream_id}")
+            self._size += kept.size
         self._kept[key] = kept
         if not kept.users:
             self._use(kept.owner, kept.size)
@@ -100,21 +105,32 @@ class WholeAnswers:
             kept.users -= 1
             if not kept.users:
                 self._use(kept.owner, -kept.size)
+                if not kept.body.done():
+                    kept.body.cancel()
+                    self._forget(key, kept)
                 self._make_room()
 
     async def _build(self, key: _Key, kept: _Kept, log: Log) -> bytes:
         try:
             async with self._building:
+                self._check_room(kept.owner, kept.size)  # again, because many may have waited for their turn
                 body = await key.build(key.stream_id, log)
         except BaseException:
-            self._kept.pop(key, None)
+            self._forget(key, kept)
             raise
-        kept.size = len(body)
-        self._size += kept.size
-        if kept.users:
-            self._use(kept.owner, kept.size)
+        kept.size += len(body)
+        self._size += len(body)
+        self._use(kept.owner, len(body))
         self._make_room()
         return body
+
+    def _check_room(self, owner: str, own: int = 0) -> None:
+        """Raise Overloaded if the answers that are in use, the *owner*'s or all, take all that they may.
+
+        *own* bytes of them are the asking answer's.
+        """
+        if self._in_use.total() - own >= self._most or self._in_use[owner] - own >= self._most // _SHARE:
+            raise Overloaded
 
     def _use(self, owner: str, size: int) -> None:
         self._in_use[owner] += size
@@ -127,8 +143,12 @@ class WholeAnswers:
             if self._size <= self._most:
                 return
             if not kept.users:
-                del self._kept[key]
-                self._size -= kept.size
+                self._forget(key, kept)
+
+    def _forget(self, key: _Key, kept: _Kept) -> None:
+        if self._kept.get(key) is kept:
+            del self._kept[key]
+            self._size -= kept.size
 
 
 class WholeResponse(Response):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
+from app.edge.whole import _ENTRY as ENTRY
 from app.edge.whole import OfTranscript, WholeAnswers, WholeResponse, ending
 from app.errors import Overloaded
 from app.events import Delta, Done, Event, Failure, Reasoning, ToolCall
@@ -93,7 +94,7 @@ async def test_built_once() -> None:
 
 async def test_what_is_kept() -> None:
     """The answers that were used longest ago are forgotten, and those that are being sent are not."""
-    answers, encode = WholeAnswers(1400), Encoded(300)
+    answers, encode = WholeAnswers(MOST := 4 * (ENTRY + 350)), Encoded(300)
     log = await log_of([Delta("a")], owner="")
     async with answers.built("0", log, OfTranscript(encode)):
         for number in (1, 2, 1, 3, 4):
@@ -104,13 +105,13 @@ async def test_what_is_kept() -> None:
         assert encode.calls == 5
         await body_of(answers, encode, log, "2")
         assert encode.calls == 6
-    assert answers._size <= 1400
+    assert answers._size <= MOST
     assert not answers._in_use
 
 
 async def test_too_much_unread() -> None:
     """What clients have yet to read is bounded, for each owner and for all; one that is built may be sent to more."""
-    answers, encode = WholeAnswers(1000), Encoded(150)
+    answers, encode = WholeAnswers(8000), Encoded(150)
     logs = {owner: await log_of([Delta("a")], owner) for owner in ("ann", "bob", "cid", "dan", "eve")}
     async with AsyncExitStack() as held:
         for owner, log in logs.items():
@@ -119,11 +120,55 @@ async def test_too_much_unread() -> None:
                     await held.enter_async_context(answers.built(f"{owner}{number}", log, OfTranscript(encode)))
             with pytest.raises(Overloaded):
                 await body_of(answers, encode, log, f"{owner}2")
-        assert 1000 <= answers._in_use.total() < 1000 + 2 * 160
+        assert 8000 <= answers._in_use.total() < 8000 + 2 * (ENTRY + 160)
         await body_of(answers, encode, logs["ann"], "ann0")
     for owner, log in logs.items():
         await body_of(answers, encode, log, f"{owner}3")
     assert not answers._in_use
+
+
+async def test_asked_for_at_once() -> None:
+    """However many answers are asked for before one is built, few are built beyond the bound."""
+    answers, encode = WholeAnswers(100_000), Encoded(20_000)
+    logs = [await log_of([Delta("a")], f"owner{number}") for number in range(40)]
+    leave = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        async with answers.built(str(number), logs[number], OfTranscript(encode)):
+            await leave.wait()
+
+    clients = [asyncio.create_task(hold(number)) for number in range(40)]
+    await until(lambda: sum(client.done() for client in clients) + encode.calls == 40)
+    assert encode.calls <= 8
+    leave.set()
+    refused = [error for error in await asyncio.gather(*clients, return_exceptions=True) if error is not None]
+    assert {type(error) for error in refused} == {Overloaded}
+    assert not answers._in_use
+    assert answers._size == sum(kept.size for kept in answers._kept.values())
+
+
+async def test_many_small_answers() -> None:
+    """Each takes memory of its own besides its bytes, and so counts, however small it is."""
+    answers, encode = WholeAnswers(100 * ENTRY), Encoded(0)
+    log = await log_of([Delta("a")])
+    for number in range(150):
+        await body_of(answers, encode, log, str(number))
+    assert 90 < len(answers._kept) < 100
+
+
+async def test_an_answer_that_no_client_waits_for() -> None:
+    """It is not built, and takes no room; who asks after that gets one."""
+    answers, encode = WholeAnswers(), Encoded()
+    log = await log_of([Delta("a")] * 5000)
+    leaving = [asyncio.create_task(body_of(answers, encode, log)) for _ in range(2)]
+    await until(lambda: answers._kept)
+    for client in leaving:
+        client.cancel()
+    await asyncio.wait(leaving)
+    assert (encode.calls, len(answers._kept), answers._size) == (0, 0, 0)
+    assert not answers._in_use
+    assert len(await body_of(answers, encode, log)) > 5000
+    assert encode.calls == 1
 
 
 async def test_an_answer_that_cannot_be_built() -> None:
