@@ -20,7 +20,7 @@ from app.edge.error_responses import crashed, failed
 from app.edge.middleware import ContextMiddleware
 from app.edge.streams import Options, Streams
 from app.errors import BudgetSpent, StreamError
-from app.hub import Spending
+from app.hub import Observer, Spending
 from app.request import UNLIMITED, Principal, StreamRequest
 from tests.house import House
 
@@ -43,8 +43,9 @@ class Service(House, Spending):
         grace_is_set: bool = False,
         models: Sequence[str] = ("m",),
         origins: Sequence[str] = (PAGE,),
+        observers: Sequence[Observer] = (),
     ) -> None:
-        super().__init__(log, *steps, spending=self)
+        super().__init__(log, *steps, spending=self, observers=observers)
         self.asked: list[StreamRequest] = []
         self.spent = False
         self.stop_refusal: StreamError | None = None
