@@ -179,14 +179,9 @@ class Streams:
         context = request_context(request.scope)
         number = after.seq if after else 0
         partly = after is not None and after.place > 0
-        try:
-            return await self.hub.attach(
-                stream_id, context.principal, number, context.log, partly=partly, place=context.place
-            )
-        except BaseException:
-            if context.place is not None:  # this request opened the stream, and no reader will come of it
-                self.hub.abandon(stream_id)
-            raise
+        return await self.hub.attach(
+            stream_id, context.principal, number, context.log, partly=partly, place=context.place
+        )
 
     def ticket(self, request: Request, stream_id: str) -> str:
         """Return the query that opens this stream to a client which cannot send credentials, or "".

@@ -284,12 +284,6 @@ class Hub:
         self._reserved -= 1
         _count_out(self._readers_of, account)
 
-    def abandon(self, stream_id: str) -> None:
-        """Treat a live stream as one whose reader has left: the request that opened it could not read it."""
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.left_alone()
-
     async def cancel(
         self,
         stream_id: str,

@@ -65,10 +65,6 @@ class Stream:
     def left(self) -> None:
         """Count a reader out. When the last one leaves, the grace starts."""
         self.readers -= 1
-        self.left_alone()
-
-    def left_alone(self) -> None:
-        """Start the grace, unless there is a reader."""
         if not self.readers and self.relay.ended is None:
             self.end_grace()
             self.start_grace(self.request.grace if self.is_known else self.request.unknown_grace)

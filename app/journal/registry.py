@@ -1,4 +1,4 @@
-"""What processes have to agree on besides the logs: idempotency keys, labels, and the live streams of each owner."""
+"""What processes have to agree on besides the logs: idempotency keys, labels, and the live streams of each account."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Registry(Protocol):
         The stream may no longer be kept. Raises JournalDown.
         """
 
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        """Count a live stream of the *owner*'s in and return True; or return False if *limit* are live already.
+    async def occupy(self, account: str, stream_id: str, limit: int) -> bool:
+        """Count a live stream of the *account* in and return True; or return False if *limit* are live already.
 
         Raises JournalDown.
         """
 
-    async def vacate(self, owner: str, stream_id: str) -> None:
+    async def vacate(self, account: str, stream_id: str) -> None:
         """Count a live stream out. Raises nothing."""
 
 
@@ -43,7 +43,7 @@ class MemoryRegistry:
         self._claims: dict[tuple[str, str], tuple[bytes, str]] = {}  # by owner and name: fingerprint and stream
         self._claim_of: dict[str, tuple[str, str]] = {}  # by stream: owner and name
         self._labels: dict[tuple[str, str], str] = {}  # by owner and label: the newest stream
-        self._slots: dict[str, set[str]] = {}  # live streams by owner
+        self._slots: dict[str, set[str]] = {}  # live streams by account
 
     async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
         known = self._claims.get((owner, name))
@@ -70,18 +70,18 @@ class MemoryRegistry:
     async def labelled(self, owner: str, label: str) -> str | None:
         return self._labels.get((owner, label))
 
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        slots = self._slots.get(owner, set())
+    async def occupy(self, account: str, stream_id: str, limit: int) -> bool:
+        slots = self._slots.get(account, set())
         if len(slots) >= limit:
             return False
-        self._slots.setdefault(owner, slots).add(stream_id)
+        self._slots.setdefault(account, slots).add(stream_id)
         return True
 
-    async def vacate(self, owner: str, stream_id: str) -> None:
-        slots = self._slots.get(owner, set())
+    async def vacate(self, account: str, stream_id: str) -> None:
+        slots = self._slots.get(account, set())
         slots.discard(stream_id)
         if not slots:
-            self._slots.pop(owner, None)  # there may be any number of owners: an entry for each would fill the memory
+            self._slots.pop(account, None)  # an entry for each of any number of accounts would fill the memory
 
     def forget(self, owner: str, label: str, stream_id: str) -> None:
         """Forget the claim and the label of a stream that is no longer kept."""

@@ -346,27 +346,6 @@ async def test_a_principals_places_that_are_kept(log: FilteringBoundLogger) -> N
     await house.settled()
 
 
-@pytest.mark.parametrize("grace", [0, math.inf])
-async def test_a_stream_that_its_opener_cannot_read(log: FilteringBoundLogger, grace: float) -> None:
-    """It ends as if its reader had left: at once, or not, as the client asked; and not if it has another reader."""
-    house = Places(log, forever)
-    request = StreamRequest("m", (), grace=math.inf, unknown_grace=grace)
-    stream_id = await house.hub.open(request, ANN)
-    async with await house.hub.attach(stream_id, ANN) as batches:
-        await anext(batches)
-        house.hub.abandon(stream_id)
-        assert house.hub.live == 1
-    other = await house.hub.open(request, ANN)
-    house.hub.abandon(other)
-    async with asyncio.timeout(30):
-        while (await house.hub.log_of(other, ANN)).ended is (grace > 0):
-            await asyncio.sleep(0)
-    assert (await house.hub.log_of(stream_id, ANN)).ended is False
-    house.hub.abandon("unknown")
-    await house.hub.drain(0)
-    await house.settled()
-
-
 @pytest.mark.parametrize("way", ["ended", "left", "failed", "cancelled", "stream cancelled", "drained"])
 async def test_a_readers_place_is_given_back(log: FilteringBoundLogger, way: str) -> None:
     """However a reader goes, by itself, by an error, with its connection or with its stream, its place is free."""

@@ -23,9 +23,9 @@ def label(owner: str, label: str) -> bytes:
     return b"%slabel:%s" % (_PREFIX, f"{owner}:{label}".encode())
 
 
-def slots(owner: str) -> bytes:
-    """A sorted set: the owner's live streams, each with the time at which it no longer counts unless renewed."""
-    return b"%sslots:%s" % (_PREFIX, owner.encode())
+def slots(account: str) -> bytes:
+    """A sorted set: the account's live streams, each with the time at which it no longer counts unless renewed."""
+    return b"%sslots:%s" % (_PREFIX, account.encode())
 
 
 def budget(account: str) -> bytes:

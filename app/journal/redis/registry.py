@@ -1,4 +1,4 @@
-"""What all processes agree on: the stream that a key or a label stands for, and how many streams an owner has live."""
+"""What all processes agree on: which stream a key or a label stands for, and how many streams an account has live."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RedisRegistry:
         self._connection = connection
         self._timing = timing
         self._claims: dict[str, Pointer] = {}  # by stream of this process, until some time after its end
-        self._slots: dict[str, bytes] = {}  # by live stream of this process: its owner's slots
+        self._slots: dict[str, bytes] = {}  # by live stream of this process: its account's slots
         self._unreleased: dict[Pointer, float] = {}  # what Redis could not be told, and until when that is tried
 
     def claim_of(self, stream_id: str) -> Pointer | None:
@@ -107,14 +107,14 @@ class RedisRegistry:
         [known] = await self._connection.request(("GET", keys.label(owner, label)))
         return None if known is None else str(known.decode())
 
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        key = keys.slots(owner)
+    async def occupy(self, account: str, stream_id: str, limit: int) -> bool:
+        key = keys.slots(account)
         [taken] = await self._connection.request(("EVAL", _OCCUPY, 1, key, stream_id, limit, self._timing.slot))
         if taken:
             self._slots[stream_id] = key
         return bool(taken)
 
-    async def vacate(self, owner: str, stream_id: str) -> None:
+    async def vacate(self, account: str, stream_id: str) -> None:
         key = self._slots.pop(stream_id, None)
         if key is not None:
             with suppress(JournalDown):
