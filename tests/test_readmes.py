@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.readmes import READMES, ROOT, WRITTEN, anchors, prose, said
 
+# Python's packages of the same name, which the virtual environment has.
+_PYTHON_NAMESAKES = {"openai": (version("openai"),)}
 each_readme = pytest.mark.parametrize("readme", READMES, ids=[str(path.relative_to(ROOT)) for path in READMES])
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -46,6 +49,15 @@ def test_words(path: Path) -> None:
     """READMEs, comments, docstrings and messages avoid the words that a native reader stumbles over."""
     text = said(path)
     assert [text[match.start() - 60 : match.end() + 20] for match in _STUMBLES.finditer(text)] == []
+
+
+def test_tested_versions() -> None:
+    """The versions that a README says were tested are those that the tests install."""
+    text = (ROOT / "app" / "edge" / "dialects" / "README.md").read_text()
+    packages = (ROOT / "tests" / "real" / "clients" / "packages.txt").read_text().split()
+    for name, _, number in (package.rpartition("@") for package in packages):
+        said = re.findall(rf"(?<![\w/@-]){re.escape(name)} (\d[\d.]*\d)", text)
+        assert set(said) <= {number, *_PYTHON_NAMESAKES.get(name, ())}, name
 
 
 @each_readme

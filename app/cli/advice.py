@@ -15,6 +15,8 @@ _ENDPOINT = re.compile("(/(?:chat/completions|completions|responses|embeddings|m
 _VERSION = re.compile("/v[0-9]")
 # What examples have in place of a key, this project's own included.
 _PLACEHOLDER = re.compile(r"…|\.\.\.|^<.*>$|\b(your|example|changeme|placeholder|x{4,})\b", re.IGNORECASE)
+# Names that are kept free for examples (RFC 2606, section 3).
+_EXAMPLE_HOST = re.compile(r"\bexample\.(?:com|net|org)\b|\.example\b")
 _INTERNET = 'deploy/README.md, "Put it on the internet"'
 
 
@@ -52,6 +54,18 @@ def about_upstreams(config: Config, settings: Settings) -> Iterator[str]:
         ):
             if 0 < (model.max_output_tokens or 0) < (pinned or 0):
                 yield f"model {model.name}: its pinned {field} is above its max_output_tokens, and holds."
+
+
+def about_examples(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each setting that has an example's value."""
+    secrets = {"SECRET": settings.secret, "JWT_SECRET": settings.jwt_secret, "METRICS_TOKEN": settings.metrics_token}
+    for name, secret in secrets.items():
+        if secret is not None and _PLACEHOLDER.search(secret.get_secret_value()):
+            yield f"{PREFIX}{name}: it looks like an example's."
+    for name, values in (("ALLOWED_ORIGINS", settings.allowed_origins), ("ALLOWED_HOSTS", settings.allowed_hosts)):
+        for value in values:
+            if _EXAMPLE_HOST.search(value):
+                yield f"{PREFIX}{name}: {value} is an example's."
 
 
 def about_the_internet(config: Config, settings: Settings) -> Iterator[str]:

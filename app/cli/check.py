@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app.cli.advice import about_the_internet, about_upstreams
+from app.cli.advice import about_examples, about_the_internet, about_upstreams
 from app.cli.process import Commands, add_command, complain
 from app.composition.access import (
     about_origins,
@@ -93,7 +93,7 @@ def check(
             print(line)
         for warning in about_upstreams(config, settings):
             print(f"warning: {warning}")
-    for warning in about_the_internet(config, settings):
+    for warning in (*about_examples(settings), *about_the_internet(config, settings)):
         print(f"warning: {warning}")
     if not ask:
         return 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.cli.advice import about_the_internet, about_upstreams
+from app.cli.advice import about_examples, about_the_internet, about_upstreams
 from app.composition.config_file import Config, create_config
 from app.composition.settings import PREFIX, Settings
 
@@ -73,3 +73,22 @@ def test_placeholders(key: str, warned: bool) -> None:
     found = list(about_upstreams(config, settings))
     assert bool(found) == warned
     assert key not in str(found)
+
+
+def test_examples() -> None:
+    """What README's page has as an example is pointed out where it was left as it is; a secret is not shown."""
+    token = "your-metrics-token"
+    settings = Settings.model_construct(
+        metrics_token=SecretStr(token),
+        secret=SecretStr("u1Yx" * 12),
+        allowed_origins=("https://app.example.com", "https://app.acme.dev"),
+        allowed_hosts=("chat.example.com", "exampleton.com"),
+    )
+    found = list(about_examples(settings))
+    assert [line.partition(":")[0] for line in found] == [
+        "CHAT_SSE_METRICS_TOKEN",
+        "CHAT_SSE_ALLOWED_ORIGINS",
+        "CHAT_SSE_ALLOWED_HOSTS",
+    ]
+    assert token not in str(found)
+    assert list(about_examples(Settings.model_construct())) == []

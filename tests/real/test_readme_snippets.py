@@ -481,7 +481,7 @@ def _fetching(code: str, url: str) -> str:
 class Refusals(ThreadingHTTPServer):
     """Refuses requests with *status*: each, or, with *then_pass*, the first one, and sends the next to *service*."""
 
-    def __init__(self, status: int, service: Server, *, then_pass: bool = False) -> None:
+    def __init__(self, status: int, service: Server, *, then_pass: bool = False, wait: int = 2) -> None:
         self.asked_at: list[float] = []
         refusals = self
 
@@ -500,7 +500,7 @@ class Refusals(ThreadingHTTPServer):
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))
                 if answered in (429, 503):
-                    self.send_header("Retry-After", "2")
+                    self.send_header("Retry-After", str(wait))
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -582,6 +582,10 @@ def resumes(code: str, place: Place) -> None:
         assert done.returncode == 0, done.stderr
         first, second = refusing.asked_at
         assert second - first > 1.9  # as `Retry-After` says
+    with Refusals(429, place.service, then_pass=True, wait=120) as refusing:
+        program = code.replace("http://localhost:8000", refusing.url)
+        program = program.replace("time.sleep(", 'print("slept", ')
+        assert "slept 120.0" in _python(program).stdout  # however long that is
 
 
 def _python(program: str) -> subprocess.CompletedProcess[str]:
