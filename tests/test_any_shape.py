@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from app.errors import UpstreamError
 from app.events import TERMINAL, Batch, Delta, Done, Event, Failure, Start
-from app.journal.redis import entries
+from app.journal import encoding
 from app.upstream.reading.chat import chat_reader
 from app.upstream.reading.reader import AnswerReader
 from app.upstream.responses.reader import responses_reader
@@ -126,7 +126,7 @@ END: dict[str, Callable[[bytes], int]] = {
 
 def check(records: Sequence[Event]) -> None:
     assert [isinstance(event, TERMINAL) for event in records].index(True) == len(records) - 1
-    for again in (records, entries.decode(entries.encode(records))):
+    for again in (records, encoding.decode(encoding.encode(records))):
         for name, create in dialects().items():
             encode = create(Reading(STREAM_ID, merge_after=1, include_usage=True))
             assert END[name](encode(Batch(1, again))) == 1

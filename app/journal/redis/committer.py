@@ -23,12 +23,13 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import InternalError, JournalDown, JournalLost, ProducerLost, StreamError
 from app.events import TERMINAL, Event, Failure, Terminal
+from app.journal.encoding import encode
 from app.journal.redis import entries, keys, listing, messages
 from app.journal.redis.client import Command
 from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, is_foreign
-from app.journal.redis.entries import Tail, encode, entries_after, read_tail
+from app.journal.redis.entries import Tail, entries_after, read_tail
 from app.journal.redis.kept import Kept
-from app.journal.redis.outbox import Outbox
+from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver, reconcile
 from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.timing import Timing
@@ -55,7 +56,7 @@ class Committer:
         self,
         connection: RedisConnection,
         records: RecordConnection,
-        outbox: Outbox,
+        outbox: RedisOutbox,
         registry: RedisRegistry,
         kept: Kept,
         on_lost: Callable[[str, StreamError], None],

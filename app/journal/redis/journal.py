@@ -33,7 +33,7 @@ from app.journal.redis.connection import RecordConnection, RedisConnection, conn
 from app.journal.redis.entries import header_of
 from app.journal.redis.kept import Kept
 from app.journal.redis.listing import Listings
-from app.journal.redis.outbox import Outbox
+from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.peers import Peers
 from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.replicas import Replica, Replicas
@@ -60,7 +60,7 @@ class RedisJournal:
         log = log.bind(process=process)
         keep = max(1, round(bounds.seconds))
         connect = connector(url, timing)
-        outbox = Outbox()
+        outbox = RedisOutbox()
         self._process = process
         self._patience = patience
         self._timing = timing

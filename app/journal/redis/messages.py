@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.events import Event
-from app.journal.redis import entries
+from app.journal.encoding import unpack
 
 VERSION = 1
 
@@ -95,7 +95,7 @@ def read(body: bytes) -> list[Message]:
 def _records(stream_id: str, first: int, packed: list[Any]) -> Records:
     if type(stream_id) is not str or type(first) is not int:
         raise TypeError
-    return Records(stream_id, first, entries.unpack(packed))
+    return Records(stream_id, first, unpack(packed))
 
 
 def _read(item: Any) -> Message:

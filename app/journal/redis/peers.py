@@ -24,7 +24,7 @@ from app.journal.redis.client import Client, Command
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RedisConnection
 from app.journal.redis.messages import Cancel, Following, Message, Positions, Records
-from app.journal.redis.outbox import Outbox
+from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.replicas import Replicas
 from app.journal.redis.timing import Timing
@@ -42,7 +42,7 @@ class Peers:
         self,
         connection: RedisConnection,
         subscriber: Client,
-        outbox: Outbox,
+        outbox: RedisOutbox,
         committer: Committer,
         replicas: Replicas,
         registry: RedisRegistry,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.events import Event
-from app.journal.redis.entries import Tail, encode
+from app.journal.encoding import encode
+from app.journal.redis.entries import Tail
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, UnknownStream
 from app.events import Event, Failure
+from app.journal.encoding import encode
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import entries, keys
 from app.journal.redis.connection import RedisConnection
-from app.journal.redis.entries import HEADER, MOST_ENTRIES, encode, entries_after, info_of, read_header, read_tail
+from app.journal.redis.entries import HEADER, MOST_ENTRIES, entries_after, info_of, read_header, read_tail
 from app.journal.redis.messages import Cancel, Following, Records, pack
-from app.journal.redis.outbox import Outbox
+from app.journal.redis.outbox import RedisOutbox
 from app.request import StreamInfo
 
 # Streams of a dead process that are ended at once.
@@ -61,7 +62,7 @@ class Replicas:
         self,
         connection: RedisConnection,
         memory: MemoryJournal,
-        outbox: Outbox,
+        outbox: RedisOutbox,
         process: str,
         keep: int,
         log: FilteringBoundLogger,

@@ -11,10 +11,11 @@ import pytest
 from redis import Redis
 
 from app.events import Delta, Done, Event, Failure
+from app.journal.encoding import decode, encode
 from app.journal.redis import keys
 from app.journal.redis.client import Command
-from app.journal.redis.entries import decode, encode
-from app.journal.redis.writer import BEHIND, RedisWriter
+from app.journal.redis.writer import RedisWriter
+from app.journal.writer import BEHIND
 from app.usage import Usage
 from tests.journal.processes import (
     DONE,

@@ -9,8 +9,8 @@ from redis import Redis
 
 from app.events import Delta
 from app.journal import Listed
+from app.journal.encoding import encode
 from app.journal.redis import keys, listing
-from app.journal.redis.entries import encode
 from app.request import StreamInfo
 from tests.journal.processes import DONE, FAST, Machine, Process, acked
 from tests.waiting import until

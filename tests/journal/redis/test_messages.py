@@ -8,8 +8,8 @@ import pytest
 from redis.connection import Connection
 
 from app.events import Delta, Done, Event, Failure, Logprobs, ToolCall
+from app.journal.encoding import encode
 from app.journal.redis import messages
-from app.journal.redis.entries import encode
 from app.journal.redis.messages import VERSION, Cancel, Following, Message, Positions, Records, pack
 
 EVENTS: list[Event] = [

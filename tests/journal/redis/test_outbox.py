@@ -6,21 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from app.journal.redis.outbox import Outbox
-
-
-def test_streams() -> None:
-    """A stream with records to send is named once, in the order in which they marked it, and then forgotten."""
-    outbox = Outbox()
-    for stream_id in "bab":
-        outbox.mark(stream_id)
-    assert outbox.take_streams() == ["b", "a"]
-    assert outbox.take_streams() == []
+from app.journal.redis.outbox import RedisOutbox
 
 
 def test_messages() -> None:
     """Messages keep their order, by the process that they are for, and are taken once."""
-    outbox = Outbox()
+    outbox = RedisOutbox()
     outbox.tell("p", b"1")
     outbox.tell("q", b"2")
     outbox.tell("p", b"3")
@@ -34,14 +25,14 @@ def test_messages() -> None:
 @pytest.mark.parametrize(
     ("fill", "take"),
     [
-        (lambda outbox: outbox.mark("a"), Outbox.take_streams),
-        (lambda outbox: outbox.tell("p", b"1"), Outbox.take_messages),
+        (lambda outbox: outbox.mark("a"), RedisOutbox.take_streams),
+        (lambda outbox: outbox.tell("p", b"1"), RedisOutbox.take_messages),
     ],
     ids=["streams", "messages"],
 )
-def test_waking(fill: Callable[[Outbox], None], take: Callable[[Outbox], object]) -> None:
+def test_waking(fill: Callable[[RedisOutbox], None], take: Callable[[RedisOutbox], object]) -> None:
     """Whatever is put in wakes the committer, and something waits until it is taken."""
-    outbox = Outbox()
+    outbox = RedisOutbox()
     assert (outbox.empty, outbox.wake.is_set()) == (True, False)
     fill(outbox)
     assert (outbox.empty, outbox.wake.is_set()) == (False, True)

@@ -12,8 +12,9 @@ from structlog.testing import LogCapture
 
 from app.errors import JournalLost, ProducerLost, UnknownStream
 from app.events import Delta, Failure
+from app.journal.encoding import encode
 from app.journal.redis import keys, messages
-from app.journal.redis.entries import HEADER, encode
+from app.journal.redis.entries import HEADER
 from app.journal.redis.messages import Positions
 from app.journal.redis.replicas import Replica
 from app.journal.redis.writer import RedisWriter

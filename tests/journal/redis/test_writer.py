@@ -1,82 +1,38 @@
-"""One stream's way into Redis, without one: what is sent, acknowledged, sent again, given up and lost."""
+"""One stream's way into Redis, without one: what has arrived, and what is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 
 import pytest
 
-import app.journal.memory
-from app.errors import JournalDown, ProducerLost
-from app.events import Batch, Delta, Done, Event, Failure
+from app.errors import ProducerLost
+from app.events import Delta, Done, Event, Failure
 from app.journal.memory import MemoryJournal, MemoryLog
-from app.journal.page import Kept, size_of
-from app.journal.redis.outbox import Outbox
-from app.journal.redis.writer import BEHIND, RedisWriter
+from app.journal.redis.outbox import RedisOutbox
+from app.journal.redis.writer import RedisWriter
+from app.journal.writer import BEHIND
 from tests.journal.processes import INFO, ROOMY
 
 pytestmark = pytest.mark.anyio
 
 X, Y = map(Delta, "xy")
 DONE = Done("stop")
-GIVEN_UP = Failure.of(JournalDown())
 LOST = Failure.of(ProducerLost())
 
 
 @pytest.fixture
-def outbox() -> Outbox:
-    return Outbox()
+def outbox() -> RedisOutbox:
+    return RedisOutbox()
 
 
 @pytest.fixture
-async def writer(outbox: Outbox) -> RedisWriter:
+async def writer(outbox: RedisOutbox) -> RedisWriter:
     return RedisWriter(outbox, MemoryLog(MemoryJournal(ROOMY), "s", INFO), {})
 
 
 def readable(writer: RedisWriter) -> list[Event]:
     return writer.log.records(0, writer.log.last)
-
-
-async def test_what_is_acknowledged_is_readable(writer: RedisWriter, outbox: Outbox) -> None:
-    """Records are taken as a batch, and readable once they are acknowledged; what comes meanwhile waits."""
-    writer.append([X])
-    assert outbox.take_streams() == ["s"]
-    assert writer.take() == (1, [X])
-    writer.append([Y])
-    assert readable(writer) == []
-    writer.acknowledge()
-    assert (readable(writer), writer.acked) == ([X], 1)
-    assert writer.take() == (2, [Y])
-
-
-async def test_a_record_is_measured_once(writer: RedisWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a record is measured when it is taken, and not again when it becomes readable to a reader."""
-    measured: list[object] = []
-    followed: list[Batch | None] = []
-
-    def measure(it: Kept) -> int:
-        measured.append(it)
-        return size_of(it)
-
-    monkeypatch.setattr(app.journal.memory, "size_of", measure)
-    writer.log.follow(followed.append)
-    writer.append([X, Y])
-    writer.take()
-    writer.append([DONE])
-    writer.put_back()
-    writer.take()
-    writer.acknowledge()
-    assert (measured, followed) == (["x", "y", DONE], [Batch(1, [X, Y, DONE])])
-
-
-async def test_what_is_put_back_is_sent_again(writer: RedisWriter) -> None:
-    """Records that were refused are sent again, before those that have come since."""
-    writer.append([X])
-    writer.take()
-    writer.append([Y, DONE])
-    writer.put_back()
-    assert writer.take() == (1, [X, Y, DONE])
 
 
 async def test_what_has_arrived(writer: RedisWriter) -> None:
@@ -89,27 +45,6 @@ async def test_what_has_arrived(writer: RedisWriter) -> None:
     assert (readable(writer), writer.acked, writer.waiting) == ([X, Y], 2, [DONE])
 
 
-async def test_giving_up(writer: RedisWriter) -> None:
-    """A writer that gives up ends its log here at once. Of what it has, only the end is sent after that."""
-    writer.append([X])
-    writer.take()
-    writer.append([Y])
-    writer.give_up(GIVEN_UP)
-    writer.append([DONE])
-    assert readable(writer) == [GIVEN_UP]
-    writer.put_back()
-    assert writer.take() == (1, [GIVEN_UP])
-
-
-async def test_giving_up_with_the_end_under_way(writer: RedisWriter) -> None:
-    """If the stream's own end arrives after all, it is the end, and no other one is sent."""
-    writer.append([X, DONE])
-    writer.take()
-    writer.give_up(GIVEN_UP)
-    writer.acknowledge()
-    assert (readable(writer), writer.waiting, writer.acked) == ([GIVEN_UP], [], 2)
-
-
 async def test_losing(writer: RedisWriter) -> None:
     """A log that another process has ended ends here in the same way, and takes nothing more."""
     writer.append([X])
@@ -119,45 +54,11 @@ async def test_losing(writer: RedisWriter) -> None:
     assert (readable(writer), writer.taken, writer.waiting) == ([LOST], [], [])
 
 
-@pytest.mark.parametrize("how", ["acknowledged", "given up", "lost"])
-async def test_drain(writer: RedisWriter, how: str) -> None:
-    """A producer waits while too much is pending, and no longer once the log has ended."""
-    writer.append([X] * BEHIND)
-    await writer.drain()
-    writer.append([X])
-    waiting = [asyncio.create_task(writer.drain()) for _ in range(3)]
+async def test_a_loss_wakes_the_producer(writer: RedisWriter) -> None:
+    """A producer that waits because too much is pending waits no longer once the log is lost."""
+    writer.append([X] * (BEHIND + 1))
+    waiting = asyncio.create_task(writer.drain())
     await asyncio.sleep(0)
-    waiting[0].cancel()
-    await asyncio.sleep(0)
-    assert [task.done() for task in waiting] == [True, False, False]
-    if how == "acknowledged":
-        writer.take()
-        writer.acknowledge()
-    elif how == "given up":
-        writer.give_up(GIVEN_UP)
-    else:
-        writer.lose([LOST])
-    await asyncio.wait_for(asyncio.gather(*waiting[1:]), 30)
-    assert not writer.full
-
-
-async def test_how_long_a_record_has_waited(writer: RedisWriter) -> None:
-    """It is the oldest record that counts, until it is acknowledged, however often it is sent again."""
-    clock = asyncio.get_running_loop().time
-    assert writer.unacknowledged_since == math.inf
-    before = clock()
-    writer.append([X])
-    first = writer.unacknowledged_since
-    assert before <= first <= clock()
-    writer.take()
-    await asyncio.sleep(0.01)
-    writer.append([Y])
-    second = writer.waiting_since
-    assert second > first == writer.unacknowledged_since
-    writer.put_back()
-    assert writer.unacknowledged_since == first
-    writer.take()
-    await asyncio.sleep(0.01)
-    writer.append([DONE])
-    writer.acknowledge()
-    assert writer.unacknowledged_since > second
+    assert not waiting.done()
+    writer.lose([LOST])
+    await asyncio.wait_for(waiting, 30)
