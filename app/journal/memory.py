@@ -36,6 +36,11 @@ def check(url: str) -> None:
     """See `app.journal`: there is nothing to be wrong."""
 
 
+def about(url: str) -> str:
+    """See `app.journal`."""
+    return "memory"
+
+
 # Bytes that have to be free for one more stream to be taken: a usual answer.
 _ROOM = 64 * 1024
 # Bounds of one batch: about uvicorn's high-water mark, so that a replay goes out in few sends and no send is huge.
@@ -136,11 +141,12 @@ class MemoryLog:
     def publish(self, events: Sequence[Event], size: int | None = None) -> None:
         """Make *events*, of *size* bytes, readable, and hand them to the readers that follow."""
         first = self.last + 1
-        self._tail += keep(events)
+        end = events[-1]
+        self._tail += [end.text] if len(events) == 1 and type(end) is Delta else keep(events)
         self.last += len(events)
         while len(self._tail) >= PAGE:
             self._turn_page()
-        if isinstance(events[-1], TERMINAL):
+        if isinstance(end, TERMINAL):
             self.ended = True
             self._journal.end(self)
         if self._sinks:
@@ -226,8 +232,7 @@ class MemoryLog:
         """Move the first `PAGE` records of the tail to a page, packed if they can be."""
         kept = self._tail[:PAGE]
         self._tail = self._tail[PAGE:]
-        page = pack(kept)
-        if page is not None:
+        if (page := pack(kept)) is not None:
             self._journal.shrink(self, page.saved)
         self._pages.append(page or kept)
 
@@ -251,6 +256,9 @@ class MemoryLog:
 
 
 def _size_of(events: Sequence[Event]) -> int:
+    event = events[0]
+    if len(events) == 1 and type(event) is Delta:  # nearly always
+        return REFERENCE + event.text.__sizeof__()
     return sum(map(size_of, keep(events)))
 
 

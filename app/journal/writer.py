@@ -85,11 +85,17 @@ class GroupWriter:
         events = self.taken
         self.taken = []
         self.acked += len(events)
-        if not self.given_up:
+        if self.given_up:
+            self.came_late(events)
+        else:
             self.log.publish(events, self.taken_size)
-        elif isinstance(events[-1], TERMINAL):
+        if self.caught_up is not None:
+            self._wake()
+
+    def came_late(self, events: Sequence[Event]) -> None:
+        """Take note that *events* were written although the stream has been given up meanwhile."""
+        if isinstance(events[-1], TERMINAL):
             self.waiting = []  # it is too late for another end
-        self._wake()
 
     def put_back(self) -> None:
         """Take back what was under way, to write it again; of a stream that was given up, only its end."""

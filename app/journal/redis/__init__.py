@@ -15,6 +15,11 @@ SHARED = True
 check = check_address
 
 
+def about(url: str) -> str:
+    """See `app.journal`: only the form, because the rest may hold a password."""
+    return url.partition("://")[0]
+
+
 def create(
     url: str, bounds: Bounds, patience: float, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
 ) -> Journal:

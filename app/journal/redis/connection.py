@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown
+from app.journal.availability import Availability
 from app.journal.redis.client import Client, Command, NodeClient, OnConnect
 from app.journal.redis.cluster import SCHEMES, ClusterClient, Topology
 from app.journal.redis.failures import own_word, place, why
@@ -49,7 +50,7 @@ def connector(url: str, timing: Timing) -> Connector:
     return lambda on_connect: NodeClient(ConnectionPool.from_url(url, **options, redis_connect_func=on_connect))
 
 
-class RedisConnection:
+class RedisConnection(Availability):
     """One process's way to the Redis at *url* for everything but records and messages, over *client*.
 
     `failures` counts how often Redis was away or refused. After each failure the committer, which *wake* wakes,
@@ -59,26 +60,19 @@ class RedisConnection:
     def __init__(
         self, client: Client, url: str, wake: asyncio.Event, timing: Timing, log: FilteringBoundLogger
     ) -> None:
+        def explain(error: Exception) -> dict[str, str]:
+            return {"reason": own_word(error), "cause": why(error, url), "redis": place(url)}
+
+        super().__init__(explain, log)
         self._client = client
-        self._url = url
         self._wake = wake
         self._timing = timing
-        self._log = log
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._since = 0.0
-        self._away = asyncio.Event()
-        self._back = asyncio.Event()
         self._settled_at = 0.0
-        self._logged: set[str] = set()  # the reasons that were logged since Redis went away
         self.failures = 0
 
     def __repr__(self) -> str:
         return f"<RedisConnection {'away' if self.away else 'up'}>"
-
-    @property
-    def away(self) -> bool:
-        """Whether Redis did not answer, or refused, when it was last asked."""
-        return self._away.is_set()
 
     @property
     def settled(self) -> bool:
@@ -86,40 +80,15 @@ class RedisConnection:
         return not self.away and asyncio.get_running_loop().time() >= self._settled_at
 
     def failed(self, error: Exception) -> None:
-        """Note that Redis is not there, and log why: each reason once, until Redis is back."""
-        reason = own_word(error)
-        if not self.away:
-            self._since = asyncio.get_running_loop().time()
-            self._logged.clear()
-            self._back.clear()
-            self._away.set()
-        if not self._logged or (reason and reason not in self._logged):
-            self._logged.add(reason)
-            cause = why(error, self._url)
-            self._log.error(
-                "journal.away", error=type(error).__name__, reason=reason, cause=cause, redis=place(self._url)
-            )
+        super().failed(error)
         self.failures += 1
         self._wake.set()
 
-    def answered(self) -> None:
-        """Note that Redis is there."""
-        if self.away:
-            now = asyncio.get_running_loop().time()
-            self._settled_at = now + self._timing.settling
-            self._away.clear()
-            self._back.set()
-            self._log.info("journal.back", away=round(now - self._since, 3))
-
-    async def outage(self, seconds: float) -> None:
-        """Wait until Redis has been away for *seconds* on end, counted from now or from when it goes away."""
-        while True:
-            await self._away.wait()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._back.wait()
-            except TimeoutError:
-                return
+    def answered(self) -> bool:
+        was_away = super().answered()
+        if was_away:
+            self._settled_at = asyncio.get_running_loop().time() + self._timing.settling
+        return was_away
 
     async def request(self, *commands: Command) -> list[Any]:
         """Send *commands* at once and return their replies. Raises JournalDown, immediately while Redis is away."""

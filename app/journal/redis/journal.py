@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import PurePath
-from typing import Any
 
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
@@ -25,6 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import JournalDown, StreamError
 from app.events import Failure
 from app.journal import Bounds, Listing, Owner
+from app.journal.loops import cancelled, running
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import keys
 from app.journal.redis.budgets import RedisBudgets
@@ -118,30 +117,24 @@ class RedisJournal:
         await self._begin()
         loops = [self._committer.run, self._peers.listen, self._peers.renew_lease]
         loops += [self._watch_outages, self._watch_records, self._kept.trim]
-        tasks = [asyncio.create_task(self._running(loop), name=f"{loop.__name__} {self._process}") for loop in loops]
+        restart, crashed = self._timing.restart, self._committer.require_reconcile
+        tasks = [
+            asyncio.create_task(running(loop, crashed, restart, self._log), name=f"{loop.__name__} {self._process}")
+            for loop in loops
+        ]
         try:
             yield
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.flush):
                     await self._committer.flushed()
         finally:
-            await _cancelled([*tasks, *self._loading.values(), *self._replicas.checks])
+            await cancelled([*tasks, *self._loading.values(), *self._replicas.checks])
             with suppress(RedisError, OSError):
                 await self.budgets.store()
             await self._peers.release_lease()
             for each in (self._connection, self._records, self._subscriber):
                 await each.aclose()
             self._memory.close()
-
-    async def _running(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run *loop* for ever: the boundary, because a bug that met one stream must not end all streams."""
-        while True:
-            try:
-                await loop()
-            except Exception as error:  # the boundary, as above
-                self._log.error("journal.crashed", loop=loop.__name__, error=type(error).__name__, at=_where(error))
-                self._committer.require_reconcile()
-                await asyncio.sleep(self._timing.restart)
 
     async def _begin(self) -> None:
         """Take the lease, and log what is wrong with Redis, if anything is. Redis may well come later."""
@@ -244,20 +237,3 @@ class RedisJournal:
 
     def drain(self) -> None:
         self._replicas.drain()
-
-
-async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel *tasks* until they have ended: before Python 3.12, `asyncio.wait_for` can swallow a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.05)
-
-
-def _where(error: BaseException) -> str:
-    """Return the innermost place that *error* came through. Its message may hold what must not be logged."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
