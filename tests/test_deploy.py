@@ -24,6 +24,7 @@ import app.serving.workers
 import app.telemetry.otlp
 from app.composition.service import compose
 from app.composition.settings import PREFIX, Settings, load
+from app.journal.file.address import parse_address
 from app.journal.redis.timing import USUAL
 from tests.ports import free_port
 from tests.real.processes import Process, log_file
@@ -260,6 +261,32 @@ def test_run_needs_a_python(checkout: Path) -> None:
     assert (status, done) == (1, "")
     assert f"needs Python {required.removeprefix('>=')} or newer, and python3 is Python 3.9" in said
     assert not (checkout / ".venv").exists()
+
+
+def test_run_keeps_streams(checkout: Path) -> None:
+    """`deploy/run` keeps streams in the checkout, unless a setting says otherwise, or nothing can be written there."""
+    deploy_run(checkout, "3.11")
+    serve = checkout / ".venv" / "bin" / "chat-sse"
+    serve.write_text('#!/bin/sh\necho "$CHAT_SSE_JOURNAL" >> "$LOG"\n')
+    url = f"file://{checkout}/.chat-sse/{{port}}"
+    assert deploy_run(checkout, "3.11") == (0, "", f"{url}\n")
+    assert (checkout / ".chat-sse").stat().st_mode & 0o777 == 0o700
+    (checkout / ".env").write_text("CHAT_SSE_JOURNAL=memory\n")
+    assert deploy_run(checkout, "3.11") == (0, "", "\n")
+    (checkout / ".env").unlink()
+    (checkout / ".chat-sse").rmdir()
+    (checkout / ".chat-sse").touch()
+    assert deploy_run(checkout, "3.11") == (0, "", "\n")
+
+
+def test_the_unit_keeps_streams() -> None:
+    """The systemd unit has a folder for streams, which is the service's alone."""
+    unit = (DEPLOY / "chat-sse.service").read_text()
+    [url] = re.findall(r"^Environment=CHAT_SSE_JOURNAL=(.*)$", unit, re.MULTILINE)
+    [name] = re.findall(r"^StateDirectory=(.*)$", unit, re.MULTILINE)
+    assert parse_address(url).folder == Path("/var/lib") / name / "{port}"
+    assert "StateDirectoryMode=0700" in unit
+    assert unit.index("Environment=") < unit.index("EnvironmentFile=")
 
 
 def test_run_says_what_it_does(checkout: Path) -> None:

@@ -101,6 +101,12 @@ def test_imports(file: Path) -> None:
             assert top in THIRD_PARTIES[here], f"{here} imports {top}"
 
 
+def test_sqlite_is_in_one_place() -> None:
+    """Nothing but the journal on disk knows SQLite."""
+    found = {file.parent.relative_to(APP) for file in FILES if "sqlite3" in imports(file)}
+    assert found == {Path("journal/file")}
+
+
 def test_every_room_has_a_floor() -> None:
     """No module stands outside the house."""
     rooms = {file.relative_to(APP).with_suffix("").parts[0] for file in FILES} - {"__init__"}

@@ -28,6 +28,7 @@ from app.composition.settings import PREFIX, Settings, SettingsError, environmen
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
+from app.journal import about as about_journal
 from app.journal import engine_of
 from app.request import Allowance, StreamRequest
 from app.upstream import Attempt
@@ -84,7 +85,7 @@ def check(
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
     print(about_origins(settings))
     print(f"hosts: {', '.join(sorted(access.origins.hosts)) or 'any'}")
-    print(f"journal: {settings.journal.partition('://')[0]}")
+    print(f"journal: {about_journal(settings.journal)}")
     print(f"each principal: {_quota(usual_allowance(settings))}")
     if settings.simulated:
         print("upstream: the built-in simulator")

@@ -21,7 +21,6 @@ from app.cli.process import Commands, add_command, allow_many_sockets, listen, r
 from app.composition.access import about_origins
 from app.composition.service import check_workers, compose, metrics_ports
 from app.composition.settings import PREFIX, WORKERS_SECRET, Settings, load
-from app.journal import engine_of
 from app.serving.server import Server
 from app.serving.workers import Supervisor, SupervisorSocket
 from app.telemetry import configure
@@ -80,6 +79,7 @@ async def _serve(
     # Half of the descriptors are for readers, the other half for connections to upstreams.
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
     listener, *others = listeners()  # first, so that a port that is in use is all that is said
+    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     async with compose(settings, log) as service:
         where = url(*listener.getsockname()[:2])
 
@@ -156,5 +156,5 @@ def _metrics_listeners(settings: Settings) -> list[socket.socket]:
 
 def _warn_of_tickets(settings: Settings, log: FilteringBoundLogger) -> None:
     credentials = settings.api_keys or settings.jwt_secret or settings.jwt_key_file or settings.jwt_jwks_url
-    if engine_of(settings.journal).SHARED and settings.secret is None and (credentials or settings.config):
+    if settings.journal != "memory" and settings.secret is None and (credentials or settings.config):
         log.warning("secret.missing", advice=f"set {PREFIX}SECRET: {_WITHOUT}")

@@ -38,7 +38,7 @@ from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError, Unreachable
 from app.hub import Capacity, Hub, Observer, parse_disconnect_policy
-from app.journal import Bounds, Journal, engine_of
+from app.journal import Bounds, Journal, JournalRefused, engine_of
 from app.journal import create as create_journal
 from app.meter import Meter
 from app.relay import Limits
@@ -90,7 +90,10 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         }
         router = _router(settings, config, clients)
         hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets, key=access.key)
-        await held.enter_async_context(journal.serving(hub))
+        try:
+            await held.enter_async_context(journal.serving(hub))
+        except JournalRefused as error:
+            raise SettingsError(f"{PREFIX}JOURNAL cannot be used: {error}.") from None
         held.push_async_callback(hub.drain, 0)
         ceilings = Ceilings(settings.max_streams, settings.max_readers, settings.max_total)
         token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
@@ -126,8 +129,8 @@ def check_workers(settings: Settings, *, is_worker: bool = False) -> None:
     """Raise SettingsError if there are several processes, and the journal is one that they cannot share."""
     if (is_worker or settings.workers > 1) and not engine_of(settings.journal).SHARED:
         raise SettingsError(
-            f"{PREFIX}WORKERS is {settings.workers}, and processes share no memory: set {PREFIX}JOURNAL to "
-            "redis://HOST:PORT/DB, or run one process."
+            f"{PREFIX}WORKERS is {settings.workers}, and processes share neither memory nor a file: set "
+            f"{PREFIX}JOURNAL to redis://HOST:PORT/DB, or run one process."
         )
 
 
@@ -212,11 +215,12 @@ def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
 
 
 def _journal(settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger) -> Journal:
+    url = settings.journal.replace("{port}", str(settings.port))
     bounds = Bounds(
         settings.max_stream, settings.max_total, settings.max_kept, settings.keep, settings.max_per_principal
     )
     try:
-        return create_journal(settings.journal, bounds, settings.journal_timeout, on_evict, log)
+        return create_journal(url, bounds, settings.journal_timeout, on_evict, log)
     except ModuleNotFoundError:
         raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
 

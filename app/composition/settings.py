@@ -237,12 +237,15 @@ class Settings(BaseSettings):
 
     journal: Annotated[str, read_by(check_journal)] = Field(
         "memory",
-        description="Where streams are kept: `memory`; or, shared by any number of processes, "
-        "`redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` with any node of a cluster. `rediss` "
-        "is for TLS.",
+        description="Where streams are kept: `memory`; on disk, for one process, `file:///FOLDER` (`{port}` in it is "
+        "the port); or, shared by any number of processes, `redis://HOST:PORT/DB`, or `redis+cluster://HOST:PORT` "
+        "with any node of a cluster. `rediss` is for TLS. What is on disk survives that the process is killed; with "
+        "`?survives=power-loss` after the folder, a power loss, too, and each write waits for the disk.",
     )
     journal_timeout: Annotated[float, Field(ge=1, le=3600)] = Field(
-        30, description="How many seconds live streams wait while Redis is away, before they end with an error."
+        30,
+        description="How many seconds live streams wait while Redis is away, or the disk is full, before they end with "
+        "an error.",
     )
 
     connect_timeout: Seconds = Field(
@@ -331,13 +334,13 @@ class Settings(BaseSettings):
     )
     max_total: Bytes = Field(
         1 << 30,
-        description="The most memory that all logs together may take, in bytes. Above that, the principal that has "
-        "most loses its streams that ended first.",
+        description="The most memory that all logs together may take, in bytes; and as much on disk, with a journal "
+        "there. Above that, the principal that has most loses its streams that ended first.",
     )
     max_per_principal: Bytes = Field(
         256 << 20,
-        description="The most memory that the logs of one principal may take, in bytes, in a process and in Redis. "
-        "Above that, its streams that ended first are dropped. Callers without credentials have no such bound.",
+        description="The most memory that the logs of one principal may take, in bytes, in a process, on disk and in "
+        "Redis. Above that, its streams that ended first are dropped. Callers without credentials have no such bound.",
     )
     max_kept: int = Field(10_000, ge=0, description="The most ended streams that are kept for reading.")
     keep: Seconds = Field(3600, description="How many seconds an ended stream is kept. 0 is not at all.")

@@ -10,6 +10,7 @@ An engine is a module of this package. Adding one is adding one file, which expo
 - `SHARED`, whether several processes can have one such journal together;
 - `check`, which takes a url of one of these forms, and raises ValueError if the rest of it is wrong, with a clause that
   repeats nothing of it, because it may hold a password;
+- `about`, which takes such a url, and returns what people may read of it: where streams are kept, and no password;
 - `create`, with the parameters of `create` below;
 - `ask`, if its journals are reached over a network: a coroutine that takes a url, and returns "" if what keeps the
   streams answers, or else where that is and why it does not.
@@ -32,6 +33,11 @@ from app.events import Batch, Event
 from app.journal.budgets import Budgets
 from app.journal.registry import Registry
 from app.request import StreamInfo
+
+
+class JournalRefused(Exception):
+    """The journal cannot be used as the settings name it. The message is a clause that says why."""
+
 
 Sink = Callable[[Batch | None], None]
 """Takes what was appended, within `append`; may neither raise nor follow or unfollow.
@@ -172,7 +178,10 @@ class Journal(Protocol):
         """How many streams are in this process's memory, live ones included."""
 
     def serving(self, owner: Owner) -> AbstractAsyncContextManager[None]:
-        """Return a context manager within which the journal is in use, and tells *owner* what it has to know."""
+        """Return a context manager within which the journal is in use, and tells *owner* what it has to know.
+
+        To enter it raises JournalRefused if that cannot be, as on a folder that another process uses.
+        """
 
     async def create(self, stream_id: str, info: StreamInfo) -> Writer:
         """Begin the log of a new stream. Raises Overloaded if there is no room for it, or JournalDown."""
@@ -230,6 +239,12 @@ def engine_of(url: str) -> Any:
 def check(url: str) -> None:
     """Raise ValueError, with a clause that repeats nothing of *url*, unless an engine takes it."""
     engine_of(url).check(url)
+
+
+def about(url: str) -> str:
+    """Return where the journal that *url* names keeps its streams, for people: no password is in it."""
+    text: str = engine_of(url).about(url)
+    return text
 
 
 def create(

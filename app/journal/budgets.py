@@ -89,6 +89,15 @@ class MemoryBudgets:
                 known.until = now + DAY
             known.spent += tokens
 
+    def restore(self, account: str, spent: int, until: float) -> None:
+        """Have an account begin with what it has *spent*, which counts *until* that time."""
+        self._accounts[account] = _Account(spent, until)
+
+    def spent(self, account: str) -> tuple[int, float]:
+        """Return what an account has spent, and until when that counts."""
+        known = self._accounts.get(account) or _Account()
+        return known.spent, known.until
+
     def _sweep(self, now: float) -> None:
         """Forget the accounts that have neither spent nor reserved anything; look for them once a minute only."""
         if now >= self._sweep_at:

@@ -55,6 +55,11 @@ class MemoryRegistry:
             raise KeyReused
         return known[1]
 
+    def claimed(self, stream_id: str) -> tuple[str, bytes] | None:
+        """Return the name of a stream's idempotency key, and the fingerprint that came with it."""
+        key = self._claim_of.get(stream_id)
+        return None if key is None else (key[1], self._claims[key][0])
+
     async def release(self, stream_id: str) -> None:
         self._release(stream_id)
 

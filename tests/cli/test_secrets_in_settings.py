@@ -123,4 +123,4 @@ def test_workers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     """`check` refuses several processes without a journal that they can share, as `serve` does."""
     monkeypatch.setenv("CHAT_SSE_WORKERS", "2")
     assert main(["check"]) == 1
-    assert "CHAT_SSE_WORKERS is 2, and processes share no memory" in capsys.readouterr().err
+    assert "CHAT_SSE_WORKERS is 2, and processes share neither memory nor a file" in capsys.readouterr().err

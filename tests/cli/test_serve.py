@@ -25,4 +25,4 @@ def test_an_address_in_use_stops_the_start(capsys: pytest.CaptureFixture[str]) -
 def test_workers_share_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
     """Several workers take a journal that they can share."""
     assert main(["serve", "--workers", "2"]) == 2
-    assert "CHAT_SSE_WORKERS is 2, and processes share no memory" in capsys.readouterr().err
+    assert "CHAT_SSE_WORKERS is 2, and processes share neither memory nor a file" in capsys.readouterr().err

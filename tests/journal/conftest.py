@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from redis import Redis
 from structlog.typing import FilteringBoundLogger
 
 from app.journal import Journal
+from app.journal.file.address import Address
+from app.journal.file.journal import FileJournal
 from app.journal.memory import MemoryJournal
 from tests.journal.processes import ROOMY, Machine, Owner
 from tests.real.redis import RedisServer, launch_redis
@@ -48,11 +51,18 @@ async def in_memory() -> AsyncIterator[Journal]:
 
 
 @pytest.fixture
+async def in_file(tmp_path: Path, log: FilteringBoundLogger) -> AsyncIterator[Journal]:
+    journal = FileJournal(Address(tmp_path / "streams", durable=False), ROOMY, 30, lambda *_: None, log)
+    async with journal.serving(Owner()):
+        yield journal
+
+
+@pytest.fixture
 async def in_redis(machine: Machine) -> Journal:
     return (await machine.start()).journal
 
 
-@pytest.fixture(params=["in_memory", pytest.param("in_redis", marks=pytest.mark.real)])
+@pytest.fixture(params=["in_memory", "in_file", pytest.param("in_redis", marks=pytest.mark.real)])
 def journal(request: pytest.FixtureRequest) -> Journal:
     """The journal of one process, of each kind."""
     journal: Journal = request.getfixturevalue(request.param)

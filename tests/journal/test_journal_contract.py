@@ -24,6 +24,7 @@ from app.events import (
     ToolCall,
 )
 from app.journal import Journal, Listed
+from app.journal.file.journal import FileJournal
 from app.journal.memory import MemoryJournal
 from app.journal.redis.journal import RedisJournal
 from app.request import StreamInfo
@@ -154,7 +155,7 @@ async def test_a_reader_that_leaves(journal: Journal) -> None:
 
 async def test_a_read_log_is_accounted_for(journal: Journal) -> None:
     """Memory is counted as long as a log is kept or read, and not twice when it is read after its eviction."""
-    assert isinstance(journal, MemoryJournal | RedisJournal)
+    assert isinstance(journal, MemoryJournal | FileJournal | RedisJournal)
     for number in range(101):
         writer = await journal.create(f"s{number}", INFO)
         if number == 0:

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 import app.journal
 from app.composition.settings import SettingsError, load
 from app.journal import Journal, create, engine_of, journals
+from app.journal.file.journal import FileJournal
 from app.journal.memory import MemoryJournal
 from app.journal.redis.journal import RedisJournal
 from tests.journal.processes import DONE, INFO, ROOMY, opened
@@ -28,6 +29,10 @@ SHARED = True
 def check(url):
     if url != "dummy://anywhere":
         raise ValueError("it is somewhere else")
+
+
+def about(url):
+    return "nowhere"
 
 
 class DummyJournal(MemoryJournal):
@@ -54,14 +59,15 @@ def dummy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_engines() -> None:
     """These are the forms in which a setting may name a journal."""
-    forms = ["memory", "redis+cluster://", "redis://", "rediss+cluster://", "rediss://", "unix://"]
+    forms = ["file://", "memory", "redis+cluster://", "redis://", "rediss+cluster://", "rediss://", "unix://"]
     assert sorted(journals()) == forms
-    assert [engine_of(form).SHARED for form in forms] == [False, *[True] * 5]
+    assert [engine_of(form).SHARED for form in forms] == [False, False, *[True] * 5]
 
 
 async def test_engines_are_created(log: FilteringBoundLogger) -> None:
     """The form decides on the engine. None of them connects before it is used."""
     assert isinstance(made("memory", log), MemoryJournal)
+    assert isinstance(made("file:///nowhere", log), FileJournal)
     for url in ("redis://h:1/0", "rediss://h", "redis+cluster://h", "rediss+cluster://h:2", "unix:///run/redis.sock"):
         assert isinstance(made(url, log), RedisJournal)
 
@@ -69,10 +75,10 @@ async def test_engines_are_created(log: FilteringBoundLogger) -> None:
 @pytest.mark.parametrize("url", ["", "disk", "memory://", "redis", "redis:", "http://h", "REDIS://h"])
 def test_an_unknown_engine(url: str) -> None:
     """Anything else is refused with the forms that there are, as a setting, too."""
-    with pytest.raises(ValueError, match=r"is one of: memory, redis://…, .*unix://…"):
+    with pytest.raises(ValueError, match=r"is one of: file://…, memory, redis://…, .*unix://…"):
         engine_of(url)
     if url:
-        with pytest.raises(SettingsError, match=r"JOURNAL .*is one of: memory, redis://…"):
+        with pytest.raises(SettingsError, match=r"JOURNAL .*is one of: file://…, memory, redis://…"):
             load(None, journal=url)
 
 

@@ -1,0 +1,340 @@
+"""The database of a journal on disk, as one thread writes it.
+
+What is live is a log of batches: each commit appends one row with what many streams had to write, so that a commit
+costs one page, however many streams are in it. What has ended is a stream with its records, in few rows. A stream is
+moved from the first form to the second shortly after its end, and a long one in between; a batch of which everything
+was moved is deleted. What is deleted is overwritten with zeros.
+
+The methods block, and raise sqlite3.Error where the disk is full or broken; what such a call was to write is not
+written then.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from app.journal import Bounds, JournalRefused
+from app.journal.file.folder import Mark
+
+APPLICATION = 0x63737365
+"""What SQLite's header says of the program that made the file: "csse"."""
+VERSION = 1
+# What an entry of a batch says besides records, in place of the number of the first one.
+CREATED, REMOVED, RELEASED = 0, -1, -2
+
+# An owner's name is bytes, because it may be any text. `state` is live, done, error or lost; `ended` and `expires` are
+# in seconds since the epoch.
+_SCHEMA = f"""
+CREATE TABLE batches (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE streams (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner BLOB NOT NULL, created INTEGER NOT NULL,
+    info TEXT NOT NULL, label BLOB, claim BLOB, fingerprint BLOB, last INTEGER NOT NULL, size INTEGER NOT NULL,
+    state TEXT NOT NULL, ended REAL, expires REAL
+);
+CREATE INDEX streams_by_owner ON streams (owner, created);
+CREATE INDEX streams_by_end ON streams (owner, ended, size) WHERE ended IS NOT NULL;
+CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
+CREATE INDEX streams_by_claim ON streams (claim) WHERE claim IS NOT NULL;
+CREATE INDEX streams_by_label ON streams (label, created) WHERE label IS NOT NULL;
+CREATE TABLE records (
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (stream, first)
+) WITHOUT ROWID;
+CREATE TABLE accounts (account TEXT PRIMARY KEY, spent INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+# SQLite's header: the user's version and the application's id, after what every database begins with.
+_MAGIC = b"SQLite format 3\0"
+_HEADER = struct.Struct(">60xi4xi")
+# How many rows are deleted in one transaction, so that the commits between two of them do not wait long.
+_BATCHES_AT_ONCE = 256
+_STREAMS_AT_ONCE = 64
+
+
+class Move(NamedTuple):
+    """What is known of a stream and was not moved yet.
+
+    *rows* are the numbers of first records, and batches as `encode` returns them; *last* is the number of the last
+    record in them. *ended* and *expires* are None as long as the stream is live.
+    """
+
+    id: str
+    owner: bytes
+    created: int
+    info: str
+    label: bytes | None
+    claim: bytes | None
+    fingerprint: bytes | None
+    rows: Sequence[tuple[int, bytes]]
+    last: int
+    state: str = "live"
+    ended: float | None = None
+    expires: float | None = None
+
+
+class Gone(NamedTuple):
+    """A stream that is no longer kept, and why: `time`, `count` or `memory`."""
+
+    id: str
+    reason: str
+
+
+def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
+    """Return a connection for one thread. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A commit is written to the file. With FULL, it is on the disk, too.
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # `Keeper` decides when, because that waits for the disk
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_header(path: Path) -> None:
+    """Raise JournalRefused unless the file is a database of this version of the service. Nothing is written to it."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+        raise JournalRefused(f"{path} is not a database")
+    version, application = _HEADER.unpack(header)
+    if application != APPLICATION:
+        raise JournalRefused(f"{path} is another program's database")
+    if version != VERSION:
+        age = "a newer" if version > VERSION else "an older"
+        raise JournalRefused(f"{path} was written by {age} version of chat-sse")
+
+
+def _make(path: Path) -> None:
+    """Make an empty database. A process that is killed meanwhile leaves none."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.executescript(_SCHEMA)
+    new.replace(path)
+
+
+class _Sums:
+    """How many ended streams an owner has, and how many bytes they take."""
+
+    __slots__ = ("count", "size")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+
+
+class Database:
+    """The streams in the file at *path*, within *bounds*."""
+
+    def __init__(self, path: Path, mark: Mark, bounds: Bounds, *, durable: bool) -> None:
+        self._path = path
+        self._mark = mark
+        self._bounds = bounds
+        self._durable = durable
+        self._sums: dict[bytes, _Sums] = {}  # of owners that have ended streams
+        self._count = 0
+        self._size = 0
+        self._first = 1  # the first batch that may be there
+        self._empty = 0  # the empty batch that `clear` wrote last
+        self.last = 0
+        self.erased = False  # whether something was deleted since the last checkpoint
+        self.connection: sqlite3.Connection
+
+    def open(self) -> None:
+        """Open the file, or make it. Raises JournalRefused, with what is wrong with it, sqlite3.Error or OSError."""
+        if self._path.exists():
+            check_header(self._path)
+        else:
+            _make(self._path)
+        try:
+            self.connection = connect(self._path, durable=self._durable)
+            try:
+                self._read()
+            except BaseException:
+                self.connection.close()
+                raise
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            raise JournalRefused(f"{self._path} is damaged") from None
+
+    def _read(self) -> None:
+        """Read how much is in the file."""
+        [(first, last)] = self.connection.execute("SELECT min(id), max(id) FROM batches")
+        self._first, self.last = first or 1, last or 0
+        self._count_all()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all that the block writes, or nothing of it."""
+        last = self.last
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.last = last
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            self._count_all()
+            raise
+        self._mark.set(self.last)
+
+    def commit(self, data: bytes, accounts: Sequence[tuple[str, int, float]] = ()) -> int:
+        """Write a batch, and what accounts have spent, and return the batch's number."""
+        if accounts:
+            with self.transaction():
+                self._insert(data)
+                self.connection.executemany("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", accounts)
+        else:
+            self._insert(data)
+            self._mark.set(self.last)
+        return self.last
+
+    def _insert(self, data: bytes) -> None:
+        self.connection.execute("INSERT INTO batches (id, data) VALUES (?, ?)", (self.last + 1, data))
+        self.last += 1
+
+    def move(self, move: Move) -> list[Gone]:
+        """Write the records of *move*, and return the streams that had to go for it."""
+        with self.transaction():
+            self.put(move)
+            return self.make_room() if move.ended is not None else []
+
+    def put(self, move: Move) -> None:
+        """Write the records of *move*, within a transaction, and count them if the stream has ended."""
+        size = sum(len(data) for _, data in move.rows)
+        self.connection.execute(
+            "INSERT INTO streams (id, owner, created, info, label, claim, fingerprint, last, size, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 'live') ON CONFLICT (id) DO NOTHING",
+            move[:7],
+        )
+        [(number,)] = self.connection.execute("SELECT number FROM streams WHERE id = ?", (move.id,))
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", [(number, first, data) for first, data in move.rows]
+        )
+        self.connection.execute(
+            "UPDATE streams SET last = ?, size = size + ?, state = ?, ended = ?, expires = ? WHERE number = ?",
+            (move.last, size, move.state, move.ended, move.expires, number),
+        )
+        if move.ended is not None:
+            [(size,)] = self.connection.execute("SELECT size FROM streams WHERE number = ?", (number,))
+            self._add(move.owner, 1, size)
+
+    def remove(self, stream_id: str) -> None:
+        """Keep a stream no longer."""
+        with self.transaction():
+            self._note_removed(stream_id)
+            self._delete("id = ?", (stream_id,), "")
+
+    def release(self, stream_id: str) -> None:
+        """Let the idempotency key of a stream be used again."""
+        with self.transaction():
+            self._insert(b'[["%s",%d]]' % (stream_id.encode(), RELEASED))
+            self.connection.execute("UPDATE streams SET claim = NULL, fingerprint = NULL WHERE id = ?", (stream_id,))
+
+    def expire(self, now: float) -> list[Gone]:
+        """Delete streams whose time is up, a bounded number of them, and return them."""
+        [(due,)] = self.connection.execute("SELECT EXISTS (SELECT 1 FROM streams WHERE expires <= ?)", (now,))
+        if not due:
+            return []
+        with self.transaction():
+            gone = self._delete(f"expires <= ? ORDER BY expires LIMIT {_STREAMS_AT_ONCE}", (now,), "time")
+            self._note_removed(*(stream_id for stream_id, _ in gone))
+            return gone
+
+    def trim(self, oldest: int) -> bool:
+        """Delete batches before number *oldest*, a bounded number of them; return whether more are left.
+
+        The last number has to be known after a restart, so an empty batch takes the place of the last one.
+        """
+        end = min(oldest, self._first + _BATCHES_AT_ONCE)
+        if self._first >= end or self.last == self._empty:
+            return False
+        with self.transaction():
+            if end > self.last:
+                self.clear()
+            else:
+                self.connection.execute("DELETE FROM batches WHERE id < ?", (end,))
+                self._first = end
+        self.erased = True
+        return end < min(oldest, self.last)
+
+    def clear(self) -> None:
+        """Delete all batches, within a transaction."""
+        self._insert(b"[]")
+        self.connection.execute("DELETE FROM batches WHERE id < ?", (self.last,))
+        self._first = self._empty = self.last
+
+    def checkpoint(self) -> None:
+        """Move what was committed from SQLite's log into the database, and make the log empty."""
+        [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.erased = self.erased and bool(busy)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+
+    def make_room(self) -> list[Gone]:
+        """Delete streams until what is kept is within its bounds. The owner that has most loses its oldest."""
+        gone: list[Gone] = []
+        # Callers without credentials are one owner, b"", which has no bound of its own.
+        for owner in [owner for owner, sums in self._sums.items() if owner and sums.size > self._bounds.owner]:
+            while owner in self._sums and self._sums[owner].size > self._bounds.owner:
+                gone += self._delete_oldest(owner, "memory")
+        while self._count > self._bounds.ended:
+            gone += self._delete_oldest(max(self._sums, key=lambda owner: self._sums[owner].count), "count")
+        while self._count and self._size > self._bounds.total:
+            gone += self._delete_oldest(max(self._sums, key=lambda owner: self._sums[owner].size), "memory")
+        if gone:
+            self._note_removed(*(stream_id for stream_id, _ in gone))
+        return gone
+
+    def _note_removed(self, *stream_ids: str) -> None:
+        """Let no batch that is still there bring the streams back at the next start."""
+        self._insert(b"[%s]" % b",".join(b'["%s",%d]' % (each.encode(), REMOVED) for each in stream_ids))
+
+    def _delete_oldest(self, owner: bytes, reason: str) -> list[Gone]:
+        return self._delete("owner = ? AND ended IS NOT NULL ORDER BY ended, number LIMIT 1", (owner,), reason)
+
+    def _delete(self, which: str, values: tuple[object, ...], reason: str) -> list[Gone]:
+        """Delete streams, within a transaction."""
+        query = f"SELECT number, id, owner, size, ended FROM streams WHERE {which}"  # noqa: S608 - of this module
+        found = self.connection.execute(query, values).fetchall()
+        for number, _, owner, size, ended in found:
+            self.connection.execute("DELETE FROM records WHERE stream = ?", (number,))
+            self.connection.execute("DELETE FROM streams WHERE number = ?", (number,))
+            if ended is not None:
+                self._add(owner, -1, -size)
+            self.erased = True
+        return [Gone(stream_id, reason) for _, stream_id, *_ in found]
+
+    def _count_all(self) -> None:
+        self._sums.clear()
+        self._count = self._size = 0
+        for owner, count, size in self.connection.execute(
+            "SELECT owner, count(*), sum(size) FROM streams WHERE ended IS NOT NULL GROUP BY owner"
+        ):
+            self._add(owner, count, size)
+
+    def _add(self, owner: bytes, count: int, size: int) -> None:
+        sums = self._sums.setdefault(owner, _Sums())
+        sums.count += count
+        sums.size += size
+        self._count += count
+        self._size += size
+        if not sums.count:
+            del self._sums[owner]

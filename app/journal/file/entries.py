@@ -1,0 +1,119 @@
+"""What the batches of a journal on disk hold: an array of entries, each of one stream.
+
+An entry is an array: the stream's id, the number of the first record, and the records. In place of the number may stand
+`CREATED`, with what the stream was created with, `REMOVED`, or `RELEASED`: the stream has no idempotency key any more.
+An entry whose number is not the next one replaces what was written from that number on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.events import TERMINAL, Event
+from app.journal.encoding import unpack
+from app.journal.file.database import CREATED, RELEASED, REMOVED
+from app.request import StreamInfo
+
+RECORDS_PER_ROW = 512
+"""How many records are read and decoded at once."""
+
+
+class Identity(NamedTuple):
+    """What is known of a stream besides its records: *info* as `pack_info` returns it, and digests of its names."""
+
+    info: str
+    label: bytes | None = None
+    claim: bytes | None = None
+    fingerprint: bytes | None = None
+
+    def entry(self, stream_id: str) -> list[Any]:
+        """Return the entry with which the stream begins."""
+        return [
+            stream_id,
+            CREATED,
+            self.info,
+            *(None if it is None else it.hex() for it in (self.label, self.claim, self.fingerprint)),
+        ]
+
+    @classmethod
+    def of(cls, info: str, *digests: str | None) -> Identity:
+        """Return what an entry says after the number. Raises ValueError or TypeError."""
+        return cls(info, *(None if it is None else bytes.fromhex(it) for it in digests))
+
+
+def pack_info(info: StreamInfo) -> str:
+    """Return *info* as a text: JSON in ASCII, because an owner's name may be any text."""
+    return json.dumps(info)
+
+
+def unpack_info(text: str) -> StreamInfo:
+    """Return what `pack_info` was given. A version that knew less of streams wrote fewer fields."""
+    return StreamInfo(*json.loads(text))
+
+
+def digest(owner: str, name: str) -> bytes:
+    """Return what stands for an idempotency key or a label of an *owner*: it is short, whatever the client chose."""
+    return hashlib.sha256(f"{len(owner)}:{owner}{name}".encode(errors="surrogatepass")).digest()
+
+
+@dataclass(slots=True)
+class Tail:
+    """What the batches have of one stream: *items*, as JSON, after record *moved*.
+
+    With a *gap*, records are missing.
+    """
+
+    identity: Identity
+    moved: int = 0
+    items: list[Any] = field(default_factory=list)
+    gap: bool = False
+
+    def take(self, first: int, items: list[Any]) -> None:
+        """Take in the records of an entry."""
+        known = self.moved + len(self.items)
+        self.gap = self.gap or first > known + 1
+        self.items[max(0, first - 1 - self.moved) :] = items[max(0, self.moved + 1 - first) :]
+
+    @property
+    def last(self) -> int:
+        """The number of the last record."""
+        return self.moved + len(self.items)
+
+    @property
+    def ending(self) -> Event | None:
+        """The last record, if it is terminal."""
+        last = unpack(self.items[-1:])
+        return last[0] if last and isinstance(last[0], TERMINAL) else None
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the records as they are kept: the number of the first one, and a batch."""
+        for start in range(0, len(self.items), RECORDS_PER_ROW):
+            yield self.moved + start + 1, orjson.dumps(self.items[start : start + RECORDS_PER_ROW])
+
+
+def fold(batch: bytes, tails: dict[str, Tail], removed: set[str]) -> None:
+    """Bring *tails*, by stream, up to what *batch* says. Raises ValueError for what is no batch."""
+    try:
+        for stream_id, number, *rest in orjson.loads(batch):
+            tail = tails.get(stream_id)
+            if number == CREATED:
+                if tail is None and stream_id not in removed:
+                    tails[stream_id] = Tail(Identity.of(*rest))
+            elif number == REMOVED:
+                removed.add(stream_id)
+                tails.pop(stream_id, None)
+            elif tail is None:
+                continue  # it was removed, or all of it was moved
+            elif number == RELEASED:
+                tail.identity = tail.identity._replace(claim=None, fingerprint=None)
+            else:
+                [items] = rest
+                tail.take(number, items)
+    except TypeError as error:
+        raise ValueError("not a batch") from error

@@ -1,0 +1,157 @@
+"""What has ended is moved from the batches to where it is read, and goes when its time is up or room is needed.
+
+What was deleted is in SQLite's log for a while yet. A checkpoint empties that; it waits for the disk, so it is made
+seldom, and most of it in the thread that does not write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from structlog.typing import FilteringBoundLogger
+
+from app.journal.encoding import encode
+from app.journal.file.committer import Committer
+from app.journal.file.database import Gone, Move
+from app.journal.file.entries import RECORDS_PER_ROW
+from app.journal.file.recovery import kept, owner_of
+from app.journal.file.store import FAILURES, Store, reason
+from app.journal.file.timing import Timing
+from app.journal.file.writer import FileWriter
+from app.journal.holder import state_after
+from app.journal.memory import MemoryJournal
+from app.turns import turn
+
+# How many rows are written in one transaction.
+_ROWS_AT_ONCE = 32
+# The bytes of SQLite's log from which on it is moved into the database.
+_LARGE_LOG = 8 << 20
+
+
+class Keeper:
+    """Moves the streams of *committer* in the *store*, where ended ones are kept for *seconds*.
+
+    *clock* is in seconds since the epoch. *on_evict* is told the id of each stream that is dropped, and why.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        memory: MemoryJournal,
+        seconds: float,
+        clock: Callable[[], float],
+        on_evict: Callable[[str, str], None],
+        timing: Timing,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._memory = memory
+        self._seconds = seconds
+        self._clock = clock
+        self._on_evict = on_evict
+        self._timing = timing
+        self._log = log
+        self._moved_at = self._swept_at = self._checked_at = 0.0
+        self._behind = 0
+        self._failing = False
+
+    async def run(self) -> None:
+        """Move and delete, for ever."""
+        self._moved_at = self._swept_at = self._checked_at = asyncio.get_running_loop().time()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.sweep):
+                    await self._committer.moving.wait()
+            try:
+                await self.move_finished()
+                await self._sweep()
+                self._failing = False
+            except FAILURES as error:
+                if not self._failing:
+                    self._log.error("journal.not_moved", error=type(error).__name__, reason=reason(error))
+                self._failing = True
+                await asyncio.sleep(self._timing.sweep)
+
+    async def move_finished(self) -> None:
+        """Move the streams that have ended. Raises one of `FAILURES`."""
+        finished = self._committer.finished()
+        while finished:
+            try:
+                await self._move(finished[-1])
+            except BaseException:
+                for writer in finished:
+                    self._committer.unfinished(writer)
+                raise
+            finished.pop()
+
+    async def _move(self, writer: FileWriter) -> None:
+        """Write what of a stream was not moved yet; if the stream has ended, as it is kept from now on."""
+        next_batch = self._committer.last + 1
+        last = writer.acked
+        ended = writer.finished
+        while writer.moved < last:
+            rows, end = await _rows(writer, last)
+            if writer.removed:
+                break
+            move = self._as_move(writer, rows, end, ended=ended and end == last)
+            self.drop(await self._store.write(self._store.database.move, move))
+            writer.moved = end
+        if ended:
+            self._committer.retire(writer)
+        else:
+            self._committer.moved(writer, next_batch)
+
+    def _as_move(self, writer: FileWriter, rows: Sequence[tuple[int, bytes]], last: int, *, ended: bool) -> Move:
+        info = writer.log.info
+        move = Move(writer.id, owner_of(info.owner), info.created, *writer.identity, rows, last)
+        if not ended:
+            return move
+        now = self._clock()
+        [end] = writer.log.records(last - 1, last)
+        return move._replace(state=state_after(end), ended=now, expires=now + kept(info, self._seconds))
+
+    def drop(self, gone: Sequence[Gone]) -> None:
+        """Forget streams that are no longer on disk."""
+        for stream_id, why in gone:
+            log = self._memory.get(stream_id)
+            if log is not None:
+                self._memory.drop(log)
+            self._on_evict(stream_id, why)
+
+    async def _sweep(self) -> None:
+        """Delete what is not kept any longer, at most once in a while. Raises one of `FAILURES`."""
+        clock = asyncio.get_running_loop().time
+        database = self._store.database
+        if clock() < self._swept_at + self._timing.sweep:
+            return
+        self._swept_at = clock()
+        while gone := await self._store.write(database.expire, self._clock()):
+            self.drop(gone)
+        if clock() >= self._moved_at + self._timing.moved:
+            self._moved_at = clock()
+            for writer in self._committer.behind(self._behind):
+                if not writer.log.ended:
+                    await self._move(writer)
+            self._behind = self._committer.last + 1
+        while await self._store.write(database.trim, self._committer.oldest):
+            pass
+        due = database.erased and clock() >= self._checked_at + self._timing.erased
+        if due or self._store.log_size > _LARGE_LOG:
+            self._checked_at = clock()
+            await self._store.flush()
+            await self._store.write(database.checkpoint)
+
+
+async def _rows(writer: FileWriter, last: int) -> tuple[list[tuple[int, bytes]], int]:
+    """Return some of the rows that are not moved yet, up to record number *last*, and the number of their last one."""
+    rows: list[tuple[int, bytes]] = []
+    end = writer.moved
+    while end < last and len(rows) < _ROWS_AT_ONCE:
+        start, end = end, min(end + RECORDS_PER_ROW, last)
+        await turn(end - start)
+        rows.append((start + 1, encode(writer.log.records(start, end))))
+    return rows, end

@@ -1,0 +1,64 @@
+"""What is read from the database of a journal on disk: each function is one look, and blocks."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from app.journal import Listed
+from app.journal.file.entries import unpack_info
+from app.request import StreamInfo
+
+_ROWS_AT_ONCE = 8
+
+
+class Kept(NamedTuple):
+    """A stream that was moved: its *number* in the database, and the number of its *last* record."""
+
+    number: int
+    info: StreamInfo
+    state: str
+    last: int
+
+
+def find(connection: sqlite3.Connection, stream_id: str, now: float) -> Kept | None:
+    """Return a stream that has ended, or None."""
+    row = connection.execute(
+        "SELECT number, info, state, last FROM streams WHERE id = ? AND expires > ?", (stream_id, now)
+    ).fetchone()
+    return row and Kept(row[0], unpack_info(row[1]), *row[2:])
+
+
+def rows(connection: sqlite3.Connection, number: int, after: int) -> list[tuple[int, bytes]]:
+    """Return the next rows of a stream after record *after*: the number of the first record, and a batch, of each."""
+    return connection.execute(
+        "SELECT first, data FROM records WHERE stream = ? AND first > ? ORDER BY first LIMIT ?",
+        (number, after, _ROWS_AT_ONCE),
+    ).fetchall()
+
+
+def claimed(connection: sqlite3.Connection, claim: bytes, now: float) -> tuple[str, bytes] | None:
+    """Return the stream that has an idempotency key, and the fingerprint of the body that came with it."""
+    query = "SELECT id, fingerprint FROM streams WHERE claim = ? AND expires > ?"
+    found: tuple[str, bytes] | None = connection.execute(query, (claim, now)).fetchone()
+    return found
+
+
+def labelled(connection: sqlite3.Connection, label: bytes, now: float) -> str | None:
+    """Return the newest stream with a label."""
+    query = "SELECT id FROM streams WHERE label = ? AND expires > ? ORDER BY created DESC LIMIT 1"
+    row: tuple[str] | None = connection.execute(query, (label, now)).fetchone()
+    return None if row is None else row[0]
+
+
+def listed(connection: sqlite3.Connection, owner: bytes, limit: int, before: int | None, now: float) -> list[Listed]:
+    """Return the *owner*'s streams that have ended, newest first, *limit* of them at most."""
+    found = connection.execute(
+        "SELECT id, info, state, last FROM streams WHERE owner = ? AND created < ? AND expires > ? "
+        "ORDER BY created DESC LIMIT ?",
+        (owner, (1 << 63) - 1 if before is None else before, now, limit),
+    )
+    return [
+        Listed(stream_id, unpack_info(info), "error" if state == "lost" else state, last)
+        for stream_id, info, state, last in found
+    ]

@@ -1,0 +1,86 @@
+"""Idempotency keys, labels and slots of a process whose streams are on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from app.errors import KeyReused
+from app.journal.file import reading
+from app.journal.file.committer import Committer
+from app.journal.file.entries import Identity, digest, pack_info
+from app.journal.file.store import FAILURES, Store
+from app.journal.registry import MemoryRegistry
+from app.request import StreamInfo
+
+
+class FileRegistry:
+    """The registry of this process: what *memory* has, what is being written, and what the *store* has.
+
+    Slots are in memory alone: no stream is live when the process begins.
+    """
+
+    def __init__(self, memory: MemoryRegistry, committer: Committer, store: Store, clock: Callable[[], float]) -> None:
+        self._memory = memory
+        self._committer = committer
+        self._store = store
+        self._clock = clock
+        self._beginning: dict[str, asyncio.Future[None]] = {}  # by stream that has a key, and is not there yet
+
+    async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
+        key = digest(owner, name)
+        while True:
+            known = await self._store.read(reading.claimed, key, self._clock())
+            writer = self._committer.claimed(key)
+            if writer is not None:
+                known = writer.id, writer.identity.fingerprint or b""
+            if known is not None:
+                if known[1] != fingerprint:
+                    raise KeyReused
+                return known[0]
+            other = await self._memory.claim(owner, name, fingerprint, stream_id)
+            if other is None:
+                self._beginning[stream_id] = asyncio.get_running_loop().create_future()
+                return None
+            if other not in self._beginning:
+                return other
+            # Another request is just beginning that stream. If it fails, this one may have the key.
+            await asyncio.wait((self._beginning[other],))
+
+    def identity_of(self, stream_id: str, info: StreamInfo) -> Identity:
+        """Return what is to be kept of a new stream."""
+        claimed = self._memory.claimed(stream_id)
+        label = digest(info.owner, info.label) if info.label else None
+        if claimed is None:
+            return Identity(pack_info(info), label)
+        name, fingerprint = claimed
+        return Identity(pack_info(info), label, digest(info.owner, name), fingerprint)
+
+    def begun(self, stream_id: str) -> None:
+        """Note that a stream is there, or will not be: a request that repeats its key waits no longer."""
+        beginning = self._beginning.pop(stream_id, None)
+        if beginning is not None:
+            beginning.set_result(None)
+
+    async def release(self, stream_id: str) -> None:
+        await self._memory.release(stream_id)
+        self.begun(stream_id)
+        writer = self._committer.writer(stream_id)
+        if writer is not None and writer.identity.claim is None:
+            return
+        if writer is not None:
+            self._committer.release(writer)
+        with suppress(*FAILURES):  # the key stands for the stream as long as that is kept then
+            await self._store.write(self._store.database.release, stream_id)
+
+    async def labelled(self, owner: str, label: str) -> str | None:
+        known = await self._memory.labelled(owner, label)
+        known = known or self._committer.labelled(digest(owner, label))
+        return known or await self._store.read(reading.labelled, digest(owner, label), self._clock())
+
+    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
+        return await self._memory.occupy(owner, stream_id, limit)
+
+    async def vacate(self, owner: str, stream_id: str) -> None:
+        await self._memory.vacate(owner, stream_id)

@@ -1,0 +1,154 @@
+"""The database of a journal on disk: what the file is, and what a write that fails leaves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.journal import JournalRefused
+from app.journal.file.database import APPLICATION, VERSION, Database, Move, check_header, connect
+from app.journal.file.folder import Mark
+from tests.journal.processes import ROOMY
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[Mark]:
+    with closing(Mark(tmp_path)) as mark:
+        yield mark
+
+
+@pytest.fixture
+def database(tmp_path: Path, mark: Mark) -> Iterator[Database]:
+    database = Database(tmp_path / "s.sqlite3", mark, replace(ROOMY, ended=2), durable=False)
+    database.open()
+    yield database
+    database.close()
+
+
+def move(stream_id: str, **more: object) -> Move:
+    whole = Move(stream_id, b"ann", 1, "[]", None, None, None, [(1, b'["x"]')], 1, "done", 1.0, 100.0)
+    return whole._replace(**more)  # type: ignore[arg-type]  # whatever a test wants
+
+
+def count(database: Database, table: str) -> int:
+    [(found,)] = database.connection.execute(f"SELECT count(*) FROM {table}")
+    return int(found)
+
+
+@pytest.mark.parametrize(
+    ("pragmas", "why"),
+    [
+        ({"application_id": APPLICATION, "user_version": VERSION + 1}, "was written by a newer version of chat-sse"),
+        ({"application_id": APPLICATION, "user_version": 0}, "was written by an older version of chat-sse"),
+        ({"application_id": 5}, "is another program's database"),
+        ({}, "is another program's database"),
+    ],
+)
+def test_other_databases(tmp_path: Path, mark: Mark, pragmas: dict[str, int], why: str) -> None:
+    """A database of another program or version is refused, and is not written to."""
+    path = tmp_path / "other.sqlite3"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE t (x)")
+        for name, value in pragmas.items():
+            other.execute(f"PRAGMA {name} = {value}")
+    before = path.read_bytes()
+    with pytest.raises(JournalRefused, match=why):
+        Database(path, mark, ROOMY, durable=False).open()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"SQLite format 3\0", b"no database" * 100])
+def test_no_database(tmp_path: Path, content: bytes) -> None:
+    """Another file is refused, too."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(JournalRefused, match="is not a database"):
+        check_header(path)
+
+
+def test_damage(database: Database, tmp_path: Path, mark: Mark) -> None:
+    """A database whose pages are not what they were is refused with a sentence."""
+    for _ in range(200):
+        database.commit(b"x" * 1000)
+    database.checkpoint()
+    database.close()
+    data = database._path.read_bytes()
+    database._path.write_bytes(data[:100] + b"\xff" * (len(data) - 100))
+    with pytest.raises(JournalRefused, match="is damaged"):
+        Database(database._path, mark, ROOMY, durable=False).open()
+
+
+def test_a_batch(database: Database, mark: Mark) -> None:
+    """Each batch has the next number, which is marked once the batch is written."""
+    assert [database.commit(b"[]"), database.commit(b"[]", [("ann", 5, 9.0)])] == [1, 2]
+    assert count(database, "batches") == 2
+    assert database.connection.execute("SELECT * FROM accounts").fetchall() == [("ann", 5, 9.0)]
+
+
+@pytest.mark.parametrize("what", ["commit", "move", "trim"])
+def test_a_write_that_fails(database: Database, what: str) -> None:
+    """A write that fails leaves everything as it was, and can be made again."""
+    database.commit(b"[]")
+    database.move(move("a"))
+    pages = database.connection.execute("PRAGMA page_count").fetchone()[0]
+    database.connection.execute(f"PRAGMA max_page_count = {pages}")
+    before = database.last, database._size, database._count, count(database, "streams"), count(database, "records")
+    large = b"x" * 50_000
+    writes: dict[str, Callable[[], object]] = {
+        "commit": lambda: database.commit(large, [("ann", 1, 1.0)]),
+        "move": lambda: database.move(move("b", rows=[(1, large)])),
+        "trim": lambda: database._insert(large),
+    }
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        writes[what]()
+    after = database.last, database._size, database._count, count(database, "streams"), count(database, "records")
+    assert after == before
+    database.connection.execute("PRAGMA max_page_count = 100000")
+    writes[what]()
+
+
+def test_a_stream_in_parts(database: Database) -> None:
+    """A stream may be moved in parts, and counts once it has ended; the oldest go when there are too many."""
+    database.move(move("a", state="live", ended=None, expires=None))
+    assert (database._count, database._size) == (0, 0)
+    assert database.move(move("a", rows=[(2, b'["y","z"]')], last=3)) == []
+    assert (database._count, database._size) == (1, len(b'["x"]') + len(b'["y","z"]'))
+    assert database.move(move("b", ended=2.0)) == []
+    assert database.move(move("c", ended=3.0)) == [("a", "count")]
+    assert count(database, "records") == 2
+
+
+def test_trimming(database: Database) -> None:
+    """Batches are deleted in parts; the last number stays known, and an empty database is not written to."""
+    for _ in range(600):
+        database.commit(b'[["s",1,["x"]]]')
+    assert [database.trim(500), database.trim(500), database.trim(500)] == [True, False, False]
+    assert database.connection.execute("SELECT min(id), max(id) FROM batches").fetchone() == (500, 600)
+    while database.trim(601):
+        pass
+    assert database.connection.execute("SELECT id, data FROM batches").fetchall() == [(601, b"[]")]
+    assert (database.trim(602), database.last) == (False, 601)
+    assert database.commit(b"[]") == 602
+
+
+def test_expiry(database: Database) -> None:
+    """What expires is deleted, and said."""
+    database.move(move("a"))
+    assert database.expire(99.0) == []
+    assert database.expire(100.0) == [("a", "time")]
+    assert (count(database, "streams"), count(database, "records")) == (0, 0)
+
+
+@pytest.mark.parametrize(("durable", "level"), [(False, 1), (True, 2)])
+def test_durability(tmp_path: Path, durable: bool, level: int) -> None:
+    """A commit that is to survive a power loss waits for the disk, and no other does."""
+    with closing(connect(tmp_path / "s", durable=durable)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with suppress(sqlite3.OperationalError):
+            assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)

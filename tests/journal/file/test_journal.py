@@ -1,0 +1,186 @@
+"""A journal on disk: what the next process finds, and what is told to readers when something is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from structlog.testing import LogCapture
+
+from app.errors import JournalLost, UnknownStream
+from app.events import Delta, Event
+from app.journal.file.journal import FileJournal, steady_clock
+from app.request import StreamInfo
+from tests.journal.file.disk import FAST, Disk
+from tests.journal.processes import DONE, INFO, ending, opened, text
+from tests.journal.test_journal_contract import EVERY
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+ANN = StreamInfo("word", "ann\udcff", 3, "chat", True, '{"a":1}', 900.0, "m", 17, '{"title":"T"}')
+
+
+async def write(journal: FileJournal, stream_id: str, *events: Event, info: StreamInfo = INFO) -> None:
+    """Write a stream, as far as *events* go, each in a batch of its own."""
+    writer = await journal.create(stream_id, info)
+    for number, event in enumerate(events, 1):
+        writer.append([event])
+        await until(lambda: writer.log.last == number)  # noqa: B023 - awaited at once
+
+
+async def moved(journal: FileJournal) -> None:
+    """Wait until all streams were moved."""
+    await until(lambda: not journal._committer.writers)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_a_restart(disk: Disk, wait: bool) -> None:
+    """All of an ended stream is there after a restart, whether or not it was moved before."""
+    async with disk.start() as journal:
+        await write(journal, "s", *EVERY, info=ANN)
+        if wait:
+            await moved(journal)
+    async with disk.start() as journal:
+        log = await journal.open("s")
+        assert (log.info, log.last, log.ended) == (ANN, len(EVERY), True)
+        for after in range(len(EVERY) + 1):
+            assert await opened(journal, after=after) == EVERY[after:]
+        listing = await journal.streams_of("ann\udcff", 9)
+        assert [(each.stream_id, each.info, each.state, each.last) for each in listing.streams] == [
+            ("s", ANN, "done", len(EVERY))
+        ]
+        assert await journal.live("s") is None
+        assert await journal.registry.labelled("ann\udcff", "chat") == "s"
+
+
+async def test_what_was_live(disk: Disk, logs: LogCapture) -> None:
+    """A stream that was live when its process died ends with `producer_lost`, after all that was sent of it."""
+    async with disk.start() as journal:
+        await write(journal, "s", Delta("a"), Delta("b"))
+        await journal.create("empty", INFO)
+        left = disk.killed()
+    async with left.start() as journal:
+        events = await opened(journal)
+        assert (text(events), ending(events), len(events)) == ("ab", "producer_lost", 3)
+        assert ending(await opened(journal, "empty")) == "producer_lost"
+        assert await opened(journal, after=2) == events[2:]
+        with pytest.raises(JournalLost):
+            await journal.open("s", 4)
+        assert {each.state for each in (await journal.streams_of("ann", 9)).streams} == {"error"}
+    assert {entry["stream_id"] for entry in logs.entries if entry["event"] == "stream.producer_lost"} == {"s", "empty"}
+    async with left.start() as journal:
+        assert await opened(journal) == events
+
+
+async def test_the_death_of_a_process_that_recovers(disk: Disk) -> None:
+    """What one start has ended, the next one finds as it is."""
+    async with disk.start() as journal:
+        await write(journal, "s", Delta("a"))
+        left = disk.killed()
+    async with left.start():
+        again = left.killed()
+    async with again.start() as journal:
+        assert [ending(await opened(journal)), (await journal.open("s")).last] == ["producer_lost", 2]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "zeroed", "doubled", "deleted"])
+async def test_a_damaged_tail(disk: Disk, damage: str) -> None:
+    """Where records that were sent may be gone, no number of theirs is used again; what had ended before is whole."""
+    async with disk.start(timing=replace(FAST, sweep=60)) as journal:
+        await write(journal, "whole", *EVERY)
+        await moved(journal)
+        await journal._store.write(journal._store.database.checkpoint)
+        await write(journal, "s", Delta("a"), Delta("b"), Delta("c"))
+        left = disk.killed()
+    log = left.log_file
+    data = log.read_bytes()
+    assert len(data) > 3 * 4120
+    match damage:
+        case "truncated":
+            log.write_bytes(data[:-4120])
+        case "zeroed":
+            log.write_bytes(data[:-4120] + bytes(4120))
+        case "doubled":
+            log.write_bytes(data + data[-4120:])
+        case "deleted":
+            log.unlink()
+    async with left.start() as journal:
+        assert await opened(journal, "whole") == EVERY
+        if damage == "doubled":  # nothing is missing then
+            assert text(await opened(journal)) == "abc"
+        else:
+            for after in range(5):
+                with pytest.raises(UnknownStream if damage == "deleted" else JournalLost):
+                    await journal.open("s", after)
+
+
+@pytest.mark.parametrize(("durable", "lost"), [(False, True), (True, False)])
+async def test_a_power_loss(disk: Disk, durable: bool, lost: bool) -> None:
+    """After another boot, what was live is lost, unless each record was on the disk before it was sent."""
+    async with disk.start(durable=durable) as journal:
+        await write(journal, "s", Delta("a"))
+        left = disk.killed()
+    mark = left.folder / "acknowledged"
+    mark.write_bytes(mark.read_bytes()[:8] + b"another boot".ljust(56, b"\0"))
+    async with left.start(durable=durable) as journal:
+        if lost:
+            with pytest.raises(JournalLost):
+                await journal.open("s")
+            assert [each.state for each in (await journal.streams_of("ann", 9)).streams] == ["error"]
+        else:
+            assert ending(await opened(journal)) == "producer_lost"
+
+
+async def test_before_it_is_written(disk: Disk) -> None:
+    """A record is readable once it is written, and not before; what comes meanwhile is written together."""
+    async with disk.start() as journal:
+        writer = await journal.create("s", INFO)
+        held = asyncio.Event()
+        write = journal._store.write
+
+        async def slowly(*arguments: object) -> object:
+            await held.wait()
+            return await write(*arguments)  # type: ignore[arg-type]  # whatever they are
+
+        journal._store.write = slowly  # type: ignore[assignment,method-assign]
+        for letter in "abc":
+            writer.append([Delta(letter)])
+            await asyncio.sleep(0.01)
+        assert writer.log.last == 0
+        before = journal._committer.last
+        held.set()
+        await until(lambda: writer.log.last == 3)
+        assert journal._committer.last <= before + 2
+
+
+async def test_a_stream_that_is_long_live(disk: Disk) -> None:
+    """A live stream's batches are deleted while it goes on, and all of it is there after a kill."""
+    async with disk.start() as journal:
+        writer = await journal.create("s", INFO)
+        expected = ""
+        for number in range(3):
+            events: list[Event] = [Delta(f"{number}.{each} ") for each in range(200)]
+            writer.append(events)
+            expected += text(events)
+            await until(lambda: writer.moved == 200 * (number + 1))  # noqa: B023 - awaited at once
+        writer.append([Delta("end")])
+        expected += "end"
+        await until(lambda: writer.log.last == 601)
+        left = disk.killed()
+        writer.append([DONE])
+        assert text(await opened(journal)) == expected
+        await moved(journal)
+    async with left.start() as journal:
+        events = await opened(journal)
+        assert (text(events), ending(events), len(events)) == (expected, "producer_lost", 602)
+    async with disk.start() as journal:
+        assert [text(await opened(journal)), ending(await opened(journal))] == [expected, "done"]
+
+
+async def test_the_clock() -> None:
+    """Time passes as on a clock that nobody sets."""
+    clock = steady_clock()
+    first = clock()
+    assert 1.6e9 < first <= clock() < first + 60

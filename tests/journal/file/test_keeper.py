@@ -1,0 +1,172 @@
+"""What is kept on disk, for how long, and that nothing is left of what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import LogCapture
+
+from app.errors import UnknownStream
+from app.events import Delta, Event
+from app.journal.file.journal import FileJournal
+from app.request import StreamInfo
+from tests.journal.file.disk import FAST, Disk
+from tests.journal.processes import DONE, INFO, opened, text
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+async def ended(journal: FileJournal, stream_id: str, *texts: str, info: StreamInfo = INFO) -> None:
+    """Write a stream to its end, and wait until it was moved."""
+    writer = await journal.create(stream_id, info)
+    events: list[Event] = [*map(Delta, texts), DONE]
+    writer.append(events)
+    await until(lambda: journal._committer.writer(stream_id) is None)
+
+
+async def kept(journal: FileJournal, *stream_ids: str) -> str:
+    """Return which of the streams are kept."""
+    found = ""
+    for stream_id in stream_ids:
+        try:
+            await journal.open(stream_id)
+        except UnknownStream:
+            continue
+        found += stream_id
+    return found
+
+
+async def test_time(disk: Disk) -> None:
+    """A stream goes when its time is up, in this process or in the next, and its content is nowhere in the files."""
+    async with disk.start(seconds=60) as journal:
+        await ended(journal, "a", "the-secret-of-a ", "more")
+        await ended(journal, "b", "the-secret-of-b", info=replace_keep(10))
+        assert disk.has("the-secret-of-a") and disk.has("the-secret-of-b")
+        disk.now += 11
+        await until(lambda: disk.gone == [("b", "time")])
+        await until(lambda: not disk.has("the-secret-of-b"))
+        assert await kept(journal, "a", "b") == "a"
+        assert disk.has("the-secret-of-a")
+    disk.now += 50
+    async with disk.start(seconds=60) as journal:
+        assert await kept(journal, "a", "b") == ""
+        await until(lambda: disk.gone == [("b", "time"), ("a", "time")])
+        await until(lambda: not disk.has("the-secret-of-a"))
+
+
+def replace_keep(seconds: float) -> StreamInfo:
+    return INFO._replace(keep=seconds)
+
+
+async def test_removal(disk: Disk) -> None:
+    """Nothing is left of a stream that was removed, and it does not come back after a kill."""
+    async with disk.start() as journal:
+        await ended(journal, "a", "the-secret-of-a")
+        writer = await journal.create("b", INFO)
+        writer.append([Delta("the-secret-of-b")])
+        await until(lambda: writer.log.last == 1)
+        await journal.remove("a")
+        await journal.remove("b")
+        assert await kept(journal, "a", "b") == ""
+        left = disk.killed()
+        writer.append([DONE])
+        await until(lambda: not disk.has("the-secret-of"))
+    async with left.start() as journal:
+        assert await kept(journal, "a", "b") == ""
+        await until(lambda: not left.has("the-secret-of"))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "streams", "left", "reason"),
+    [
+        ({"ended": 2}, "a1 b1 a2 a3", "b1a3", "count"),
+        ({"total": 70_000}, "a1 b1 a2 a3", "b1a3", "memory"),
+        ({"owner": 70_000}, "a1 b1 a2 a3", "b1a2a3", "memory"),
+        ({"owner": 40_000}, "-1 -2 -3", "-1-2-3", ""),
+    ],
+)
+async def test_bounds(disk: Disk, bounds: dict[str, Any], streams: str, left: str, reason: str) -> None:
+    """Above a bound the owner that has most loses what ended first; callers without credentials have no bound."""
+    names = streams.split()
+    for restarted in (False, True):
+        async with disk.start(**bounds if restarted else {}) as journal:
+            if not restarted:
+                for name in names[:-1]:
+                    await ended(journal, name, "x" * 30_000, info=StreamInfo("none", name[0].strip("-")))
+            else:
+                await ended(journal, names[-1], "x" * 30_000, info=StreamInfo("none", names[-1][0].strip("-")))
+                assert await kept(journal, *names) == left
+    assert {why for _, why in disk.gone} == ({reason} if reason else set())
+    assert {name for name, _ in disk.gone} == set(names) - {left[at : at + 2] for at in range(0, len(left), 2)}
+
+
+async def test_a_clock_that_was_put_back(disk: Disk) -> None:
+    """A stream is kept for no longer than its time from then on."""
+    async with disk.start(seconds=60) as journal:
+        await ended(journal, "a")
+    disk.now -= 1_000_000
+    async with disk.start(seconds=60) as journal:
+        assert await kept(journal, "a") == "a"
+        disk.now += 61
+        assert await kept(journal, "a") == "a"  # in memory, for a moment
+        await until(lambda: disk.gone == [("a", "time")])
+
+
+async def test_a_shorter_time(disk: Disk) -> None:
+    """A setting that is shorter than before holds for what is kept already."""
+    async with disk.start(seconds=60) as journal:
+        await ended(journal, "a")
+    disk.now += 20
+    async with disk.start(seconds=10):
+        await until(lambda: disk.gone == [("a", "time")])
+
+
+async def test_batches_go(disk: Disk) -> None:
+    """Batches of which everything was moved are deleted, and SQLite's log does not grow without bound."""
+    async with disk.start() as journal:
+        for number in range(20):
+            await ended(journal, f"s{number}", "x" * 1000)
+        await until(lambda: journal._store.database._first == journal._store.database.last)
+        [(count,)] = await journal._store.read(
+            lambda connection: connection.execute("SELECT count(*) FROM batches").fetchall()
+        )
+        assert count == 1
+        await until(lambda: not disk.log_file.stat().st_size)
+
+
+async def test_a_move_that_fails(disk: Disk, logs: LogCapture) -> None:
+    """A stream that cannot be moved is readable all the same, is tried again, and is there after a kill."""
+    async with disk.start() as journal:
+        await ended(journal, "a")
+        database = journal._store.database
+        move = database.move
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        database.move = fail  # type: ignore[assignment,method-assign]
+        writer = await journal.create("b", INFO)
+        writer.append([Delta("x"), DONE])
+        await until(lambda: any(entry["event"] == "journal.not_moved" for entry in logs.entries))
+        assert text(await opened(journal, "b")) == "x"
+        left = disk.killed()
+        database.move = move  # type: ignore[method-assign]
+        await until(lambda: not journal._committer.writers)
+        assert text(await opened(journal, "b")) == "x"
+    async with left.start() as journal:
+        assert text(await opened(journal, "b")) == "x"
+    assert sum(entry["event"] == "journal.not_moved" for entry in logs.entries) == 1
+
+
+async def test_what_leaves_memory(disk: Disk) -> None:
+    """An ended stream leaves memory soon, and is loaded when a reader comes for it, once for all that come."""
+    async with disk.start(timing=replace(FAST, ended_nearby=0.02)) as journal:
+        await ended(journal, "a", *["word "] * 3000)
+        await until(lambda: not len(journal))
+        assert journal.size == 0
+        logs = [await journal.open("a") for _ in range(2)]
+        assert logs[0] is logs[1]
+        assert text(await opened(journal, "a")) == "word " * 3000

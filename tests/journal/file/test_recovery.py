@@ -1,0 +1,116 @@
+"""What is done at the start with what the last process left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from app.events import Delta, Done
+from app.journal.encoding import decode, encode, pack
+from app.journal.file import reading
+from app.journal.file.database import Database
+from app.journal.file.entries import Identity, pack_info
+from app.journal.file.folder import Mark
+from app.journal.file.recovery import Found, recover
+from app.request import StreamInfo
+from tests.journal.file.test_database import move
+from tests.journal.processes import ROOMY
+
+NOW = 1000.0
+IDENTITY = Identity(pack_info(StreamInfo("none", "ann")))
+A = Delta("a")
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[Mark]:
+    with closing(Mark(tmp_path)) as first:
+        first.begin(0)
+    with closing(Mark(tmp_path)) as mark:
+        yield mark
+
+
+@pytest.fixture
+def database(tmp_path: Path, mark: Mark) -> Iterator[Database]:
+    database = Database(tmp_path / "s.sqlite3", mark, replace(ROOMY, ended=1 << 30, total=1 << 40), durable=False)
+    database.open()
+    yield database
+    database.close()
+
+
+def commit(database: Database, *entries: list[object]) -> None:
+    database.commit(orjson.dumps(entries))
+
+
+def recovered(database: Database, mark: Mark) -> Found:
+    return recover(database, mark, NOW, 60, durable=False)
+
+
+def state(database: Database, stream_id: str) -> tuple[str, list[object]]:
+    """Return a stream's state, and its records."""
+    found = reading.find(database.connection, stream_id, NOW)
+    assert found is not None
+    rows = reading.rows(database.connection, found.number, 0)
+    assert sum(len(decode(data)) for _, data in rows) == found.last
+    return found.state, [event for _, data in rows for event in decode(data)]
+
+
+def test_states(database: Database, mark: Mark) -> None:
+    """A stream that had ended has its end, and one that had not gets one; what was removed is gone."""
+    commit(database, IDENTITY.entry("ended"), IDENTITY.entry("live"), IDENTITY.entry("gone"))
+    commit(database, ["ended", 1, pack([A])], ["live", 1, pack([A])], ["gone", 1, pack([A])])
+    commit(database, ["gone", -1], ["ended", 2, pack([Done("stop")])])
+    found = recovered(database, mark)
+    assert found == Found(2, [("live", 2)], [], [], [])
+    assert state(database, "ended") == ("done", [A, Done("stop")])
+    kind, events = state(database, "live")
+    assert (kind, events[:1], len(events)) == ("error", [A], 2)
+    assert recovered(database, mark) == Found(2, [], [], [], [])
+
+
+@pytest.mark.parametrize("why", ["gap", "number", "batch"])
+def test_what_is_lost(database: Database, mark: Mark, why: str) -> None:
+    """A stream of which something is missing is lost; one that had ended is not."""
+    commit(database, IDENTITY.entry("ended"), IDENTITY.entry("live"))
+    commit(database, ["ended", 1, pack([Done("stop")])], ["live", 3 if why == "gap" else 1, pack([A])])
+    if why == "number":
+        mark.number = 3
+    elif why == "batch":
+        database.commit(b"no batch")
+    assert recovered(database, mark) == Found(2, [], ["live"], [], [])
+    assert state(database, "ended")[0] == "done"
+    found = reading.find(database.connection, "live", NOW)
+    assert found is not None and found.state == "lost"
+
+
+def test_a_stream_that_was_moved(database: Database, mark: Mark) -> None:
+    """Batches of a stream that was moved with its end change nothing."""
+    commit(database, IDENTITY.entry("s"))
+    commit(database, ["s", 1, pack([A])])
+    database.move(
+        move("s", info=IDENTITY.info, rows=[(1, encode([A, Done("stop")]))], last=2, ended=NOW, expires=NOW + 9)
+    )
+    assert recovered(database, mark) == Found(1, [], [], [], [])
+    assert state(database, "s") == ("done", [A, Done("stop")])
+
+
+def test_many_streams(database: Database, mark: Mark) -> None:
+    """A hundred thousand kept streams are opened in seconds."""
+    database.connection.execute("BEGIN")
+    database.connection.executemany(
+        "INSERT INTO streams (id, owner, created, info, last, size, state, ended, expires) "
+        "VALUES (?, ?, 1, ?, 1, 100, 'done', ?, 2000)",
+        [(f"s{number:021}", b"o%d" % (number % 1000), IDENTITY.info, number) for number in range(100_000)],
+    )
+    database.connection.execute("COMMIT")
+    database.close()
+    began = time.process_time()
+    database.open()
+    assert recovered(database, mark).streams == 100_000
+    assert time.process_time() - began < 5
+    assert len(database._sums) == 1000

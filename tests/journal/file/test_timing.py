@@ -1,0 +1,12 @@
+"""How long the journal on disk waits, and for what."""
+
+from __future__ import annotations
+
+from app.journal.file.timing import USUAL
+
+
+def test_times_fit() -> None:
+    """What a client waits for at most is less than what it waits for anyway, and looks are frequent enough."""
+    assert USUAL.commit <= 0.002
+    assert USUAL.first_pause < USUAL.last_pause < USUAL.slow
+    assert USUAL.sweep < USUAL.erased < USUAL.moved

@@ -1,0 +1,48 @@
+"""The writer of a stream on disk, where it differs from others: what comes late makes room for the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.errors import JournalDown
+from app.events import Delta, Done, Failure
+from app.journal.file.entries import Identity
+from app.journal.file.outbox import FileOutbox
+from app.journal.file.writer import FileWriter
+from app.journal.memory import MemoryJournal, MemoryLog
+from tests.journal.processes import INFO, ROOMY
+
+pytestmark = pytest.mark.anyio
+
+X, Y = map(Delta, "xy")
+GIVEN_UP = Failure.of(JournalDown())
+
+
+@pytest.fixture
+async def writer() -> FileWriter:
+    return FileWriter(FileOutbox(), MemoryLog(MemoryJournal(ROOMY), "s", INFO), Identity(""))
+
+
+async def test_what_comes_late(writer: FileWriter) -> None:
+    """What was written after the stream was given up was shown to nobody, and the end has its number."""
+    writer.append([X])
+    writer.take()
+    writer.acknowledge()
+    writer.append([Y, Done("stop")])
+    writer.take()
+    writer.give_up(GIVEN_UP)
+    writer.acknowledge()
+    assert (writer.finished, writer.take()) == (False, (2, [GIVEN_UP]))
+    writer.acknowledge()
+    assert (writer.finished, writer.acked, writer.log.records(0, 9)) == (True, 2, [X, GIVEN_UP])
+
+
+async def test_the_first_record_is_in_a_hurry(writer: FileWriter) -> None:
+    """A client has seen nothing yet."""
+    hurried = []
+    writer.outbox.hurry = lambda: hurried.append(writer.acked)  # type: ignore[method-assign]
+    for event in (X, Y):
+        writer.append([event])
+        writer.take()
+        writer.acknowledge()
+    assert hurried == [0]
