@@ -23,7 +23,7 @@ async def running(
     while True:
         try:
             await loop()
-        except Exception as error:
+        except Exception as error:  # the boundary, as above
             log.error("journal.crashed", loop=loop.__name__, error=type(error).__name__, at=_where(error))
             crashed()
             await asyncio.sleep(restart)

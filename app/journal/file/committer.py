@@ -101,7 +101,7 @@ class Committer:
             raise
 
     def _forget(self, writer: FileWriter) -> None:
-        """Have a stream removed that nobody waits for any more, and that may be written all the same."""
+        """Have a stream removed whose request has left, and that may be written all the same."""
         writer.removed = True
         self._notes.append([writer.id, REMOVED])
         self._outbox.wake.set()

@@ -1,8 +1,8 @@
 """What is done at the start with what the last process left: its live streams end, with the text that there is.
 
 A batch is on the disk before its records are sent, at the chosen level. If the mark says that there were batches which
-are missing now, or if nobody knows, then records that were sent may be gone, and their numbers must not be given to
-others. Streams that had not ended are lost then: a reader is told so, and nothing else of them is shown.
+are missing now, or if that cannot be known, then records that were sent may be gone, and their numbers must not be
+given to others. Streams that had not ended are lost then: a reader is told so, and nothing else of them is shown.
 """
 
 from __future__ import annotations

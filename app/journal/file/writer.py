@@ -18,7 +18,7 @@ class FileWriter(GroupWriter):
     outbox: FileOutbox
     identity: Identity
     moved: int = field(init=False, default=0)  # the number of the last record that was moved
-    removed: bool = field(init=False, default=False)  # whether the stream is not to be kept any more
+    removed: bool = field(init=False, default=False)  # whether the stream was removed
     _ending: Failure | None = field(init=False, default=None)  # the end with which it was given up
 
     @property
@@ -36,5 +36,5 @@ class FileWriter(GroupWriter):
         self._ending = ending
 
     def came_late(self, events: Sequence[Event]) -> None:
-        # What was under way when the stream was given up was shown to nobody: the end takes its place.
+        # What was under way when the stream was given up was not shown to any reader: the end takes its place.
         self.acked = self.log.last if events[-1] is self._ending else self.log.last - 1

@@ -144,7 +144,7 @@ async def test_before_it_is_written(disk: Disk) -> None:
             await held.wait()
             return await write(*arguments)  # type: ignore[arg-type]  # whatever they are
 
-        journal._store.write = slowly  # type: ignore[assignment,method-assign]
+        journal._store.write = slowly  # type: ignore[assignment,method-assign]  # held up
         for letter in "abc":
             writer.append([Delta(letter)])
             await asyncio.sleep(0.01)

@@ -147,13 +147,13 @@ async def test_a_move_that_fails(disk: Disk, logs: LogCapture) -> None:
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        database.move = fail  # type: ignore[assignment,method-assign]
+        database.move = fail  # type: ignore[assignment,method-assign]  # for now
         writer = await journal.create("b", INFO)
         writer.append([Delta("x"), DONE])
         await until(lambda: any(entry["event"] == "journal.not_moved" for entry in logs.entries))
         assert text(await opened(journal, "b")) == "x"
         left = disk.killed()
-        database.move = move  # type: ignore[method-assign]
+        database.move = move  # type: ignore[method-assign]  # as before
         await until(lambda: not journal._committer.writers)
         assert text(await opened(journal, "b")) == "x"
     async with left.start() as journal:
