@@ -44,6 +44,7 @@ const absolute = (url) => new URL(url, base());
 const either = (...signals) => AbortSignal.any(signals.filter(Boolean));
 // A connection that has said nothing for so many milliseconds when the page wakes up may be dead.
 const DOUBTFUL = 1000;
+const EVENTS = "text/event-stream";
 
 export class ChatStream {
   id = ""; // known from the service's first answer on
@@ -141,8 +142,13 @@ export class ChatStream {
       const response = useful ? spare.response : await watch.over(this.#fetch(either(signal, connection.signal)));
       this.#over = response.status === 204; // there is nothing after the last event id
       if (this.#over) return;
-      if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw await refusal(response);
-      this.id ||= response.headers.get("X-Stream-Id") ?? "";
+      const mediaType = response.headers.get("Content-Type") ?? "";
+      if (!mediaType.startsWith(EVENTS)) {
+        // Chromium takes a head that broke off for a whole one.
+        if (response.status < 300 && EVENTS.startsWith(mediaType)) throw cut("The connection closed in the head.");
+        throw await refusal(response);
+      }
+      this.id ||= /^[\w-]{22}$/.exec(response.headers.get("X-Stream-Id"))?.[0] ?? "";
       let open = false;
       const opened = () => {
         if (!open) onConnection?.({ state: "open", status: response.status, requestId: requestId(response) });
@@ -196,7 +202,7 @@ export class ChatStream {
 
   async #fetch(signal) {
     const headers = await this.#headers();
-    headers.set("Accept", "text/event-stream");
+    headers.set("Accept", EVENTS);
     const asks = { headers, signal, cache: "no-store" };
     if (!this.id) {
       const { url, method, body } = this.#first;

@@ -133,6 +133,21 @@ def test_cuts(
     assert stats(simulator)["requests"] == asked + 1
 
 
+def test_a_head_that_is_cut(
+    browser: Browser, door: Door, chat_script: str, simulator: Server, request: pytest.FixtureRequest
+) -> None:
+    """Chromium takes a response whose head broke off for a whole one. The page takes it for a cut, wherever it was."""
+    asked = stats(simulator)["requests"]
+    with chatting(browser, door, chat_script, request, retries=1000, maxDelay=5) as page:
+        page.wait_for_load_state("networkidle")
+        door.cut()
+        door.plan(Cut(octets=octets) for octets in range(10, 800, 7))
+        ask(page)
+        whole(page)
+        assert page.evaluate("window.news.filter((state) => state === 'lost').length") > 80
+    assert stats(simulator)["requests"] == asked + 1
+
+
 def test_reload_and_second_tab(
     browser: Browser, door: Door, chat_script: str, simulator: Server, request: pytest.FixtureRequest
 ) -> None:
