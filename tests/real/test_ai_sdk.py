@@ -307,6 +307,16 @@ def test_resume_an_answer_to_the_outputs_of_tools(node: Node, service: Server, c
     assert texts(answer) == TEXT
 
 
+def test_positions(node: Node, service: Server, chat_id: str) -> None:
+    """Its transport gets exactly the rest after a position that its page names, and nothing after the last one."""
+    asked = body(f"reasoning{FAST}", chunk="none") | {"id": chat_id}
+    blocks = blocks_of(httpx.post(f"{service.url}{CHAT}", json=asked).content)
+    whole = [json.loads(block["data"]) for block in blocks[:-1]]
+    ids = [block["id"] for block in blocks]
+    found = node("ai-sdk-positions", api=f"{service.url}{CHAT}", id=chat_id, positions=ids)
+    assert found == [*(whole[count:] for count in range(1, len(ids))), None]
+
+
 def test_nothing_to_resume(node: Node, service: Server, chat_id: str) -> None:
     """A chat that nothing is live of is told so, and is as it was."""
     (state,) = node.chat(service.url, chat_id, ["resume"], messages=[user()])
