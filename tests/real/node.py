@@ -27,7 +27,15 @@ def install() -> Path:
     home = Path(sys.prefix) / f"node-clients-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
     if not home.exists():
         unfinished = home.with_suffix(f".{os.getpid()}")
-        options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        # Without the peers that are not in the list: those of the AI SDK's workflows are 400 packages.
+        options = [
+            "--no-save",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--legacy-peer-deps",
+        ]
         done = npm(["install", *options, "--prefix", str(unfinished), *packages], True, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         try:
@@ -63,10 +71,14 @@ class Installed:
         self.folder = folder
         self.tarball = install_package(folder)
 
+    def add(self, name: str) -> None:
+        """Put a file of clients/ beside the scripts, which may import it."""
+        shutil.copyfile(CLIENTS / name, self.folder / name)
+
     def command(self, script: str, **arguments: Any) -> list[str]:
         """Return the command that runs a script of clients/."""
         path = self.folder / f"{script}.mjs"
-        shutil.copyfile(CLIENTS / path.name, path)
+        self.add(path.name)
         return [NODE, str(path), json.dumps(arguments)]
 
     def run(self, script: str, **arguments: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 _HEAD = re.compile(rb"(?:GET|POST|DELETE) \S+ HTTP/1\.1\r\n(?:[^\r\n]+\r\n)*\r\n")
+_METHODS = (b"GET ", b"POST ", b"DELETE ")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 
 
@@ -77,6 +78,7 @@ class Proxy:
         self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.links: list[Link] = []
+        self.cuts = 0  # how many connections were cut where it was said
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -114,6 +116,9 @@ class Proxy:
     def plan(self, cuts: Iterable[Cut | None]) -> None:
         """Let the connections to come be cut as *cuts* say."""
         self._cuts = deque(cuts)
+
+    def asked(self, link: Link, head: bytes) -> None:
+        """Take note that a request comes over *link*, which begins with *head*. A subclass may say where to cut it."""
 
     def cut(self, *, reset: bool = False) -> None:
         """Break every connection there is, now."""
@@ -180,6 +185,8 @@ class Proxy:
             while data := await reader.read(65536):
                 if link.dead:
                     continue
+                if data.startswith(_METHODS):
+                    self.asked(link, data)
                 link.sent += data
                 server.write(data)
                 await server.drain()
@@ -198,6 +205,7 @@ class Proxy:
                 await link.client.drain()
                 if stop is not None:
                     assert link.cut is not None
+                    self.cuts += 1
                     link.close(reset=link.cut.reset)
                     return
         link.client.close()
