@@ -27,6 +27,7 @@ from app.composition.service import check_parts, create_client, create_source
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
+from app.edge.bodies import MOST_TOP_LOGPROBS
 from app.errors import FirstTokenTimeout, Rejected, UpstreamError
 from app.journal import about as about_journal
 from app.journal import engine_of
@@ -167,6 +168,8 @@ def _allowed(allowed: AllowList) -> Iterator[str]:
         yield f"at most {allowed.max_media} media"
     if allowed.max_media_bytes:
         yield f"at most {allowed.max_media_bytes} bytes of media"
+    if allowed.max_top_logprobs < MOST_TOP_LOGPROBS:
+        yield f"top_logprobs: at most {allowed.max_top_logprobs}" if allowed.max_top_logprobs else "no logprobs"
     if allowed.stored_files:
         yield "files that the upstream keeps"
 

@@ -132,8 +132,14 @@ def _is_limited(settings: Settings, config: Config) -> bool:
     caps = (settings.max_output_tokens, settings.max_messages, settings.max_prompt_chars)
     budgets = (settings.tokens_per_day, *(key.tokens for key in config.keys))  # some parameters evade the limit
     listed = settings.models or config.models or not config.rest
-    bounds = settings.model_fields_set & {"tool_types", "media_types", "max_media", "max_media_bytes", "stored_files"}
-    return bool(any(caps) or any(budgets) or listed or bounds or set(settings.extra_parameters) - {"*"})
+    bounds = {"tool_types", "media_types", "max_media", "max_media_bytes", "max_top_logprobs", "stored_files"}
+    return bool(
+        any(caps)
+        or any(budgets)
+        or listed
+        or bounds & settings.model_fields_set
+        or set(settings.extra_parameters) - {"*"}
+    )
 
 
 def _allowed(settings: Settings) -> AllowList:
@@ -144,6 +150,7 @@ def _allowed(settings: Settings) -> AllowList:
         settings.max_media,
         settings.max_media_bytes,
         settings.stored_files,
+        settings.max_top_logprobs,
     )
 
 

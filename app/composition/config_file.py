@@ -32,7 +32,7 @@ from app.composition.field_types import Count, Kind, Seconds, bare_url
 from app.composition.settings import PREFIX, Settings, SettingsError
 from app.edge.access.api_keys import ApiKey
 from app.edge.access.models import Rule
-from app.edge.bodies import ModelName, Parameters
+from app.edge.bodies import MOST_TOP_LOGPROBS, ModelName, Parameters
 from app.edge.field_path import field_path, suggestion
 from app.model_name import is_model_name
 from app.request import Allowance
@@ -199,6 +199,7 @@ class Model(_Table):
     media_types: Names | None = None
     max_media: Count | None = None
     max_media_bytes: Count | None = None
+    max_top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     stored_files: bool | None = None
     output_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     pinned: Annotated[Parameters, AfterValidator(_json_parameters)] = Parameters()
@@ -222,7 +223,8 @@ class Model(_Table):
         """Return the fields of an `AllowList` that this model gives."""
         lists = {"parameters": self.extra_parameters, "tool_types": self.tool_types, "media_types": self.media_types}
         own = {name: names_of(names) for name, names in lists.items() if names is not None}
-        return own | self.model_dump(include={"max_media", "max_media_bytes", "stored_files"}, exclude_none=True)
+        bounds = {"max_media", "max_media_bytes", "max_top_logprobs", "stored_files"}
+        return own | self.model_dump(include=bounds, exclude_none=True)
 
 
 class KeyEntry(_Table):

@@ -35,6 +35,7 @@ from app.composition.field_types import (
     lower,
     read_by,
 )
+from app.edge.bodies import MOST_TOP_LOGPROBS
 from app.edge.field_path import suggestion
 from app.hub import parse_disconnect_policy
 from app.journal import check as check_journal
@@ -138,7 +139,7 @@ class Settings(BaseSettings):
     tool_types: Words = Field(
         ("function", "custom"),
         description="The types of tools that requests may have, separated by commas; `*` is any. This and the next "
-        "four hold once models are listed, or a cap or a budget is set.",
+        "five hold once models are listed, or a cap or a budget is set.",
     )
     media_types: Words = Field(
         ("image_url", "input_audio", "file"),
@@ -147,6 +148,13 @@ class Settings(BaseSettings):
     max_media: Count = Field(20, description="The most such parts in a request. 0 is no limit.")
     max_media_bytes: Count = Field(
         8 << 20, description="The most bytes of such parts in a request, as they are sent. 0 is no limit."
+    )
+    max_top_logprobs: int = Field(
+        MOST_TOP_LOGPROBS,
+        ge=0,
+        le=MOST_TOP_LOGPROBS,
+        description="The most log probabilities at each token (`top_logprobs`) that a request may ask for; what comes "
+        "is kept with the answer. 0 refuses log probabilities at all.",
     )
     stored_files: bool = Field(
         False,

@@ -54,6 +54,7 @@ Tokens = Annotated[int, Field(ge=1)]
 # LM Studio and llama.cpp take -1 for "no limit".
 TokensOrNoLimit = Tokens | Literal[-1]
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
+MOST_TOP_LOGPROBS = 20  # as OpenAI has it
 MAX_FIELDS = 128  # of a body's own, in any dialect
 
 
@@ -84,7 +85,7 @@ class Parameters(BaseModel):
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(fail_fast=True)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     seed: int | None = None
     user: Short | None = None
     safety_identifier: Short | None = None

@@ -46,7 +46,7 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         + upstream("b", "https://b.example/v1", f'models = ["n"]\nextra_body = {{ token = "{SECRET}" }}')
         + f'[[models]]\nname = "fast"\nroute = ["a/m", "b/n"]\nmax_output_tokens = 9\nsystem = "{SECRET}"\n'
         + f'pinned = {{ user = "{SECRET}" }}\n[[models]]\nname = "n"\n'
-        + 'extra_parameters = ["top_k"]\ntool_types = ["*"]\nmedia_types = []\nmax_media = 2\n'
+        + 'extra_parameters = ["top_k"]\ntool_types = ["*"]\nmedia_types = []\nmax_media = 2\nmax_top_logprobs = 3\n'
         + "max_media_bytes = 0\nstored_files = true\n"
         + f'[[keys]]\nname = "web"\nsha256 = "{"ab" * 32}"\nstreams = 5\n'
     )
@@ -66,7 +66,7 @@ def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "model fast (default): a/m, then b/n; at most 9 output tokens; at most 7 messages; pinned: user; "
         "a system message of its own",
         "model n: a/n, then b/n; at most 7 messages; requests may have: parameters: the ordinary ones, top_k, "
-        "tools: any, media: none, at most 2 media, files that the upstream keeps",
+        "tools: any, media: none, at most 2 media, top_logprobs: at most 3, files that the upstream keeps",
         "key web: 60 requests a minute, 5 live streams, any number of readers, any number of output tokens a day",
     ]
     assert SECRET not in out

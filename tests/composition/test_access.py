@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,20 @@ def test_the_settings_caps_hold(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="at most 1 "):
             policy.admit(StreamRequest("m", two))
     assert policies[2].admit(StreamRequest("n", two)).messages == two
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": True, "top_logprobs": 3}, {"n_probs": 20}])
+def test_a_bound_on_log_probabilities_is_a_cap(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """It holds for every model that has none of its own, and with it no parameter passes that may evade it."""
+    two = Settings(_env_file=None, max_top_logprobs=2)  # type: ignore[call-arg]  # not a field
+    more = B + '[[models]]\nname = "m"\n[[models]]\nname = "n"\nmax_top_logprobs = 3\n'
+    request = StreamRequest("m", ({"role": "user", "content": "x"},), asked)
+    for text in (A, B, more):
+        with pytest.raises(BadRequest, match=r"MAX_TOP_LOGPROBS|EXTRA_PARAMETERS"):
+            create_policy(read(tmp_path, text), two).admit(request)
+    if "logprobs" in asked:
+        assert create_policy(read(tmp_path, more), two).admit(replace(request, model="n")).parameters == asked
+    assert create_policy(read(tmp_path, A), settings()).admit(request).parameters == asked
 
 
 @pytest.mark.parametrize("place", ["settings", "file", "nowhere"])

@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from app.edge.access.prompt import Object, Part, is_text, kind_of, parts_in
+from app.edge.bodies import MOST_TOP_LOGPROBS
 from app.errors import BadRequest
 from app.wire.opaque import is_of_reasoning
 
@@ -91,7 +92,8 @@ class AllowList:
     """What passes: *parameters* besides the ordinary ones, types of tools, types of parts besides text; None is any.
 
     A request has at most *max_media* parts that are no text, with payloads of *max_media_bytes* together, as they are
-    sent; 0 is no limit. *stored_files* says whether it may name what the upstream's account keeps.
+    sent; 0 is no limit. *stored_files* says whether it may name what the upstream's account keeps. At each token it may
+    ask for *max_top_logprobs* log probabilities besides the token's own; with 0, it may ask for none at all.
     """
 
     parameters: frozenset[str] | None = None
@@ -100,6 +102,7 @@ class AllowList:
     max_media: int = 0
     max_media_bytes: int = 0
     stored_files: bool = True
+    max_top_logprobs: int = MOST_TOP_LOGPROBS
 
     def check(self, messages: Sequence[Object], parameters: Object) -> None:
         """Raise BadRequest, which names the field and the setting, unless all of a request passes."""
@@ -113,6 +116,7 @@ class AllowList:
                 self._check_message(message, f"messages[{index}]", self.parameters)
         self._check_tools(parameters)
         self._check_media(messages)
+        self._check_logprobs(parameters)
 
     def check_responses(self, fields: Object) -> None:
         """Raise BadRequest as `check` does. *fields* are those that only Responses have."""
@@ -123,6 +127,13 @@ class AllowList:
             refused |= {f"reasoning.{name}" for name in fields.get("reasoning", {}).keys() - _OF_REASONING}
         if refused:
             raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
+
+    def _check_logprobs(self, parameters: Object) -> None:
+        if (parameters.get("top_logprobs") or 0) > self.max_top_logprobs:
+            what = f"at most {self.max_top_logprobs} are taken"
+            raise _refused("top_logprobs", what, "MAX_TOP_LOGPROBS")
+        if parameters.get("logprobs") and not self.max_top_logprobs:
+            raise _refused("logprobs", "log probabilities are not taken", "MAX_TOP_LOGPROBS")
 
     def _check_message(self, message: Object, place: str, allowed: frozenset[str]) -> None:
         further = message.keys() - _OF_MESSAGES - allowed

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.edge.bodies import (
+    MOST_TOP_LOGPROBS,
     ChatRequest,
     Defaults,
     Metadata,
@@ -114,7 +115,7 @@ class ResponseBody(BaseModel):
     parallel_tool_calls: bool | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     max_output_tokens: TokensOrNoLimit | None = None

@@ -67,7 +67,7 @@ def test_every_parameter_of_openai() -> None:
     assert withheld.isdisjoint(allow_list._ORDINARY)
     for name in withheld:
         assert refused(USUAL, **{name: "x"}) == (name, "EXTRA_PARAMETERS")
-    for name in theirs - withheld - {"tools"}:
+    for name in theirs - withheld - {"tools", "top_logprobs"}:
         USUAL.check([USER], {name: "x"})
 
 
@@ -293,6 +293,19 @@ def test_how_many_media() -> None:
     assert refused(USUAL, content(PICTURE), back, content(PICTURE, PICTURE)) == ("messages[2].content[1]", "MAX_MEDIA")
     assert refused(USUAL, content(*[PICTURE] * 3), back) == ("messages[1].images[0]", "MAX_MEDIA")
     replace(USUAL, max_media=0, max_media_bytes=0).check([content(*[PICTURE] * 2000)], {})
+
+
+def test_log_probabilities() -> None:
+    """As many at each token as the bound says pass; with 0 none do, also where a request names no number."""
+    three = replace(USUAL, max_top_logprobs=3)
+    for parameters in ({"logprobs": True}, {"logprobs": True, "top_logprobs": 3}, {"logprobs": False}):
+        three.check([USER], parameters)
+    assert refused(three, logprobs=True, top_logprobs=4) == ("top_logprobs", "MAX_TOP_LOGPROBS")
+    none = replace(USUAL, max_top_logprobs=0)
+    none.check([USER], {"logprobs": False, "top_logprobs": None})
+    assert refused(none, logprobs=True) == ("logprobs", "MAX_TOP_LOGPROBS")
+    assert refused(none, logprobs=True, top_logprobs=1) == ("top_logprobs", "MAX_TOP_LOGPROBS")
+    USUAL.check([USER], {"logprobs": True, "top_logprobs": 20})
 
 
 def test_how_large_media() -> None:
