@@ -47,9 +47,9 @@ _LOOKS = 10
 class RedisJournal:
     """The journal of this process, shared with all others at *url*.
 
-    The *bounds* on memory hold for this process, replicas included. An ended log stays in Redis for `bounds.seconds`;
-    how much memory that may take is for Redis' own `maxmemory` to say. While Redis is away, live streams wait for
-    *patience* seconds, and then end with JournalDown.
+    The *bounds* on memory hold for this process, replicas included. An ended log stays in Redis for `bounds.seconds`,
+    unless it has to go for others: see `kept`. While Redis is away, live streams wait for *patience* seconds, and then
+    end with JournalDown.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RedisJournal:
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing)
         self._listings = Listings(self._connection, self._memory.get)
-        self._kept = Kept(self._connection, bounds.owner, timing)
+        self._kept = Kept(self._connection, bounds.owner, timing, log)
         self._committer = Committer(
             self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
         )

@@ -41,6 +41,11 @@ def kept(owner: str) -> bytes:
     return b"%skept:%s" % (_PREFIX, owner.encode())
 
 
+def holders() -> bytes:
+    """A sorted set: the owners that have ended streams, by what these take in bytes."""
+    return b"%sholders" % _PREFIX
+
+
 def streams(owner: str) -> bytes:
     """A sorted set: the owner's newest streams by the time of their creation; those that have ended, with their end."""
     return b"%sstreams:%s" % (_PREFIX, owner.encode())

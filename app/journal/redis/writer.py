@@ -11,6 +11,10 @@ from app.journal.redis import keys
 from app.journal.writer import GroupWriter
 
 
+# About how many bytes a log takes in Redis before its first entry: a block of 4 KiB, and its place in the indexes.
+_LOG = 4600
+
+
 class Pointer(NamedTuple):
     """A key in Redis that stands for a stream (a claim or a label), and the value that says for which."""
 
@@ -43,7 +47,7 @@ class RedisWriter(GroupWriter):
     def __post_init__(self) -> None:
         GroupWriter.__post_init__(self)
         self.key = keys.log(self.id)
-        self.stored = sum(map(len, self.header.values()))
+        self.stored = _LOG + sum(map(len, self.header.values()))
 
     def arrived(self, events: Sequence[Event]) -> None:
         """Take *events*, which Redis has, for sent: they are the first of those that are pending."""
