@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from app.wire.opaque import seal
+from tests.real.conftest import Start
 from tests.real.processes import Server, launch
 from tests.real.proxy import Proxy
 
@@ -169,6 +170,23 @@ def test_unknown_parameters(recorded: Recorded, path: str) -> None:
             refused(recorded, path, fields, field, "EXTRA_PARAMETERS")
         elif field != "prompt":  # the native dialect's own
             refused(recorded, path, fields, field)
+
+
+@pytest.mark.parametrize("upstream", ["openai-chat", "openai-responses"])
+def test_another_spelling(start_service: Start, simulator: Server, upstream: str) -> None:
+    """A field that differs from a known one by case is refused where any may pass: it may be read as the known one."""
+    with Proxy(simulator.url) as proxy:
+        service = start_service(f"{proxy.url}/v1", upstream=upstream, models=MODEL, extra_parameters="*")
+        recorded = Recorded(service, proxy)
+        for path, fields in (
+            ("/v1/chat/completions", ("Model", "MESSAGES", "Max_Tokens", "Tools", "Functions", "Stream")),
+            (
+                "/v1/responses",
+                ("Model", "Input", "Messages", "Max_Tokens", "Max_Output_Tokens", "Prompt"),
+            ),
+        ):
+            for field in fields:
+                refused(recorded, path, {field: "o1-pro"}, field)
 
 
 @pytest.mark.parametrize("path", PATHS)

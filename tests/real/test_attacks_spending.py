@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import secrets
 import signal
 import time
@@ -28,6 +29,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
+README = Path(__file__).parent.parent.parent / "deploy" / "README.md"
 NAMES = {name: f"csk_{name}_{secrets.token_hex(16)}" for name in ("mallory", "honest")}
 KEYS = ",".join(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in NAMES.items())
 MALLORY, HONEST = ({"Authorization": f"Bearer {NAMES[name]}"} for name in ("mallory", "honest"))
@@ -171,6 +173,40 @@ def test_fallbacks_in_parallel(
     for each in opened:
         httpx.delete(each, headers=MALLORY)
     assert start(processes[0]).status_code == 429
+
+
+def steps_4_and_5() -> dict[str, str]:
+    """The settings that these steps of deploy/README.md name with a value."""
+    steps = README.read_text().partition("4. **Models and caps.**")[2].partition("6. **TLS")[0]
+    return {name.lower(): value for name, value in re.findall(r"`CHAT_SSE_(\w+)=(\w\S*)`", steps)}
+
+
+def test_the_settings_of_the_readme(start_watched: Start, upstream: Upstream) -> None:
+    """With the settings of steps 4 and 5, answers that are stopped while they reason take no more than the budget.
+
+    Only the requests a minute are more than there, so that the attack is over soon.
+    """
+    settings = steps_4_and_5() | {"requests_per_minute": "0", "models": f"thinker,{BODY['model']}"}
+    assert settings.keys() == {
+        *("models", "max_output_tokens", "max_prompt_chars", "requests_per_minute", "streams_per_principal"),
+        *("readers_per_principal", "tokens_per_day", "count_input_tokens"),
+    }
+    most, prompt = int(settings["tokens_per_day"]), "x" * 36_000
+    service = start_watched(upstream.url, **settings, **SHARED)
+    statuses = Counter[int]()
+    with neighbour(service, HONEST):
+        while not statuses[429]:
+            answer = httpx.post(
+                f"{service.url}/v1/chat", json={**THINK, "prompt": prompt}, headers={**MALLORY, **JSON}, timeout=60
+            )
+            statuses[answer.status_code] += 1
+            if answer.status_code == 201:
+                wait_until(lambda: len(upstream.allowed) == statuses[201])
+                httpx.delete(service.url + answer.json()["url"], headers=MALLORY).raise_for_status()
+    assert answer.json()["error"]["code"] == "token_budget_spent"
+    assert max(upstream.allowed) == int(settings["max_output_tokens"])
+    taken = sum(upstream.allowed) + statuses[201] * len(prompt) // 4
+    assert most - 11_100 < taken <= most
 
 
 def test_a_spent_budget_and_a_key(start_watched: Start, upstream: Upstream) -> None:

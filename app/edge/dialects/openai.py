@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from app.edge.bodies import (
 )
 from app.edge.context import request_context
 from app.edge.error_responses import error_response
+from app.edge.field_path import suggestion
 from app.edge.positions import parse_position
 from app.edge.streams import Streams, is_keyed
 from app.edge.whole import OfTranscript, ending
@@ -82,8 +83,7 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, 
         if data.get(name) is not None:
             raise BadRequest(f"'{name}' is not taken; {instead}.", param=name)
     unknown = (body.model_extra or {}).keys() - REFUSED.keys()
-    if not all(map(_NAME.fullmatch, unknown)):
-        raise BadRequest("The name of a field has from 1 to 64 characters, all of them printable ASCII.")
+    check_names(unknown, CompletionBody.model_fields.keys() | REFUSED.keys())
     # A known parameter that is null is one that is not there; for an unknown one, null may mean something.
     parameters = {
         name: value for name, value in data.items() if name not in _OWN and (value is not None or name in unknown)
@@ -106,6 +106,19 @@ def parse_completion(data: Any, headers: Mapping[str, str], defaults: Defaults, 
     if body.stream_options and body.stream_options.include_usage:
         stream = replace(stream, include_usage=True)
     return ChatRequest(stream, openai.create, smooth, whole=not body.stream)
+
+
+def check_names(unknown: Collection[str], known: Collection[str]) -> None:
+    """Raise BadRequest unless *unknown* fields may go upstream.
+
+    One that differs from a *known* one by case only may not: upstreams that are written in Go take it for that one.
+    """
+    if not all(map(_NAME.fullmatch, unknown)):
+        raise BadRequest("The name of a field has from 1 to 64 characters, all of them printable ASCII.")
+    for name in sorted(unknown):
+        if name.lower() in known:
+            meant = suggestion(name.lower(), known)
+            raise BadRequest(f"'{name}' is not a field of this request.{meant}", param=name)
 
 
 class OpenAI:

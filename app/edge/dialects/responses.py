@@ -33,7 +33,7 @@ from app.edge.bodies import (
     validated,
 )
 from app.edge.context import request_context
-from app.edge.dialects.openai import CHUNK, FIELD, ON_DISCONNECT
+from app.edge.dialects.openai import CHUNK, ON_DISCONNECT, check_names
 from app.edge.dialects.response_input import to_choice, to_messages, to_response_format, to_tool
 from app.edge.error_responses import error_response
 from app.edge.json import check_sealed
@@ -77,7 +77,6 @@ _SAME = (
     "user",
 )
 _LOGPROBS = "message.output_text.logprobs"
-_NAME = re.compile(FIELD, re.ASCII)
 _RESPONSE_ID = re.compile("resp_([A-Za-z0-9_-]{22})", re.ASCII)
 # A response with `store: false` is kept for at least so many seconds after its end: its readers may come back.
 _UNSTORED = 10.0
@@ -334,8 +333,7 @@ def _check_names(others: Mapping[str, Any]) -> None:
     wrong = sorted(others.keys() & OF_CHATS)
     if wrong:
         raise BadRequest(f"'{wrong[0]}' is not a field of a response: chat completions have it.", param=wrong[0])
-    if not all(map(_NAME.fullmatch, others)):
-        raise BadRequest("The name of a field has from 1 to 64 characters, all of them printable ASCII.")
+    check_names(others, ResponseBody.model_fields.keys() | REFUSED.keys() | OF_CHATS)
 
 
 def _parameters(body: ResponseBody, data: Mapping[str, Any]) -> dict[str, Any]:
