@@ -80,7 +80,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
             started = Server(
                 ["sh", "-ec", code],
                 log_file(folder, "quick-start"),
-                {"CHAT_SSE_PORT": "0", "PYTHONPATH": ""},
+                {
+                    "CHAT_SSE_PORT": "0",
+                    "PYTHONPATH": "",
+                    "HOME": "/proc/none",
+                },  # a user whose home cannot be written to
             )
             try:
                 started.awaits(r"listens on (http://\S+?),? ", timeout=600)
