@@ -246,7 +246,8 @@ def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, fl
     try:
         create_rechunker(cut)
     except ValueError as error:
-        raise BadRequest(f"'{field}': {error}", param=field) from None
+        smooth = "smooth:MS may follow each, after a comma, or stand alone"
+        raise BadRequest(f"'{field}': {error}. {smooth}.", param=field) from None
     return cut, parse_smooth(smoothed[2], field) if smoothed else 0.0
 
 
