@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -88,6 +88,7 @@ class StreamResponse(EventSourceResponse):
         self._subscription = subscription
         self._encoder = encode
         self._encode: Callable[[Batch], bytes] = encode.__call__  # a bound method costs less to call than an object
+        self._pieces = encode.pieces
         self._keep_alive = keep_alive
         self._after = after
         self._opening = opening
@@ -171,15 +172,15 @@ class StreamResponse(EventSourceResponse):
             skipped = batch.last
             await asyncio.sleep(0)  # the client may be far into a long stream
         if after.place:
-            self._encode = self._encode_rest
+            self._pieces = self._rest
         if self._opening:
             await send(_frame(self._opening))
 
-    def _encode_rest(self, batch: Batch) -> bytes:
+    def _rest(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
         """Encode the first batch for a client that has some events of its first record."""
         assert self._after is not None  # noqa: S101 - this stands in for the encoder only then
-        self._encode = self._encoder.__call__
-        return blocks_after(self._encode(batch), self._after)
+        self._pieces = self._encoder.pieces
+        yield blocks_after(self._encode(batch), self._after), False
 
     def _last_words(self) -> bytes:
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
@@ -243,7 +244,10 @@ class StreamResponse(EventSourceResponse):
             await turn(min(last - subscription.sent.last, _TURN))
             batch = subscription.log.pending(subscription.sent.last, last)
             assert batch is not None  # noqa: S101 - records are never taken out of a log
-            await self._send(batch, self._encode(batch), send)
+            for data, more in self._pieces(batch):
+                await self._send(subscription.sent if more else batch, data, send)
+                if more:
+                    await turn(1)
 
     async def _send(self, batch: Batch, data: bytes, send: Send) -> None:
         if len(data) > _LONG:
@@ -273,7 +277,7 @@ class StreamResponse(EventSourceResponse):
         """
         if self._news.done():
             return  # the sender finds the batch in the log
-        if batch is None:
+        if batch is None or self._subscription.log.ended:  # the end may be long in some dialects
             self._news.set_result(None)  # and now, too
             return
         try:
@@ -288,7 +292,6 @@ class StreamResponse(EventSourceResponse):
                 self._idle = False
         else:
             self._unsent = (batch, data)
-        if not written or self._subscription.log.ended:
             self._news.set_result(None)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -61,6 +61,13 @@ class Encoder(Protocol):
     def __call__(self, batch: Batch) -> bytes:
         """Return the bytes that carry *batch*; whole blocks only."""
         ...
+
+    def pieces(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
+        """Yield the bytes that carry *batch*, whole blocks only, each with whether more of them follow.
+
+        There are several where all together would take long to encode. A reader that is behind is sent these.
+        """
+        yield self(batch), False
 
     def skip(self, batch: Batch) -> None:
         """Take note of *batch*, which the client has from an earlier response."""

@@ -12,7 +12,7 @@ is. Other fields of the upstream's stand in the item or in the response.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from app.errors import Draining
 from app.events import TERMINAL, TEXT, Batch, Done, Event, Failure, Start, Terminal, merged
 from app.usage import Usage
 from app.wire import Encoder, Reading
-from app.wire.blocks import numbered
+from app.wire.blocks import numbered, places
 from app.wire.json import dumps, integer, text
 from app.wire.response_output import Output
 from app.wire.response_parts import Said
@@ -170,6 +170,18 @@ class ResponsesEncoder(Encoder):
             blocks.append(numbered(self._blocks(event, last - number + 1), self._id, number, last))
             number = last + 1
         return b"".join(blocks)
+
+    def pieces(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
+        end = batch.events[-1]
+        if not isinstance(end, TERMINAL):
+            yield self(batch), False
+            return
+        if len(batch.events) > 1:
+            yield self(Batch(batch.first, batch.events[:-1])), True
+        # Each of the last four blocks may have the whole text.
+        said = self._response.take(end)
+        for each, at in zip(said, places(len(said), batch.last, batch.last), strict=True):
+            yield b"%s%s%s\n\n" % (self._numbered(each), self._id, at), each is not said[-1]
 
     def dismissal(self, retry_ms: int) -> bytes:
         # The response goes on, for all that is known here. The number is the last one's: the client may come back.
