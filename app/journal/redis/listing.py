@@ -3,12 +3,13 @@
 It has the newest `MOST` streams of the owner, each with the time of its creation: a live one by its id, and one that
 has ended by its id, its state and the number of its last record. The process that produces a stream writes them, with
 the commands that begin and end the log. A reader of the index looks at the logs, too: a stream that is no longer kept
-is left out, and one whose process died before it could write the end there has ended if its log has.
+is left out, and one whose process died before it could write the end there has ended if its log has. If the log has
+not ended either, it is the process's lease that tells: without one, the stream's next reader will find an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
 from app.events import Terminal
@@ -109,6 +110,7 @@ class Listings:
         """Return what is to be said of the streams that were *found*: None of one that is no longer kept."""
         streams: dict[bytes, Listed | None] = {}
         commands: dict[bytes, Command] = {}
+        live: dict[bytes, tuple[Listed, str]] = {}  # what is live by its log, and the process that produces it
         for each in found:
             stream_id, state, _ = each.parts()
             log = self._known(stream_id)
@@ -121,8 +123,20 @@ class Listings:
             if each.item in replies:
                 first, last = replies[each.item]
                 await turn(1 + sum(len(part) for _, fields in last for part in fields) // 1024)
-                streams[each.item] = _read(*each.parts(), first, last)
+                streams[each.item] = stream = _read(*each.parts(), first, last)
+                if stream is not None and stream.state == "live":
+                    live[each.item] = (stream, read_header(first[0])[b"process"].decode())
+        gone = await self._gone({process for _, process in live.values()})
+        streams |= {item: stream._replace(state="error") for item, (stream, process) in live.items() if process in gone}
         return [streams[each.item] for each in found]
+
+    async def _gone(self, processes: Set[str]) -> set[str]:
+        """Return those of *processes* that have no lease. Right after an outage they may not have renewed it yet."""
+        if not processes or not self._connection.settled:
+            return set()
+        asked = sorted(processes)
+        leases = await self._connection.request(*[("EXISTS", keys.lease(process)) for process in asked])
+        return {process for process, alive in zip(asked, leases, strict=True) if not alive}
 
 
 def _read(stream_id: str, state: str, number: int, first: list[object], last: list[object]) -> Listed | None:

@@ -12,7 +12,7 @@ from app.journal import Listed
 from app.journal.encoding import encode
 from app.journal.redis import keys, listing
 from app.request import StreamInfo
-from tests.journal.processes import DONE, FAST, Machine, Process, acked
+from tests.journal.processes import DONE, FAST, Machine, Process, acked, ending, opened
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -81,6 +81,22 @@ async def test_an_end_that_the_index_lacks(machine: Machine, redis: Redis) -> No
     assert (await b.journal.streams_of("ann", 9, live=True)).streams == []
 
 
+async def test_a_producer_that_died(machine: Machine, redis: Redis) -> None:
+    """A stream that nobody reads, and whose process is gone, is not live: who reads it finds an error."""
+    a, b = await machine.start(), await machine.start()
+    for number, stream_id in enumerate(("s", "t")):
+        writer = await a.journal.create(stream_id, made(number))
+        writer.append([Delta("x")])
+        await acked(writer, 1)
+    assert await states(b) == {"s": "live", "t": "live"}
+    await a.pause()
+    redis.delete(a.lease)
+    assert await states(b) == {"s": "error", "t": "error"}
+    assert (await b.journal.streams_of("ann", 9, live=True)).streams == []
+    assert ending(await opened(b.journal, "s")) == "producer_lost"
+    assert await states(b) == {"s": "error", "t": "error"}
+
+
 async def test_redis_lost_everything(machine: Machine, redis: Redis) -> None:
     """What is written again is listed again."""
     a, b = await machine.start(), await machine.start()
@@ -89,7 +105,7 @@ async def test_redis_lost_everything(machine: Machine, redis: Redis) -> None:
     await acked(writer, 1)
     redis.flushall()
     a.journal._committer.require_reconcile()
-    await until(lambda: bool(redis.exists(KEY)))
+    await until(lambda: redis.exists(KEY, a.lease) == 2)
     assert await states(b) == {"s": "live"}
 
 
