@@ -17,6 +17,7 @@ from app.errors import Malformed
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT = 8 * 1024 * 1024  # row F26: a tool call or an image in one event; the SDKs' own tests go to 64 MiB
 MAX_STRAY = 8 * 1024  # of all lines of a stream that are not fields
+_MOST_LINES = 1024  # of an event, that wait to be joined
 
 SSEEvent = tuple[bytes | None, bytes]
 """The name and the data of one event. The name is b"" if the upstream gave none; data lines are joined with LF.
@@ -98,6 +99,8 @@ class Splitter:
             elif field not in (b"", b"id", b"retry") and self._stray_room > 0:
                 events.append((None, line[: self._stray_room]))
                 self._stray_room -= len(line) + 1
+        if len(fields) > _MOST_LINES:  # joined now: at the event's end there might be a million
+            self._data = [b"\n".join(fields)]
         self._name = name
         self._room = room
         if rest:

@@ -154,6 +154,15 @@ def work(size: int, read: int) -> int:
     return moved
 
 
+def test_an_event_of_many_lines() -> None:
+    """What has come of it is one text, and not a list of its lines, which would all be joined at its end."""
+    splitter = Splitter()
+    for _ in range(100):
+        assert splitter.feed(b"data: x\ndata:\n" * 2000) == []
+        assert len(splitter._data) <= 1
+    assert splitter.feed(b"\n") == [(b"", b"x\n\n" * 199_999 + b"x\n")]
+
+
 def test_a_dripping_line_costs_linear_work() -> None:
     """Twice the line is twice the work: the buffer grows in place and is never replaced."""
     assert work(200_000, 100) == 2 * work(100_000, 100)
