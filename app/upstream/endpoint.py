@@ -204,6 +204,8 @@ async def stream_answer(
                             if attempt.done is None or content:
                                 attempt.done = answer.done
                                 read_on = _reading_briefly(read, after_finish)
+                        for _ in reader.parse():
+                            await turn(ROOM)
                         yield reader.end()
                     except UpstreamError as error:
                         yield reader.end(error)

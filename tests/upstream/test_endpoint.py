@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+import app.upstream.endpoint
 from app import simulator
 from app.errors import (
     ConnectTimeout,
@@ -23,6 +24,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.events import Delta, Done
+from app.turns import ROOM
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import stream_answer
 from app.upstream.http.client import Read
@@ -66,6 +68,21 @@ async def test_connection_is_used_again() -> None:
         await _exhaust(source)
         await _exhaust(source)
         assert upstream.connections == 1
+
+
+async def test_a_whole_answer_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes as one JSON object is looked at, parsed and read in turns of the loop of their own."""
+    turns: list[int] = []
+
+    async def taking(work: int) -> None:
+        turns.append(work)
+
+    monkeypatch.setattr(app.upstream.endpoint, "turn", taking)
+    body = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
+    async with Upstream(reply(body)) as upstream, chat(upstream.url) as source:
+        batches = [list(batch) async for batch in source.stream(asked(), Attempt()) if batch]
+    assert batches[0] == [Delta("hi")]
+    assert turns == [ROOM] * 3
 
 
 async def _exhaust(source: Source) -> None:

@@ -55,6 +55,7 @@ class Body:
         self._kind: Literal["stream", "json", "page"] | None = None
         self._blank = b""  # the beginning of the body, while its kind is unknown
         self._json = bytearray()
+        self._whole: list[Event] | Malformed | None = None  # what a body is that is JSON, once it is parsed
 
     @property
     def between(self) -> bool:
@@ -80,10 +81,28 @@ class Body:
         if self._splitter.error is not None:
             raise self._splitter.error
 
+    def parse(self) -> Iterator[None]:
+        """Parse a body that is one JSON value, before its `end`, in steps: it yields before each, and after the last.
+
+        For any other body there is nothing to do.
+        """
+        if self._kind == "json" and self._whole is None:
+            yield
+            body = bytes(self._json)
+            self._json.clear()
+            crowded = is_crowded(body)
+            yield
+            self._whole = Malformed(_CROWDED) if crowded else [*_values_in(body)]
+            yield
+
     def end(self) -> Iterator[Event]:
         """Yield what the end of the body leaves behind. Raises Malformed after a body that was not a stream."""
         if self._kind == "json":
-            yield from self._read_json()
+            for _ in self.parse():
+                pass
+            if isinstance(self._whole, Malformed):
+                raise self._whole
+            yield from self._whole or ()
             raise Malformed
         for name, payload in self._splitter.eof():
             if name is None:
@@ -107,18 +126,6 @@ class Body:
             if len(self._json) > self._max_event:
                 raise Malformed(f"The upstream service sent an answer of more than {self._max_event} bytes.")
         return b""
-
-    def _read_json(self) -> Iterator[Event]:
-        body = bytes(self._json)
-        if is_crowded(body):
-            raise Malformed(_CROWDED)
-        try:
-            value = parse_whole(body.removeprefix(BOM))
-        except ValueError:
-            for line in body[:MAX_STRAY].splitlines():  # row F17: an error, and then something else
-                yield from _parsed(Mark.STRAY, line)
-        else:
-            yield Mark.WHOLE, value, b""
 
     def _read_odd(self, name: bytes, payload: bytes, complete: bool) -> Iterator[Event]:
         """Yield the events in a payload that orjson refused, or that may not be *complete*."""
@@ -153,6 +160,17 @@ def kind_of(beginning: bytes) -> Literal["stream", "json", "page"] | None:
     if start[:1] in (b"{", b"["):
         return "json"
     return "page" if start[:1] == b"<" else "stream"
+
+
+def _values_in(body: bytes) -> Iterator[Event]:
+    """Yield the event that a *body* of JSON is; of one that is no JSON as a whole, those in its lines."""
+    try:
+        value = parse_whole(body.removeprefix(BOM))
+    except ValueError:
+        for line in body[:MAX_STRAY].splitlines():  # row F17: an error, and then something else
+            yield from _parsed(Mark.STRAY, line)
+    else:
+        yield Mark.WHOLE, value, b""
 
 
 def _parsed(mark: Mark, text: bytes) -> Iterator[Event]:

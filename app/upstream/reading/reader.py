@@ -78,6 +78,10 @@ class AnswerReader(Generic[D]):
         self._by_template = self._template.known and self._body.between and answer.state is not ENDED
         return answer.take()
 
+    def parse(self) -> Iterator[None]:
+        """Parse a body that came in place of a stream, before its `end`, as `Body.parse` does."""
+        return iter(()) if self.answer.state is ENDED else self._body.parse()
+
     def end(self, fault: UpstreamError | None = None) -> list[Content]:
         """Take the end of the body, and return the content that was pending. *fault* is what cut the body, if any."""
         answer = self.answer
