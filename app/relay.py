@@ -245,7 +245,10 @@ class Relay:
     def _start_uncommitted(self) -> None:
         """Start without content, unless another upstream may yet be asked: `Start` names the one that answers."""
         if self._attempt.last:
-            self._start()
+            try:
+                self._start()
+            except StreamError as error:  # the journal is full
+                self.stop(error)
         if not self.committed.done():
             self.committed.set_result(None)
 

@@ -291,6 +291,15 @@ async def test_answer_larger_than_its_bound(log: FilteringBoundLogger) -> None:
     assert len(events) < 25
 
 
+async def test_a_start_that_is_refused(log: FilteringBoundLogger) -> None:
+    """A stream that the journal has no room for ends at its commit deadline, and its readers wait no longer."""
+    run = await Run(log, Script(forever), limits=replace(OFF, commit=0.01), size=1).begin()
+    await run.relay.committed
+    [failure] = await run.events()
+    assert isinstance(failure, Failure)
+    assert failure.code == "stream_too_large"
+
+
 async def test_nothing_follows_text_that_was_refused(log: FilteringBoundLogger) -> None:
     """Text that is held back when the text before it is refused is not sent: there would be a hole before it."""
     events = await relayed(log, [Delta("x")], [Delta("y" * 900 + " z")], [DONE], chunk="word", size=800)

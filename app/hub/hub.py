@@ -18,7 +18,7 @@ from typing import NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
-from app.events import new_stream_id
+from app.events import Failure, new_stream_id
 from app.hub.outcome import Observer, Outcome
 from app.hub.ownership import alias, may_use, payer
 from app.hub.spending import Spending
@@ -151,6 +151,9 @@ class Hub:
                     return known
                 undo.push_async_callback(registry.release, stream_id)
             writer, request = await self._create(stream_id, request, principal, label, undo)
+            if self._draining:  # since then: the drain has looked already at what is live
+                writer.append([Failure.of(Draining())])
+                raise Draining
             undo.pop_all()
         self._start(stream_id, request, principal, writer, logger or self._logger)
         return stream_id
@@ -415,17 +418,16 @@ class Hub:
         finally:
             stream.end_grace()
             del self._streams[stream.id]
-            outcome = Outcome.of(stream)
-            try:
-                for observer in self._observers:
-                    await observer.ended(outcome, stream.logger)
-                if stream.principal.allowance.streams:
-                    await self._journal.registry.vacate(stream.principal.counted_as(), stream.id)
-                if outcome.first_token_ms is None:
+            async with AsyncExitStack() as last:  # what was pushed last is done first; one that fails stops no other
+                last.callback(self._note_idle)
+                if stream.relay.first_token_ms is None:
                     # Nothing was answered or paid for, so the same key may be used for another try.
-                    await self._journal.registry.release(stream.id)
-            finally:
-                self._note_idle()
+                    last.push_async_callback(self._journal.registry.release, stream.id)
+                if stream.principal.allowance.streams:
+                    last.push_async_callback(self._journal.registry.vacate, stream.principal.counted_as(), stream.id)
+                outcome = Outcome.of(stream)
+                for observer in reversed(self._observers):
+                    last.push_async_callback(observer.ended, outcome, stream.logger)
 
     def _staying(self) -> list[Subscription]:
         """Return the readers of other processes' streams that cannot come back for the rest."""

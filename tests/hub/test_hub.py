@@ -14,11 +14,11 @@ from structlog.typing import FilteringBoundLogger
 import app.hub.hub
 from app.errors import Draining, KeyReused, Overloaded, RateLimited, Truncated, UnknownStream
 from app.events import Delta, Done, Event, Failure, Start
-from app.hub import Capacity, IdempotencyKey, Subscription
+from app.hub import Capacity, IdempotencyKey, Observer, Outcome, Subscription
 from app.journal.memory import MemoryLog
-from app.request import ANYONE, Principal, StreamInfo, StreamRequest
+from app.request import ANYONE, Allowance, Principal, StreamInfo, StreamRequest
 from app.upstream import Attempt
-from tests.house import House
+from tests.house import House, producers
 from tests.script import Script, forever
 from tests.waiting import until
 
@@ -307,6 +307,52 @@ async def test_drain_ends(log: FilteringBoundLogger) -> None:
     assert isinstance(last, Failure)
     assert last.code == "shutting_down"
     await house.settled()
+
+
+async def test_opened_while_the_drain_begins(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose log is being begun as the process starts to drain is refused, and its log has an end."""
+    house = House(log, (Delta("a"),), DONE)
+    go_on = asyncio.Event()
+    made: list[MemoryLog] = []
+    create = house.journal.create
+
+    async def slowly(stream_id: str, info: StreamInfo) -> MemoryLog:
+        made.append(await create(stream_id, info))
+        await go_on.wait()
+        return made[0]
+
+    monkeypatch.setattr(house.journal, "create", slowly)
+    opening = asyncio.create_task(house.hub.open(asked(), key=KEY))
+    await until(lambda: made)
+    await house.hub.drain(0)
+    go_on.set()
+    with pytest.raises(Draining):
+        await opening
+    assert (house.hub.live, made[0].ended) == (0, True)
+    assert not house.journal.registry._claims
+
+
+async def test_an_observer_that_fails(log: FilteringBoundLogger) -> None:
+    """The others are told all the same, the slot is given back, and the process can end."""
+    told: list[str] = []
+
+    class Failing(Observer):
+        async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+            raise ValueError
+
+    class Telling(Observer):
+        async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+            told.append(outcome.stream_id)
+
+    house = House(log, (Delta("a"),), DONE, observers=[Failing(), Telling()])
+    ann = Principal("ann", Allowance(streams=1))
+    stream_id = await house.hub.open(asked(math.inf), ann)
+    [error] = await asyncio.gather(*producers(), return_exceptions=True)
+    assert isinstance(error, ValueError)
+    assert told == [stream_id]
+    assert await house.journal.registry.occupy(ann.counted_as(), "next", 1)
+    async with asyncio.timeout(30):
+        await house.hub.drain(60)
 
 
 async def elsewhere(house: House, stream_id: str) -> MemoryLog:
