@@ -10,7 +10,6 @@ from app.events import Event
 from app.journal.redis import keys
 from app.journal.writer import GroupWriter
 
-
 # About how many bytes a log takes in Redis before its first entry: a block of 4 KiB, and its place in the indexes.
 _LOG = 4600
 
