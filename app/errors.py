@@ -29,7 +29,7 @@ after that it is the terminal record `Failure`. Its code is the stable name that
     ├── Unavailable
     │   ├── Overloaded        503  overloaded                 retryable
     │   ├── Draining          503  shutting_down              retryable
-    │   └── JournalDown       503  journal_unavailable        retryable   Redis is away, full or read-only
+    │   └── JournalDown       503  journal_unavailable        retryable   Redis is away, full or read-only; a full disk
     ├── StreamLost
     │   ├── JournalLost       502  journal_lost               retryable   the producer is gone, its records too
     │   └── ProducerLost      502  producer_lost              retryable   the process that wrote the stream is gone

@@ -28,6 +28,12 @@ VERSION = 1
 # What an entry of a batch says besides records, in place of the number of the first one.
 CREATED, REMOVED, RELEASED = 0, -1, -2
 
+STREAM = 1 << 32
+"""The key of a row of records is the stream's number times this, plus the number of the row's first record.
+
+One number for both lets SQLite keep a row in one page, where a key of two columns takes a second page.
+"""
+
 # An owner's name is bytes, because it may be any text. `state` is live, done, error or lost; `ended` and `expires` are
 # in seconds since the epoch.
 _SCHEMA = f"""
@@ -42,9 +48,7 @@ CREATE INDEX streams_by_end ON streams (owner, ended, size) WHERE ended IS NOT N
 CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
 CREATE INDEX streams_by_claim ON streams (claim) WHERE claim IS NOT NULL;
 CREATE INDEX streams_by_label ON streams (label, created) WHERE label IS NOT NULL;
-CREATE TABLE records (
-    stream INTEGER NOT NULL, first INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (stream, first)
-) WITHOUT ROWID;
+CREATE TABLE records (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE accounts (account TEXT PRIMARY KEY, spent INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
@@ -223,7 +227,8 @@ class Database:
         )
         [(number,)] = self.connection.execute("SELECT number FROM streams WHERE id = ?", (move.id,))
         self.connection.executemany(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", [(number, first, data) for first, data in move.rows]
+            "INSERT OR REPLACE INTO records VALUES (?, ?)",
+            [(number * STREAM + first, data) for first, data in move.rows],
         )
         self.connection.execute(
             "UPDATE streams SET last = ?, size = size + ?, state = ?, ended = ?, expires = ? WHERE number = ?",
@@ -315,7 +320,8 @@ class Database:
         query = f"SELECT number, id, owner, size, ended FROM streams WHERE {which}"  # noqa: S608 - of this module
         found = self.connection.execute(query, values).fetchall()
         for number, _, owner, size, ended in found:
-            self.connection.execute("DELETE FROM records WHERE stream = ?", (number,))
+            rows = (number * STREAM, (number + 1) * STREAM)
+            self.connection.execute("DELETE FROM records WHERE key BETWEEN ? AND ?", rows)
             self.connection.execute("DELETE FROM streams WHERE number = ?", (number,))
             if ended is not None:
                 self._add(owner, -1, -size)

@@ -6,6 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from app.journal import Listed
+from app.journal.file.database import STREAM
 from app.journal.file.entries import unpack_info
 from app.request import StreamInfo
 
@@ -31,9 +32,10 @@ def find(connection: sqlite3.Connection, stream_id: str, now: float) -> Kept | N
 
 def rows(connection: sqlite3.Connection, number: int, after: int) -> list[tuple[int, bytes]]:
     """Return the next rows of a stream after record *after*: the number of the first record, and a batch, of each."""
+    begin, end = number * STREAM, (number + 1) * STREAM
     return connection.execute(
-        "SELECT first, data FROM records WHERE stream = ? AND first > ? ORDER BY first LIMIT ?",
-        (number, after, _ROWS_AT_ONCE),
+        "SELECT key - ?1, data FROM records WHERE key > ?1 + ?2 AND key < ?3 ORDER BY key LIMIT ?4",
+        (begin, after, end, _ROWS_AT_ONCE),
     ).fetchall()
 
 
