@@ -210,13 +210,12 @@ def is_keyed(request: Request, key_header: str = "") -> bool:
 def _key(request: Request, data: object, headers: Sequence[str]) -> IdempotencyKey | None:
     """Return the request's idempotency key, with a fingerprint of what its body says, however that is spelt.
 
-    It is in the first of *headers* that the request has.
+    It is in the first of *headers* that the request has. Raises BadRequest if any of them is no key.
     """
-    for header in headers:
-        name = request.headers.get(header)
-        if name is None:
-            continue
+    names = [(header, request.headers[header]) for header in headers if header in request.headers]
+    for header, name in names:
         if not 1 <= len(name) <= 255:
             raise BadRequest(f"{header} has from 1 to 255 characters.", param=header)
-        return IdempotencyKey(name, hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())
-    return None
+    if not names:
+        return None
+    return IdempotencyKey(names[0][1], hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).digest())

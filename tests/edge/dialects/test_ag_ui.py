@@ -73,8 +73,9 @@ async def test_a_named_run_is_paid_for_once(log: FilteringBoundLogger) -> None:
         assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
         keyed = await client.post(RUN, json={**BODY, "runId": "s"}, headers={**named, "Idempotency-Key": "k"})
         assert keyed.headers["x-stream-id"] != answers[0].headers["x-stream-id"]
-        wrong = await client.post(RUN, json=BODY, headers={"X-Run-Id": "x" * 256})
-        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "X-Run-Id")
+        for key in ({}, {"Idempotency-Key": "k"}):
+            wrong = await client.post(RUN, json=BODY, headers={"X-Run-Id": "x" * 256, **key})
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "X-Run-Id")
         await client.post(RUN, json=BODY)
         assert house.source.started == 3
 
