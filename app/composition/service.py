@@ -33,7 +33,7 @@ from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.docs import docs
 from app.edge.openapi.document import document, examples, openapi
-from app.edge.static import page
+from app.edge.static import page, playground
 from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError, Unreachable
@@ -280,7 +280,6 @@ def _options(
 def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Access) -> list[Route]:
     """Return the endpoints that ask for no credentials, or check them themselves."""
     health = Health(hub)
-    playground = {"/": "index.html", "/playground.js": "playground.js", "/playground.css": "playground.css"}
     description = document(not access.open, settings.playground)
     simulated = settings.simulated and not settings.models  # a list of models may leave out the simulator's
     return [
@@ -291,11 +290,7 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
         Route("/docs", docs(description, examples())),
         Route("/docs.css", page("edge/openapi/docs.css")),
         Route("/client.js", page("client/client.js")),
-        *(
-            Route(path, page(f"edge/playground/{file}", simulated=simulated))
-            for path, file in playground.items()
-            if settings.playground
-        ),
+        *(Route(path, page(file, simulated=simulated)) for path, file in playground().items() if settings.playground),
     ]
 
 

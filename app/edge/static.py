@@ -10,7 +10,12 @@ from importlib import resources
 from starlette.requests import Request
 from starlette.responses import Response
 
-_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "txt": "text/plain; charset=utf-8",
+}
 
 # The page brings all that it needs. It cannot load or send anything else, nor take text for markup.
 _CONTENT = "; ".join(
@@ -36,6 +41,13 @@ _FOR_ALL = {"client/client.js"}
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+def playground() -> dict[str, str]:
+    """Return the playground's files, by the path at which each is served: the page at `/`, its parts below it."""
+    files = resources.files("app.edge").joinpath("playground").iterdir()
+    names = sorted(file.name for file in files if file.name.rpartition(".")[2] in _TYPES)
+    return {"/" if name == "index.html" else f"/playground/{name}": f"edge/playground/{name}" for name in names}
+
+
 def page(name: str, *, simulated: bool = False) -> Endpoint:
     """Return the endpoint of the file *name*, a path within `app`, which is read now.
 
@@ -44,9 +56,8 @@ def page(name: str, *, simulated: bool = False) -> Endpoint:
     content = resources.files("app").joinpath(name).read_bytes()
     if simulated:
         content = content.replace(b' data-upstream="real">', b' data-upstream="simulator">')
-    return unchanging(
-        content, _TYPES[name.rpartition(".")[2]], page_headers("cross-origin" if name in _FOR_ALL else "same-origin")
-    )
+    headers = page_headers("cross-origin" if name in _FOR_ALL else "same-origin")
+    return unchanging(content, content_type(name), headers)
 
 
 def page_headers(shared_with: str = "same-origin") -> dict[str, str]:
@@ -59,6 +70,11 @@ def page_headers(shared_with: str = "same-origin") -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "X-Frame-Options": "DENY",
     }
+
+
+def content_type(name: str) -> str:
+    """Return the `Content-Type` of a file, by its name."""
+    return _TYPES[name.rpartition(".")[2]]
 
 
 def unchanging(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Endpoint:

@@ -25,8 +25,8 @@ PUBLIC = (
     "/docs.css",
     "/client.js",
     "/",
-    "/playground.js",
-    "/playground.css",
+    "/playground/playground.js",
+    "/playground/playground.css",
 )
 
 
@@ -51,7 +51,11 @@ async def test_without_the_playground(log: FilteringBoundLogger) -> None:
         transport = httpx.ASGITransport(service.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             found = {path: (await client.get(path)).status_code for path in PUBLIC}
-    assert [path for path, status in found.items() if status == 404] == ["/", "/playground.js", "/playground.css"]
+    assert [path for path, status in found.items() if status == 404] == [
+        "/",
+        "/playground/playground.js",
+        "/playground/playground.css",
+    ]
 
 
 async def test_where_the_playground_offers_the_simulator(log: FilteringBoundLogger) -> None:

@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.edge.static import Endpoint, page, unchanging
+from app.edge.static import Endpoint, page, playground, unchanging
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +47,16 @@ async def test_pages(name: str, media_type: str, policy: str) -> None:
     assert answer.headers["content-type"] == media_type
     assert answer.headers["cross-origin-resource-policy"] == policy
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_the_playground_is_a_page_and_its_parts() -> None:
+    """Each file of the folder is served by its name, with its type; the page itself at `/`."""
+    files = playground()
+    assert files["/"] == PLAYGROUND
+    assert files["/playground/playground.js"] == "edge/playground/playground.js"
+    for path, name in files.items():
+        assert path in ("/", f"/playground/{name.rpartition('/')[2]}")
+        assert (await ask(page(name))).status_code == 200
 
 
 async def test_the_playground_knows_the_simulator() -> None:

@@ -157,7 +157,7 @@ def test_a_dev_server(start_simulator: Start, start_service: Start) -> None:
 
 def test_pages_are_locked_up(service: Server) -> None:
     """Other sites may not frame, sniff or load the pages, except the client, which they are to import."""
-    for path in ("/", "/playground.js", "/playground.css", "/client.js"):
+    for path in ("/", "/playground/playground.js", "/playground/playground.css", "/client.js"):
         headers = httpx.get(f"{service.url}{path}").headers
         assert headers["x-frame-options"] == "DENY"
         assert headers["x-content-type-options"] == "nosniff"
@@ -173,5 +173,10 @@ def test_pages_are_locked_up(service: Server) -> None:
 def test_without_the_playground(start_service: Start, simulator: Server) -> None:
     """Switched off, the playground is not there, and the client still is."""
     alone = start_service(simulator, playground="false")
-    for path, status in (("/", 404), ("/playground.js", 404), ("/playground.css", 404), ("/client.js", 200)):
+    for path, status in (
+        ("/", 404),
+        ("/playground/playground.js", 404),
+        ("/playground/playground.css", 404),
+        ("/client.js", 200),
+    ):
         assert httpx.get(f"{alone.url}{path}").status_code == status

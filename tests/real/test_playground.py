@@ -108,7 +108,7 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
         assert answer is not None
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         names = [url.removeprefix(service.url) for url in asked if not url.startswith("data:")]
-    assert sorted(names) == ["/", "/client.js", "/playground.css", "/playground.js"]
+    assert sorted(names) == ["/", "/client.js", "/playground/playground.css", "/playground/playground.js"]
     for name, kind in zip(sorted(names), ("text/html", "text/javascript", "text/css", "text/javascript"), strict=True):
         whole = httpx.get(service.url + name)
         assert whole.headers["content-type"] == f"{kind}; charset=utf-8"

@@ -12,7 +12,7 @@ import orjson
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
 
 from app import __version__, errors, rechunk
-from app.edge.static import Endpoint, unchanging
+from app.edge.static import Endpoint, content_type, playground, unchanging
 from app.errors import StreamError, raised
 from app.wire import dialects
 
@@ -33,7 +33,6 @@ IN_BAND = (
     errors.ProducerLost,
     errors.InternalError,
 )
-_PLAYGROUND = ("/", "/playground.js", "/playground.css")
 _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy")
 _SMOOTH = "smooth:[1-9][0-9]{0,3}"
 _HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After", *_LIMITS), 503: ("Retry-After", *_LIMITS)}
@@ -50,8 +49,8 @@ def examples() -> Mapping[str, Schema]:
     return found
 
 
-def document(credentials: bool, playground: bool = True) -> Schema:
-    """Return the description of a service that asks for *credentials* or not, and serves the *playground* or not.
+def document(credentials: bool, shows_playground: bool = True) -> Schema:
+    """Return the description of a service that asks for *credentials* or not, and *shows_playground* or not.
 
     Reading the YAML takes about 20 ms: call it at the start, not for each request.
     """
@@ -65,9 +64,12 @@ def document(credentials: bool, playground: bool = True) -> Schema:
     _fill_in(schemas["StreamFailure"]["properties"], raised(*IN_BAND))
     openai_error = schemas["OpenAIError"]["properties"]["error"]["properties"]
     openai_error["service_code"]["enum"] = _distinct(kind.code for kind in raised(StreamError))
-    if not playground:
-        for path in _PLAYGROUND:
-            del description["paths"][path]
+    paths = description["paths"]
+    part = paths.pop("/playground/{file}")
+    if shows_playground:
+        paths |= {path: _part_of_playground(part, path) for path in playground() if path not in paths}
+    else:
+        del paths["/"]
     if not credentials:
         del description["components"]["securitySchemes"]
     for operation in _operations(description):
@@ -111,6 +113,16 @@ def _with_examples(message: Schema, by_type: Schema) -> Schema:
     content = message["content"]
     shown = {kind: content[kind] | {"example": example} for kind, example in by_type.items()}
     return message | {"content": content | shown}
+
+
+def _part_of_playground(part: Schema, path: str) -> Schema:
+    """Return the description of one file of the playground, which is that of *part* with its own id and type."""
+    name = path.rpartition("/")[2]
+    content = {content_type(name).partition(";")[0]: {"schema": {"type": "string"}}}
+    get = part["get"]
+    responses = get["responses"] | {"200": get["responses"]["200"] | {"content": content}}
+    named = {"operationId": f"getPlayground_{name.replace('.', '_')}", "summary": f"The playground's {name}."}
+    return part | {"get": get | named | {"responses": responses}}
 
 
 def _operations(description: Schema) -> Iterator[Schema]:

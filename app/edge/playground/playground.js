@@ -1,6 +1,6 @@
 // The playground: shows one stream, over client.js or over the browser's own EventSource.
 
-import { attach, chat, ChatError } from "./client.js";
+import { attach, chat, ChatError } from "../client.js";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = ["start", "delta", "reasoning", "refusal", "tool_call", "annotation", "media", "logprobs", "extra", "done", "error"];
