@@ -20,10 +20,11 @@ _KEEP = 60.0
 _KEEP_INCOMPLETE = 5.0
 _MAX_BYTES = 4 << 20
 _MAX_MODELS = 4096
+_MAX_DESCRIPTION = 300  # characters
 
 
 class Models:
-    """The models of several upstreams, each name once, as OpenAI's objects.
+    """The models of several upstreams, each name once, as OpenAI's objects, with the `description` that some have.
 
     An upstream that does not answer within *patience* seconds has none. *clock* counts seconds.
     """
@@ -71,9 +72,11 @@ async def _ask(endpoint: Endpoint, patience: float) -> list[dict[str, Any]] | No
 def _model(item: Mapping[str, Any]) -> dict[str, Any]:
     created = item.get("created")
     owner = item.get("owned_by")
+    description = item.get("description")
     return {
         "id": item["id"],
         "object": "model",
         "created": created if type(created) is int and created > 0 else 0,
         "owned_by": owner if is_model_name(owner) else "upstream",
+        **({"description": description[:_MAX_DESCRIPTION]} if isinstance(description, str) and description else {}),
     }

@@ -55,8 +55,9 @@ async def test_the_request() -> None:
 async def test_the_simulators() -> None:
     """A real list comes through, to the letter of OpenAI's type."""
     async with await simulator.serve() as server, asking(server.url) as found:
-        names = [strict.model(model).id for model in await found()]
-    assert "sim-gpt" in names
+        models = [strict.model(model) for model in await found()]
+    described = {model.id: model.to_dict().get("description") for model in models}
+    assert described["sim-echo"] == "The last user message, said again."
 
 
 async def test_several() -> None:
@@ -70,7 +71,7 @@ async def test_several() -> None:
 async def test_what_is_not_openais() -> None:
     """What could not be asked for is left out, as are fields that OpenAI does not have; what is missing is made up."""
     odd: list[Any] = [{"id": name} for name in ("", "a\n", "\u202ea", "x" * 257, 5, None)]
-    good = {"id": "org/model:free", "created": True, "owned_by": "x" * 257, "permission": [1]}
+    good = {"id": "org/model:free", "created": True, "owned_by": "x" * 257, "permission": [1], "description": ""}
     async with Upstream(listed(*odd, "a", None, good)) as upstream, asking(upstream.url) as found:
         (model,) = await found()
     assert strict.model(model).to_dict() == {
@@ -79,6 +80,13 @@ async def test_what_is_not_openais() -> None:
         "created": 0,
         "owned_by": "upstream",
     }
+
+
+async def test_descriptions() -> None:
+    """A description is kept as far as it is a text, up to 300 characters."""
+    items = [{"id": "a", "description": "x" * 301}, {"id": "b", "description": 5}]
+    async with Upstream(listed(*items)) as upstream, asking(upstream.url) as found:
+        assert [model.get("description") for model in await found()] == ["x" * 300, None]
 
 
 async def test_names_beyond_ascii() -> None:

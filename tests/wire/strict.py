@@ -18,6 +18,7 @@ EXTENSIONS = {
     "ResponseUsage": {"estimated"},
     "ResponseError": {"service_code"},
     "ResponseCustomToolCall": {"status"},  # the AI SDK requires it
+    "Model": {"description"},  # for people who choose one; upstreams such as OpenRouter send it
     "Logprob": {"bytes"},  # of a delta, as in the part that has the whole text
     "Response": {"frequency_penalty", "presence_penalty", "store"},  # OpenAI's specification has them
 }
