@@ -8,8 +8,9 @@ export interface Connection {
   /** Of a lost one: milliseconds until the next try. */
   delay?: number;
   error?: ChatError;
-  /** Of an open one: the response's status and its `X-Request-Id`, which the service's log has as well. */
+  /** Of an open one: the response's status, headers, and `X-Request-Id`, which the service's log has as well. */
   status?: number;
+  headers?: Headers;
   requestId?: string;
 }
 

@@ -151,7 +151,8 @@ export class ChatStream {
       this.id ||= /^[\w-]{22}$/.exec(response.headers.get("X-Stream-Id"))?.[0] ?? "";
       let open = false;
       const opened = () => {
-        if (!open) onConnection?.({ state: "open", status: response.status, requestId: requestId(response) });
+        const { status, headers } = response;
+        if (!open) onConnection?.({ state: "open", status, headers, requestId: requestId(response) });
         open = true;
       };
       if (response.headers.has("X-Stream-Id")) opened();
