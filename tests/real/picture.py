@@ -38,7 +38,7 @@ def take(browser: Browser, service: Server, path: Path) -> None:
 
 
 def _wait_for_text(page: Page, characters: int) -> None:
-    page.wait_for_function("(least) => document.querySelector('#answer').textContent.length > least", arg=characters)
+    page.wait_for_function("(least) => document.querySelector('.answer').textContent.length > least", arg=characters)
 
 
 if __name__ == "__main__":

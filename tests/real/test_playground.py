@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,6 +15,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
+from app.edge.static import playground as files
+from tests.real.playground import answer, ask, ended, part, playground, snapshot
 from tests.real.processes import A_SECOND, Server, launch, stats
 from tests.waiting import wait_until
 
@@ -58,46 +58,6 @@ def locked_page(browser: Browser, locked: Server) -> Iterator[Page]:
         yield page
 
 
-@contextmanager
-def playground(browser: Browser, service: Server) -> Iterator[Page]:
-    """The playground, opened. Whatever the browser complains about, violations of its policy included, is a failure."""
-    complaints: list[str] = []
-    with browser.new_context() as context:
-        context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.goto(service.url)
-        yield page
-    assert [
-        complaint for complaint in complaints if "status of" not in complaint
-    ] == []  # a refusal is no fault of ours
-
-
-def ask(page: Page, prompt: str, model: str, transport: str = "fetch", **options: str) -> None:
-    page.fill("#prompt", prompt)
-    page.fill("#model", model)
-    for name, value in {"transport": transport, **options}.items():
-        page.select_option(f"#{name}", value)
-    page.click("#send")
-
-
-def ended(page: Page) -> str:
-    """Wait for the verdict, and return the answer that the page shows."""
-    expect(page.locator("#whole")).to_have_attribute("data-same", "yes")
-    return answer(page)
-
-
-def answer(page: Page) -> str:
-    return page.locator("#answer").text_content() or ""
-
-
-def snapshot(page: Page) -> dict[str, Any]:
-    origin, _, stream_id = page.url.partition("/?stream=")
-    found: dict[str, Any] = httpx.get(f"{origin}/v1/streams/{stream_id}", headers={"Accept": "application/json"}).json()
-    return found
-
-
 def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
     """The page and its parts come from the service alone, typed, under a policy that allows no more than that."""
     with browser.new_context() as context:
@@ -107,9 +67,10 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
         answer = page.goto(service.url)
         assert answer is not None
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-        names = [url.removeprefix(service.url) for url in asked if not url.startswith("data:")]
-    assert sorted(names) == ["/", "/client.js", "/playground/playground.css", "/playground/playground.js"]
-    for name, kind in zip(sorted(names), ("text/html", "text/javascript", "text/css", "text/javascript"), strict=True):
+        names = {url.removeprefix(service.url) for url in asked if not url.startswith("data:")}
+    assert names == {"/client.js", *(path for path in files() if not path.endswith(".txt"))}
+    for name in names:
+        kind = {"css": "text/css", "js": "text/javascript", "/": "text/html"}[name.rpartition(".")[2]]
         whole = httpx.get(service.url + name)
         assert whole.headers["content-type"] == f"{kind}; charset=utf-8"
         assert whole.headers["x-content-type-options"] == "nosniff"
@@ -119,7 +80,7 @@ def test_it_brings_all_it_needs(browser: Browser, service: Server) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     """What can be operated can be found by its name, as a screen reader does."""
-    for name in ("Prompt", "model", "chunk", "smooth", "on_disconnect", "Transport"):
+    for name in ("Prompt", "system", "model", "temperature", "tools", "chunk", "smooth", "on_disconnect", "Transport"):
         expect(page.get_by_label(name, exact=True)).to_be_visible()
     for name in ("Send", "Stop", "Drop the connection"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
@@ -153,9 +114,9 @@ def test_only_a_whole_answer_is_called_whole(page: Page, model: str, end: str, w
     """An answer that broke off or was refused is compared with the server's, and not said to be whole."""
     ask(page, "hi", model)
     ended(page)
-    expect(page.locator("#ending")).to_contain_text(end)
-    assert ("Whole" in page.inner_text("#whole")) == whole
-    assert "are what the server has." in page.inner_text("#whole")
+    expect(part(page, "ending")).to_contain_text(end)
+    assert ("Whole" in part(page, "whole").inner_text()) == whole
+    assert "are what the server has." in part(page, "whole").inner_text()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -183,7 +144,7 @@ def test_a_dropped_connection_loses_nothing(page: Page, transport: str) -> None:
         expect(page.locator("#events .lost")).to_have_count(times)
         expect(page.locator("#resumed")).to_have_text(f"{times}×")
     assert ended(page) == TEXT
-    assert "after 2 cuts" in page.inner_text("#whole")
+    assert "after 2 cuts" in part(page, "whole").inner_text()
     expect(page.locator("#events .back")).to_have_count(2)
 
 
@@ -196,7 +157,7 @@ def test_stop_reaches_upstream(page: Page, simulator: Server, transport: str) ->
     page.click("#stop")
     wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1, timeout=A_SECOND)
     assert ended(page) == snapshot(page)["content"]
-    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(part(page, "ending")).to_have_text("Stopped.")
     assert snapshot(page)["finish_reason"] == "cancelled"
 
 
@@ -209,7 +170,7 @@ def test_stop_before_it_has_begun(page: Page, simulator: Server, transport: str)
     wait_until(lambda: page.evaluate("1") == 1 and len(held) == 1)  # Playwright calls back while it waits for the page
     page.click("#stop")
     held[0].continue_()
-    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(part(page, "ending")).to_have_text("Stopped.")
     wait_until(lambda: stats(simulator)["live"] == 0)
 
 
@@ -240,7 +201,7 @@ def test_a_fault_is_an_error(page: Page, model: str, words: str, code: str) -> N
     """What fails at the server is shown as its error, before and after the first text, never as a lost connection."""
     ask(page, "hi", model)
     expect(page.locator("#state")).to_have_text(f"error: {code}")
-    expect(page.locator("#ending")).to_contain_text(words)
+    expect(part(page, "ending")).to_contain_text(words)
     assert page.locator("#events .lost").count() == 0
     if "broke off" in words:
         assert ended(page)
@@ -250,13 +211,13 @@ def test_what_is_not_the_answer(page: Page) -> None:
     """Reasoning, refusals and tool calls are shown, each in its own place."""
     ask(page, "hi", "reasoning?rate=0&first=0")
     assert ended(page)
-    expect(page.locator("#reasoning")).to_contain_text("The reader asks something.")
+    expect(part(page, "reasoning")).to_contain_text("The reader asks something.")
     ask(page, "hi", "refusal?rate=0&first=0")
     assert ended(page) == ""
-    expect(page.locator("#refusal")).to_contain_text("I’m sorry")
+    expect(part(page, "refusal")).to_contain_text("I’m sorry")
     ask(page, "hi", "tools?rate=0&first=0")
     ended(page)
-    expect(page.locator("#calls")).to_contain_text("get_weather {")
+    expect(part(page, "calls")).to_contain_text("get_weather {")
 
 
 PIXEL = (
@@ -311,20 +272,20 @@ def test_an_answer_is_more_than_its_text(browser: Browser, tmp_path: Path, rich:
         with playground(browser, service) as page:
             ask(page, "hi", "any", transport)
             assert ended(page) == "See [1]."
-            expect(page.locator("#reasoning")).to_have_text("Let me see.")
-            expect(page.locator("#sources li")).to_have_text(["Five", "<b>One</b>", "Two", "Three", "four.pdf"])
-            links = page.locator("#sources a").evaluate_all("links => links.map((link) => link.href)")
+            expect(part(page, "reasoning")).to_have_text("Let me see.")
+            expect(part(page, "sources li")).to_have_text(["Five", "<b>One</b>", "Two", "Three", "four.pdf"])
+            links = part(page, "sources a").evaluate_all("links => links.map((link) => link.href)")
             assert links == ["https://e.example/5", "https://a.example/1", "https://b.example/2"]
             picture = page.get_by_role("img", name="An image of the answer")
             expect(picture).to_be_visible()
             wait_until(lambda: picture.evaluate("picture => picture.naturalWidth") == 1)
-            expect(page.locator("#media a")).to_have_attribute("href", "https://c.example/cat.png")
+            expect(part(page, "media a")).to_have_attribute("href", "https://c.example/cat.png")
             for kind in ("annotation", "media"):
                 expect(page.locator(f"#events [data-type={kind}]").first).to_be_attached()
             ask(page, "once more", "any", transport)
             ended(page)
-            expect(page.locator("#sources li")).to_have_count(5)
-            expect(page.locator("#media > *")).to_have_count(2)
+            expect(part(page, "sources li")).to_have_count(5)
+            expect(part(page, "media > *")).to_have_count(2)
     finally:
         service.stop()
 
@@ -338,7 +299,7 @@ def test_a_row_opens_to_its_frame(page: Page, transport: str) -> None:
     status = 200 if transport == "fetch" else 201
     assert response.value.status == status
     request = response.value.headers["x-request-id"]
-    expect(page.locator("#answered")).to_have_text(f"Status {status}, request {request}")
+    expect(page.locator("#answered summary")).to_have_text(f"Status {status}, request {request}")
     stream = page.url.partition("?stream=")[2]
     sent = httpx.get(f"{page.url.partition('/?')[0]}/v1/streams/{stream}").text
     for kind in ("delta", "done"):
@@ -356,8 +317,10 @@ def test_a_refusal_is_a_row(page: Page) -> None:
         ask(page, "hi", "error-429?retry_after=60&first=0")
     row = page.locator("#events .refused")
     expect(row).to_contain_text("429 upstream_rate_limited: ")
-    expect(row).to_contain_text("Retry-After: 60 s.")
-    expect(page.locator("#answered")).to_have_text(f"Status 429, request {response.value.headers['x-request-id']}")
+    expect(row).to_contain_text(re.compile(r"Retry-After: 60 s, \d+ s left\."))
+    expect(page.locator("#answered summary")).to_have_text(
+        f"Status 429, request {response.value.headers['x-request-id']}"
+    )
 
 
 def test_the_keyboard_keeps_its_place(page: Page) -> None:
@@ -374,7 +337,7 @@ def test_the_keyboard_keeps_its_place(page: Page) -> None:
     wait_until(lambda: len(answer(page)) > 20)
     page.focus("#prompt")
     page.keyboard.press("Escape")
-    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(part(page, "ending")).to_have_text("Stopped.")
     expect(page.locator("#prompt")).to_be_focused()
     assert snapshot(page)["finish_reason"] == "cancelled"
 
@@ -393,53 +356,11 @@ def test_the_composer_empties_and_grows(page: Page) -> None:
     assert page.evaluate(height) == small
     page.fill("#prompt", "a draft")
     page.keyboard.press("Escape")
-    expect(page.locator("#ending")).to_have_text("Stopped.")
+    expect(part(page, "ending")).to_have_text("Stopped.")
     expect(prompt).to_have_value("a draft")
     ask(page, "refuse this", "error-400")
-    expect(page.locator("#ending")).to_contain_text("Refused with")
+    expect(part(page, "ending")).to_contain_text("Refused with")
     expect(prompt).to_have_value("refuse this")
-
-
-@pytest.mark.parametrize("clipboard", [True, False])
-def test_copies(page: Page, clipboard: bool) -> None:
-    """The answer is copied as it is, and the request as a command that gets the same answer, also over plain http."""
-    text = 'It\'s 5 $HOME `id` \\ "two"\nlines'
-    if clipboard:
-        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    else:
-        page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-
-    def copied(button: str) -> str:
-        page.click(button)
-        expect(page.locator(button)).to_have_text("Copied")
-        page.focus("#prompt")
-        page.fill("#prompt", "")
-        page.keyboard.press("Control+V")
-        return page.input_value("#prompt")
-
-    ask(page, text, "sim-echo?rate=0&first=0", chunk="word")
-    ended(page)
-    assert copied("#copy") == text
-    command = copied("#curl")
-    assert '"chunk":"word"' in command
-    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
-    events = [line.removeprefix("data: ") for line in found.stdout.splitlines() if line.startswith("data: ")]
-    assert "".join(json.loads(event).get("content", "") for event in events) == text
-
-
-def test_a_copied_command_has_no_key(locked_page: Page) -> None:
-    """A command that needs a key names a variable of the shell."""
-    page = locked_page
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.click("#keys")
-    unlock(page)
-    ask(page, "hi", "sim-echo?rate=0&first=0")
-    ended(page)
-    page.click("#curl")
-    expect(page.locator("#curl")).to_have_text("Copied")
-    command = page.evaluate("navigator.clipboard.readText()")
-    assert 'Bearer $CHAT_SSE_KEY"' in command
-    assert KEY not in command
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -473,7 +394,7 @@ def test_markup_is_text(page: Page) -> None:
     text = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     ask(page, text, "sim-echo?rate=0&first=0")
     assert ended(page) == text
-    assert page.locator("#answer img, #answer script").count() == 0
+    assert page.locator(".answer img, .answer script").count() == 0
     assert page.title() == "chat-sse playground"
 
 
@@ -538,9 +459,9 @@ def test_a_key_is_asked_for(locked_page: Page, transport: str) -> None:
     ask(page, TEXT, "sim-echo?rate=200&first=0", transport)
     for code in ("unauthenticated", "unauthenticated"):
         expect(page.locator("#state")).to_have_text(f"error: {code}")
-        expect(page.locator("#ending")).to_contain_text("Refused with 401:")
+        expect(part(page, "ending")).to_contain_text("Refused with 401:")
         unlock(page, "csk_wrong")
-    expect(page.locator("#ending")).to_contain_text("Refused with 401:")
+    expect(part(page, "ending")).to_contain_text("Refused with 401:")
     unlock(page, f" {KEY} ")  # as it may come out of a clipboard
     assert ended(page) == TEXT
     expect(field).to_be_hidden()
@@ -670,7 +591,7 @@ def test_it_fits(page: Page, tmp_path: Path, size: tuple[int, int], scheme: Lite
     ended(page)
     page.screenshot(path=tmp_path / "after.png")
     assert page.evaluate("document.documentElement.scrollWidth") == size[0]
-    for name in ("#prompt", "#stop", "#verdict", "#state"):
+    for name in ("#prompt", "#stop", ".verdict", "#state"):
         expect(page.locator(name)).to_be_in_viewport()
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (max(ground) < 64) == (scheme == "dark")
