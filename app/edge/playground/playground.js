@@ -35,7 +35,8 @@ function repaint() {
 
 function paint() {
   painting = false;
-  show?.turn.paint();
+  // Each turn, because the switch to Markdown has all of them rendered.
+  if (turns.filter((turn) => turn.paint()).length) repaint();
   events.paint();
   meter();
   keepUp();
@@ -242,6 +243,8 @@ async function begin(turn, more) {
   }
 }
 
+const newTurn = (asked, messages = []) => new Turn(asked, messages, repaint, $("markdown").checked);
+
 function ask(prompt) {
   if (!request.check()) {
     view("options");
@@ -251,20 +254,20 @@ function ask(prompt) {
   const messages = prompt ? [{ role: "user", content: prompt }] : [];
   const body = request.body([...turns.flatMap(({ said }) => said), ...messages], "Authorization" in credentials);
   if ($("prompt").value === prompt) compose("");
-  begin(new Turn(prompt, messages, repaint), { body, prompt });
+  begin(newTurn(prompt, messages), { body, prompt });
 }
 
 /** Attach to a stream that was started elsewhere. */
 function watch(id, ticket = "") {
   startAnew();
-  begin(new Turn(`Attached to stream ${id}`, [], repaint), { id, ticket, asked: null });
+  begin(newTurn(`Attached to stream ${id}`), { id, ticket, asked: null });
 }
 
 /** Ask for the stream on show once more, with other credentials. */
 function again() {
   const { turn, body, prompt, id, ticket, asked } = show;
   turns.pop().element.remove();
-  begin(new Turn(body ? prompt : `Attached to stream ${id}`, turn.messages, repaint), {
+  begin(newTurn(body ? prompt : `Attached to stream ${id}`, turn.messages), {
     body, prompt, ...(body ? {} : { id, ticket, asked }),
   });
 }
@@ -403,6 +406,10 @@ $("model").addEventListener("focus", async () => {
   if (!answer?.ok) return;
   const { data } = await answer.json();
   $("models").replaceChildren(...data.map(({ id, description = "" }) => new Option(description, id)));
+});
+
+$("markdown").addEventListener("change", () => {
+  for (const turn of turns) turn.render($("markdown").checked);
 });
 
 const look = listStreams(() => credentials, () => show?.id, (id, url) => watch(id, ticketOf(url)));

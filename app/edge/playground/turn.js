@@ -1,7 +1,9 @@
 // One turn of the conversation: a question, and all that its answer says.
 
+import { Markdown } from "./markdown.js";
 import { $, link, make, webAddress } from "./page.js";
 
+const SHORT = 200; // characters of a question
 const SHOWN = 200; // sources, and as many pictures; the list of events has the others
 
 /** Text goes into the page as text nodes, with a block per line, so a long answer costs no more than a short one. */
@@ -17,35 +19,49 @@ class Prose {
     this.#waiting.push(text);
   }
 
+  /** Returns whether something is left to be shown. */
   flush() {
     const text = this.#waiting.join("");
-    if (!text) return;
+    if (!text) return false;
     this.#waiting = [];
     for (const piece of text.match(/[^\n]*\n|[^\n]+/g)) {
       this.#line ??= this.#element.appendChild(make("div"));
       this.#line.append(piece);
       if (piece.endsWith("\n")) this.#line = null;
     }
+    return false;
   }
 }
 
 export class Turn {
   text = []; characters = 0; refused = false;
-  #parts = {}; #prose; #sources = new Map(); #pieces = new Map(); #repaint; #refusal = [];
+  #parts = {}; #prose; #sources = new Map(); #pieces = new Map(); #repaint; #rendered; #refusal = [];
   /** The calls of tools, by index. */ #calls = new Map(); #extra = {};
 
   /**
    * *messages* are what this turn adds to the conversation before the answer. *asked* is shown as the question.
-   * *repaint* is called when something is to be painted that comes from no event.
+   * *repaint* is called when something is to be painted that comes from no event. *rendered*: the answer is Markdown.
    */
-  constructor(asked, messages, repaint) {
+  constructor(asked, messages, repaint, rendered) {
     [this.messages, this.#repaint] = [messages, repaint];
     this.element = $("turn").content.cloneNode(true).firstElementChild;
     for (const part of this.element.querySelectorAll("[class]")) this.#parts[part.classList[0]] = part;
-    const { answer, reasoning, refusal } = this.#parts;
-    this.#prose = { delta: new Prose(answer), reasoning: new Prose(reasoning), refusal: new Prose(refusal) };
+    const { reasoning, refusal } = this.#parts;
+    this.#prose = { reasoning: new Prose(reasoning), refusal: new Prose(refusal) };
+    this.render(rendered);
     this.#parts.asked.textContent = asked;
     this.#parts.asked.hidden = !asked;
+    if (asked.length > SHORT) this.#parts.asked.tabIndex = 0; // it may have to be scrolled
+  }
+
+  /** Show the answer as rendered Markdown, or as it came. */
+  render(rendered) {
+    const { answer } = this.#parts;
+    this.#rendered = rendered;
+    answer.classList.toggle("markdown", rendered);
+    this.#prose.delta = rendered ? new Markdown(answer) : new Prose(answer);
+    this.#prose.delta.add(this.text.join(""));
+    this.#repaint();
   }
 
   /** Take a part of the answer. Events of other kinds are none of a turn's. */
@@ -128,9 +144,10 @@ export class Turn {
     others.element.textContent = `${name}: ${others.count} ${others.count === 1 ? "event" : "events"}`;
   }
 
+  /** Returns whether something is left to be painted. */
   paint() {
-    for (const part of Object.values(this.#prose)) part.flush();
     for (const { words, name, text } of this.#calls.values()) words.textContent = `${name.join("")} ${text.join("")}`;
+    return Object.values(this.#prose).filter((part) => part.flush()).length > 0;
   }
 
   set busy(is) { this.#parts.answer.setAttribute("aria-busy", is); }
@@ -154,7 +171,8 @@ export class Turn {
   /** Show whether the text is that of the server's own copy, *content*. *cuts* is how often the stream was resumed. */
   compare(content, whole, cuts) {
     this.paint();
-    const same = content === this.text.join("") && content === this.#parts.answer.textContent;
+    const shown = this.#rendered ? content : this.#parts.answer.textContent;
+    const same = content === this.text.join("") && content === shown;
     const after = cuts ? `, after ${cuts} ${cuts === 1 ? "cut" : "cuts"}` : "";
     const characters = `${this.characters.toLocaleString("en")} characters`;
     this.say(
