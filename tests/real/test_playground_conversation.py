@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Request, expect
 
 from tests.real.node import NODE
 from tests.real.playground import answer, ask, ended, part, playground, snapshot
-from tests.real.processes import Server, launch
+from tests.real.processes import Server, launch, stats
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -52,10 +52,14 @@ def page(browser: Browser, service: Server) -> Iterator[Page]:
 def unlocked(browser: Browser, locked: Server) -> Iterator[Page]:
     """The playground of the service that asks for credentials, with a key."""
     with playground(browser, locked) as page:
-        page.click("#keys")
-        page.fill("#key", KEY)
-        page.keyboard.press("Enter")
+        unlock(page)
         yield page
+
+
+def unlock(page: Page) -> None:
+    page.click("#keys")
+    page.fill("#key", KEY)
+    page.keyboard.press("Enter")
 
 
 def sent(page: Page, prompt: str, model: str, transport: str = "fetch") -> dict[str, Any]:
@@ -298,3 +302,28 @@ def test_a_link_opens_the_same(page: Page, service: Server) -> None:
     other.goto(f"{service.url}/#prompt=again")
     expect(other.locator("#prompt")).to_have_value("again")
     expect(other.locator("#system")).to_have_value("")
+
+
+# The caller's streams.
+
+
+def test_streams_are_listed(unlocked: Page, browser: Browser, locked: Server, simulator: Server) -> None:
+    """What runs on another device is listed for its caller, by its question, and opens, to be read and stopped."""
+    before = stats(simulator)["streams_aborted"]
+    ask(unlocked, "Where is it?", "never-ends")
+    wait_until(lambda: len(answer(unlocked)) > 20)
+    with playground(browser, locked) as other:
+        other.locator("#streams > summary").click()
+        expect(other.locator("#none")).to_contain_text("API key")
+        unlock(other)
+        stream = other.locator("#mine button").first
+        expect(stream.locator(".title")).to_have_text("Where is it?")
+        expect(stream).to_contain_text("running elsewhere")
+        stream.focus()
+        other.keyboard.press("Enter")
+        wait_until(lambda: len(answer(other)) > 20)
+        expect(other.locator("#mine [aria-current=true]")).to_contain_text("running here")
+        other.click("#stop")
+        wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1)
+        assert ended(other) == ended(unlocked)
+        expect(other.locator("#mine button").first).to_contain_text("done")
