@@ -119,6 +119,31 @@ def test_a_new_chat(page: Page) -> None:
     expect(page.locator(".turn")).to_have_count(1)
 
 
+def test_a_reload_brings_the_conversation_back(page: Page) -> None:
+    """A page that is loaded anew has the turns before, with calls and results, and goes on from there."""
+    assert sent(page, "one", ECHO)
+    page.click("#example")
+    sent(page, "Paris", "tools?rate=0&first=0")
+    part(page, "result textarea").fill("12 °C")
+    page.fill("#tools", "")
+    ask(page, "two", "never-ends")
+    wait_until(lambda: len(answer(page)) > 20)
+    before = page.locator(".turn .asked").all_inner_texts()
+    page.reload()
+    wait_until(lambda: len(answer(page)) > 20)
+    assert page.locator(".turn .asked").all_inner_texts() == before == ["one", "Paris", "two"]
+    page.click("#stop")
+    stopped = ended(page)
+    messages = sent(page, "three", ECHO)["messages"]
+    assert [message["role"] for message in messages] == [
+        *("user", "assistant", "user", "assistant", "tool", "user", "assistant", "user")
+    ]
+    assert [messages[n]["content"] for n in (0, 1, 2, 4, 5, 6, 7)] == [
+        *("one", "one", "Paris", "12 °C", "two", stopped, "three")
+    ]
+    assert messages[3]["tool_calls"][0]["id"] == messages[4]["tool_call_id"]
+
+
 def test_what_tools_return_is_sent(page: Page) -> None:
     """A call gets a field for its result, which is sent after the call, with a question or without one."""
     page.click("#example")

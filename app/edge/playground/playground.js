@@ -14,6 +14,8 @@ const CONTENT = new Set(["delta", "reasoning", "refusal", "tool_call", "media"])
 // The reasons for which an answer ends whole: the others are limits, filters, the user, and upstreams that gave none.
 const WHOLE = new Set(["stop", "tool_calls"]);
 
+const KEPT = 500_000; // characters of a conversation that a reload brings back
+
 /** The headers that say who asks. They are kept in this page's memory only. @type {Record<string, string>} */
 let credentials = {};
 
@@ -100,9 +102,17 @@ function known(id, ticket = show.ticket) {
   const here = new URL(location.href);
   here.search = `?stream=${id}`;
   here.hash = ticket ? `ticket=${ticket}` : ""; // the part of an address that a browser sends to no server
-  history.replaceState(null, "", here); // a reload comes back to this stream
+  history.replaceState(kept(), "", here); // a reload comes back to this stream, and to the conversation
   $("second").href = here;
   $("second").hidden = false;
+}
+
+/** The conversation as the browser keeps it for a reload of this page, and nobody else, unless it is very long. */
+function kept() {
+  const { asked, messages } = show.turn;
+  const earlier = turns.slice(0, -1).map(({ asked, messages, said }) => ({ asked, messages, said }));
+  const all = { asked, messages, earlier: earlier.filter(({ said }) => said.length) };
+  return JSON.stringify(all).length < KEPT ? all : null;
 }
 
 function ended(type, data) {
@@ -257,17 +267,24 @@ function ask(prompt) {
   begin(newTurn(prompt, messages), { body, prompt });
 }
 
-/** Attach to a stream that was started elsewhere. */
-function watch(id, ticket = "") {
+/** Attach to a stream that was started elsewhere, or before this page was loaded: *before* is what was `kept` then. */
+function watch(id, ticket = "", before = null) {
   startAnew();
-  begin(newTurn(`Attached to stream ${id}`), { id, ticket, asked: null });
+  const { asked = `Attached to stream ${id}`, messages = [], earlier = [] } = before ?? {};
+  for (const turn of earlier) {
+    const shown = newTurn(turn.asked, turn.messages);
+    shown.restore(turn.said);
+    turns.push(shown);
+    $("turns").append(shown.element);
+  }
+  begin(newTurn(asked, messages), { id, ticket, asked: null });
 }
 
 /** Ask for the stream on show once more, with other credentials. */
 function again() {
   const { turn, body, prompt, id, ticket, asked } = show;
   turns.pop().element.remove();
-  begin(newTurn(body ? prompt : `Attached to stream ${id}`, turn.messages), {
+  begin(newTurn(turn.asked, turn.messages), {
     body, prompt, ...(body ? {} : { id, ticket, asked }),
   });
 }
@@ -438,7 +455,7 @@ wide.addEventListener("change", arrange);
 arrange();
 
 const given = new URL(location.href).searchParams.get("stream");
-if (given && /^[\w-]+$/.test(given)) watch(given, new URLSearchParams(location.hash.slice(1)).get("ticket") ?? "");
+if (given && /^[\w-]+$/.test(given)) watch(given, new URLSearchParams(location.hash.slice(1)).get("ticket") ?? "", history.state);
 else $("prompt").focus();
 
 function fillIn() {

@@ -43,7 +43,7 @@ export class Turn {
    * *repaint* is called when something is to be painted that comes from no event. *rendered*: the answer is Markdown.
    */
   constructor(asked, messages, repaint, rendered) {
-    [this.messages, this.#repaint] = [messages, repaint];
+    [this.asked, this.messages, this.#repaint] = [asked, messages, repaint];
     this.element = $("turn").content.cloneNode(true).firstElementChild;
     for (const part of this.element.querySelectorAll("[class]")) this.#parts[part.classList[0]] = part;
     const { reasoning, refusal } = this.#parts;
@@ -187,6 +187,19 @@ export class Turn {
 
   /** Say *words* below how the answer ended. */
   say(words) { this.#parts.whole.textContent = words; }
+
+  /** Show again what a turn `said`, of which the page has been loaded anew since. */
+  restore(said) {
+    const [reply, ...results] = said.slice(this.messages.length);
+    const { role, content, tool_calls: calls = [], ...extra } = reply;
+    if (content) this.take("delta", { content });
+    for (const [index, { id, type, [type]: called, ...more }] of calls.entries()) {
+      this.take("tool_call", { index, id, type, name: called.name, arguments: called.arguments ?? called.input, extra: more });
+      this.#calls.get(index).result.value = results[index].content;
+    }
+    this.take("extra", { delta: extra });
+    this.end("done", "From before this page was loaded.");
+  }
 
   /** The turn as the next request has it: OpenAI's messages. A question that got no answer is not among them. */
   get said() {
