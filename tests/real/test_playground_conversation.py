@@ -120,7 +120,7 @@ def test_a_new_chat(page: Page) -> None:
 
 
 def test_a_reload_brings_the_conversation_back(page: Page) -> None:
-    """A page that is loaded anew has the turns before, with calls and results, and goes on from there."""
+    """A page that is loaded again has the turns before, with calls and results, and goes on from there."""
     assert sent(page, "one", ECHO)
     page.click("#example")
     sent(page, "Paris", "tools?rate=0&first=0")

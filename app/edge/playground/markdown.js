@@ -47,7 +47,7 @@ export class Markdown {
     if (this.#open.length < LONG || ENDLESS.has(this.#blocks.at(-1)?.token.type)) {
       return this.#settle(this.#blocks.length - 2);
     }
-    const end = this.#open.search(/\n(?=\S.*$)/) + 1 || this.#open.length; // before the last line, if it begins anew
+    const end = this.#open.search(/\n(?=\S.*$)/) + 1 || this.#open.length; // before the last line, unless that is indented
     const rest = this.#open.slice(end);
     this.#open = this.#open.slice(0, end);
     this.#show();

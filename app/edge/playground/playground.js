@@ -107,7 +107,7 @@ function known(id, ticket = show.ticket) {
   $("second").hidden = false;
 }
 
-/** The conversation as the browser keeps it for a reload of this page, and nobody else, unless it is very long. */
+/** The conversation as the browser keeps it for a reload of this page, or null if that is very long. */
 function kept() {
   const { asked, messages } = show.turn;
   const earlier = turns.slice(0, -1).map(({ asked, messages, said }) => ({ asked, messages, said }));
@@ -269,7 +269,7 @@ function ask(prompt) {
 
 /** Attach to a stream that was started elsewhere, or before this page was loaded: *before* is what was `kept` then. */
 function watch(id, ticket = "", before = null) {
-  startAnew();
+  startOver();
   const { asked = `Attached to stream ${id}`, messages = [], earlier = [] } = before ?? {};
   for (const turn of earlier) {
     const shown = newTurn(turn.asked, turn.messages);
@@ -289,7 +289,7 @@ function again() {
   });
 }
 
-function startAnew() {
+function startOver() {
   show?.transport.close();
   show = null;
   turns = [];
@@ -297,7 +297,7 @@ function startAnew() {
 }
 
 $("fresh").addEventListener("click", () => {
-  startAnew();
+  startOver();
   history.replaceState(null, "", new URL(".", location.href));
   events.clear(null);
   for (const value of $("meters").querySelectorAll("dd")) value.textContent = "–";

@@ -188,7 +188,7 @@ export class Turn {
   /** Say *words* below how the answer ended. */
   say(words) { this.#parts.whole.textContent = words; }
 
-  /** Show again what a turn `said`, of which the page has been loaded anew since. */
+  /** Show what a turn `said` before the page was loaded again. */
   restore(said) {
     const [reply, ...results] = said.slice(this.messages.length);
     const { role, content, tool_calls: calls = [], ...extra } = reply;
