@@ -282,11 +282,10 @@ function watch(id, ticket = "", before = null) {
 
 /** Ask for the stream on show once more, with other credentials. */
 function again() {
-  const { turn, body, prompt, id, ticket, asked } = show;
+  const { turn, body, prompt, id, ticket } = show;
   turns.pop().element.remove();
-  begin(newTurn(turn.asked, turn.messages), {
-    body, prompt, ...(body ? {} : { id, ticket, asked }),
-  });
+  if (body) ask(prompt);
+  else begin(newTurn(turn.asked, turn.messages), { id, ticket, asked: null });
 }
 
 function startOver() {

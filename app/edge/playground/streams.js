@@ -2,7 +2,7 @@
 
 import { $, make } from "./page.js";
 
-const EVERY = 5000; // milliseconds between two looks, while the list is in view
+const EVERY = 10_000; // milliseconds between two looks, while the list is in view
 const MOST = 30;
 
 /** Keep the list fresh while it is open. *headers* returns who asks; *open* gets the id and the URL of what is chosen. */
@@ -11,13 +11,14 @@ export function listStreams(headers, shown, open) {
 
   const look = async () => {
     clearTimeout(timer);
-    if ($("streams").offsetParent === null || !$("streams").open) return;
+    if ($("streams").offsetParent === null || !$("streams").open || document.hidden) return;
     try {
-      if (!document.hidden) show(await ask(headers()));
+      const { streams, spare } = await ask(headers());
+      show(streams);
+      if (spare) timer = setTimeout(look, EVERY);
     } catch (error) {
       say(error.message);
     }
-    timer = setTimeout(look, EVERY);
   };
 
   const show = (streams) => {
@@ -27,7 +28,7 @@ export function listStreams(headers, shown, open) {
     say(streams.length ? "" : "There are none yet.");
   };
 
-  document.addEventListener("visibilitychange", look);
+  document.addEventListener("visibilitychange", look); // a page that is not shown does not look
   $("streams").addEventListener("toggle", look);
   return look;
 }
@@ -42,7 +43,9 @@ async function ask(headers) {
   if (!headers.Authorization) throw new Error("They are listed for callers with an API key.");
   const answer = await fetch(`v1/streams?limit=${MOST}`, { headers });
   if (!answer.ok) throw new Error(`The list was refused with ${answer.status}.`);
-  return (await answer.json()).streams;
+  // Looking counts as a request, of which the caller may have few: the other half of them is for asking.
+  const [most, left] = ["Limit", "Remaining"].map((name) => Number(answer.headers.get(`RateLimit-${name}`)));
+  return { ...(await answer.json()), spare: left >= most / 2 };
 }
 
 function item({ stream_id: id, url, state, model, created, metadata }, here, open) {
