@@ -378,8 +378,8 @@ def test_borders_can_be_seen(page: Page, scheme: Literal["light", "dark"]) -> No
         const colour = getComputedStyle(element).backgroundColor;
         return rgb(colour)[3] === 0 ? ground(element.parentElement) : colour;
       };
-      const controls = [...document.querySelectorAll("button:not(.primary), select, input, #composer")];
-      return controls.filter((one) => one.checkVisibility()).map((one) => {
+      const selector = "button:not(.primary), select, input, textarea:not(#prompt), #composer";
+      return [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility()).map((one) => {
         const edge = light(getComputedStyle(one).borderTopColor);
         const sides = [ground(one), ground(one.parentElement)].map(light);
         return [one.id, Math.min(...sides.map((side) => Math.max(edge / side, side / edge)))];

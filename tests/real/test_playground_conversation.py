@@ -312,6 +312,7 @@ def test_a_link_opens_the_same(page: Page, service: Server) -> None:
         page.fill(field, value)
     ask(page, "你好 & +#?\nhow?", ECHO, chunk="word", smooth="150")
     ended(page)
+    page.fill("#model", "another")
     link = copied(page, "link")
     assert link.startswith(f"{service.url}/#prompt=")
     other = page.context.new_page()

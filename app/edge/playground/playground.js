@@ -223,7 +223,7 @@ async function begin(turn, more) {
   $("turns").append(turn.element);
   const now = performance.now();
   const mine = (show = {
-    turn, asked: now, body: null, prompt: "", id: "", ticket: "", state: "idle", busy: true, again: false, end: null, deltas: 0,
+    turn, asked: now, body: null, prompt: "", link: "", id: "", ticket: "", state: "idle", busy: true, again: false, end: null, deltas: 0,
     recent: [], lastNumber: 0, resumed: 0, firstToken: null, firstAt: null, latest: 0, countdown: 0, chart: new Chart(now), ...more,
   });
   events.clear(show.asked);
@@ -264,7 +264,7 @@ function ask(prompt) {
   const messages = prompt ? [{ role: "user", content: prompt }] : [];
   const body = request.body([...turns.flatMap(({ said }) => said), ...messages], "Authorization" in credentials);
   if ($("prompt").value === prompt) compose("");
-  begin(newTurn(prompt, messages), { body, prompt });
+  begin(newTurn(prompt, messages), { body, prompt, link: request.linkTo(prompt) });
 }
 
 /** Attach to a stream that was started elsewhere, or before this page was loaded: *before* is what was `kept` then. */
@@ -369,8 +369,8 @@ $("turns").addEventListener("click", ({ target }) => {
 /** What a button of a *turn* copies. */
 function copied(what, turn) {
   if (what === "answer") return turn.text.join("");
-  const { body, prompt } = show;
-  if (what === "link") return body ? request.linkTo(prompt) : new URL(`?stream=${show.id}`, location.href).href;
+  const { body, link } = show;
+  if (what === "link") return link || new URL(`?stream=${show.id}`, location.href).href;
   const url = body ? new URL("v1/chat", document.baseURI).href : address(show);
   return request[what]({ method: body ? "POST" : "GET", url, body, secret: "Authorization" in credentials });
 }
