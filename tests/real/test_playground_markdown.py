@@ -46,6 +46,8 @@ if x < 1:
 
 [ref]: https://ref.example
 
+One more
+
 See [ref].
 """
 

@@ -73,6 +73,7 @@ export class Markdown {
 
   #settle(count) {
     for (const { token, level } of this.#blocks.splice(0, Math.max(0, count))) {
+      if (token.type === "def") this.#links[token.tag] ??= { href: token.href, title: token.title };
       this.#open = this.#open.slice(token.size);
       this.#level = level;
     }
@@ -88,7 +89,6 @@ export class Markdown {
     } catch {
       found = [{ type: "html", raw: this.#open, text: this.#open }]; // nested too deep to be read
     }
-    this.#links = lexer.tokens.links;
     const blocks = [];
     let before = 0;
     for (const token of found) {
