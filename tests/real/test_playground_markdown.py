@@ -108,6 +108,27 @@ def test_it_is_rendered(page: Page, chunk: str) -> None:
     wait_until(lambda: rendered(page) == as_it_came)
 
 
+def test_pieces_make_no_difference(page: Page) -> None:
+    """However a text is cut, and painted in between, it becomes the same, also where a definition or a list is cut."""
+    render = """async ([text, size]) => {
+      const { Markdown } = await import("/playground/markdown.js");
+      const box = document.createElement("div");
+      const markdown = new Markdown(box);
+      for (const piece of text.match(new RegExp(`.{1,${size}}`, "gsu"))) {
+        markdown.add(piece);
+        while (markdown.flush());
+      }
+      return box.innerHTML;
+    }"""
+    text = (
+        TEXT.replace("👩‍👩‍👧", "") * 3
+        + "Title\n===\n\n1. a\n\n   - b\n\n2. c\n\n- d\n\n* e\n\n    code\n\n---\n\nf\n---\n"
+    )
+    whole = page.evaluate(render, [text, len(text)])
+    for size in (1, 2, 3, 7, 50):
+        assert page.evaluate(render, [text, size]) == whole, size
+
+
 def test_it_is_safe(page: Page) -> None:
     """HTML is shown as it is written, only addresses of the web are links, and nothing is loaded."""
     text = (
