@@ -123,6 +123,27 @@ REFUSED: Final = {
 TAKEN: Final = {
     "empty objects": _native({"messages": [{"role": "user", "content": "@"}]}, _list(b"{}")),
     "parts": _openai({"messages": [{"role": "user", "content": "@"}]}, _list(_TEXT)),
+    "parts with a note": _openai(
+        {"messages": [{"role": "user", "content": "@"}]}, _list(b'{"type":"text","text":"x","cache_control":{}}')
+    ),
+    "parts of a thought": _native(
+        {"messages": [{"role": "assistant", "content": [{"type": "thinking", "thinking": "@"}]}]},
+        _list(b'{"type":"text","text":"x"}'),
+    ),
+    "pictures": _native(
+        {"messages": [{"role": "user", "content": "@"}]}, _list(b'{"type":"image_url","image_url":{"url":"https://x"}}')
+    ),
+    "pictures of an answer": _native(
+        {"messages": [{"role": "assistant", "content": "hi", "images": "@"}]}, _list(b'"https://x"')
+    ),
+    "choices": _native(
+        {
+            "prompt": "hi",
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": "@"}},
+        },
+        _list(b'{"type":"function","function":{"name":"f"}}'),
+    ),
     "messages": _native({"messages": "@"}, b"[%s]" % _times(b'{"role":"user","content":"%s"}' % (b"x" * 200), 4096)),
     "fields of a message": _native({"messages": [{**_USER, "metadata": "@"}]}, _fields(b'"some text"')),
     "nested parts": _native(

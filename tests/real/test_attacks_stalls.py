@@ -29,8 +29,17 @@ CAPPED = {
     "count_input_tokens": True,
     **dict.fromkeys(("extra_parameters", "tool_types", "media_types"), "*"),
 }
+# With lists, each field at each level is compared with them.
+LISTED = {name: value for name, value in CAPPED.items() if value != "*"} | {"max_media": 0}
+UNLISTED = dict.fromkeys(
+    (
+        *("an unknown parameter", "empty objects", "fields of a message", "nested parts", "texts deep in a part"),
+        "fields of a message that is quoted",
+    ),
+    400,
+)
 # What has no words in the Responses API, or is no part there.
-UNSUPPORTED = dict.fromkeys(("biases", "an unknown parameter", "empty objects"), 400)
+UNSUPPORTED = dict.fromkeys(("biases", "an unknown parameter", "empty objects", "parts of a thought"), 400)
 
 
 def config(honest: Server, hostile: Server) -> str:
@@ -57,10 +66,11 @@ async def ask(client: httpx.AsyncClient, body: Hostile) -> int:
     ("settings", "others"),
     [
         ({}, {}),
-        (CAPPED, {"empty objects": 400}),
+        (CAPPED, dict.fromkeys(("empty objects", "pictures", "pictures of an answer"), 400)),
+        (LISTED, UNLISTED),
         ({"upstream": "openai-responses"}, UNSUPPORTED),
     ],
-    ids=["as it is", "with a cap", "to a Responses upstream"],
+    ids=["as it is", "with a cap", "with lists", "to a Responses upstream"],
 )
 def test_each_body(start_watched: Start, simulator: Server, settings: dict[str, Any], others: dict[str, int]) -> None:
     """No body within the limits holds the loop for long: counted, decoded, validated, converted, sent or refused."""
