@@ -247,6 +247,13 @@ class Hub:
             raise Draining
         return subscription
 
+    async def keyed(self, key: str, principal: Principal = ANYONE) -> str | None:
+        """Return the id of the stream that the principal has opened with an idempotency *key*, or None.
+
+        The stream may no longer be kept. Raises JournalDown.
+        """
+        return await self._journal.registry.keyed(principal.name, key)
+
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""
         return await self._journal.registry.labelled(principal.owner, alias(label, "label", principal, self._key))

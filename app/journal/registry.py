@@ -17,6 +17,12 @@ class Registry(Protocol):
         another *fingerprint*, or JournalDown. A claim ends with its stream's log.
         """
 
+    async def keyed(self, owner: str, name: str) -> str | None:
+        """Return the id of the stream that has an idempotency key, or None.
+
+        The stream may no longer be kept, or still be about to be created. Raises JournalDown.
+        """
+
     async def release(self, stream_id: str) -> None:
         """Give up the claim that was made for a stream, if there was one. Raises nothing."""
 
@@ -59,6 +65,10 @@ class MemoryRegistry:
         """Return the name of a stream's idempotency key, and the fingerprint that came with it."""
         key = self._claim_of.get(stream_id)
         return None if key is None else (key[1], self._claims[key][0])
+
+    async def keyed(self, owner: str, name: str) -> str | None:
+        known = self._claims.get((owner, name))
+        return None if known is None else known[1]
 
     async def release(self, stream_id: str) -> None:
         self._release(stream_id)

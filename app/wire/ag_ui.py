@@ -245,6 +245,12 @@ def asked_of(thread_id: str, run_id: str) -> str:
     return orjson.dumps({"threadId": thread_id, "runId": run_id}).decode()
 
 
+def run_of(asked: str) -> str:
+    """Return the name of the run that `asked_of` told of; "" if another dialect has told of its request."""
+    found = orjson.loads(asked) if asked else {}
+    return str(found.get("runId", ""))
+
+
 def _encrypted_value(subtype: str, entity: str, own: dict[str, Any]) -> bytes:
     return _block("REASONING_ENCRYPTED_VALUE", subtype=subtype, entityId=entity, encryptedValue=seal(own))
 

@@ -25,6 +25,8 @@ async def test_claims(journal: Journal) -> None:
         await journal.registry.claim("ann", "k", b"2", "t")
     assert await journal.registry.claim("bob", "k", b"2", "t") is None
     assert await journal.registry.claim("an", "nk", b"3", "u") is None
+    assert [await journal.registry.keyed("ann", name) for name in ("k", "other")] == ["s", None]
+    assert await journal.registry.keyed("carol", "k") is None
 
 
 async def test_release(journal: Journal) -> None:

@@ -31,10 +31,7 @@ class FileRegistry:
     async def claim(self, owner: str, name: str, fingerprint: bytes, stream_id: str) -> str | None:
         key = digest(owner, name)
         while True:
-            known = await self._store.read(reading.claimed, key, self._clock())
-            writer = self._committer.claimed(key)
-            if writer is not None:
-                known = writer.id, writer.identity.fingerprint or b""
+            known = await self._written(key)
             if known is not None:
                 if known[1] != fingerprint:
                     raise KeyReused
@@ -47,6 +44,16 @@ class FileRegistry:
                 return other
             # Another request is just beginning that stream. If it fails, this one may have the key.
             await asyncio.wait((self._beginning[other],))
+
+    async def keyed(self, owner: str, name: str) -> str | None:
+        known = await self._written(digest(owner, name))
+        return await self._memory.keyed(owner, name) if known is None else known[0]
+
+    async def _written(self, key: bytes) -> tuple[str, bytes] | None:
+        """Return the stream that has a key, and the key's fingerprint, if it is in the store or on its way there."""
+        known = await self._store.read(reading.claimed, key, self._clock())
+        writer = self._committer.claimed(key)
+        return known if writer is None else (writer.id, writer.identity.fingerprint or b"")
 
     def identity_of(self, stream_id: str, info: StreamInfo) -> Identity:
         """Return what is to be kept of a new stream."""

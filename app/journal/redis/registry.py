@@ -72,6 +72,10 @@ class RedisRegistry:
         self._claims[stream_id] = Pointer(key, value)
         return None
 
+    async def keyed(self, owner: str, name: str) -> str | None:
+        [known] = await self._connection.request(("GET", keys.claim(owner, name)))
+        return None if known is None else str(known.partition(b" ")[2].decode())
+
     async def _appears(self, stream_id: str) -> bool:
         """Wait for a stream that another request is just beginning. Raises JournalDown."""
         exists: Command = ("EXISTS", keys.log(stream_id))

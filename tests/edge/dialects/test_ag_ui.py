@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from app.events import Delta, Done
 from app.wire import ag_ui
 from app.wire.opaque import seal
 from tests.edge.service import serving
+from tests.waiting import until
 from tests.wire.test_ag_ui import read
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +80,57 @@ async def test_a_named_run_is_paid_for_once(log: FilteringBoundLogger) -> None:
             assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "X-Run-Id")
         await client.post(RUN, json=BODY)
         assert house.source.started == 3
+
+
+async def test_a_run_is_found_by_its_name(log: FilteringBoundLogger) -> None:
+    """A page that was reloaded is told which run is live, and reads that from its start or after an event."""
+    names = {"threadId": "thread-of-the-page-1", "runId": "run-of-the-page-1"}
+    body = {**BODY, **names, "forwardedProps": {"chunk": "none"}}
+    go_on = asyncio.Event()
+    async with serving(log, (Delta("a"),), go_on.wait, (Delta("b"),), DONE, grace=10) as (house, client):
+        asked = asyncio.create_task(client.post(RUN, json=body, headers={"X-Run-Id": "run-of-the-page-1"}))
+        await until(lambda: house.hub.reading == 1)
+        thread = await client.get(RUN, params={"threadId": "thread-of-the-page-1"})
+        assert thread.json() == {"messages": [], "activeRun": {"runId": "run-of-the-page-1"}, "interrupts": None}
+        joined = asyncio.create_task(client.get(RUN, params={"runId": "run-of-the-page-1", "offset": "-1"}))
+        await until(lambda: house.hub.reading == 2)
+        go_on.set()
+        answer = await asked
+        assert (await joined).content == answer.content
+        ended = await client.get(RUN, params={"threadId": "thread-of-the-page-1"})
+        assert ended.json()["activeRun"] is None
+        again = await client.get(RUN, params={"runId": "run-of-the-page-1"})
+        assert again.content == answer.content
+        third = again.text.split("\n\n")[2].split("\n")[0].removeprefix("id: ")
+        rest = await client.get(RUN, params={"runId": "run-of-the-page-1"}, headers={"Last-Event-ID": third})
+        assert rest.content and answer.content.endswith(rest.content)
+        assert house.source.started == 1
+
+
+async def test_a_name_leads_to_a_run_of_the_caller_only(log: FilteringBoundLogger) -> None:
+    """Not to another caller's, to a stream with that idempotency key, or by a name that a stranger could guess."""
+    async with serving(log, (Delta("a"),), DONE) as (_, client):
+        run = {**BODY, "threadId": "t", "runId": "run-1"}
+        for who in ("", "ann"):
+            await client.post(RUN, json=run, headers={"X-Run-Id": "run-1", "X-Who": who})
+        await client.post("/v1/chat", json={"prompt": "hi"}, headers={"Idempotency-Key": "key-of-a-stream-1"})
+        other = await client.post(RUN, json=run)
+        position = {"Last-Event-ID": f"{other.headers['x-stream-id']}-1"}
+        asked: list[tuple[dict[str, str], dict[str, str], int]] = [
+            ({"runId": "run-1"}, {"X-Who": "ann"}, 200),
+            ({"runId": "run-1"}, {"X-Who": "bob"}, 404),
+            ({"runId": "run-1"}, {}, 404),
+            ({"runId": "key-of-a-stream-1"}, {}, 404),
+            ({"runId": "run-1"}, {"X-Who": "ann", **position}, 400),
+            ({"runId": "run-1", "offset": "3"}, {"X-Who": "ann"}, 400),
+            ({}, {}, 400),
+        ]
+        for query, headers, status in asked:
+            assert (await client.get(RUN, params=query, headers=headers)).status_code == status, (query, headers)
+        # Nothing is live any more, and a short name is nobody's.
+        for headers in ({}, {"X-Who": "ann"}):
+            thread = await client.get(RUN, params={"threadId": "t"}, headers=headers)
+            assert thread.json()["activeRun"] is None
 
 
 async def test_failures(log: FilteringBoundLogger) -> None:
