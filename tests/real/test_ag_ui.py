@@ -191,6 +191,19 @@ def test_tanstack_comes_back(node: Node, service: Server, simulator: Server) -> 
         assert stats(simulator)["requests"] == before["requests"] + 1
 
 
+def test_tanstack_after_a_reload(node: Node, service: Server, simulator: Server) -> None:
+    """A page that knows its thread only finds the run that is live, and has its text from the start."""
+    text = TEXT.strip()
+    before = stats(simulator)
+    (found,) = node(
+        "tanstack-reload", url=f"{service.url}/v1/ag-ui", body={"model": "sim-echo?rate=30&first=0"}, text=text
+    )
+    assert found["error"] is None
+    assert (found["status"], found["text"], found["joined"]) == ("ready", text, text)
+    assert [bool(name) for name in found["names"]] == [True, False, False, False]  # the thread, its run, the run again
+    assert stats(simulator)["requests"] == before["requests"] + 1
+
+
 def test_tanstack_reads_reasoning(node: Node, service: Server) -> None:
     """Reasoning and text are parts of one message."""
     url = f"{service.url}/v1/ag-ui"
