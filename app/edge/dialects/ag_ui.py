@@ -169,7 +169,7 @@ def routes(streams: Streams) -> Sequence[Route]:
 
 
 def _label(request: Request, thread_id: str) -> str:
-    """Return what a thread's runs are found by, or "" if they are not to be found."""
+    """Return what a thread's runs are found by, or "" if a stranger could guess it."""
     return f"ag-ui:{thread_id}" if is_found_by(thread_id, request_context(request.scope).principal) else ""
 
 
