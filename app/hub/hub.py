@@ -248,10 +248,7 @@ class Hub:
         return subscription
 
     async def keyed(self, key: str, principal: Principal = ANYONE) -> str | None:
-        """Return the id of the stream that the principal has opened with an idempotency *key*, or None.
-
-        The stream may no longer be kept. Raises JournalDown.
-        """
+        """Return the id of the principal's stream with that idempotency *key*, or None. Raises JournalDown."""
         return await self._journal.registry.keyed(principal.name, key)
 
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
