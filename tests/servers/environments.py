@@ -35,7 +35,8 @@ def environment(name: str) -> Path:
             # Its own pip brought up to date: that of Python 3.11 does not find a way through LiteLLM's requirements.
             _run(sys.executable, "-m", "venv", "--upgrade-deps", str(home))
             pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-            _run(*pip, "install", "--quiet", "--no-input", "-r", str(wanted))
+            # Most of what is installed is never imported: compiling all of it would take as long as the rest.
+            _run(*pip, "install", "--quiet", "--no-input", "--no-compile", "-r", str(wanted))
             if surplus := SURPLUS.get(name):
                 _run(*pip, "uninstall", "--quiet", "--yes", *surplus)
             (home / "installed").touch()
