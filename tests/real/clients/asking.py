@@ -50,7 +50,7 @@ def main(**actions: Callable[[Plan], dict[str, Any]]) -> None:
         where = Plan(plan["failing"], "error-429") if name.startswith("error") else Plan(plan["url"], plan["model"])
         try:
             said = action(where)
-        except Exception as error:
+        except Exception as error:  # of whatever class the framework raises: the test checks that
             said = {"error": {"name": type(error).__name__, "status": getattr(error, "status_code", None)}}
             if not name.startswith("error"):
                 said["error"]["message"] = str(error)
