@@ -71,14 +71,16 @@ def check(lines: list[str]) -> None:
 
 
 def commands() -> dict[str, list[str]]:
-    """Return what runs each reader."""
+    """Return what runs each reader. Deno and Bun are programs beside npm's package of that name."""
+    [deno] = package(DENO).parent.glob("@deno/*/deno")
+    [bun] = package(BUN).parent.glob("@oven/*/bin/bun")
     return {
         "php": ["php", str(READERS / "read.php")],
         "ruby": ["ruby", str(READERS / "read.rb")],
         "go": ["go", "run", str(READERS / "read.go")],
         "java": ["java", str(READERS / "Read.java")],
-        "deno": [str(package(DENO) / "deno"), "run", "--allow-net", str(READERS / "read.mjs")],
-        "bun": [str(package(BUN) / "bun"), str(READERS / "read.mjs")],
+        "deno": [str(deno), "run", "--allow-net", str(READERS / "read.mjs")],
+        "bun": [str(bun), str(READERS / "read.mjs")],
     }
 
 

@@ -21,7 +21,8 @@ def _whole(plan: Plan) -> dict[str, Any]:
 
 
 def _structured(plan: Plan) -> dict[str, Any]:
-    with dspy.context(lm=_model(plan), adapter=dspy.JSONAdapter()):
+    known = plan._replace(model="gpt-4o-mini")  # only to models that LiteLLM knows it sends a schema
+    with dspy.context(lm=_model(known), adapter=dspy.JSONAdapter()):
         found = dspy.Predict("question -> city: str, degrees: int")(question="Rome?")
     return {"value": {"city": found.city, "degrees": found.degrees}}
 
