@@ -68,8 +68,12 @@ def forecasting(directory: Path) -> Iterator[Server]:
 
 
 def ask(home: str, script: str, service: Server, failing: Server) -> dict[str, dict[str, Any]]:
+    """Run a script of clients/ that asks *service*, and one whose models fail. Return what it said of each action."""
+    return run(home, script, url=f"{service.url}/v1", failing=f"{failing.url}/v1", model="m")
+
+
+def run(home: str, script: str, **plan: str) -> dict[str, dict[str, Any]]:
     """Run a script of clients/ with the Python of an environment. Return what it said of each action."""
-    plan = {"url": f"{service.url}/v1", "failing": f"{failing.url}/v1", "model": "m"}
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "PYTHON"))}
     env["PYTHONPATH"] = str(ROOT)
     command = [str(environment(home) / "python"), str(CLIENTS / f"ask_{script}.py"), json.dumps(plan)]
