@@ -249,7 +249,7 @@ class Hub:
 
     async def keyed(self, key: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's stream with that idempotency *key*, or None. Raises JournalDown."""
-        return await self._journal.registry.keyed(principal.name, key)
+        return await self._journal.registry.keyed(principal.owner, alias(key, "key", principal, self._key))
 
     async def labelled(self, label: str, principal: Principal = ANYONE) -> str | None:
         """Return the id of the principal's newest stream with that *label*, or None. Raises JournalDown."""

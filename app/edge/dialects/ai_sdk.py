@@ -35,6 +35,7 @@ from app.edge.bodies import (
     stream_request,
     validated,
 )
+from app.edge.client_ids import is_found_by
 from app.edge.context import request_context
 from app.edge.dialects.assistant_ui import AnyTools, CallSettings, ModelConfig, openai_parameters, openai_tools
 from app.edge.dialects.ui_messages import UIMessage, to_openai
@@ -55,8 +56,6 @@ TAIL_INDEX = "X-Workflow-Stream-Tail-Index"
 
 ERRORS = {"/v1/ai-sdk/": ai_sdk.refusal}
 
-# How many characters a chat id has at least that cannot be guessed: those of useChat's own.
-_UNGUESSED = 16
 _START_INDEX = "startIndex"
 _INDEX = re.compile("-?[0-9]{1,12}", re.ASCII)
 
@@ -230,12 +229,8 @@ def _parameters(body: UIChatBody, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label(principal: Principal, chat_id: str) -> str:
-    """Return what a chat's streams are found by, or "" if a request must not find them.
-
-    A page chooses its chat ids. Where no credentials are asked for, all callers are one principal, so a stranger could
-    guess a short id, and read the answer or stop it.
-    """
-    return f"ai-sdk:{chat_id}" if principal.name or len(chat_id) >= _UNGUESSED else ""
+    """Return what a chat's streams are found by, or "" if a stranger could guess it."""
+    return f"ai-sdk:{chat_id}" if is_found_by(chat_id, principal) else ""
 
 
 def _start_index(request: Request) -> int | None:
