@@ -52,6 +52,11 @@ include-operation-id = "openRun"
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]
+# The query has to name a run or a thread.
+include-operation-id = "findRun"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404"]
+
+[[operations]]
 # A number is that of an event only if the stream has so many, and goes with `stream` only.
 include-operation-id = "retrieveResponse"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404"]
