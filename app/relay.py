@@ -101,7 +101,7 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
         self._started = False
-        self._refused = False  # whether the journal had no room for some text: what came after it may not follow
+        self._refused = False  # whether the journal had no room for some text
         self.committed: asyncio.Future[None] = self._loop.create_future()
         self._opened_at = self._loop.time()
         self._read_at = self._opened_at
@@ -259,12 +259,12 @@ class Relay:
             self._writer.append((Start(self._request.model, int(time.time()), fallback),))
 
     def _flush(self) -> None:
-        """Append the text that is held back."""
+        """Append the text that is held back, unless text before it was refused."""
         if self._release is not None:
             self._release.cancel()
             self._release = None
         events = self._rechunker.flush()
-        if events:
+        if events and not self._refused:
             self._writer.append(events)
 
     def _release_held(self) -> None:
@@ -310,8 +310,7 @@ class Relay:
             ending = self._attempt.done  # the answer was whole: only what may follow it had not come yet
         usage: Usage | None = None
         try:
-            if not self._refused:
-                self._flush()
+            self._flush()
             if isinstance(ending, Done):
                 self._start()
             usage = self._usage(ending)

@@ -21,7 +21,7 @@ from app.rechunk import SLICE, create
 from app.rechunk._holding import LIMIT
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
-from app.upstream import Afford, Attempt
+from app.upstream import Afford, Attempt, Batches
 from app.usage import Usage
 from tests.clock import LoopClock
 from tests.script import Script, affordable, forever, unheard
@@ -300,12 +300,28 @@ async def test_a_start_that_is_refused(log: FilteringBoundLogger) -> None:
     assert failure.code == "stream_too_large"
 
 
-async def test_nothing_follows_text_that_was_refused(log: FilteringBoundLogger) -> None:
-    """Text that is held back when the text before it is refused is not sent: there would be a hole before it."""
-    events = await relayed(log, [Delta("x")], [Delta("y" * 900 + " z")], [DONE], chunk="word", size=800)
-    assert text(events) == "x"
-    assert isinstance(events[-1], Failure)
-    assert events[-1].code == "stream_too_large"
+async def test_nothing_follows_text_that_was_refused(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
+    """Text that is held back when the text before it is refused is not sent, also while the upstream is being closed."""
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    class ClosingSlowly(Script):
+        async def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
+            try:
+                async for batch in super().stream(request, attempt):
+                    yield batch
+            finally:
+                closing.set()
+                await closed.wait()
+
+    source = ClosingSlowly([Delta("x ")], [Delta("a")], [Delta("y" * 900 + " z")], [DONE])
+    run = await Run(log, source, chunk="word,80ms", size=800).begin()
+    await closing.wait()
+    await loop_clock.let_pass(1)
+    closed.set()
+    *found, end = await run.events()
+    assert text(found) == "x "
+    assert isinstance(end, Failure)
+    assert end.code == "stream_too_large"
 
 
 async def test_bound_reached_by_held_text(log: FilteringBoundLogger) -> None:
