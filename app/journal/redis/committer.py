@@ -26,7 +26,7 @@ from app.events import TERMINAL, Event, Failure, Terminal
 from app.journal.encoding import encode
 from app.journal.redis import entries, keys, listing, messages
 from app.journal.redis.client import Command
-from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, is_foreign
+from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, Unanswered, is_foreign
 from app.journal.redis.entries import Tail, entries_after, read_tail
 from app.journal.redis.kept import Kept
 from app.journal.redis.outbox import RedisOutbox
@@ -101,11 +101,19 @@ class Committer:
         return 0 if stream_id in self._beginning else -1
 
     async def create(self, writer: RedisWriter) -> None:
-        """Begin a log in Redis. Raises JournalDown."""
+        """Begin a log in Redis. Raises JournalDown.
+
+        Redis may have the log although it did not answer, and who has the same idempotency key may read it. So then it
+        gets an end, as soon as Redis is back.
+        """
         self._beginning.add(writer.id)  # other processes may see the log before this one knows that it is there
         try:
             await self._begin(writer)
             self._live[writer.id] = writer
+        except Unanswered as error:
+            self._live[writer.id] = writer
+            self._end(writer, error)
+            raise
         finally:
             self._beginning.discard(writer.id)
 
@@ -356,9 +364,12 @@ class Committer:
 
     def _expiry(self, writer: RedisWriter, last: int, end: Terminal) -> list[Command]:
         """Return the commands that let a log go in time that has ended with *end*, its record number *last*."""
-        kept = [writer.key] if writer.claim is None else [writer.key, writer.claim.key]
         keep = entries.seconds_kept(writer.log.info, self._keep)
-        commands: list[Command] = [("EXPIRE", key, keep) for key in kept]
+        commands: list[Command] = [("EXPIRE", writer.key, keep)]
+        if writer.claim is not None:
+            # Where nothing was answered, the same key may be used for another try.
+            unanswered = last == 1 and isinstance(end, Failure)
+            commands.append(removal(writer.claim) if unanswered else ("EXPIRE", writer.claim.key, keep))
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -91,7 +91,10 @@ class RedisConnection(Availability):
         return was_away
 
     async def request(self, *commands: Command) -> list[Any]:
-        """Send *commands* at once and return their replies. Raises JournalDown, immediately while Redis is away."""
+        """Send *commands* at once and return their replies.
+
+        Raises JournalDown, immediately while Redis is away; Unanswered if Redis may have run some of them.
+        """
         if self.away:
             raise JournalDown
         async with self._turns:
@@ -102,7 +105,7 @@ class RedisConnection(Availability):
             except (RedisError, OSError) as error:
                 if not is_foreign(error):
                     self.failed(error)
-                raise JournalDown from None
+                raise Unanswered from None
 
     async def execute(self, *commands: Command) -> list[Any]:
         """Send *commands* at once and return their replies. Raises RedisError or OSError, also for a refusal."""
@@ -119,6 +122,10 @@ class RedisConnection(Availability):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+class Unanswered(JournalDown):
+    """Redis did not answer, or refused: it may have done what it was asked, or a part of it."""
 
 
 class Reconnected(Exception):

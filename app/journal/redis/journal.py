@@ -183,7 +183,8 @@ class RedisJournal:
         try:
             await self._committer.create(writer)
         except BaseException:
-            self._memory.drop(log)
+            if not log.ended:
+                self._memory.drop(log)
             raise
         if info.label:
             try:

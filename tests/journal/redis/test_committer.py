@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from app.errors import JournalDown
 from app.events import Delta, Done, Event, Failure
 from app.journal.encoding import decode, encode
 from app.journal.redis import keys
@@ -101,6 +102,27 @@ async def test_a_lost_answer_to_the_end(machine: Machine, redis: Redis) -> None:
         assert await reader == [Delta("0"), Delta("x"), DONE]
         assert 0 < redis.ttl(keys.log("s")) <= 60
         assert repr(a.journal._committer) == "<Committer 0 live, 0 to be compared>"
+
+
+async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) -> None:
+    """A log that Redis began without this process knowing gets an end, and its idempotency key may be used again."""
+    with Proxy(machine.url) as proxy:
+        a, b = await machine.start(url_of(proxy)), await machine.start()
+        assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+        proxy.pause()
+        creating = asyncio.create_task(a.journal.create("s", INFO))
+        await until(lambda: len(entries(redis)) == 1)
+        proxy.cut()
+        with pytest.raises(JournalDown):
+            await creating
+        proxy.resume()
+        for each in (a, b):
+            [end] = await opened(each.journal)
+            assert isinstance(end, Failure)
+            assert end.code == "journal_unavailable"
+        await until(lambda: a.journal._committer.writers == [])
+        assert await b.journal.registry.claim("ann", "k", b"2", "t") is None
+        assert 0 < redis.ttl(keys.log("s")) <= 60
 
 
 async def test_a_late_batch(machine: Machine, redis: Redis) -> None:
