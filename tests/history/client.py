@@ -12,6 +12,9 @@ from starlette.types import ASGIApp
 
 from app.edge.event_stream import WRITE
 
+# Seconds that no request takes: the longest limit on a stream is a minute, and so is a client's patience.
+_LONGEST = 600
+
 
 class Event(NamedTuple):
     """An event as it was read: its *number* in the stream, its *name* and its *data*."""
@@ -25,7 +28,7 @@ class Event(NamedTuple):
 class Exchange:
     """One request and what came of it, up to *cut* bytes of the body: there the client hangs up.
 
-    *status* is 0 as long as no answer has begun.
+    *status* is 0 as long as no answer has begun. *seconds* is how long it took.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class Exchange:
         body: bytes = b"",
         cut: int | None = None,
     ) -> None:
+        self.process: Any = None  # which was asked
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
         self.ended = False
+        self.seconds = 0.0
         self._choose = choose
         self._cut = cut
         self._request = body
@@ -72,7 +77,12 @@ class Exchange:
 
     async def finished(self) -> None:
         """Wait for the service to be done with the request. Raises what the service raised."""
-        await self.task
+        now = asyncio.get_running_loop().time
+        begun = now()
+        await asyncio.wait((self.task,), timeout=_LONGEST)
+        self.seconds = now() - begun
+        assert self.task.done(), "an answer does not end"
+        self.task.result()
 
     async def _receive(self) -> MutableMapping[str, Any]:
         if not self._asked:

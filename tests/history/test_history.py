@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -16,44 +16,60 @@ from app.events import Batch
 from app.hub import Hub, hub
 from app.hub.stream import Stream
 from app.journal.memory import MemoryJournal, MemoryLog
+from app.journal.redis.budgets import RedisBudgets
+from app.journal.redis.committer import Committer
+from app.journal.redis.replicas import Replicas
 from app.journal.registry import MemoryRegistry
 from app.relay import Relay
 from tests.history.world import history
+from tests.real.redis import launch_redis
 
-# How long other histories are tried each time, from which seed on. A failure is repeated by HISTORY_SEED=… and no time.
-SECONDS = float(os.environ.get("HISTORY_SECONDS", "30"))
+# For how long other histories are tried each time, and from which seed on.
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("HISTORY_SEED", "0")) or time.time_ns() // 1_000_000
 
 
-def seeded(seed: int) -> None:
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis that keeps nothing."""
+    server = launch_redis(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(params=["one process", pytest.param("several processes", marks=pytest.mark.real)])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of the Redis of histories of several processes; "" for those of one."""
+    url: str = "" if request.param == "one process" else request.getfixturevalue("redis")
+    return url
+
+
+def told(seed: int, url: str) -> int:
+    """Run the history of *seed*. Its error says how to run it again."""
     try:
-        history(seed)
+        return history(seed, url)
     except BaseException as error:
-        error.add_note(f"HISTORY_SEED={seed} HISTORY_SECONDS=0 repeats it")
+        error.add_note(f"HISTORY_SEED={seed} FUZZ_SECONDS=0 repeats it.")
         raise
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_known_histories(seed: int) -> None:
-    """The invariants of `tests.history.world` hold in histories that are the same each time."""
-    seeded(seed)
-
-
-def test_other_histories() -> None:
-    """They hold in others, too."""
+def test_histories(url: str) -> None:
+    """The invariants of `tests.history.world` hold, in the same hundred histories and in others each time."""
+    for seed in range(100):
+        told(seed, url)
     until = time.perf_counter() + SECONDS
     seed = SEED
-    seeded(seed)
+    told(seed, url)
     while time.perf_counter() < until:
         seed += 1
-        seeded(seed)
-    print(f"{seed - SEED + 1} histories")
+        told(seed, url)
+    print(f"{seed - SEED + 1} other histories")
 
 
-def test_one_seed_is_one_history() -> None:
+def test_one_seed_is_one_history(url: str) -> None:
     """What a seed draws happens again in every detail."""
-    for seed in range(50):
-        assert history(seed) == history(seed)
+    for seed in range(20):
+        assert history(seed, url) == history(seed, url)
 
 
 async def nothing(*args: object) -> None:
@@ -94,7 +110,7 @@ def ended_twice(original: Callable[..., Any]) -> Callable[..., Any]:
     return end
 
 
-# Ten ways to break the service, each with the name of what is broken and what stands in for it.
+# Ways to break the service: what is broken, and what stands in for it.
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "held text is lost at the end": (Relay, "_flush", lambda self: None),
     "text follows text that was refused": (Relay, "_refused", property(lambda self: False, lambda self, to: None)),
@@ -106,26 +122,41 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a slot is not given back": (MemoryRegistry, "vacate", nothing),
     "a key means nothing": (MemoryRegistry, "claim", unknown),
     "a reservation is not settled": (DailyBudgets, "ended", nothing),
-    "a stranger may read": (hub, "_may_use", lambda principal, stream_id, info: True),
+    "a stranger may read": (hub, "may_use", lambda principal, stream_id, info: True),
     "evicted bytes are counted for ever": (MemoryJournal, "let_go", lambda self, log: None),
     "nobody notes that the last reader left": (Stream, "left", lambda self: None),
     "a sink stays": (MemoryLog, "unfollow", lambda self, sink: None),
 }
 
 
+# The same for one that shares its streams.
+SHARED_MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "a dead process's streams are not ended": (Replicas, "end_orphans", nothing),
+    "a lost message is not missed": (Replicas, "on_position", lambda self, stream_id, number: None),
+    "a charge whose reply was lost is forgotten": (RedisBudgets, "store", nothing),
+    "Redis is not compared after an outage": (Committer, "require_reconcile", lambda self: None),
+}
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_they_notice(name: str) -> None:
     """A service that is broken in this way fails in one of the first histories."""
-    where, what, mutant = MUTANTS[name]
-    patch = (
-        mock.patch(f"{where}.{what}", mutant)
-        if isinstance(where, str)
-        else mock.patch.object(where, what, mutant, create=True)
-    )
-    with patch:
-        for seed in range(1000):
+    noticed(name, *MUTANTS[name], "", 1000)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", SHARED_MUTANTS)
+def test_they_notice_among_several(name: str, redis: str) -> None:
+    """So does one that is broken where it shares its streams."""
+    noticed(name, *SHARED_MUTANTS[name], redis, 500)
+
+
+def noticed(name: str, where: Any, what: str, mutant: Any, url: str, seeds: int) -> None:
+    """Print which of the first *seeds* notices that *mutant* stands in for *what* in *where*. Fail if none does."""
+    with mock.patch.object(where, what, mutant, create=what == "_refused"):  # that is an attribute of instances
+        for seed in range(seeds):
             try:
-                history(seed)
+                history(seed, url)
             except BaseException as error:
                 print(f"{name}: seed {seed}, {error!r}")
                 return
