@@ -301,7 +301,7 @@ async def test_a_start_that_is_refused(log: FilteringBoundLogger) -> None:
 
 
 async def test_nothing_follows_text_that_was_refused(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
-    """Text that is held back when the text before it is refused is not sent, also while the upstream is being closed."""
+    """Held text is not sent once the text before it was refused, also while the upstream is being closed."""
     closing, closed = asyncio.Event(), asyncio.Event()
 
     class ClosingSlowly(Script):
