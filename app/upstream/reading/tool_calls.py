@@ -135,7 +135,9 @@ class _Arguments:
             self._follow(piece)
         else:
             self._follow_long(piece)
-        self._escaped = piece.endswith("\\") and (len(piece) - len(piece.rstrip("\\")) + self._escaped) % 2 == 1
+        backslashes = len(piece) - len(piece.rstrip("\\"))
+        # The first one is escaped itself if the piece is nothing but backslashes and the piece before ended in one.
+        self._escaped = (backslashes + (self._escaped and backslashes == len(piece))) % 2 == 1
         self.begun = self.begun or not piece.isspace()
         self._size += len(piece)
         self._checksum = _checksum(piece, self._checksum)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice, product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,18 @@ class _Long(_Arguments):
 
 
 TOKENS = ['"', "\\\\", '\\"', "\\n", "{", "}", "[", "]", "a", ",", "\ud800", "é"]
+
+
+@pytest.mark.parametrize("text", [r'{"a":"x\"\"y"}', r'{"a":"\\\"}"}', r'{"\\":["\"\\",{}]}'])
+def test_escapes_at_any_split(text: str) -> None:
+    """Arguments are whole with their last character, and not before, wherever they were split."""
+    for sizes in product((1, 2, 3), repeat=4):
+        arguments = _Arguments()
+        at = 0
+        for size in islice(cycle(sizes), len(text)):
+            arguments.add(text[at : at + size])
+            at += size
+            assert arguments.whole == (at >= len(text)), (sizes, text[:at])
 
 
 @given(st.lists(st.sampled_from(TOKENS)).map("".join), st.lists(st.integers(1, 6), min_size=1))
