@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from app.edge.bodies import Defaults
@@ -188,6 +189,24 @@ def test_tanstack_comes_back(node: Node, service: Server, simulator: Server) -> 
         positions = proxy.header("last-event-id")
         assert positions[0] is None
         assert len([position for position in positions if position]) == 3
+        assert stats(simulator)["requests"] == before["requests"] + 1
+
+
+def test_tanstack_after_a_cut_at_every_event(node: Node, start_service: Any, simulator: Server) -> None:
+    """Each connection but the last breaks after one event, and the text is whole: it gets each event once."""
+    service = start_service(simulator)
+    text = TEXT.strip()
+    body = {"model": f"sim-echo{FAST}", "chunk": "size:8"}
+    told = {"threadId": "t", "runId": "r", "messages": [{**USER, "content": text}], "forwardedProps": body}
+    events = httpx.post(f"{service.url}/v1/ag-ui", json=told).text.count("\n\n")
+    with Proxy(service.url, [Cut(blocks=1)] * (events - 1)) as proxy:
+        before = stats(simulator)
+        url = f"{proxy.url}/v1/ag-ui"
+        (found,) = node("tanstack-chat", url=url, body=body, text=text, reconnect={"delayMs": 0})
+        assert (found["status"], found["error"]) == ("ready", None)
+        assert [part["content"] for part in found["messages"][1]["parts"]] == [text]
+        positions = proxy.header("last-event-id")
+        assert len(set(positions)) == len(positions) == events > 20
         assert stats(simulator)["requests"] == before["requests"] + 1
 
 
