@@ -81,8 +81,8 @@ _STORED_IN_JSON: Final = re.compile(
     b'"(?:(?:file|vector_store|container)_?ids?":|container":")', re.ASCII | re.IGNORECASE
 )
 # An address that only the upstream's own account, or its machine, can reach: `gs:`, `s3:`, `file:`. Some readers of
-# addresses skip what is before the scheme.
-_ELSEWHERE: Final = re.compile(r"[^a-z0-9]{0,64}(?!https?://|data:)[a-z][a-z0-9+.-]{0,63}:\S", re.ASCII | re.IGNORECASE)
+# addresses skip what is before the scheme, and Python's, as browsers do, skips tabs and line ends anywhere.
+_ELSEWHERE: Final = re.compile(r"[^a-zA-Z0-9]*+(?!(?i:https?://|data:))[a-zA-Z][a-zA-Z0-9+.\t\r\n-]*+:[^ ]", re.ASCII)
 
 _MAX_NAME: Final = 64  # characters of a client's name that an error repeats
 

@@ -175,6 +175,10 @@ def test_tools_that_name_files() -> None:
             for it in ("gs://b", "S3://b", "file://", "x:", " gs://b", "\x00\tfile://", "//gs://b")
         ),
         *(picture(f"{it}/x.png") for it in ("https:gs://b", "http:b", "ftp://b")),
+        *(
+            picture(f"{it}/x.png")
+            for it in (" " * 65 + "gs://b", "g\ns://b", "\ng" + "\t" * 65 + "s:\r//b", "ht\ntp://b")
+        ),
         {"type": "image_url", "image_url": "gs://b/x.png"},
         {"type": "input_audio", "input_audio": {"data": "gs://b/x.mp3"}},
         # Of types that the operator allows, wherever it stands.
