@@ -157,10 +157,14 @@ class Streams:
         The stream does not take it for one of its readers: it would end when this one leaves. Raises what `Hub.log_of`
         and `Hub.reserve` do.
         """
-        context = request_context(request.scope)
-        log = await self.hub.log_of(stream_id, context.principal)
-        context.place = self.hub.reserve(payer(context.principal, log))
+        log = await self.hub.log_of(stream_id, request_context(request.scope).principal)
+        self.take_place(request, log)
         return self.whole(stream_id, log, build)
+
+    def take_place(self, request: Request, log: Log) -> None:
+        """Keep a reader's place for the request until it attaches to *log*, or ends. Raises what `Hub.reserve` does."""
+        context = request_context(request.scope)
+        context.place = self.hub.reserve(payer(context.principal, log))
 
     async def stop(self, request: Request, stream_id: str) -> Log:
         """End the stream, and return its log. Raises what `Hub.cancel` does.

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from structlog.typing import FilteringBoundLogger
 
+import app.edge.positions
 from app.errors import JournalDown
 from app.events import Delta, Done
-from app.request import Allowance
+from app.request import ANYONE, Allowance
 from tests.edge.dialects.test_hanging_up import DIALECTS
 from tests.edge.service import serving
 from tests.waiting import until
@@ -62,3 +63,25 @@ async def test_a_place_is_given_back(log: FilteringBoundLogger, dialect: str, fa
             assert (await client.post(path, json=body)).status_code == 503
         assert not service.hub._readers_of
         assert service.hub.live == (0 if failing == "create" else 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/v1/ai-sdk/chat/{}/stream", {"startIndex": "99"}),
+        ("/v1/responses/resp_{}", {"stream": "true", "starting_after": "99"}),
+    ],
+)
+async def test_the_search_for_an_event_takes_a_place(
+    log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, str]
+) -> None:
+    """A client whose event is searched for, or waited for, is one of the readers, of which there are only so many."""
+    monkeypatch.setattr(app.edge.positions, "_LATE", 0.05)
+    async with serving(log, (Delta("hi"), Done("stop"))) as (service, client):
+        opened = await client.post("/v1/chat", json={"prompt": "hi"})
+        url = path.format(opened.headers["x-stream-id"])
+        service.allowance = Allowance(readers=1)
+        with service.hub.reserve(ANYONE._replace(allowance=service.allowance)):
+            assert (await client.get(url, params=query)).status_code == 429
+        assert (await client.get(url, params=query)).status_code == 400
+        assert not service.hub._readers_of

@@ -168,6 +168,7 @@ class AiSdk:
     async def _resume_from(self, request: Request, stream_id: str, log: Log, index: int) -> Response:
         """Return an answer that begins with the chunk number *index*, or so many before the end if it is negative."""
         headers = {}
+        self._streams.take_place(request, log)  # before the log is read for it
         if index < 0:
             count = await count_of(log, ai_sdk.UIMessageEncoder(Reading(stream_id)).count)
             headers[TAIL_INDEX] = str(count - 1)

@@ -267,10 +267,11 @@ class Responses:
         return Response(orjson.dumps(gone), headers={"X-Stream-Id": stream_id}, media_type="application/json")
 
     async def _position(self, request: Request, stream_id: str, after: str) -> EventId:
-        """Return the position after the event number *after*. Raises UnknownStream or BadRequest."""
+        """Return the position after the event number *after*. Raises what `Streams.snapshot` does, and BadRequest."""
         if not re.fullmatch("[0-9]{1,12}", after, re.ASCII):
             raise BadRequest("'starting_after' is the number of an event.", param="starting_after")
         log = await self._streams.hub.log_of(stream_id, request_context(request.scope).principal)
+        self._streams.take_place(request, log)  # before the log is read for it
         encoder = responses.ResponsesEncoder(Reading(stream_id, asked=log.info.asked))
         position = await find(log, Finder(stream_id, int(after) + 1, encoder.count))
         if position is None:
