@@ -46,7 +46,7 @@ def test_named_tests(readme: Path) -> None:
 
 @pytest.mark.parametrize("path", [*READMES, *WRITTEN], ids=lambda path: str(path.relative_to(ROOT)))
 def test_words(path: Path) -> None:
-    """READMEs, comments, docstrings and messages avoid the words that a native reader stumbles over."""
+    """READMEs, comments, docstrings and messages, also of tests, avoid words that a native reader stumbles over."""
     text = said(path)
     assert [text[match.start() - 60 : match.end() + 20] for match in _STUMBLES.finditer(text)] == []
 

@@ -1,4 +1,4 @@
-"""Turns of the loop: steps share them, nobody is overtaken, and nobody waits without need."""
+"""Turns of the loop: steps share them, none is overtaken, and none waits without need."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_work_that_was_not_announced() -> None:
 
 
 async def test_a_step_that_is_given_up() -> None:
-    """One that no longer waits takes no room, and holds nobody up."""
+    """One that no longer waits takes no room, and holds no other up."""
     worked(10 * ROOM)
     tasks = [asyncio.create_task(turn(ROOM)) for _ in range(3)]
     await asyncio.sleep(0)

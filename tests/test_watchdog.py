@@ -47,7 +47,7 @@ async def test_waiting_is_no_work() -> None:
 
 
 def test_slow_machines() -> None:
-    """A callback is compared with the limit as if it had run on the machine that the limit was made for."""
+    """What is compared with the limit is the time that a callback takes on the machine that the limit was made for."""
     check([Callback(0, 4 * LIMIT, 5.0, "slow")])
     with pytest.raises(AssertionError, match="fast"):
         check([Callback(0, 4 * LIMIT, 1.0, "fast")])

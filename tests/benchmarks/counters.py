@@ -63,7 +63,7 @@ class Counters:
     """Counts the instructions of groups of processes, in user mode and in the kernel, from now on until it is closed.
 
     Threads and children started later are counted with who started them, even when they have ended ("inherit"); those
-    that are there already are counted only if listed, but for threads: of a listed process, all are. Raises
+    that are there already are counted only if listed. Of a listed process, all threads are counted. Raises
     Unavailable, or another OSError if, for instance, there are too many threads for the limit on open files.
     """
 

@@ -102,7 +102,7 @@ def instructions(run: Seen) -> float:
 
 
 def ratios(runs: Sequence[Seen], first: Sequence[Seen], measure: Callable[[Seen], float] = cost) -> list[float]:
-    """Return what *runs* took, relative to *first*'s of the same rounds, but for those where nothing was measured."""
+    """Return what *runs* took, relative to *first*'s of the same rounds, except where nothing was measured."""
     pairs = [(measure(mine), measure(other)) for mine, other in zip(runs, first, strict=False)]
     return [mine / other for mine, other in pairs if mine and other]
 

@@ -36,7 +36,7 @@ def test_what_the_internet_needs() -> None:
 
 
 def test_a_service_for_oneself() -> None:
-    """On loopback and without credentials, nobody else can reach it, and nothing is missed."""
+    """On loopback and without credentials, no other machine can reach it, and nothing is missed."""
     assert internet(openai_api_key=SecretStr("sk-real")) == []
     assert internet() == []
 
@@ -49,7 +49,7 @@ def test_behind_a_proxy() -> None:
 
 
 def test_credentials_before_the_simulator() -> None:
-    """Whoever sets credentials probably meant to set an upstream."""
+    """An operator who sets credentials probably meant to set an upstream."""
     [sentence] = internet(api_keys=("web:abc",))
     assert "simulator" in sentence
 

@@ -122,7 +122,7 @@ class Exchange:
 
 
 def events_in(body: bytes) -> list[Event]:
-    """Return the events of the native dialect in *body*, but for one that was cut."""
+    """Return the events of the native dialect in *body*, except one that was cut."""
     events = []
     for block in body.decode(errors="replace").split("\n\n")[:-1]:
         fields = dict(line.partition(": ")[::2] for line in block.split("\n") if not line.startswith(":"))

@@ -141,7 +141,7 @@ class Process:
 
     @property
     def alone(self) -> dict[str, Stream]:
-        """The streams that are live here, and that nobody reads here."""
+        """The streams that are live here and have no reader here."""
         read = {reader.stream_id for reader in self.hub._readers}
         live = [stream for stream in self.hub._streams.values() if stream.relay.ended is None]
         return {stream.id: stream for stream in live if stream.id not in read}

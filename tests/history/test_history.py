@@ -124,7 +124,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a reservation is not settled": (DailyBudgets, "ended", nothing),
     "a stranger may read": (hub, "may_use", lambda principal, stream_id, info: True),
     "evicted bytes are counted for ever": (MemoryJournal, "let_go", lambda self, log: None),
-    "nobody notes that the last reader left": (Stream, "left", lambda self: None),
+    "it is not noted that the last reader left": (Stream, "left", lambda self: None),
     "a sink stays": (MemoryLog, "unfollow", lambda self, sink: None),
 }
 

@@ -144,7 +144,7 @@ class World:
                 stream = streams[stream_id]
                 grace = stream.request.grace if stream.is_known else max(10, stream.request.grace)
                 # Of readers elsewhere it is known after some time only that they are gone.
-                assert now - since <= grace + (40 if self.shares else 2), "a stream goes on that nobody reads"
+                assert now - since <= grace + (40 if self.shares else 2), "a stream goes on without a reader"
             await asyncio.sleep(0.5)
 
     async def _client(self, text: str) -> None:
@@ -248,7 +248,7 @@ class World:
         exchange.hang_up()
 
     async def _beside(self, question: Question, after: float) -> None:
-        """Stop the stream, look at it whole, read it as a second device, or as somebody who may not."""
+        """Stop the stream, look at it whole, read it as a second device, or as a stranger."""
         await asyncio.sleep(after)
         choose = self.choose
         path = f"/v1/streams/{sorted(question.stream_ids)[-1]}"

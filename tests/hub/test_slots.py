@@ -184,7 +184,7 @@ USES: dict[str, Callable[[Hub, str, Principal], Any]] = {
 
 @pytest.mark.parametrize("use", USES)
 async def test_a_stream_is_its_owners(log: FilteringBoundLogger, use: str) -> None:
-    """To anybody else it is as unknown as one that never was, live or ended; a ticket opens its own one alone."""
+    """To any other caller it is as unknown as one that never was, live or ended; a ticket opens its own one alone."""
     house = Places(log, forever)
     anns, other = await house.open(), await house.open()
     # A ticket for another stream is no way in, even if it bears the owner's name.

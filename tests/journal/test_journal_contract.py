@@ -227,7 +227,7 @@ async def test_list(journal: Journal) -> None:
     assert (listing.streams, listing.before) == (expected, None)
     assert await ids(journal, live=True) == ["c"]
     assert [stream.stream_id for stream in (await journal.streams_of("bob", 100)).streams] == ["other"]
-    assert await journal.streams_of("nobody", 100) == ([], None)
+    assert await journal.streams_of("eve", 100) == ([], None)
 
 
 async def test_list_before_the_first_record(journal: Journal) -> None:

@@ -110,12 +110,12 @@ def test_endless_framing(service: Server, kind: str) -> None:
             while sent < 64 << 20:
                 sock.sendall(more * 100)
                 sent += len(more) * 100
-    # Nearly all of that is what the kernel takes before anybody looks at it.
+    # Nearly all of that is what the kernel takes before the service looks at it.
     assert sent < 16 << 20
 
 
 def test_trailers_are_no_headers(service: Server) -> None:
-    """A trailer does not count as a header: not as a request id, and not to be believed in another's name."""
+    """A trailer does not count as a header: not as a request id, and not as another client's name."""
     trailed = chunks(BODY)[:-2] + b"X-Request-Id: trailed\r\nLast-Event-ID: nonsense\r\n\r\n"
     answer = ask(service, request(CHAT, CHUNKED) + trailed)
     assert answer.events[-1].event == "done"
@@ -281,7 +281,7 @@ def test_compressed_bodies(service: Server) -> None:
 
 def test_odd_json(service: Server) -> None:
     """Of a key given twice the last counts, for checks as for the upstream; ten thousand keys are one refusal."""
-    twice = b'{"prompt":"first","prompt":"second","model":"nobody","model":"sim-echo?rate=0&first=0"}'
+    twice = b'{"prompt":"first","prompt":"second","model":"unknown","model":"sim-echo?rate=0&first=0"}'
     events = ask(service, request(CHAT, body=twice)).events
     assert "".join(event.json()["content"] for event in events if event.event == "delta") == "second"
     many = ask(service, request(CHAT, body=json.dumps({str(number): 1 for number in range(5000)}).encode()))

@@ -26,7 +26,7 @@ FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type":
 
 
 def step_4() -> dict[str, str]:
-    """The settings that step 4 names, but for the model."""
+    """The settings that step 4 names, except the model."""
     step = README.read_text().partition("4. **Models and caps.**")[2].partition("5. **")[0]
     named = dict(re.findall(r"`CHAT_SSE_(\w+)=(\S+)`", step))
     assert named.keys() == {"MODELS", "MAX_OUTPUT_TOKENS", "MAX_PROMPT_CHARS"}

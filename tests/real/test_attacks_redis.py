@@ -1,4 +1,4 @@
-"""Attacks by whoever else writes to the same Redis, or by what an earlier failure has left there."""
+"""Attacks by others that write to the same Redis, or by what an earlier failure has left there."""
 
 from __future__ import annotations
 

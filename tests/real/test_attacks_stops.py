@@ -1,4 +1,4 @@
-"""Attacks by readers: more than may read, stops without end, and answers that nobody takes."""
+"""Attacks by readers: more than may read, stops without end, and answers that no client takes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def unread(service: Server, sent: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(("method", "count"), [("GET", 100), ("DELETE", 400)])
-def test_answers_that_nobody_reads(start_watched: Start, simulator: Server, method: str, count: int) -> None:
+def test_answers_that_no_client_reads(start_watched: Start, simulator: Server, method: str, count: int) -> None:
     """However many requests for a large answer are never read, they take little memory, and no time of others."""
     service = start_watched(simulator, api_keys=HASHES, max_stream=64 << 20)
     path = long_answer(service, MALLORY)

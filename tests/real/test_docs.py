@@ -79,7 +79,7 @@ def test_by_keyboard(browser: Browser, service: Server) -> None:
 
 
 def test_every_command_works(service: Server, tmp_path: Path) -> None:
-    """Each command of the page, sent as it stands but for address and ids, is answered as the description says."""
+    """Each command of the page, sent as it stands except for address and ids, is answered as the description says."""
     page = httpx.get(f"{service.url}/docs").text
     description = httpx.get(f"{service.url}/openapi.json").json()
     authorized = {"Authorization": f"Bearer {KEY}"}

@@ -73,7 +73,7 @@ def test_kill_it_and_start_it(start_service: Start, simulator: Server, tmp_path:
     check(seen + rest)
     assert (rest[-1].event, rest[-1].json()["error"]["code"]) == ("error", "producer_lost")
     assert all(event.event == "delta" for event in rest[:-1])
-    # For whoever reads all of it, or had read less, it is the same.
+    # For a reader of all of it, or one that had read less, it is the same.
     assert rest_of(service, seen[-1], seen[9].id) == (seen + rest)[10:]
     url = f"{service.url}/v1/streams/{seen[0].id[:22]}"
     assert httpx.get(url, headers={"Accept": "application/json"}).json()["content"] == text(seen + rest)
@@ -205,7 +205,7 @@ def test_a_full_disk(
         assert parse(b"".join(pieces)) == events
 
 
-def test_it_holds_up_nobody(start_watched: Start, simulator: Server, tmp_path: Path) -> None:
+def test_it_holds_up_no_client(start_watched: Start, simulator: Server, tmp_path: Path) -> None:
     """Neither writing, nor moving, nor loading a long stream holds the event loop."""
     settings = {"journal": f"file://{tmp_path}/j", "port": free_port()}
     service = start_watched(simulator, **settings)

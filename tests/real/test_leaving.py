@@ -130,7 +130,7 @@ def test_httpx_sse(start_pair: Callable[..., Pair]) -> None:
     assert len(events) > sent_away_at
 
 
-def test_whoever_is_sent_away_has_not_left(start_pair: Callable[..., Pair]) -> None:
+def test_a_reader_that_is_sent_away_has_not_left(start_pair: Callable[..., Pair]) -> None:
     """A stream that is cancelled when its last reader leaves is not, because that was sent away and comes back."""
     pair = start_pair(shutdown_grace=20)
     path = pair.begin(on_disconnect="cancel")

@@ -184,7 +184,7 @@ def test_a_second_tab(page: Page, service: Server) -> None:
     assert ended(page) == ended(second) == TEXT
     second.reload()
     assert ended(second) == TEXT
-    second.goto(f"{service.url}/?stream=unknown-stream-of-nobody")
+    second.goto(f"{service.url}/?stream=unknown-stream")
     expect(second.locator("#state")).to_have_attribute("data-state", "error")
 
 

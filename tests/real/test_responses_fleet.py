@@ -111,7 +111,7 @@ def test_items_of_another_process(pair: tuple[Server, Server]) -> None:
 
 
 def test_not_stored(pair: tuple[Server, Server], redis: RedisServer) -> None:
-    """Redis keeps what is not to be stored for the grace only."""
+    """Redis keeps a response with `store: false` for the grace only."""
     asked = {"model": "sim-echo?rate=0&first=0", "input": "hello"}
     with redis.client() as client:
         for store, most in ((False, 10), (True, 3600)):

@@ -34,7 +34,7 @@ def check(events: list[httpx_sse.ServerSentEvent]) -> None:
     ids = [EventId.parse(event.id) for event in events]
     assert len({position.stream_id for position in ids}) == 1
     numbers = [position.seq for position in ids]
-    assert numbers == sorted(set(numbers))  # dense but for records that were joined for a reader that lagged
+    assert numbers == sorted(set(numbers))  # dense except for records that were joined for a reader that lagged
     assert numbers[0] == 1
     assert events[0].event == "start"
     assert [event.event in ("done", "error") for event in events] == [False] * (len(events) - 1) + [True]

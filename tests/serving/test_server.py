@@ -94,7 +94,7 @@ async def test_the_grace_is_a_bound(log: FilteringBoundLogger) -> None:
 
 
 async def test_a_second_interrupt(log: FilteringBoundLogger) -> None:
-    """The first SIGINT is told to whoever started the server; a second one does not wait for the streams."""
+    """What started the server is told of the first SIGINT; a second one does not wait for the streams."""
     house = House(log, forever)
     async with running(house.hub) as at:
         await house.hub.open(StreamRequest("m", ()))

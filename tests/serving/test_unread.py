@@ -26,7 +26,7 @@ def unread() -> Unread:
 
 
 def test_within_bounds(unread: Unread) -> None:
-    """What is read, or closed, counts no longer; what stops again counts anew."""
+    """What is read, or closed, counts no longer; what stops again counts again."""
     for number in range(10):
         connection = Named(str(number))
         unread.stopped(connection, "ann", 200)

@@ -118,7 +118,7 @@ def test_they_start_and_end(start: Callable[..., Run]) -> None:
 
 
 def test_an_interrupt(start: Callable[..., Run]) -> None:
-    """SIGINT ends them too, and is told to whoever started the supervisor, which SIGTERM is not."""
+    """SIGINT ends them, too. What started the supervisor is told of it, but not of a SIGTERM."""
     run = start(GOOD)
     assert run.until(lambda: run.announced, signal.SIGINT) == 0
     assert run.interrupted == 1

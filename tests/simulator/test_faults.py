@@ -41,7 +41,7 @@ def numbered(seen: Seen) -> bool:
 
 
 def unlined(seen: Seen) -> bool:
-    """A healthy stream but for the event lines."""
+    """A healthy stream, except for the event lines."""
     last: dict[str, Any] = json.loads(seen.body.split(b"\n\n")[-2].removeprefix(b"data: "))
     return b"event:" not in seen.body and last["type"] == "response.completed"
 

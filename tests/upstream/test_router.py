@@ -118,7 +118,7 @@ async def test_not_after_content() -> None:
 
 
 async def test_settled() -> None:
-    """It is not settled who answers as long as somebody is left to be asked."""
+    """It is not settled which upstream answers as long as another may be asked."""
     attempts: list[Attempt] = []
     seen: list[tuple[str, bool, bool]] = []
 
@@ -353,7 +353,7 @@ async def test_what_an_attempt_may_spend() -> None:
 
 
 async def test_what_cannot_be_spent() -> None:
-    """Nobody else is asked if nothing is left, and that is the error."""
+    """No other upstream is asked if nothing is left, and that is the error."""
 
     async def spent(asked: StreamRequest, attempts: Sequence[Attempt]) -> StreamRequest:
         raise BudgetSpent

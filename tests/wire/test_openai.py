@@ -505,7 +505,7 @@ ends = st.builds(
 def test_nothing_but_openais_own(
     content: list[Event], end: Done, include_usage: bool, alone: bool, merge_after: int
 ) -> None:
-    """Every chunk and completion is OpenAI's to the letter but for the two fields that the docstring names.
+    """Every chunk and completion is OpenAI's to the letter, except for the two fields that the docstring names.
 
     And put together, the chunks are the completion.
     """

@@ -70,7 +70,7 @@ async def test_schemes() -> None:
 
 
 async def test_an_account_is_a_keyed_hash() -> None:
-    """Processes that share the key count a principal as one; without the key, nobody learns the name by guessing it."""
+    """Processes that share the key count a principal as one; without the key, a guess does not tell the name."""
     scheme = ApiKeys([parse(f"ada:{digest(KEY)}", UNLIMITED)])
     here, there, other = [Credentials([scheme], key=key) for key in (b"k", b"k", b"other")]
     accounts = [(await each.principal(scope(f"Bearer {KEY}"))).counted_as() for each in (here, there, other)]

@@ -101,7 +101,7 @@ async def test_a_reservation(left: int, asked: dict[str, Any], told: dict[str, A
 
 
 async def test_the_upstreams_own_field() -> None:
-    """A limit that nobody asked for goes into the field that the upstream heeds."""
+    """A limit that the request does not have goes into the field that the upstream heeds."""
     request = StreamRequest("m", MESSAGES, output_tokens_field="max_tokens")
     assert (await DailyBudgets(MemoryBudgets()).reserve("s", request, principal(5000))).parameters == {
         "max_tokens": 4096
@@ -218,7 +218,7 @@ STOPS = ["cancelled", "drained", "left", "shut down"]
 @pytest.mark.parametrize("way", STOPS)
 @pytest.mark.parametrize("when", ["before content", "after content", "after the finish"])
 async def test_a_stop_is_charged_in_full(log: FilteringBoundLogger, way: str, when: str) -> None:
-    """Whoever stops a stream before its usage has come pays what was reserved, however little of it was seen."""
+    """A client that stops a stream before its usage has come pays what was reserved, however little of it was seen."""
 
     class Finishing(Script):
         async def stream(self, request: StreamRequest, attempt: Any) -> Any:
@@ -234,7 +234,7 @@ async def test_a_stop_is_charged_in_full(log: FilteringBoundLogger, way: str, wh
 
 
 async def test_an_early_count_is_not_believed(log: FilteringBoundLogger) -> None:
-    """A running total is not the last one: whoever stops the stream then pays what was reserved."""
+    """A running total is not the last one: a client that then stops the stream pays what was reserved."""
 
     class Counting(Script):
         async def stream(self, request: StreamRequest, attempt: Any) -> Any:

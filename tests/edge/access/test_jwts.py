@@ -163,8 +163,8 @@ async def test_audience_and_issuer() -> None:
     others: list[Any] = ["other", "Chat", "chat ", "chatter", ["other"], [AUDIENCE, 7], {AUDIENCE: 1}, 7]
     for audience in others:
         await refused(by_secret(), signed(claims(aud=audience)), elsewhere)
-    for nobody in (None, "", list[str]()):
-        await refused(by_secret(), signed(claims(aud=nobody)))
+    for nothing in (None, "", list[str]()):
+        await refused(by_secret(), signed(claims(aud=nothing)))
     for issuer in ("https://issuer.example/", "https://evil.example", ""):
         await refused(by_secret(), signed(claims(iss=issuer)), elsewhere)
     for issuer_claim in ([ISSUER], 7):

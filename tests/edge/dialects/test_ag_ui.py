@@ -127,7 +127,7 @@ async def test_a_name_leads_to_a_run_of_the_caller_only(log: FilteringBoundLogge
         ]
         for query, headers, status in asked:
             assert (await client.get(RUN, params=query, headers=headers)).status_code == status, (query, headers)
-        # Nothing is live any more, and a short name is nobody's.
+        # Nothing is live any more, and a short name finds nothing.
         for headers in ({}, {"X-Who": "ann"}):
             thread = await client.get(RUN, params={"threadId": "t"}, headers=headers)
             assert thread.json()["activeRun"] is None

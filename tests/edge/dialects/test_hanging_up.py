@@ -90,7 +90,7 @@ def saying(dialect: str, policy: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_before_the_answer_begins(log: FilteringBoundLogger, dialect: str) -> None:
-    """Nobody can come back to a stream whose id nobody has, so it ends."""
+    """No client can come back to a stream whose id it does not have, so the stream ends."""
     assert not await left(log, dialect, begun=False)
 
 
@@ -112,7 +112,7 @@ async def test_who_says_so(log: FilteringBoundLogger, dialect: str, begun: bool)
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_who_says_cancel(log: FilteringBoundLogger, dialect: str) -> None:
-    """`cancel` ends the stream, whoever could come back."""
+    """`cancel` ends the stream, although its client could come back."""
     own = saying(dialect, "cancel")
     own["headers"] = {**own.get("headers", {}), "Idempotency-Key": "k"}
     assert not await left(log, dialect, begun=True, **own)

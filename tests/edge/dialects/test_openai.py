@@ -125,7 +125,7 @@ async def test_late_failures(log: FilteringBoundLogger) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_cancelled(log: FilteringBoundLogger, stream: bool) -> None:
-    """A client that reads when the stream is stopped gets an error. A 409 is not to be tried again."""
+    """A client that reads when the stream is stopped gets an error. The 409 says that it should not be tried again."""
     reached = asyncio.Event()
 
     async def wait() -> None:

@@ -255,7 +255,7 @@ async def test_references_are_bounded(log: FilteringBoundLogger) -> None:
 
 
 async def test_not_stored(log: FilteringBoundLogger) -> None:
-    """A response that is not to be stored is kept for its grace only."""
+    """A response with `store: false` is kept for its grace only."""
     async with serving(log, *HELLO) as (house, client):
         await client.post(PATH, json={**HI, "store": False})
         assert house.asked[-1].keep == 10

@@ -130,7 +130,7 @@ async def test_which_stream_is_meant(log: FilteringBoundLogger) -> None:
             read = await client.get(url_of(opened), params=first, headers={"X-Who": who})
             assert read.headers["x-stream-id"] == stream.headers["x-stream-id"]
         for path in (url_of(opened), f"{CHAT}/{'A' * 22}/stream", f"{CHAT}/another-chat-of-a-page/stream"):
-            unknown = await client.get(path, params=first, headers={"X-Who": "nobody"})
+            unknown = await client.get(path, params=first, headers={"X-Who": "eve"})
             assert unknown.status_code == 404
         position = {"Last-Event-ID": f"{chat_id}-1", "X-Who": "ann"}
         assert (await client.get(url_of(opened), headers=position)).headers["x-stream-id"] == chat_id

@@ -47,7 +47,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_the_mark(tmp_path: Path) -> None:
-    """It has the number that was set last, whoever set it in this boot; before the first, there is none."""
+    """It has the number that was set last in this boot, by any process; before the first, there is none."""
     with closing(Mark(tmp_path)) as mark:
         assert (mark.number, mark.same_boot) == (None, False)
         mark.begin(7)

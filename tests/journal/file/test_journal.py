@@ -180,7 +180,7 @@ async def test_a_stream_that_is_long_live(disk: Disk) -> None:
 
 
 async def test_the_clock() -> None:
-    """Time passes as on a clock that nobody sets."""
+    """Time passes as on a clock that is never set."""
     clock = steady_clock()
     first = clock()
     assert 1.6e9 < first <= clock() < first + 60

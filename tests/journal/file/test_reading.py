@@ -49,7 +49,7 @@ def test_a_stream(database: Database) -> None:
     """A stream is found until its time is up; one that is live has no time yet."""
     found = reading.find(database.connection, "b", 101.9)
     assert found is not None and found[1:] == (INFO, "lost", 40)
-    for stream_id, now in (("b", 102.0), ("live", 1.0), ("nobody", 1.0)):
+    for stream_id, now in (("b", 102.0), ("live", 1.0), ("unknown", 1.0)):
         assert reading.find(database.connection, stream_id, now) is None
 
 

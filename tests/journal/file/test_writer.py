@@ -24,7 +24,7 @@ async def writer() -> FileWriter:
 
 
 async def test_what_comes_late(writer: FileWriter) -> None:
-    """What was written after the stream was given up was shown to nobody, and the end has its number."""
+    """What was written after the stream was given up was shown to no reader, and the end has its number."""
     writer.append([X])
     writer.take()
     writer.acknowledge()

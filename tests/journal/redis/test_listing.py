@@ -82,7 +82,7 @@ async def test_an_end_that_the_index_lacks(machine: Machine, redis: Redis) -> No
 
 
 async def test_a_producer_that_died(machine: Machine, redis: Redis) -> None:
-    """A stream that nobody reads, and whose process is gone, is not live: who reads it finds an error."""
+    """A stream without a reader, whose process is gone, is not live: its next reader finds an error."""
     a, b = await machine.start(), await machine.start()
     for number, stream_id in enumerate(("s", "t")):
         writer = await a.journal.create(stream_id, made(number))

@@ -31,7 +31,7 @@ def test_bounded_json() -> None:
 
 
 def test_kept() -> None:
-    """What is kept is as it came, but for what cannot be encoded."""
+    """What is kept is as it came, except what cannot be encoded."""
     fine: dict[str, object] = {"a": None, "b": [1, 0.5, True, "x" * 9999], "": {}}
     assert kept(fine) == fine
     assert kept([float("nan"), 2**64, 10**400, "\ud800", {"\ud800": 1}]) == [

@@ -67,7 +67,7 @@ TYPES = [
     "shell_call_output_content.delta",
     "shell_call_output_content.done",
 ]
-"""All that openai-python 3.54.0 knows, but for `error`, without their `response.`."""
+"""All that openai-python 3.54.0 knows, except `error`, without their `response.`."""
 READ = frozenset(
     [
         "created",

@@ -60,7 +60,7 @@ async def test_operator() -> None:
 
 
 async def test_what_cannot_be_said_is_not_sent() -> None:
-    """A parameter that Responses does not have is refused before anybody is asked."""
+    """A parameter that Responses does not have is refused before the upstream is asked."""
     async with Upstream() as upstream, responses(upstream.url) as source:
         attempts: list[Attempt] = []
         with pytest.raises(Rejected) as raised:
