@@ -10,7 +10,7 @@ import pytest
 
 from tests.real.openai_sdk import Upstream, saying
 from tests.real.processes import Server, launch, stats
-from tests.real.responses_sdk import CLIENTS, Client
+from tests.real.responses_sdk import CLIENTS, Client, python
 from tests.waiting import wait_until
 from tests.wire import strict
 
@@ -141,7 +141,8 @@ def test_resuming(service: Server, client: Client) -> None:
     response_id = whole.events[0]["response"]["id"]
     kept = client(service.url, "resume", id=response_id)
     numbers = [0, *kept.numbers]
-    for after in (0, numbers[len(numbers) // 2], numbers[-2], numbers[-1]):
+    some = (0, numbers[len(numbers) // 2], numbers[-2], numbers[-1])  # Node is started for each of them
+    for after in numbers if client is python else some:
         rest = client(service.url, "resume", id=response_id, after=after)
         assert rest.error is None
         assert rest.numbers == [number for number in numbers if number > after]
