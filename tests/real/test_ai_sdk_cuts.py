@@ -23,8 +23,9 @@ pytestmark = pytest.mark.real
 
 SEED = int(os.environ.get("CUTS_SEED", random.randrange(1 << 32)))
 CUTS = 300  # in Node; in Chromium a third less
-CHATS = 36
+CHATS = 36  # in a round; there are as many rounds as it takes
 AT_ONCE = 6  # as many connections as a browser has to one host
+WAIT = 120_000  # milliseconds for so many chats at once, the first of which have all the cuts
 TEXT = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 12
 # As it comes, and as it comes when the service or the reader has no time: at different speeds, in different pieces.
 BODIES = [
@@ -113,16 +114,19 @@ def test_cuts(
     asked = stats(simulator)["requests"]
     wanted = CUTS if place == "node" else CUTS * 2 // 3
     chance = random.Random(f"{SEED} {transport} {place}")
+    run: Callable[..., list[Any]] = in_node if place == "node" else in_chromium
+    rounds = 0
     with Shears(nginx.url, chance, wanted, spared=HEAD if transport == "workflow" else 1) as door:
-        run: Callable[..., list[Any]] = in_node if place == "node" else in_chromium
-        found = run(request, package, door, plan(transport, place))
-        print(f"\nCUTS_SEED={SEED}: {door.cuts} cuts, {sum(answer['resumed'] for answer in found)} resumed by the page")
-        assert len({answer["number"] for answer in found}) == CHATS
-        for answer in found:
-            assert (answer["status"], answer.get("error")) == ("ready", None)
-            assert said(answer["messages"]) == said(uncut[answer["number"] % len(BODIES)])
-        assert door.cuts >= wanted
-    assert stats(simulator)["requests"] == asked + CHATS
+        while door.cuts < wanted:  # where time is short, events are merged, and one chat has fewer cuts
+            rounds += 1
+            found = run(request, package, door, plan(transport, f"{place} {rounds}"))
+            resumed = sum(answer["resumed"] for answer in found)
+            print(f"\nCUTS_SEED={SEED}, round {rounds}: {door.cuts} cuts, {resumed} resumed by the page")
+            assert len({answer["number"] for answer in found}) == CHATS
+            for answer in found:
+                assert (answer["status"], answer.get("error")) == ("ready", None)
+                assert said(answer["messages"]) == said(uncut[answer["number"] % len(BODIES)])
+    assert stats(simulator)["requests"] == asked + rounds * CHATS
 
 
 def in_node(request: pytest.FixtureRequest, package: Installed, door: Door, plan: dict[str, Any]) -> list[Any]:
@@ -135,6 +139,6 @@ def in_chromium(request: pytest.FixtureRequest, package: Installed, door: Door, 
     with opened(browser, door, script, PLAN=plan) as page:
         for first in range(0, CHATS, AT_ONCE):
             page.evaluate("(numbers) => window.begin(numbers)", list(range(first, first + AT_ONCE)))
-            page.wait_for_function("(count) => window.ended.length >= count", arg=first + AT_ONCE)
+            page.wait_for_function("(count) => window.ended.length >= count", arg=first + AT_ONCE, timeout=WAIT)
         found: list[Any] = page.evaluate("window.ended")
     return found

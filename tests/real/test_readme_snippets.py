@@ -23,7 +23,7 @@ from typing import Self
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.ports import free_port
 from tests.readmes import ROOT, Block, blocks
@@ -563,6 +563,47 @@ def component(code: str, place: Place) -> None:
         page.wait_for_function("[...document.querySelectorAll('p')].some((p) => p.textContent.length > 100)")
 
 
+def answers_in_react(code: str, place: Place) -> None:
+    """The hook shows the answer; a page that is reloaded in its middle shows it from its start, and its end."""
+    folder = place.package().folder
+    (folder / "answers.jsx").write_text(code)
+    script = place.package().bundle("""
+        import { createRoot } from "react-dom/client";
+        import { useAnswers } from "./answers.jsx";
+
+        function Page() {
+          const { messages, sendMessage, status } = useAnswers();
+          const answer = messages.findLast(({ role }) => role === "assistant");
+          return (
+            <>
+              <button onClick={() => sendMessage({ text: "hi" }, { body: { model: "never-ends?rate=50&first=0" } })}>
+                Ask
+              </button>
+              <output>{status}</output>
+              <p>{answer?.parts.map(({ text }) => text ?? "").join("")}</p>
+            </>
+          );
+        }
+        createRoot(document.body.appendChild(document.createElement("div"))).render(<Page />);
+    """)
+    with place.browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(f"{place.service.url}/healthz")
+        page.add_script_tag(content=script)
+        page.get_by_role("button", name="Ask").click()
+        longer = "(least) => document.querySelector('p')?.textContent.length > least"
+        page.wait_for_function(longer, arg=20)
+        before = page.locator("p").text_content() or ""
+        page.reload()
+        page.add_script_tag(content=script)
+        page.wait_for_function(longer, arg=len(before))
+        assert (page.locator("p").text_content() or "").startswith(before)
+        run = page.evaluate("localStorage.getItem('run')")
+        httpx.post(f"{place.service.url}/v1/streams/{run}/cancel").raise_for_status()
+        expect(page.locator("output")).to_have_text("ready")
+        page.wait_for_function("localStorage.getItem('run') === null")
+
+
 def resumes(code: str, place: Place) -> None:
     """The program prints the answer, through cuts; and gives up at once on what is final."""
     body = '{"prompt": "hi"}'
@@ -649,6 +690,7 @@ RUNS: dict[tuple[str, str, str, int], Run] = {
     (PACKAGE, "With React alone", "jsx", 0): component,
     (CLIENTS, "Python, with httpx-sse", "python", 0): resumes,
     (CLIENTS, "The AI SDK", "js", 0): stop_in_node,
+    (CLIENTS, "`WorkflowChatTransport`", "js", 0): answers_in_react,
     (OPERATION, "Put it on the internet", "sh", 0): key_line,
     (OPERATION, "Put it on the internet", "sh", 1): as_a_stranger,
     (OPERATION, "From a dev server", "sh", 0): dev_server,
