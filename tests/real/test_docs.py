@@ -85,7 +85,8 @@ def test_every_command_works(service: Server, tmp_path: Path) -> None:
     authorized = {"Authorization": f"Bearer {KEY}"}
     started = httpx.post(f"{service.url}/v1/chat", json={"prompt": "hi"}, headers=authorized)
     commands = re.findall(r'<h3 id="([^"]+)">.*?<pre><code>(curl .*?)</code></pre>', page, re.DOTALL)
-    ids = [operation["operationId"] for item in description["paths"].values() for operation in _methods(item)]
+    paths = {path: item for path, item in description["paths"].items() if not path.startswith("/playground/")}
+    ids = [operation["operationId"] for item in paths.values() for operation in _methods(item)]
     assert sorted(name for name, _ in commands) == sorted(ids)
     answered = {}
     # What removes a stream is last.
