@@ -473,6 +473,7 @@ def test_a_key_is_asked_for(locked_page: Page, transport: str) -> None:
     assert not [url for url in [*asked, page.url] if "csk_" in url]
     kept = page.evaluate("[document.cookie, ...Object.values(localStorage), ...Object.values(sessionStorage)].join()")
     assert kept == ""
+    assert KEY not in page.evaluate("JSON.stringify(history.state)")
     assert KEY not in page.content()
 
 

@@ -195,7 +195,7 @@ def test_models_are_offered(unlocked: Page) -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_timing_chart(page: Page, transport: str) -> None:
     """The chart has the answer's first event and token, its deltas, cuts and end; the meters have the usage."""
-    ask(page, "words " * 60, "sim-echo?rate=60&first=0", transport)
+    ask(page, "words " * 60, "sim-echo?rate=20&first=0", transport)
     wait_until(lambda: len(answer(page)) > 40)
     page.click("#drop")
     ended(page)

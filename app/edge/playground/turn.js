@@ -132,10 +132,11 @@ export class Turn {
     const name = `${type}, ${kind}`;
     const box = this.#parts.media;
     box.hidden = false;
-    if (webAddress(url) || (type === "image" && url.startsWith("data:image/"))) {
+    const address = webAddress(url);
+    if (address || (type === "image" && url.startsWith("data:image/"))) {
       if (box.children.length >= SHOWN) return;
       const image = { src: url, alt: "An image of the answer", onload: this.#repaint };
-      box.append(webAddress(url) ? link(url, `${name}: ${url}`) : make("img", image));
+      box.append(address ? link(address, `${name}: ${url}`) : make("img", image));
       return;
     }
     const others = this.#pieces.get(name) ?? { element: box.appendChild(make("div")), count: 0 };
