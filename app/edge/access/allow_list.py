@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from app.edge.access.prompt import Object, Part, is_text, kind_of, parts_in
+from app.edge.access.prompt import NOTES, Object, Part, is_text, kind_of, parts_in
 from app.edge.bodies import MOST_TOP_LOGPROBS
 from app.errors import BadRequest
 from app.wire.opaque import is_of_reasoning
@@ -73,8 +73,6 @@ _OF_TYPES: Final = {
     "input_audio": frozenset(("data", "format")),
     "file": frozenset(("file_data", "filename", "format", "file_id")),
 }
-# The fields of media that are no addresses, and no payloads.
-_NOTES: Final = frozenset(("type", "detail", "format", "filename", "transcript", "title", "context", "text", "id"))
 # The names by which a request says what the upstream's account keeps; and these, and a container's, in JSON.
 _STORED: Final = re.compile("(?:file|vector_store|container)_?ids?", re.ASCII | re.IGNORECASE)
 _STORED_IN_JSON: Final = re.compile(
@@ -194,7 +192,7 @@ class AllowList:
             if 0 < self.max_media < count:
                 what = f"at most {self.max_media} parts that are no text are taken"
                 raise _refused(part.place, what, "MAX_MEDIA")
-            size += sum([len(text) for name, text in strings if name not in _NOTES])
+            size += sum([len(text) for name, text in strings if name not in NOTES])
             if 0 < self.max_media_bytes < size:
                 what = f"at most {self.max_media_bytes} bytes of pictures, sounds and files are taken"
                 raise _refused(part.place, what, "MAX_MEDIA_BYTES")
@@ -208,7 +206,7 @@ def _check_addresses(part: Part, strings: Iterable[tuple[str, str]]) -> None:
     for name, text in strings:
         if _STORED.fullmatch(name) or (name == "id" and part.field == "audio"):
             raise _refused(part.place, "it names a file that is kept at the upstream", "STORED_FILES")
-        if name not in _NOTES and _ELSEWHERE.match(text):
+        if name not in NOTES and _ELSEWHERE.match(text):
             raise _refused(part.place, "its address is neither http: nor https: nor data:", "STORED_FILES")
 
 

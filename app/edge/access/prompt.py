@@ -32,6 +32,8 @@ _FIELDS: Final = {
     **dict.fromkeys(("videos", "video"), "video_url"),
     "audio": "input_audio",
 }
+NOTES: Final = frozenset(("type", "detail", "format", "filename", "transcript", "title", "context", "text", "id"))
+"""The fields of media that are no addresses, and no payloads."""
 # Some servers go by these fields of a part, whatever its type is.
 _DECISIVE: Final = frozenset(("image_url", "input_audio", "file", "video_url", "audio_url"))
 # A payload that is no text. A text file is text in base64, and a drawing in SVG is text, too: the model reads both.
@@ -79,7 +81,9 @@ class Part(NamedTuple):
         """Return those of its *strings* that are no text."""
         sound = self.kind == "input_audio"
         strings = self.strings() if strings is None else strings
-        return [text for name, text in strings if _PAYLOAD.match(text) or (sound and name == "data")]
+        return [
+            text for name, text in strings if (sound and name == "data") or (name not in NOTES and _PAYLOAD.match(text))
+        ]
 
 
 def parts_in(messages: Sequence[Object]) -> Iterator[Part]:
