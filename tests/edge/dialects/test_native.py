@@ -243,6 +243,18 @@ async def test_head(log: FilteringBoundLogger) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("name", ["A" * 22, "x", "a%20b", "%C3%A9", "A" * 999])
+async def test_no_such_stream(log: FilteringBoundLogger, name: str) -> None:
+    """It is a 404, whatever the id looks like, whatever is asked of it."""
+    async with serving(log) as (_, client):
+        url = f"/v1/streams/{name}"
+        for method, path in (("GET", url), ("DELETE", url), ("POST", f"{url}/cancel")):
+            for accept in (EVENTS, JSON):
+                answer = await client.request(method, path, headers=accept)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_stream")
+
+
+@pytest.mark.anyio
 async def test_positions_of_other_streams(log: FilteringBoundLogger) -> None:
     """A position of another stream, or one that is no position, is refused."""
     async with serving(log, (Delta("a"),), DONE) as (_, client):
