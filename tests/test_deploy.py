@@ -107,6 +107,26 @@ def test_the_unit_has_time_to_end() -> None:
     assert int(seconds) > default("shutdown_grace") + app.serving.workers.END_TIMEOUT > default("shutdown_grace") + LAST
 
 
+def test_the_socket_is_where_the_service_listens() -> None:
+    """systemd listens before it starts the service, at the service's default address."""
+    settings = load(None)
+    assert f"ListenStream={settings.host}:{settings.port}\n" in (DEPLOY / "chat-sse.socket").read_text()
+    unit = (DEPLOY / "chat-sse.service").read_text()
+    for order in ("After", "Wants"):
+        assert re.search(rf"^{order}=.*\bchat-sse\.socket$", unit, re.MULTILINE)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """systemd understands every line of the units."""
+    for name in ("chat-sse.service", "chat-sse.socket"):
+        unit = (DEPLOY / name).read_text().replace("/opt/chat-sse/bin/chat-sse", "/bin/true")
+        (tmp_path / name).write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir())]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, [line for line in ran.stderr.splitlines() if "chat-sse" in line]) == (0, [])
+
+
 def test_the_unit_is_confined() -> None:
     """Its memory holds the logs and then some; it sees no other process, and no cloud's metadata."""
     unit = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "chat-sse.service").read_text(), re.MULTILINE))

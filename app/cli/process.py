@@ -84,16 +84,21 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
-    """Return a listening socket. Raises SettingsError if the address cannot be listened on.
-
-    The kernel drops a connection whose peer accepts no data for *reader_timeout* seconds, because it does not read or
-    because its network is gone. A timeout for each send would cost more than the send.
-    """
+    """Return a listening socket, with `bound_readers`. Raises SettingsError if the address cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=4096)
     except (OSError, OverflowError) as error:
         raise SettingsError(cannot_listen(host, port, error)) from None
+    bound_readers(listener, reader_timeout)
+    return listener
+
+
+def bound_readers(listener: socket.socket, reader_timeout: float) -> None:
+    """Have the kernel drop a connection whose peer accepts no data for *reader_timeout* seconds; 0 is no limit.
+
+    The peer does not read, or its network is gone. A timeout for each send would cost more than the send.
+    """
     if reader_timeout:
         seconds = max(1, round(reader_timeout))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -102,7 +107,6 @@ def listen(host: str, port: int, reader_timeout: float = 0) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(reader_timeout * 1000))
         # A reader that has stopped reading holds this much of the kernel's memory, instead of up to 4 MiB.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
-    return listener
 
 
 def cannot_listen(host: str, port: int, error: Exception) -> str:

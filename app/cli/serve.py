@@ -17,12 +17,13 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from app import __version__
-from app.cli.process import Commands, add_command, allow_many_sockets, listen, run_loop, say, url
+from app.cli.activation import passed_listener
+from app.cli.process import Commands, add_command, allow_many_sockets, bound_readers, listen, run_loop, say, url
 from app.composition.access import about_origins
 from app.composition.service import check_workers, compose, metrics_ports
 from app.composition.settings import PREFIX, WORKERS_SECRET, Settings, load
 from app.serving.server import Server
-from app.serving.workers import Supervisor, SupervisorSocket
+from app.serving.workers import END_TIMEOUT, Supervisor, SupervisorSocket
 from app.telemetry import configure
 
 # Why processes that share a journal should have a secret.
@@ -44,7 +45,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: 8000); 0 picks a free one")
     parser.add_argument("--workers", type=int, help="processes that share the port (default: 1)")
-    # The supervisor passes these to each worker: its number, and the descriptors that it inherits.
+    # The supervisor passes these to each worker: its number, the descriptors that it inherits, and whether the listener
+    # stays open when all of them have ended.
+    parser.add_argument("--outlived", action="store_true", help=argparse.SUPPRESS)
     for name in ("--worker", "--control", "--listener", "--metrics-listener"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     return parser
@@ -53,6 +56,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     given = {"host": arguments.host, "port": arguments.port, "workers": arguments.workers}
+    passed = passed_listener()
+    if passed is not None:
+        given["host"], given["port"] = passed.getsockname()[:2]
     settings = load(**{name: value for name, value in given.items() if value is not None})
     log = configure(settings.log_level, settings.log_format)
     number: int | None = arguments.worker
@@ -60,13 +66,17 @@ def run(arguments: argparse.Namespace) -> int:
     if number is not None:
         inherited = [fd for fd in (arguments.listener, arguments.metrics_listener) if fd is not None]
         supervisor = SupervisorSocket(arguments.control)
-        listeners = [socket.socket(fileno=descriptor) for descriptor in inherited]
-        run_loop(_serve(settings, log.bind(worker=number), lambda: listeners, supervisor))
+        received = [socket.socket(fileno=descriptor) for descriptor in inherited]
+        run_loop(_serve(settings, log.bind(worker=number), lambda: received, supervisor, outlived=arguments.outlived))
         return 0
     if settings.workers > 1:
-        return _supervise(settings, log)
+        return _supervise(settings, log, passed)
     _warn_of_tickets(settings, log)
-    run_loop(_serve(settings, log, lambda: [_listen(settings), *_metrics_listeners(settings)]))
+
+    def listeners() -> list[socket.socket]:
+        return [_listen(settings, passed), *_metrics_listeners(settings)]
+
+    run_loop(_serve(settings, log, listeners, outlived=passed is not None))
     return 0
 
 
@@ -75,12 +85,16 @@ async def _serve(
     log: FilteringBoundLogger,
     listeners: Callable[[], Sequence[socket.socket]],
     supervisor: SupervisorSocket | None = None,
+    *,
+    outlived: bool,
 ) -> None:
     # Half of the descriptors are for readers, the other half for connections to upstreams.
     max_connections = min(settings.max_connections, max(16, allow_many_sockets() // 2))
     listener, *others = listeners()  # first, so that a port that is in use is all that is said
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-    async with compose(settings, log) as service:
+    # The process before this one may not have ended yet, which listened on the same socket.
+    overlap = settings.shutdown_grace + END_TIMEOUT if outlived else 0
+    async with compose(settings, log, overlap) as service:
         where = url(*listener.getsockname()[:2])
 
         def announce() -> None:
@@ -99,13 +113,15 @@ async def _serve(
             if live:
                 _say_what_it_waits_for(f"{live} {'stream' if live == 1 else 'streams'}", settings)
 
-        server = Server(service.app, service.hub, settings.shutdown_grace, announce, interrupted, max_connections)
+        server = Server(
+            service.app, service.hub, settings.shutdown_grace, announce, interrupted, max_connections, outlived=outlived
+        )
         await server.run_on(listener, *others)
 
 
-def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
+def _supervise(settings: Settings, log: FilteringBoundLogger, passed: socket.socket | None) -> int:
     with ExitStack() as held:
-        listener = held.enter_context(_listen(settings))
+        listener = held.enter_context(_listen(settings, passed))
         metrics = [held.enter_context(other) for other in _metrics_listeners(settings)]
         host, port = listener.getsockname()[:2]
         # .env may have changed when a worker reads it
@@ -121,6 +137,8 @@ def _supervise(settings: Settings, log: FilteringBoundLogger) -> int:
             if metrics:
                 given["--metrics-listener"] = metrics[number].fileno()
             options = [str(part) for option in given.items() for part in option]
+            if passed is not None:
+                options.append("--outlived")
             return subprocess.Popen(  # noqa: S603 - this program
                 [*command, "--worker", str(number), *options],
                 env=environment,
@@ -146,8 +164,11 @@ def _say_what_it_waits_for(streams: str, settings: Settings) -> None:
     say(f"Waiting up to {settings.shutdown_grace:g} s for {streams} to end. Press Ctrl-C again to end now.")
 
 
-def _listen(settings: Settings) -> socket.socket:
-    return listen(settings.host, settings.port, settings.reader_timeout)
+def _listen(settings: Settings, passed: socket.socket | None) -> socket.socket:
+    if passed is None:
+        return listen(settings.host, settings.port, settings.reader_timeout)
+    bound_readers(passed, settings.reader_timeout)
+    return passed
 
 
 def _metrics_listeners(settings: Settings) -> list[socket.socket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,7 +39,7 @@ from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
 from app.errors import StreamError, Unreachable
 from app.hub import Capacity, Hub, Observer, parse_disconnect_policy
-from app.journal import Bounds, Journal, JournalRefused, engine_of
+from app.journal import Bounds, Journal, JournalInUse, JournalRefused, engine_of
 from app.journal import create as create_journal
 from app.meter import Meter
 from app.relay import Limits
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     from app.telemetry.otlp import Exporter
 
 
+# Seconds between two looks whether another process still uses the journal.
+_LOOK = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A composed service. *upstream* tells people which upstreams it has."""
@@ -68,8 +73,11 @@ class Service:
 
 
 @asynccontextmanager
-async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
-    """Build a service in the running loop, and close what it has opened at the end. Raises SettingsError."""
+async def compose(settings: Settings, log: FilteringBoundLogger, overlap: float = 0) -> AsyncIterator[Service]:
+    """Build a service in the running loop, and close what it has opened at the end. Raises SettingsError.
+
+    Another process may use the journal for *overlap* seconds yet, since this one is to take its place.
+    """
     async with AsyncExitStack() as held:
         config = await _config(settings, held)
         access = create_access(settings, config, log)
@@ -91,7 +99,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger) -> AsyncIterato
         router = _router(settings, config, clients)
         hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets, key=access.key)
         try:
-            await held.enter_async_context(journal.serving(hub))
+            await _open(journal, hub, overlap, held, log)
         except JournalRefused as error:
             raise SettingsError(f"{PREFIX}JOURNAL cannot be used: {error}.") from None
         held.push_async_callback(hub.drain, 0)
@@ -223,6 +231,26 @@ def _journal(settings: Settings, on_evict: Callable[[str, str], None], log: Filt
         return create_journal(url, bounds, settings.journal_timeout, on_evict, log)
     except ModuleNotFoundError:
         raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
+
+
+async def _open(journal: Journal, hub: Hub, overlap: float, held: AsyncExitStack, log: FilteringBoundLogger) -> None:
+    """Have the journal in use. Raises JournalRefused, after *overlap* seconds if another process goes on using it."""
+    loop = asyncio.get_running_loop()
+    began, waits = loop.time(), False
+    while True:
+        try:
+            await held.enter_async_context(journal.serving(hub))
+        except JournalInUse as error:
+            if loop.time() >= began + overlap:
+                raise
+            if not waits:
+                waits = True
+                log.info("journal.waiting", reason=f"{error}; it has up to {overlap:g} s to end")
+            await asyncio.sleep(_LOOK)
+        else:
+            if waits:
+                log.info("journal.waited", seconds=round(loop.time() - began, 3))
+            return
 
 
 async def _exporter(

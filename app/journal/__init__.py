@@ -39,6 +39,10 @@ class JournalRefused(Exception):
     """The journal cannot be used as the settings name it. The message is a clause that says why."""
 
 
+class JournalInUse(JournalRefused):
+    """Another process uses the journal, and only one can."""
+
+
 Sink = Callable[[Batch | None], None]
 """Takes what was appended, within `append`; may neither raise nor follow or unfollow.
 
@@ -180,7 +184,8 @@ class Journal(Protocol):
     def serving(self, owner: Owner) -> AbstractAsyncContextManager[None]:
         """Return a context manager within which the journal is in use, and tells *owner* what it has to know.
 
-        To enter it raises JournalRefused if that cannot be, as on a folder that another process uses.
+        To enter it raises JournalRefused if that cannot be, and JournalInUse on a folder that another process uses. It
+        can be entered again then.
         """
 
     async def create(self, stream_id: str, info: StreamInfo) -> Writer:

@@ -1,7 +1,8 @@
 """The HTTP server of one process: uvicorn's, with a drain before it stops.
 
 While the server drains it still accepts connections, so that a new request gets a 503 that says when to come back, and
-not a refused connection. Only a process whose listeners are shared with others stops accepting first (`Server.retire`).
+not a refused connection. Only a process whose listeners are shared with others, or with the next process, stops
+accepting first (`Server.retire`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Server(uvicorn.Server):
     """uvicorn's server. SIGTERM or SIGINT drains *hub* for *grace* seconds; a second SIGINT stops at once.
 
     *announce* is called when the server accepts connections and handles signals, and *interrupted* at the first SIGINT.
+    *outlived* says that the listeners stay open when this process ends, so that the next one can accept what has come
+    meanwhile: then SIGTERM retires the server.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Server(uvicorn.Server):
         announce: Callable[[], None],
         interrupted: Callable[[], None],
         max_connections: int = 16_384,
+        *,
+        outlived: bool = False,
     ) -> None:
         self._connections = ServerConfig(app, max_connections)
         super().__init__(self._connections)
@@ -47,6 +52,7 @@ class Server(uvicorn.Server):
         self._announce = announce
         self._interrupted = interrupted
         self._loop = asyncio.get_running_loop()
+        self._outlived = outlived
         self._retired = False
         self._draining: asyncio.Task[None] | None = None
 
@@ -66,7 +72,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. uvicorn would raise it again after the drain, which would then look like a failure."""
         if sig != signal.SIGINT:
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self.retire if self._outlived else self._drain)
         elif self._draining is None:
             self._loop.call_soon_threadsafe(self._interrupt)
         else:

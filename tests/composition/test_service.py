@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.composition.service import compose, create_counts
 from app.composition.settings import SettingsError, load
 from app.edge.access.api_keys import digest
 from app.edge.access.rates import MemoryCounts
+from app.journal.file.folder import Folder
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -106,3 +112,26 @@ async def test_quotas_are_counted_where_streams_are_kept(journal: str, kind: str
         counts = create_counts(load(None, journal=journal), held)
         assert type(counts).__name__ == kind
         assert isinstance(counts, MemoryCounts) is (journal == "memory")
+
+
+async def test_the_journal_of_the_process_before(log: FilteringBoundLogger, logs: LogCapture, tmp_path: Path) -> None:
+    """A folder that another process uses is waited for, with one line in the log, for as long as that may take."""
+    settings = load(None, journal=f"file://{tmp_path}/j")
+    folder = Folder(tmp_path / "j")
+    folder.take()
+
+    def waits() -> list[Any]:
+        return [entry for entry in logs.entries if entry["event"] == "journal.waiting"]
+
+    async def begin(overlap: float) -> None:
+        async with compose(settings, log, overlap):
+            pass
+
+    with pytest.raises(SettingsError, match=r"^CHAT_SSE_JOURNAL cannot be used: another process uses"):
+        await begin(0.1)
+    waiting = asyncio.create_task(begin(60))
+    await until(lambda: len(waits()) == 2)
+    folder.release()
+    await waiting
+    assert len(waits()) == 2
+    assert waits()[1]["reason"].endswith(f"the one with the id {os.getpid()}; it has up to 60 s to end")

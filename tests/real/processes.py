@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ from tests.watchdog import Recording
 
 # Seconds that what is promised within one may take on a machine that has a third of its speed.
 A_SECOND = 3.0
+# What the service says once it accepts connections.
+LISTENS = r"listens on (http://\S+?),? "
+# Moves the descriptor of the first argument to where systemd's protocol has it, and becomes the rest of the arguments.
+_PASS = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
 ROOT = Path(__file__).parent.parent.parent
 
 
 class Process:
     """A child process whose stderr is kept in a file and read while it runs."""
 
-    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], log: Path, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+    ) -> None:
         self.log = log
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("CHAT_SSE_", "OPENAI_"))}
         with log.open("wb") as stderr:
@@ -38,6 +48,7 @@ class Process:
                 env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
                 stdout=stderr,
                 stderr=stderr,
+                pass_fds=pass_fds,
             )
 
     def text(self) -> str:
@@ -94,27 +105,39 @@ def launch(directory: Path, upstream: Server | str | None = None, /, **settings:
 
     It gets a free port, unless `port` is among them.
     """
-    return _serve("app", directory, upstream, settings, {})
+    return _serve("app", directory, upstream, settings, {}).listening(LISTENS)
 
 
 def launch_watched(directory: Path, upstream: Server | str | None = None, /, **settings: Any) -> Server:
     """Start the service as `launch` does, in one process whose event loop is watched; `watchdog` has what held it."""
     file = log_file(directory, "watchdog")
-    service = _serve("tests.watchdog", directory, upstream, settings, {"WATCHDOG_FILE": str(file)})
+    service = _serve("tests.watchdog", directory, upstream, settings, {"WATCHDOG_FILE": str(file)}).listening(LISTENS)
     service.watchdog = Recording(file)
     return service
 
 
+def start_activated(listener: socket.socket, directory: Path, upstream: Server, /, **settings: Any) -> Server:
+    """Start the service on *listener*, as systemd does for a `.socket` unit. It is not awaited: see `LISTENS`."""
+    passing = [sys.executable, "-c", _PASS, str(listener.fileno())]
+    return _serve("app", directory, upstream, settings, {}, passing, (listener.fileno(),))
+
+
 def _serve(
-    module: str, directory: Path, upstream: Server | str | None, settings: dict[str, Any], env: dict[str, str]
+    module: str,
+    directory: Path,
+    upstream: Server | str | None,
+    settings: dict[str, Any],
+    env: dict[str, str],
+    before: Sequence[str] = (),
+    pass_fds: tuple[int, ...] = (),
 ) -> Server:
-    command = [sys.executable, "-m", module, "serve", "--port", str(settings.pop("port", 0))]
+    command = [*before, sys.executable, "-m", module, "serve", "--port", str(settings.pop("port", 0))]
     for name, value in settings.items():
         prefix = "" if name.startswith("openai_") else "CHAT_SSE_"
         env[prefix + name.upper()] = str(value)
     if upstream is not None:
         env["OPENAI_BASE_URL"] = upstream if isinstance(upstream, str) else upstream.url
-    return Server(command, log_file(directory, "service"), env).listening(r"listens on (http://\S+?),? ")
+    return Server(command, log_file(directory, "service"), env, pass_fds)
 
 
 def launch_simulator(directory: Path) -> Server:

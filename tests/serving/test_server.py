@@ -50,13 +50,14 @@ class Running:
 
 
 @asynccontextmanager
-async def running(hub: Hub, grace: float = 30) -> AsyncIterator[Running]:
+async def running(hub: Hub, grace: float = 30, *, outlived: bool = False) -> AsyncIterator[Running]:
     """Run a server on a free port until its test ends it."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     ready = asyncio.Event()
     interrupted = asyncio.Event()
-    server = Server(Starlette(routes=[Route("/", answer)]), hub, grace, ready.set, interrupted.set)
+    app = Starlette(routes=[Route("/", answer)])
+    server = Server(app, hub, grace, ready.set, interrupted.set, outlived=outlived)
     serving = asyncio.create_task(server.run_on(listener))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client, asyncio.timeout(30):
         await ready.wait()
@@ -166,3 +167,15 @@ async def test_a_shared_listener_never_blocks(monkeypatch: pytest.MonkeyPatch) -
         await Server(Starlette(), hub, 0, lambda: None, lambda: None).run_on(inherited)
         assert blocking == [False] * LISTENERS
         assert not os.get_blocking(others.fileno())
+
+
+async def test_a_signal_where_the_listener_is_outlived(log: FilteringBoundLogger) -> None:
+    """With a listener that stays open for the next process, SIGTERM retires the server."""
+    house = House(log, forever)
+    async with running(house.hub, outlived=True) as at:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: at.server._retired)
+        with pytest.raises(httpx.ConnectError):  # this test has no parent that keeps the listener
+            await at.client.get("/")
+        assert not house.hub.draining
+        await at.ended()

@@ -12,7 +12,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from app.journal import JournalRefused
+from app.journal import JournalInUse, JournalRefused
 
 DATABASE = "streams.sqlite3"
 _LOCK = "lock"
@@ -36,14 +36,14 @@ class Folder:
         return self.path / DATABASE
 
     def take(self) -> None:
-        """Make the folder if there is none, and lock it. Raises JournalRefused."""
+        """Make the folder if there is none, and lock it. Raises JournalRefused, or JournalInUse."""
         try:
             self._make()
             self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise JournalRefused(f"another process uses {self.path}{self._owner()}") from None
+                raise JournalInUse(f"another process uses {self.path}{self._owner()}") from None
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         except OSError as error:
