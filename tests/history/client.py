@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from app.edge.event_stream import WRITE
 
-# Seconds that no request takes: the longest limit on a stream is a minute, and so is a client's patience.
+# More seconds than any request takes: the longest limit on a stream is a minute, and so is a client's patience.
 _LONGEST = 600
 
 

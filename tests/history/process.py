@@ -63,8 +63,8 @@ class _Names(Credentials):
 class Process:
     """One process, in front of *upstream*, with limits that *choose* draws. It *shares* its streams over Redis, or not.
 
-    While it is *cut_off*, nothing that it sends arrives, and nothing that the others send. Once it is *killed*, that
-    stays so, and to them it is dead.
+    While it is *cut_off*, nothing that it sends arrives, and nothing reaches it. Once it is *killed*, that stays so: to
+    the others it is dead.
     """
 
     def __init__(self, choose: random.Random, upstream: DrawnUpstream, bounds: Bounds, *, shares: bool = False) -> None:

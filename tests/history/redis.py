@@ -96,7 +96,7 @@ def _bytes(part: object) -> bytes:
 
 
 class DrawnClient:
-    """One of a process's ways to what *redis* returns. See `app.journal.redis.client.Client`."""
+    """A process's connections to the Redis that *redis* returns. See `app.journal.redis.client.Client`."""
 
     def __init__(
         self, redis: Callable[[], DrawnRedis], is_cut_off: Callable[[], bool], on_connect: OnConnect | None
@@ -143,7 +143,7 @@ class DrawnClient:
 
 
 class DrawnPubSub:
-    """What is subscribed to channels of *redis*."""
+    """A subscription to channels of *redis*."""
 
     def __init__(self, redis: DrawnRedis, is_cut_off: Callable[[], bool]) -> None:
         self._redis = redis

@@ -1,7 +1,7 @@
 """A service and its clients on a seeded loop, and what has to be true of them.
 
 Everything that happens is drawn from the seed: what clients ask and when they leave, what upstreams do, in which order
-things come. `history` runs one, and raises AssertionError if an invariant does not hold.
+things come. `history` runs one history, and raises AssertionError if an invariant does not hold.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class World:
         self.texts: dict[str, dict[int, str]] = {}  # by stream and number: all of the answer's text up to there
 
     async def run(self) -> None:
-        """Let some clients come and go, and processes end, at times while they are still there."""
+        """Let some clients come and go, and processes end, at times while clients are still there."""
         choose = self.choose
         async with AsyncExitStack() as serving:
             for process in self.processes:
@@ -143,7 +143,7 @@ class World:
             for stream_id, since in alone.items():
                 stream = streams[stream_id]
                 grace = stream.request.grace if stream.is_known else max(10, stream.request.grace)
-                # Of readers elsewhere it is known after some time only that they are gone.
+                # A process learns only after some time that readers elsewhere are gone.
                 assert now - since <= grace + (40 if self.shares else 2), "a stream goes on without a reader"
             await asyncio.sleep(0.5)
 
