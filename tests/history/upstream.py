@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from app.errors import Busy, Disconnected, Malformed, RateLimited, Rejected, Truncated, Unreachable, UpstreamError
 from app.events import Delta, Done
 from app.request import StreamRequest
@@ -14,6 +16,7 @@ from app.upstream import Attempt, Batches
 from app.usage import Usage, estimate_tokens
 
 PIECES = ("a", "word ", "Two words. ", "日本語。", "line\n", "é", "👩\u200d🔬 ", "  ", "x" * 30, "end.\n\n")
+orjson.dumps(PIECES)  # A text that was sent once takes more memory: the first history finds them as later ones do.
 _EARLY: tuple[type[UpstreamError], ...] = (Unreachable, RateLimited, Busy, UpstreamError, Rejected, Malformed)
 _LATE: tuple[type[UpstreamError], ...] = (Disconnected, Truncated, Malformed, UpstreamError)
 
