@@ -1,4 +1,4 @@
-"""The release check: version, changelog and tag agree."""
+"""The release check: version, changelog and tag agree. And the notes of a release."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import app
 
 ROOT = Path(__file__).parent.parent
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 HEADING = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
 
 
@@ -18,12 +21,16 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def notes(version: str) -> str:
+    command = [str(ROOT / ".ci" / "release-notes"), version]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_version_is_the_changelogs() -> None:
     """The package's version is the topmost released heading of the changelog, under an Unreleased section."""
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    releases = HEADING.findall(changelog)
+    releases = HEADING.findall(CHANGELOG)
     assert releases[0][0] == app.__version__
-    assert changelog.index("## [Unreleased]") < changelog.index(f"## [{app.__version__}]")
+    assert CHANGELOG.index("## [Unreleased]") < CHANGELOG.index(f"## [{app.__version__}]")
     dates = [date for _, date in releases]
     assert dates == sorted(dates, reverse=True)
 
@@ -49,3 +56,19 @@ def test_tags_are_releases() -> None:
         version = tag.removeprefix("v")
         assert f'__version__ = "{version}"' in git("show", f"{tag}:app/__init__.py")
         assert HEADING.findall(git("show", f"{tag}:CHANGELOG.md"))[0][0] == version
+
+
+@pytest.mark.parametrize("version", HEADING.findall(CHANGELOG), ids=lambda it: it[0])
+def test_notes(version: tuple[str, str]) -> None:
+    """`.ci/release-notes X.Y.Z` prints that version's section of the changelog, without its heading."""
+    heading = "## [{}] - {}".format(*version)
+    section = CHANGELOG.partition(heading)[2].partition("\n## ")[0]
+    assert notes(version[0]) == section.strip() != ""
+
+
+@pytest.mark.parametrize("version", ["9.9.9", "0.1", "Unreleased]"])
+def test_no_notes(version: str) -> None:
+    """A version without a section has no notes, and the error says so."""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        notes(version)
+    assert failed.value.stderr == f".ci/release-notes: CHANGELOG.md has no section for {version}\n"
