@@ -187,7 +187,7 @@ class FileJournal:
         self._memory.adopt(log)
         try:
             while log.last < found.last:
-                rows = await self._store.read(reading.rows, found.number, log.last)
+                rows = await self._store.read(reading.rows, found, log.last)
                 if not rows:
                     raise UnknownStream  # it was dropped just now
                 for first, data in rows:

@@ -14,8 +14,9 @@ _ROWS_AT_ONCE = 8
 
 
 class Kept(NamedTuple):
-    """A stream that was moved: its *number* in the database, and the number of its *last* record."""
+    """A stream that was moved: its *id*, its *number* in the database, and the number of its *last* record."""
 
+    id: str
     number: int
     info: StreamInfo
     state: str
@@ -27,15 +28,19 @@ def find(connection: sqlite3.Connection, stream_id: str, now: float) -> Kept | N
     row = connection.execute(
         "SELECT number, info, state, last FROM streams WHERE id = ? AND expires > ?", (stream_id, now)
     ).fetchone()
-    return row and Kept(row[0], unpack_info(row[1]), *row[2:])
+    return row and Kept(stream_id, row[0], unpack_info(row[1]), *row[2:])
 
 
-def rows(connection: sqlite3.Connection, number: int, after: int) -> list[tuple[int, bytes]]:
-    """Return the next rows of a stream after record *after*: the number of the first record, and a batch, of each."""
-    begin, end = number * STREAM, (number + 1) * STREAM
+def rows(connection: sqlite3.Connection, kept: Kept, after: int) -> list[tuple[int, bytes]]:
+    """Return the next rows of a stream after record *after*: the number of the first record, and a batch, of each.
+
+    There are none if the stream is gone since. Another stream may have its number then.
+    """
+    begin, end = kept.number * STREAM, (kept.number + 1) * STREAM
     return connection.execute(
-        "SELECT key - ?1, data FROM records WHERE key > ?1 + ?2 AND key < ?3 ORDER BY key LIMIT ?4",
-        (begin, after, end, _ROWS_AT_ONCE),
+        "SELECT key - ?1, data FROM records WHERE key > ?1 + ?2 AND key < ?3 "
+        "AND EXISTS (SELECT 1 FROM streams WHERE number = ?4 AND id = ?5) ORDER BY key LIMIT ?6",
+        (begin, after, end, kept.number, kept.id, _ROWS_AT_ONCE),
     ).fetchall()
 
 

@@ -48,7 +48,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def test_a_stream(database: Database) -> None:
     """A stream is found until its time is up; one that is live has no time yet."""
     found = reading.find(database.connection, "b", 101.9)
-    assert found is not None and found[1:] == (INFO, "lost", 40)
+    assert found is not None and (found.id, *found[2:]) == ("b", INFO, "lost", 40)
     for stream_id, now in (("b", 102.0), ("live", 1.0), ("unknown", 1.0)):
         assert reading.find(database.connection, stream_id, now) is None
 
@@ -58,10 +58,22 @@ def test_rows(database: Database) -> None:
     found = reading.find(database.connection, "a", 1.0)
     assert found is not None
     firsts: list[int] = []
-    while rows := reading.rows(database.connection, found.number, firsts[-1] if firsts else 0):
+    while rows := reading.rows(database.connection, found, firsts[-1] if firsts else 0):
         firsts += [first for first, _ in rows]
         assert len(rows) <= 8
     assert firsts == list(range(1, 41, 2))
+
+
+def test_a_number_that_is_used_again(database: Database) -> None:
+    """Who reads a stream that is removed meanwhile gets nothing of the stream that takes its number."""
+    database.move(move("old", info=pack_info(INFO)))
+    found = reading.find(database.connection, "old", 1.0)
+    assert found is not None and reading.rows(database.connection, found, 0) == [(1, b'["x"]')]
+    database.remove("old")
+    database.move(move("new", info=pack_info(INFO)))
+    taken = reading.find(database.connection, "new", 1.0)
+    assert taken is not None and taken.number == found.number
+    assert reading.rows(database.connection, found, 0) == []
 
 
 def test_a_key_and_a_label(database: Database) -> None:

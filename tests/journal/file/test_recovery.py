@@ -55,7 +55,7 @@ def state(database: Database, stream_id: str) -> tuple[str, list[object]]:
     """Return a stream's state, and its records."""
     found = reading.find(database.connection, stream_id, NOW)
     assert found is not None
-    rows = reading.rows(database.connection, found.number, 0)
+    rows = reading.rows(database.connection, found, 0)
     assert sum(len(decode(data)) for _, data in rows) == found.last
     return found.state, [event for _, data in rows for event in decode(data)]
 
