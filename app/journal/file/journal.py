@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, UnknownStream
-from app.events import Failure
+from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, StreamTooLarge, UnknownStream
+from app.events import Event, Failure
 from app.journal import Bounds, Listing, Owner
 from app.journal.availability import Availability
 from app.journal.encoding import decode
@@ -195,7 +195,9 @@ class FileJournal:
                     if first != log.last + 1:
                         raise JournalLost
                     await turn(len(events))
-                    log.publish(events, log.reserve(events))
+                    if not log.kept:
+                        raise UnknownStream  # it was removed just now
+                    log.publish(events, _reserve(log, events))
         except ValueError:
             self._memory.drop(log)
             raise JournalLost from None
@@ -225,13 +227,13 @@ class FileJournal:
         if writer is not None:
             writer.removed = True
             self._committer.release(writer)
-        await self._memory.remove(stream_id)
         try:
             await self._store.write(self._store.database.remove, stream_id)
         except FAILURES as error:
             self._availability.failed(error)
             self._outbox.wake.set()
             raise JournalDown from None
+        await self._memory.remove(stream_id)  # now, because a reader may have loaded it meanwhile
 
     def stop(self, stream_id: str) -> None:
         """Do nothing: there is no other process."""
@@ -244,6 +246,14 @@ def steady_clock() -> Callable[[], float]:
     """Return a clock in seconds since the epoch that does not jump when the system's is set."""
     start = time.time() - time.monotonic()
     return lambda: start + time.monotonic()
+
+
+def _reserve(log: MemoryLog, events: Sequence[Event]) -> int:
+    """Count the memory of *events* that were read: they are unpacked, and so may take more than the stream may."""
+    try:
+        return log.reserve(events)
+    except StreamTooLarge:
+        return log.reserve(events, unbounded=True)
 
 
 def _is_producer_lost(log: MemoryLog) -> bool:

@@ -10,6 +10,7 @@ from structlog.testing import LogCapture
 
 from app.errors import JournalLost, UnknownStream
 from app.events import Delta, Event
+from app.journal.file import reading
 from app.journal.file.journal import FileJournal, steady_clock
 from app.request import StreamInfo
 from tests.journal.file.disk import FAST, Disk
@@ -177,6 +178,63 @@ async def test_a_stream_that_is_long_live(disk: Disk) -> None:
         assert (text(events), ending(events), len(events)) == (expected, "producer_lost", 602)
     async with disk.start() as journal:
         assert [text(await opened(journal)), ending(await opened(journal))] == [expected, "done"]
+
+
+async def test_a_stream_that_comes_near_its_bound(disk: Disk) -> None:
+    """A stream that was within its bound is read again, although it takes more while it is loaded."""
+    async with disk.start(stream=20_000, timing=replace(FAST, ended_nearby=0.02)) as journal:
+        writer = await journal.create("s", INFO)
+        for number in range(1, 11):
+            writer.append([Delta("x")] * 64)
+            await until(lambda: writer.log.last == 64 * number)  # noqa: B023 - awaited at once
+        writer.append([DONE])
+        await moved(journal)
+        await until(lambda: not len(journal))
+        assert text(await opened(journal)) == "x" * 640
+
+
+async def test_a_removal_during_a_load(disk: Disk) -> None:
+    """A reader that comes first does not get a stream that is removed meanwhile, and nothing of it stays counted."""
+    async with disk.start(timing=replace(FAST, ended_nearby=0.02)) as journal:
+        await write(journal, "s", Delta("x"), DONE)
+        await moved(journal)
+        await until(lambda: not len(journal))
+        read = journal._store.read
+        at_rows, removed = asyncio.Event(), asyncio.Event()
+
+        async def slowly(call: object, *arguments: object) -> object:
+            result: object = await read(call, *arguments)  # type: ignore[arg-type]  # whatever they are
+            if call is reading.rows:
+                at_rows.set()
+                await removed.wait()
+            return result
+
+        journal._store.read = slowly  # type: ignore[assignment,method-assign]  # held up
+        opening = asyncio.create_task(journal.open("s"))
+        await at_rows.wait()
+        await journal.remove("s")
+        removed.set()
+        with pytest.raises(UnknownStream):
+            await opening
+        assert journal.size == 0
+
+
+async def test_a_load_during_a_removal(disk: Disk) -> None:
+    """A stream that a reader loads just before it is deleted is not there afterwards."""
+    async with disk.start() as journal:
+        await write(journal, "s", Delta("x"), DONE)
+        await moved(journal)
+        write_now = journal._store.write
+
+        async def after_a_reader(call: object, *arguments: object) -> object:
+            if call == journal._store.database.remove:
+                await journal.open("s")
+            return await write_now(call, *arguments)  # type: ignore[arg-type]  # whatever they are
+
+        journal._store.write = after_a_reader  # type: ignore[assignment,method-assign]  # with a reader
+        await journal.remove("s")
+        with pytest.raises(UnknownStream):
+            await journal.open("s")
 
 
 async def test_the_clock() -> None:
