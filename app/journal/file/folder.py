@@ -17,9 +17,11 @@ from app.journal import JournalInUse, JournalRefused
 DATABASE = "streams.sqlite3"
 _LOCK = "lock"
 _MARK = "acknowledged"
-# The mark: the number of a batch, then the id of the boot in which it was written.
+# The mark: the number of a batch, the id of the boot in which it was written, and whether it was on the disk before it
+# was acknowledged.
 _NUMBER = struct.Struct("<Q")
 _SIZE = 64
+_DURABLE = _SIZE - 1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -74,7 +76,8 @@ class Mark:
     """The number of the last batch that was acknowledged, and so may have been sent to clients.
 
     It is written to memory that the kernel writes to the file: this takes no time, and survives the process. A power
-    loss it may not survive, so it has the id of the boot, too.
+    loss it may not survive, so it has the id of the boot, too. *whole* is whether no later batch can have
+    been acknowledged: this is the same boot, or the process that wrote them waited for the disk each time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,11 +91,13 @@ class Mark:
             os.close(descriptor)
         self.number: int | None = _NUMBER.unpack_from(before)[0] if len(before) == _SIZE else None
         self._boot = _boot_id()
-        self.same_boot = before[_NUMBER.size :].rstrip(b"\0") == self._boot != b""
+        same_boot = before[_NUMBER.size : _DURABLE].rstrip(b"\0") == self._boot != b""
+        self.whole = same_boot or before[_DURABLE:] == b"\1"
 
-    def begin(self, number: int) -> None:
-        """Have the mark say that batches up to *number* are there, in this boot."""
-        self._map[_NUMBER.size :] = self._boot.ljust(_SIZE - _NUMBER.size, b"\0")
+    def begin(self, number: int, *, durable: bool) -> None:
+        """Have the mark say that batches up to *number* are there, in this boot, and whether the next are *durable*."""
+        self._map[_NUMBER.size : _DURABLE] = self._boot.ljust(_DURABLE - _NUMBER.size, b"\0")
+        self._map[_DURABLE] = durable
         self.set(number)
         self._map.flush()
 

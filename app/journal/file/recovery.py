@@ -35,9 +35,12 @@ class Found(NamedTuple):
 
 
 def recover(database: Database, mark: Mark, now: float, seconds: float, *, durable: bool) -> Found:
-    """End what the last process left. Ended streams are kept for *seconds*. Raises sqlite3.Error."""
+    """End what the last process left. Ended streams are kept for *seconds*. Raises sqlite3.Error.
+
+    *durable* is whether this process's batches will be on the disk before they are acknowledged.
+    """
     connection = database.connection
-    missing = mark.number is None or database.last < mark.number or not (mark.same_boot or durable)
+    missing = mark.number is None or database.last < mark.number or not mark.whole
     tails = {
         stream_id: Tail(Identity(*identity), moved)
         for stream_id, moved, *identity in connection.execute(
@@ -73,7 +76,7 @@ def recover(database: Database, mark: Mark, now: float, seconds: float, *, durab
         gone = database.make_room()
         database.clear()
         connection.execute("DELETE FROM accounts WHERE until <= ?", (now,))
-    mark.begin(database.last)
+    mark.begin(database.last, durable=durable)
     accounts = connection.execute("SELECT account, spent, until FROM accounts").fetchall()
     [(streams,)] = connection.execute("SELECT count(*) FROM streams")
     return Found(streams, ended, lost, gone, accounts)

@@ -49,16 +49,20 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_the_mark(tmp_path: Path) -> None:
     """It has the number that was set last in this boot, by any process; before the first, there is none."""
     with closing(Mark(tmp_path)) as mark:
-        assert (mark.number, mark.same_boot) == (None, False)
-        mark.begin(7)
+        assert (mark.number, mark.whole) == (None, False)
+        mark.begin(7, durable=False)
         mark.set(8)
         with closing(Mark(tmp_path)) as next_one:
-            assert (next_one.number, next_one.same_boot) == (8, True)
+            assert (next_one.number, next_one.whole) == (8, True)
     file = tmp_path / "acknowledged"
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(file.read_bytes()[:8] + b"another".ljust(56, b"\0"))
     with closing(Mark(tmp_path)) as mark:
-        assert (mark.number, mark.same_boot) == (8, False)
+        assert (mark.number, mark.whole) == (8, False)
+        mark.begin(9, durable=True)
+    file.write_bytes(file.read_bytes()[:8] + b"another".ljust(55, b"\0") + file.read_bytes()[-1:])
+    with closing(Mark(tmp_path)) as mark:
+        assert (mark.number, mark.whole) == (9, True)
     file.write_bytes(b"short")
     with closing(Mark(tmp_path)) as mark:
-        assert (mark.number, mark.same_boot) == (None, False)
+        assert (mark.number, mark.whole) == (None, False)

@@ -30,7 +30,7 @@ A = Delta("a")
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[Mark]:
     with closing(Mark(tmp_path)) as first:
-        first.begin(0)
+        first.begin(0, durable=False)
     with closing(Mark(tmp_path)) as mark:
         yield mark
 
