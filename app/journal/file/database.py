@@ -34,8 +34,8 @@ STREAM = 1 << 32
 One number for both lets SQLite keep a row in one page, where a key of two columns takes a second page.
 """
 
-# An owner's name is bytes, because it may be any text. `state` is live, done, error or lost; `ended` and `expires` are
-# in seconds since the epoch.
+# An owner is an account, as bytes. `label` and `claim` are digests (see `entries.digest`). `state` is live, done, error
+# or lost; `ended` and `expires` are in seconds since the epoch.
 _SCHEMA = f"""
 CREATE TABLE batches (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE streams (
@@ -183,13 +183,13 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write all that the block writes, or nothing of it."""
-        last = self.last
+        before = self.last, self._first, self._empty
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            self.last = last
+            self.last, self._first, self._empty = before
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             self._count_all()

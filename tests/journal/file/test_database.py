@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,36 @@ def test_a_write_that_fails(database: Database, what: str) -> None:
     assert after == before
     database.connection.execute("PRAGMA max_page_count = 100000")
     writes[what]()
+
+
+def test_a_trim_that_fails(database: Database) -> None:
+    """What was to be deleted when the disk refused is deleted later, although nothing else is written."""
+    database.commit(b'[["s",1,["x"]]]')
+    connection: Any = database.connection
+    full: Any = Full(connection)
+    database.connection = full
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database.trim(2)
+    database.connection = connection
+    database.commit(b'[["s",2,["y"]]]')
+    while database.trim(3):
+        pass
+    assert connection.execute("SELECT data FROM batches").fetchall() == [(b"[]",)]
+
+
+class Full:
+    """A connection to a disk that is full at the end of each transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
 
 
 def test_a_stream_in_parts(database: Database) -> None:
