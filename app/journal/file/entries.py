@@ -48,7 +48,7 @@ class Identity(NamedTuple):
 
 
 def pack_info(info: StreamInfo) -> str:
-    """Return *info* as a text: JSON in ASCII, because an owner's name may be any text."""
+    """Return *info* as a text: JSON in ASCII."""
     return json.dumps(info)
 
 

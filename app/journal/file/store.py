@@ -40,8 +40,9 @@ class Worker:
     async def call(self, call: Callable[[], T]) -> T:
         """Make a call in the thread, and return or raise what it does. It is made also if the caller is cancelled."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread  # not before: the system may have no room for one more thread
         made: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._calls.put((call, made))
         return await made

@@ -25,7 +25,7 @@ class Timing:
     # How soon after a deletion its zeros are in the file.
     erased: float = 10.0
 
-    # How long a process that ends waits for its last records to be written, and moved.
+    # How long a process that ends waits for its last records to be written. The next one moves them.
     flush: float = 5.0
     # The pause before a loop that crashed begins again.
     restart: float = 0.5

@@ -30,6 +30,21 @@ async def test_a_worker() -> None:
     assert "w" not in {thread.name for thread in threading.enumerate()}
 
 
+async def test_a_thread_that_cannot_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that finds no room for a thread says so, and the next one has it."""
+    worker = Worker("w")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="can't start"):
+        patched.setattr(threading.Thread, "start", refuse)
+        await worker.call(lambda: 1)
+    async with asyncio.timeout(30):
+        assert await worker.call(lambda: 2) == 2
+    worker.stop()
+
+
 async def test_a_caller_that_leaves() -> None:
     """Its call is made nevertheless, and the thread goes on."""
     worker = Worker("w")
