@@ -24,6 +24,7 @@ from app.journal.file.outbox import FileOutbox
 from app.journal.file.store import FAILURES, Store
 from app.journal.file.timing import Timing
 from app.journal.file.writer import FileWriter
+from app.turns import ROOM
 
 # Seconds between two looks whether all was written, at the end of the process.
 _LOOK = 0.002
@@ -223,12 +224,20 @@ class Committer:
             self._acknowledge(writer, batch)
 
     def _taken(self) -> tuple[list[FileWriter], list[list[Any]]]:
-        """Return the writers that have records to write, and an entry for each."""
+        """Return writers that have records to write, and an entry for each: as many as the loop has time for.
+
+        After an outage, each of many streams has some hundred records. The next batch begins with those that are left.
+        """
         sent = []
         entries: list[list[Any]] = []
+        room = ROOM
         for stream_id in self._outbox.take_streams():
+            if room <= 0:
+                self._outbox.mark(stream_id)
+                continue
             writer = self._writers.get(stream_id)
             if writer is not None and writer.waiting:
+                room -= len(writer.waiting) + writer.waiting_size // 1024
                 first, events = writer.take()
                 entries.append([stream_id, first, pack(events)])
                 sent.append(writer)

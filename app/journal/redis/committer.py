@@ -34,6 +34,7 @@ from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver
 from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
+from app.turns import ROOM
 
 # About how many bytes an entry takes in Redis besides its data.
 _ENTRY = 32
@@ -212,10 +213,15 @@ class Committer:
         commands = [messages.publish(keys.inbox(name), told) for name, told in self._outbox.take_messages().items()]
         sent: list[tuple[RedisWriter, int, bytes]] = []
         expiries: list[Command] = []
+        room = ROOM  # after an outage, each of many streams has some hundred records: more than the loop has time for
         for stream_id in self._outbox.take_streams():
+            if room <= 0:
+                self._outbox.mark(stream_id)
+                continue
             writer = self._live.get(stream_id)
             if writer is None or not writer.waiting:
                 continue
+            room -= len(writer.waiting) + writer.waiting_size // 1024
             first, events = writer.take()
             try:
                 data = encode(events)

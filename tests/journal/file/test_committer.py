@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 import pytest
 from structlog.testing import LogCapture
 
@@ -147,6 +148,25 @@ async def test_a_request_that_leaves(disk: Disk) -> None:
         assert len(journal) == 0
     async with left.start() as journal:
         assert (await journal.streams_of("ann", 9)).streams == []
+
+
+async def test_much_at_once(disk: Disk) -> None:
+    """What many streams have to write takes several batches, so that none of them holds the loop for long."""
+    async with disk.start() as journal:
+        database: Any = journal._store.database
+        commit = database.commit
+        batches: list[list[str]] = []
+
+        def note(data: bytes, *more: object) -> object:
+            batches.append([stream_id for stream_id, *_ in orjson.loads(data)])
+            return commit(data, *more)
+
+        writers = [await journal.create(f"s{number}", INFO) for number in range(5)]
+        database.commit = note
+        for writer in writers:
+            writer.append([Delta("x")] * 600)
+        await until(lambda: all(writer.log.last == 600 for writer in writers))
+    assert batches == [["s0", "s1"], ["s2", "s3"], ["s4"]]
 
 
 async def test_backpressure(disk: Disk) -> None:

@@ -283,6 +283,24 @@ async def test_one_pipeline_for_all_streams(machine: Machine, monkeypatch: pytes
     assert pipelines == 1
 
 
+async def test_much_at_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many streams have to write takes several pipelines, so that none of them holds the loop for long."""
+    a = await machine.start(timing=SELDOM)
+    writers = [await a.journal.create(f"s{number}", INFO) for number in range(5)]
+    send = a.journal._records.send
+    sent: list[int] = []
+
+    async def counted(commands: Sequence[Command]) -> list[Any]:
+        sent.append(len(commands))
+        return await send(commands)
+
+    monkeypatch.setattr(a.journal._records, "send", counted)
+    for writer in writers:
+        writer.append([Delta("x")] * 600)
+    await until(lambda: all(writer.acked == 600 for writer in writers))
+    assert sent == [2, 2, 1]
+
+
 @pytest.mark.parametrize("pieces", [1, 40])
 async def test_nearly_full(machine: Machine, redis: Redis, pieces: int) -> None:
     """If Redis takes what is small and refuses a stream's records, the stream ends in time, here and elsewhere."""
