@@ -19,11 +19,11 @@ class Timing:
 
     # How long an ended stream stays in memory, too: readers that were cut off at its end come back soon.
     ended_nearby: float = 30.0
-    # Between two looks for what can be deleted; and for how long records stay in batches at most, moved or not.
+    # Between two looks for what can be deleted; and half of how long records stay in batches at most, moved or not.
     sweep: float = 1.0
-    moved: float = 20.0
+    moved: float = 10.0
     # How soon after a deletion its zeros are in the file.
-    erased: float = 10.0
+    erased: float = 8.0
 
     # How long a process that ends waits for its last records to be written. The next one moves them.
     flush: float = 5.0

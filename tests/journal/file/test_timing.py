@@ -10,3 +10,4 @@ def test_times_fit() -> None:
     assert USUAL.commit <= 0.002
     assert USUAL.first_pause < USUAL.last_pause < USUAL.slow
     assert USUAL.sweep < USUAL.erased < USUAL.moved
+    assert 2 * USUAL.moved + USUAL.erased + USUAL.sweep < 30, "README says when nothing is left of a deleted stream"
