@@ -162,6 +162,8 @@ class Replicas:
         self._memory.adopt(replica)
         try:
             while found and not replica.ended:
+                if not replica.kept:
+                    raise UnknownStream  # it was removed just now
                 tail = read_tail(found, replica.last)
                 if tail.gap:
                     raise JournalLost

@@ -13,6 +13,7 @@ from structlog.testing import LogCapture
 from app.errors import JournalLost, ProducerLost, UnknownStream
 from app.events import Delta, Failure
 from app.journal.encoding import encode
+from app.journal.memory import MemoryLog
 from app.journal.redis import keys, messages
 from app.journal.redis.entries import HEADER
 from app.journal.redis.messages import Positions
@@ -190,6 +191,24 @@ async def test_a_herd(machine: Machine, redis: Redis) -> None:
     assert b.journal.size == sum(log.size for log in b.journal._memory._logs.values()) > 0
     assert not b.journal._connection.away
     assert int(redis.info("clients")["connected_clients"]) < 40
+
+
+async def test_a_removal_during_a_load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that comes first does not get a stream that is removed meanwhile, and nothing of it stays counted."""
+    a, b = await machine.start(), await machine.start()
+    writer = await a.journal.create("s", INFO)
+    writer.append([DONE])
+    await acked(writer, 1)
+    adopt = b.journal._memory.adopt
+
+    def adopt_and_drop(log: MemoryLog) -> None:
+        adopt(log)
+        b.journal._memory.drop(log)
+
+    monkeypatch.setattr(b.journal._memory, "adopt", adopt_and_drop)
+    with pytest.raises(UnknownStream):
+        await b.journal.open("s")
+    assert b.journal.size == 0
 
 
 async def test_unknown_after_a_delete(machine: Machine, redis: Redis) -> None:
