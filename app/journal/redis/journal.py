@@ -229,9 +229,12 @@ class RedisJournal:
         return await self._listings.streams_of(owner, limit, before, live=live)
 
     async def remove(self, stream_id: str) -> None:
+        log = self._memory.get(stream_id)
         await self._connection.request(("DEL", keys.log(stream_id)))
         await self.registry.release(stream_id)
         await self._memory.remove(stream_id)
+        if log is not None:
+            self._kept.removed(log.info.owner, stream_id)
 
     def stop(self, stream_id: str) -> None:
         self._replicas.stop(stream_id)

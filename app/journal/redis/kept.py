@@ -15,6 +15,7 @@ import asyncio
 import re
 import sys
 from collections import deque
+from collections.abc import Set
 from typing import NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
@@ -65,6 +66,8 @@ _NOTE = (
 )
 # What of its `maxmemory` Redis may have in use. The rest is for live streams, and for what comes before the next look.
 _FULL = 0.75
+# How many items of an index are looked through at once: their sizes are not known where a stream is deleted.
+_SCANNED_AT_ONCE = 1000
 # How many owners are looked at in a round.
 _MOST_LOOKS = 1000
 _MEMORY = re.compile(rb"^(used_memory|maxmemory):(\d+)", re.MULTILINE)
@@ -89,10 +92,15 @@ class Kept:
         self._timing = timing
         self._log = log
         self._waiting: deque[_Ended] = deque(maxlen=_MOST_WAITING)
+        self._removed: dict[str, set[str]] = {}  # by owner: the streams that are to be counted out
 
     def ended(self, owner: str, stream_id: str, size: int, seconds: int) -> None:
         """Have a stream counted that takes *size* bytes, and that Redis keeps for *seconds*."""
         self._waiting.append(_Ended(owner, stream_id, size, seconds))
+
+    def removed(self, owner: str, stream_id: str) -> None:
+        """Have a stream counted out that was deleted; otherwise it would count until its time is up."""
+        self._removed.setdefault(owner, set()).add(stream_id)
 
     async def trim(self) -> None:
         """Count the streams that have ended, and delete those that are too many, for ever."""
@@ -100,6 +108,7 @@ class Kept:
             await asyncio.sleep(self._timing.renewal)
             try:
                 await self._count_all()
+                await self._forget_removed()
                 await self._make_room()
             except (RedisError, OSError) as error:
                 if not is_foreign(error):
@@ -115,6 +124,27 @@ class Kept:
                 if not is_foreign(error):
                     raise
             self._waiting.popleft()
+
+    async def _forget_removed(self) -> None:
+        """Count the streams out that were deleted. If Redis fails meanwhile, the others go when their time is up."""
+        removed, self._removed = self._removed, {}
+        for owner, stream_ids in removed.items():
+            try:
+                await self._forget(owner, stream_ids)
+            except ResponseError as error:
+                if not is_foreign(error):
+                    raise
+
+    async def _forget(self, owner: str, stream_ids: Set[str]) -> None:
+        key = keys.kept(owner)
+        cursor = b"0"
+        while True:
+            [[cursor, found]] = await self._connection.execute(("ZSCAN", key, cursor, "COUNT", _SCANNED_AT_ONCE))
+            gone = [item for item in found[::2] if _id_of(item) in stream_ids]
+            if gone:
+                await self._connection.execute(("EVAL", _FORGET, 1, key, *gone))
+            if cursor == b"0":
+                return
 
     async def _make_room(self) -> None:
         """Delete streams of the owners that have most, if Redis has little room left. Raises RedisError or OSError."""

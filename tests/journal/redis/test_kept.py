@@ -206,6 +206,22 @@ async def test_what_is_gone(machine: Machine, redis: Redis) -> None:
     assert len(set(sum_of(redis, "ann"))) == 1
 
 
+async def test_what_is_removed(machine: Machine, redis: Redis) -> None:
+    """A stream that its owner deletes counts no more, counted before or not: others do not go for it."""
+    a = await machine.start(owner=20_000)
+    redis.set(keys.kept("bob"), "x")
+    await ended(a, "bob", "b1")
+    await ended(a, "ann", "first", "second")
+    await until(lambda: counted(redis, "ann") == ["first", "second"])
+    await ended(a, "ann", "third")
+    for stream_id in ("b1", "first", "third"):
+        await a.journal.remove(stream_id)
+    await until(lambda: counted(redis, "ann") == ["second"])
+    assert sum_of(redis, "ann") == (sum_of(redis, "ann")[1],) * 2
+    await ended(a, "ann", "fourth")
+    await until(lambda: counted(redis, "ann") == ["second", "fourth"])
+
+
 async def test_a_deletion_that_fails(machine: Machine, redis: Redis) -> None:
     """It is tried again: a stream counts until it is really gone."""
     a = await machine.start(owner=20_000)
