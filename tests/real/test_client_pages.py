@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.real
 
 LINE = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 3
-SLOW = "sim-echo?rate=30&first=0"
+SLOW = "sim-echo?rate=15&first=0"  # six seconds, in which a slow machine opens two pages
 HTML = '<!DOCTYPE html><meta charset="utf-8"><div id="root"></div><script src="/page.js"></script>'
 
 
