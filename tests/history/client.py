@@ -92,6 +92,9 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] != "http.response.start" and self._choose.random() < 0.1:
+            # A full buffer: as in uvicorn, a cancelled send has sent nothing.
+            await asyncio.wait((self._gone,), timeout=3 * self._choose.random())
         if self._gone.done():
             return
         if message["type"] == "http.response.start":
@@ -102,8 +105,6 @@ class Exchange:
         if not message.get("more_body", False) and not self._gone.done():
             self.ended = True
             self.hang_up()
-        elif self._choose.random() < 0.1:
-            await asyncio.wait((self._gone,), timeout=3 * self._choose.random())  # a full buffer
 
     def _write(self, data: bytes) -> bool:
         """See `app.edge.event_stream.WRITE`: at times the buffer is full."""

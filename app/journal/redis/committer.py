@@ -112,6 +112,8 @@ class Committer:
             await self._begin(writer)
             self._live[writer.id] = writer
         except Unanswered as error:
+            # No upstream was asked. So its claim goes when it ends, as a label does: the same key may be used again.
+            writer.label, writer.claim = writer.claim, None
             self._live[writer.id] = writer
             self._end(writer, error)
             raise
@@ -373,9 +375,7 @@ class Committer:
         keep = entries.seconds_kept(writer.log.info, self._keep)
         commands: list[Command] = [("EXPIRE", writer.key, keep)]
         if writer.claim is not None:
-            # Where nothing was answered, the same key may be used for another try.
-            unanswered = last == 1 and isinstance(end, Failure)
-            commands.append(removal(writer.claim) if unanswered else ("EXPIRE", writer.claim.key, keep))
+            commands.append(("EXPIRE", writer.claim.key, keep))
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -125,6 +125,21 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
         assert 0 < redis.ttl(keys.log("s")) <= 60
 
 
+async def test_a_key_of_an_answer_that_was_given_up(machine: Machine, redis: Redis) -> None:
+    """An answer of which Redis has nothing but the end was paid for, so its idempotency key stands for it still."""
+    with Proxy(machine.url) as proxy:
+        a = await machine.start(url_of(proxy))
+        assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+        writer = await a.journal.create("s", INFO)
+        proxy.pause()
+        writer.append([Delta("x")])
+        a.journal._committer.give_up()
+        proxy.cut(reset=True)
+        proxy.resume()
+        await until(lambda: a.journal._committer.writers == [])
+        assert await a.journal.registry.claim("ann", "k", b"1", "t") == "s"
+
+
 async def test_a_late_batch(machine: Machine, redis: Redis) -> None:
     """A batch that was taken for lost, and arrives while it is sent again with more, is still the stream's own."""
     a = await machine.start()
