@@ -281,7 +281,7 @@ class Responses:
     async def _resolved(self, request: Request, items: Sequence[Any]) -> list[Any]:
         """Return *items* with those that are references replaced by what they refer to.
 
-        Raises UnknownStream, or TooLarge if what they refer to is larger than a body may be.
+        Raises UnknownStream, TooLarge if what they refer to is larger than a body may be, or what `Hub.reserve` does.
         """
         resolved = list(items)
         places: dict[str, list[int]] = {}  # by the stream that is referred to, the places of the references
@@ -293,6 +293,16 @@ class Responses:
                 places.setdefault(match[1], []).append(at)
         if len(places) > _MOST_REFERRED:
             raise BadRequest(f"'input' refers to items of more than {_MOST_REFERRED} responses.", param="input")
+        if places:
+            # It reads whole responses, so it takes a reader's place, as any other who does.
+            with self._streams.hub.reserve(request_context(request.scope).principal):
+                await self._resolve(request, items, places, resolved)
+        return resolved
+
+    async def _resolve(
+        self, request: Request, items: Sequence[Any], places: Mapping[str, Sequence[int]], resolved: list[Any]
+    ) -> None:
+        """Put what *items* refer to into its *places* in *resolved*. Raises what `_resolved` does."""
         size = 0
         for stream_id, references in places.items():
             found = await self._items(request, stream_id)
@@ -304,7 +314,6 @@ class Responses:
                 size += len(orjson.dumps(resolved[at]))
                 if size > self._streams.options.max_body:
                     raise TooLarge(f"'input[{at}]' refers to more than a request may hold.")
-        return resolved
 
     async def _items(self, request: Request, stream_id: str) -> dict[str, dict[str, Any]]:
         """Return the items of a response of the caller's by their ids; none if it is not kept."""

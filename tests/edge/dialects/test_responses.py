@@ -254,6 +254,18 @@ async def test_references_are_bounded(log: FilteringBoundLogger) -> None:
         assert (await client.post(PATH, json={"input": many})).status_code == 413
 
 
+async def test_references_take_a_place(log: FilteringBoundLogger) -> None:
+    """To read whole responses for one takes a reader's place, so a caller cannot have any number read at once."""
+    async with serving(log, *HELLO) as (house, client):
+        item = (await client.post(PATH, json=HI)).json()["output"][0]["id"]
+        house.allowance = Allowance(readers=1)
+        asked = {"input": [{"type": "item_reference", "id": item}, {"role": "user", "content": "x"}]}
+        with house.hub.reserve(Principal("", house.allowance)):
+            refused = await client.post(PATH, json=asked)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_readers")
+        assert (await client.post(PATH, json=asked)).status_code == 200
+
+
 async def test_not_stored(log: FilteringBoundLogger) -> None:
     """A response with `store: false` is kept for its grace only."""
     async with serving(log, *HELLO) as (house, client):
