@@ -259,10 +259,12 @@ async def test_references_take_a_place(log: FilteringBoundLogger) -> None:
     async with serving(log, *HELLO) as (house, client):
         item = (await client.post(PATH, json=HI)).json()["output"][0]["id"]
         house.allowance = Allowance(readers=1)
-        asked = {"input": [{"type": "item_reference", "id": item}, {"role": "user", "content": "x"}]}
+        said = [{"type": "item_reference", "id": item}, {"role": "user", "content": "x"}]
+        asked = {"background": True, "input": said}
         with house.hub.reserve(Principal("", house.allowance)):
             refused = await client.post(PATH, json=asked)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_readers")
+        assert house.source.started == 1
         assert (await client.post(PATH, json=asked)).status_code == 200
 
 
