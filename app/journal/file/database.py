@@ -329,11 +329,12 @@ class Database:
         return [Gone(stream_id, reason) for _, stream_id, *_ in found]
 
     def _count_all(self) -> None:
+        counted = self.connection.execute(
+            "SELECT owner, count(*), sum(size) FROM streams WHERE ended IS NOT NULL GROUP BY owner"
+        ).fetchall()
         self._sums.clear()
         self._count = self._size = 0
-        for owner, count, size in self.connection.execute(
-            "SELECT owner, count(*), sum(size) FROM streams WHERE ended IS NOT NULL GROUP BY owner"
-        ):
+        for owner, count, size in counted:
             self._add(owner, count, size)
 
     def _add(self, owner: bytes, count: int, size: int) -> None:
