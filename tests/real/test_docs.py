@@ -38,8 +38,7 @@ def open_page(browser: Browser, service: Server, complaints: list[str]) -> Page:
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 768, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (768, "light"), (1440, "dark")])
 def test_it_fits(browser: Browser, service: Server, width: int, scheme: Literal["light", "dark"]) -> None:
     """In each size and theme nothing sticks out, and neither axe-core nor the browser has a complaint."""
     complaints: list[str] = []
