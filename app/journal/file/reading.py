@@ -38,9 +38,9 @@ def rows(connection: sqlite3.Connection, kept: Kept, after: int) -> list[tuple[i
     """
     begin, end = kept.number * STREAM, (kept.number + 1) * STREAM
     return connection.execute(
-        "SELECT key - ?1, data FROM records WHERE key > ?1 + ?2 AND key < ?3 "
-        "AND EXISTS (SELECT 1 FROM streams WHERE number = ?4 AND id = ?5) ORDER BY key LIMIT ?6",
-        (begin, after, end, kept.number, kept.id, _ROWS_AT_ONCE),
+        "SELECT key - ?, data FROM records WHERE key > ? AND key < ? "
+        "AND EXISTS (SELECT 1 FROM streams WHERE number = ? AND id = ?) ORDER BY key LIMIT ?",
+        (begin, begin + after, end, kept.number, kept.id, _ROWS_AT_ONCE),
     ).fetchall()
 
 

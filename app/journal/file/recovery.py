@@ -58,8 +58,8 @@ def recover(database: Database, mark: Mark, now: float, seconds: float, *, durab
     with database.transaction():
         # A clock that was put back, or a shorter time to keep streams, does not keep what is here for longer.
         connection.execute(
-            "UPDATE streams SET expires = min(expires, ?2, ended + ?1) WHERE expires > min(?2, ended + ?1)",
-            (seconds, now + seconds),
+            "UPDATE streams SET expires = min(expires, ?, ended + ?) WHERE expires > min(?, ended + ?)",
+            (now + seconds, seconds) * 2,
         )
         for stream_id, tail in tails.items():
             if connection.execute("SELECT 1 FROM streams WHERE id = ? AND state <> 'live'", (stream_id,)).fetchone():
