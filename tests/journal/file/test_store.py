@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from structlog.testing import LogCapture
@@ -96,7 +97,7 @@ async def test_a_start_that_fails(disk: Disk) -> None:
 def test_reasons() -> None:
     """The log has a word that can be looked up."""
     assert reason(OSError(28, "No space left on device")) == "No space left on device"
-    with pytest.raises(sqlite3.Error) as caught:
-        sqlite3.connect(":memory:").execute("x")
+    with pytest.raises(sqlite3.Error) as caught, closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("x")
     assert reason(caught.value) == "SQLITE_ERROR"
     assert reason(TimeoutError()) == ""
