@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from time import process_time
+from functools import partial
 
 import pytest
 
 from app.events import Delta
 from app.rechunk import create
 from app.rechunk._holding import LIMIT
+from tests.growth import LINEAR, growth
 
 HOSTILE = {
     "letters": "x",
@@ -29,21 +30,16 @@ HOSTILE = {
 }
 
 
-def seconds(spec: str, text: str) -> float:
-    """Return the processor time for *text* in deltas of four characters, the better of two."""
-    times = []
-    for _ in range(2):
-        rechunker = create(spec)
-        begun = process_time()
-        for at in range(0, len(text), 4):
-            rechunker.feed([Delta(text[at : at + 4])])
-        times.append(process_time() - begun)
-    return min(times)
+def cut(spec: str, text: str) -> None:
+    """Feed *text* in deltas of four characters."""
+    rechunker = create(spec)
+    for at in range(0, len(text), 4):
+        rechunker.feed([Delta(text[at : at + 4])])
 
 
 @pytest.mark.parametrize("spec", ["word", "sentence", "line", "size:1", "size:65536", "time:500"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_linear(spec: str, name: str) -> None:
-    """Four times the text costs about four times as much, and far from sixteen times, up to the limit on holding."""
+    """The cost is in proportion up to the limit on holding."""
     text = HOSTILE[name] * LIMIT
-    assert seconds(spec, text[: LIMIT - 8]) < 10 * seconds(spec, text[: LIMIT // 4 - 2])
+    assert growth(lambda length: partial(cut, spec, text[:length]), LIMIT - 8, repeat=2) < LINEAR
