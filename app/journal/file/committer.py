@@ -19,7 +19,7 @@ from app.events import Failure
 from app.journal.availability import Availability
 from app.journal.encoding import pack
 from app.journal.file.budgets import FileBudgets
-from app.journal.file.database import REMOVED
+from app.journal.file.database import RELEASED, REMOVED
 from app.journal.file.outbox import FileOutbox
 from app.journal.file.store import FAILURES, Store
 from app.journal.file.timing import Timing
@@ -74,10 +74,10 @@ class Committer:
         """Return the writer of the stream that has an idempotency key."""
         return self._claims.get(claim)
 
-    def labelled(self, label: bytes) -> str | None:
-        """Return the newest stream with a label."""
+    def labelled(self, label: bytes) -> tuple[int, str] | None:
+        """Return when the newest stream with a label was created, and the stream."""
         found = [writer for writer in self._writers.values() if writer.identity.label == label and not writer.removed]
-        return max(found, key=lambda writer: writer.log.info.created).id if found else None
+        return max(((writer.log.info.created, writer.id) for writer in found), default=None)
 
     @property
     def oldest(self) -> int:
@@ -109,16 +109,22 @@ class Committer:
         self.retire(writer)
 
     def release(self, writer: FileWriter) -> None:
-        """Note that the stream's idempotency key may be used again."""
+        """Let the stream's idempotency key be used again, now, and after a restart once the next batch is written."""
+        if writer.identity.claim is not None:
+            self._release(writer)
+            self._notes.append([writer.id, RELEASED])
+            self._outbox.wake.set()
+
+    def _release(self, writer: FileWriter) -> None:
         if writer.identity.claim is not None:
             self._claims.pop(writer.identity.claim, None)
-        writer.identity = writer.identity._replace(claim=None, fingerprint=None)
+            writer.identity = writer.identity._replace(claim=None, fingerprint=None)
 
     def retire(self, writer: FileWriter) -> None:
         """Forget a stream of which all was moved, or that was removed."""
         self._unmoved.pop(writer, None)
         if self._writers.pop(writer.id, None) is not None:
-            self.release(writer)
+            self._release(writer)
 
     def finished(self) -> list[FileWriter]:
         """Return the writers of streams that have ended, and forget them."""

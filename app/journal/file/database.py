@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from app.journal import Bounds, JournalRefused
 from app.journal.file.folder import Mark
+from app.journal.file.sums import Sums
 
 APPLICATION = 0x63737365
 """What SQLite's header says of the program that made the file: "csse"."""
@@ -37,6 +38,7 @@ One number for both lets SQLite keep a row in one page, where a key of two colum
 # An owner is an account, as bytes. `label` and `claim` are digests (see `entries.digest`). `state` is live, done, error
 # or lost; `ended` and `expires` are in seconds since the epoch.
 _SCHEMA = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
 CREATE TABLE batches (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner BLOB NOT NULL, created INTEGER NOT NULL,
@@ -59,6 +61,9 @@ _HEADER = struct.Struct(">60xi4xi")
 # How many rows are deleted in one transaction, so that the commits between two of them do not wait long.
 _BATCHES_AT_ONCE = 256
 _STREAMS_AT_ONCE = 64
+# How many pages are given back to the file system in one transaction; and how many stay for what is written next.
+_PAGES_AT_ONCE = 256
+_SPARE_PAGES = 1024
 
 
 class Move(NamedTuple):
@@ -94,8 +99,7 @@ def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # A commit is written to the file. With FULL, it is on the disk, too.
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        set_level(connection, durable=durable)
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # `Keeper` decides when, because that waits for the disk
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -103,6 +107,11 @@ def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def set_level(connection: sqlite3.Connection, *, durable: bool) -> None:
+    """Have each commit written to the file; if *durable*, have it on the disk, too."""
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
 
 def check_header(path: Path) -> None:
@@ -129,16 +138,6 @@ def _make(path: Path) -> None:
     new.replace(path)
 
 
-class _Sums:
-    """How many ended streams an owner has, and how many bytes they take."""
-
-    __slots__ = ("count", "size")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.size = 0
-
-
 class Database:
     """The streams in the file at *path*, within *bounds*."""
 
@@ -147,9 +146,8 @@ class Database:
         self._mark = mark
         self._bounds = bounds
         self._durable = durable
-        self._sums: dict[bytes, _Sums] = {}  # of owners that have ended streams
-        self._count = 0
-        self._size = 0
+        self._sums = Sums()  # of ended streams
+        self._counted: list[tuple[bytes, int, int]] = []  # in this transaction
         self._first = 1  # the first batch that may be there
         self._empty = 0  # the empty batch that `clear` wrote last
         self.last = 0
@@ -178,12 +176,17 @@ class Database:
         """Read how much is in the file."""
         [(first, last)] = self.connection.execute("SELECT min(id), max(id) FROM batches")
         self._first, self.last = first or 1, last or 0
-        self._count_all()
+        self._sums = Sums()
+        for owner, count, size in self.connection.execute(
+            "SELECT owner, count(*), sum(size) FROM streams WHERE ended IS NOT NULL GROUP BY owner"
+        ):
+            self._sums.add(owner, count, size)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write all that the block writes, or nothing of it."""
         before = self.last, self._first, self._empty
+        self._counted.clear()
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield
@@ -192,7 +195,8 @@ class Database:
             self.last, self._first, self._empty = before
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-            self._count_all()
+            for owner, count, size in self._counted:
+                self._sums.add(owner, -count, -size)
             raise
         self._mark.set(self.last)
 
@@ -231,34 +235,46 @@ class Database:
             [(number * STREAM + first, data) for first, data in move.rows],
         )
         self.connection.execute(
-            "UPDATE streams SET last = ?, size = size + ?, state = ?, ended = ?, expires = ? WHERE number = ?",
-            (move.last, size, move.state, move.ended, move.expires, number),
+            "UPDATE streams SET claim = ?, fingerprint = ?, last = ?, size = size + ?, "
+            "state = ?, ended = ?, expires = ? WHERE number = ?",
+            (move.claim, move.fingerprint, move.last, size, move.state, move.ended, move.expires, number),
         )
         if move.ended is not None:
             [(size,)] = self.connection.execute("SELECT size FROM streams WHERE number = ?", (number,))
             self._add(move.owner, 1, size)
 
     def remove(self, stream_id: str) -> None:
-        """Keep a stream no longer."""
-        with self.transaction():
+        """Keep a stream no longer. This is on the disk at once: a client was told that its answer is gone."""
+        with self._on_disk(), self.transaction():
             self._note_removed(stream_id)
             self._delete("id = ?", (stream_id,), "")
 
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Have what is committed within the block survive a power loss."""
+        self.connection.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            set_level(self.connection, durable=self._durable)
+
     def release(self, stream_id: str) -> None:
-        """Let the idempotency key of a stream be used again."""
-        with self.transaction():
-            self._insert(b'[["%s",%d]]' % (stream_id.encode(), RELEASED))
-            self.connection.execute("UPDATE streams SET claim = NULL, fingerprint = NULL WHERE id = ?", (stream_id,))
+        """Let the idempotency key of a stream be used again of which all was moved."""
+        self.connection.execute("UPDATE streams SET claim = NULL, fingerprint = NULL WHERE id = ?", (stream_id,))
 
     def expire(self, now: float) -> list[Gone]:
-        """Delete streams whose time is up, a bounded number of them, and return them."""
+        """Delete streams whose time is up or for which there is no room, a bounded number, and return them."""
         [(due,)] = self.connection.execute("SELECT EXISTS (SELECT 1 FROM streams WHERE expires <= ?)", (now,))
-        if not due:
+        if not due and self._crowded() is None:
             return []
         with self.transaction():
             gone = self._delete(f"expires <= ? ORDER BY expires LIMIT {_STREAMS_AT_ONCE}", (now,), "time")
             self._note_removed(*(stream_id for stream_id, _ in gone))
-            return gone
+            return gone + self.make_room()
+
+    def forget_accounts(self, now: float) -> None:
+        """Delete what accounts have spent that no longer counts."""
+        self.connection.execute("DELETE FROM accounts WHERE until <= ?", (now,))
 
     def trim(self, oldest: int) -> bool:
         """Delete batches before number *oldest*, a bounded number of them; return whether more are left.
@@ -293,20 +309,44 @@ class Database:
         with suppress(sqlite3.Error):
             self.connection.close()
 
+    def shrink(self) -> bool:
+        """Give back to the file system some of the pages that hold nothing; return whether there were enough of them.
+
+        The file is shorter after the next checkpoint.
+        """
+        [(free,)] = self.connection.execute("PRAGMA freelist_count")
+        [(pages,)] = self.connection.execute("PRAGMA page_count")
+        if free <= max(_SPARE_PAGES, pages // 4):
+            return False
+        self.connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+        self.erased = True
+        return True
+
     def make_room(self) -> list[Gone]:
-        """Delete streams until what is kept is within its bounds. The owner that has most loses its oldest."""
+        """Delete streams, within a transaction, while too much is kept, and return them: a bounded number at once.
+
+        The owner that has most loses its oldest.
+        """
         gone: list[Gone] = []
-        # Callers without credentials are one owner, b"", which has no bound of its own.
-        for owner in [owner for owner, sums in self._sums.items() if owner and sums.size > self._bounds.owner]:
-            while owner in self._sums and self._sums[owner].size > self._bounds.owner:
-                gone += self._delete_oldest(owner, "memory")
-        while self._count > self._bounds.ended:
-            gone += self._delete_oldest(max(self._sums, key=lambda owner: self._sums[owner].count), "count")
-        while self._count and self._size > self._bounds.total:
-            gone += self._delete_oldest(max(self._sums, key=lambda owner: self._sums[owner].size), "memory")
+        while len(gone) < _STREAMS_AT_ONCE and (crowded := self._crowded()):
+            deleted = self._delete_oldest(*crowded)
+            if not deleted:
+                break  # never: but a loop without an end here would hold up all writes
+            gone += deleted
         if gone:
             self._note_removed(*(stream_id for stream_id, _ in gone))
         return gone
+
+    def _crowded(self) -> tuple[bytes, str] | None:
+        """Return who has to lose a stream, and why; or None if what is kept is within its bounds."""
+        size, owner = self._sums.most_bytes(known=True)
+        if size > self._bounds.owner:
+            return owner, "memory"
+        if self._sums.count > self._bounds.ended:
+            return self._sums.most_streams(), "count"
+        if self._sums.size > self._bounds.total:
+            return self._sums.most_bytes(known=False)[1], "memory"
+        return None
 
     def _note_removed(self, *stream_ids: str) -> None:
         """Let no batch that is still there bring the streams back at the next start."""
@@ -328,20 +368,6 @@ class Database:
             self.erased = True
         return [Gone(stream_id, reason) for _, stream_id, *_ in found]
 
-    def _count_all(self) -> None:
-        counted = self.connection.execute(
-            "SELECT owner, count(*), sum(size) FROM streams WHERE ended IS NOT NULL GROUP BY owner"
-        ).fetchall()
-        self._sums.clear()
-        self._count = self._size = 0
-        for owner, count, size in counted:
-            self._add(owner, count, size)
-
     def _add(self, owner: bytes, count: int, size: int) -> None:
-        sums = self._sums.setdefault(owner, _Sums())
-        sums.count += count
-        sums.size += size
-        self._count += count
-        self._size += size
-        if not sums.count:
-            del self._sums[owner]
+        self._sums.add(owner, count, size)
+        self._counted.append((owner, count, size))

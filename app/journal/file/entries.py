@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
-from app.events import TERMINAL, Event
+from app.events import TERMINAL, Event, Start
 from app.journal.encoding import unpack
 from app.journal.file.database import CREATED, RELEASED, REMOVED
 from app.request import StreamInfo
@@ -31,6 +31,15 @@ class Identity(NamedTuple):
     label: bytes | None = None
     claim: bytes | None = None
     fingerprint: bytes | None = None
+
+    def of_ended(self, events: Sequence[Event]) -> Identity:
+        """Return what is kept of a stream that has ended. *events* are all that it had, or more than two of them.
+
+        If nothing was answered, the idempotency key may be used again: the process may not live to write so later.
+        """
+        if len(events) > 2 or not all(isinstance(event, (Start, *TERMINAL)) for event in events):
+            return self
+        return self._replace(claim=None, fingerprint=None)
 
     def entry(self, stream_id: str) -> list[Any]:
         """Return the entry with which the stream begins."""

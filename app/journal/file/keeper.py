@@ -28,6 +28,8 @@ from app.turns import turn
 _ROWS_AT_ONCE = 32
 # The bytes of SQLite's log from which on it is moved into the database.
 _LARGE_LOG = 8 << 20
+# How often in a row the file gives back pages: each time, SQLite's log grows by a megabyte.
+_SHRINKS_AT_ONCE = 8
 
 
 class Keeper:
@@ -55,13 +57,13 @@ class Keeper:
         self._on_evict = on_evict
         self._timing = timing
         self._log = log
-        self._moved_at = self._swept_at = self._checked_at = 0.0
+        self._moved_at = self._swept_at = self._checked_at = self._forgot_at = 0.0
         self._behind = 0
         self._failing = False
 
     async def run(self) -> None:
         """Move and delete, for ever."""
-        self._moved_at = self._swept_at = self._checked_at = asyncio.get_running_loop().time()
+        self._moved_at = self._swept_at = self._checked_at = self._forgot_at = asyncio.get_running_loop().time()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.sweep):
@@ -107,7 +109,8 @@ class Keeper:
 
     def _as_move(self, writer: FileWriter, rows: Sequence[tuple[int, bytes]], last: int, *, ended: bool) -> Move:
         info = writer.log.info
-        move = Move(writer.id, owner_of(info.owner), info.created, *writer.identity, rows, last)
+        identity = writer.identity.of_ended(writer.log.records(0, min(3, last))) if ended else writer.identity
+        move = Move(writer.id, owner_of(info.owner), info.created, *identity, rows, last)
         if not ended:
             return move
         now = self._clock()
@@ -139,6 +142,12 @@ class Keeper:
             self._behind = self._committer.last + 1
         while await self._store.write(database.trim, self._committer.oldest):
             pass
+        for _ in range(_SHRINKS_AT_ONCE):
+            if not await self._store.write(database.shrink):
+                break
+        if clock() >= self._forgot_at + self._timing.accounts:
+            self._forgot_at = clock()
+            await self._store.write(database.forget_accounts, self._clock())
         due = database.erased and clock() >= self._checked_at + self._timing.erased
         if due or self._store.log_size > _LARGE_LOG:
             self._checked_at = clock()

@@ -51,11 +51,11 @@ def claimed(connection: sqlite3.Connection, claim: bytes, now: float) -> tuple[s
     return found
 
 
-def labelled(connection: sqlite3.Connection, label: bytes, now: float) -> str | None:
-    """Return the newest stream with a label."""
-    query = "SELECT id FROM streams WHERE label = ? AND expires > ? ORDER BY created DESC LIMIT 1"
-    row: tuple[str] | None = connection.execute(query, (label, now)).fetchone()
-    return None if row is None else row[0]
+def labelled(connection: sqlite3.Connection, label: bytes, now: float) -> tuple[int, str] | None:
+    """Return when the newest stream with a label was created, and the stream."""
+    query = "SELECT created, id FROM streams WHERE label = ? AND expires > ? ORDER BY created DESC LIMIT 1"
+    found: tuple[int, str] | None = connection.execute(query, (label, now)).fetchone()
+    return found
 
 
 def listed(connection: sqlite3.Connection, owner: bytes, limit: int, before: int | None, now: float) -> list[Listed]:

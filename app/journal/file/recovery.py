@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from app.errors import ProducerLost
 from app.events import Failure
-from app.journal.encoding import pack
+from app.journal.encoding import pack, unpack
 from app.journal.file.database import Database, Gone, Move
 from app.journal.file.entries import Identity, Tail, fold, unpack_info
 from app.journal.file.folder import Mark
@@ -71,11 +71,15 @@ def recover(database: Database, mark: Mark, now: float, seconds: float, *, durab
                 ended.append((stream_id, tail.last))
             elif ending is None:
                 lost.append(stream_id)
+            elif tail.last <= 2 and not tail.moved:
+                tail.identity = tail.identity.of_ended(unpack(tail.items))
             state = "lost" if ending is None else state_after(ending)
             database.put(moved_of(stream_id, tail, state, now, seconds))
-        gone = database.make_room()
+        gone: list[Gone] = []
+        while more := database.make_room():
+            gone += more
         database.clear()
-        connection.execute("DELETE FROM accounts WHERE until <= ?", (now,))
+        database.forget_accounts(now)
     mark.begin(database.last, durable=durable)
     accounts = connection.execute("SELECT account, spent, until FROM accounts").fetchall()
     [(streams,)] = connection.execute("SELECT count(*) FROM streams")

@@ -64,27 +64,35 @@ class FileRegistry:
         name, fingerprint = claimed
         return Identity(pack_info(info), label, digest(info.owner, name), fingerprint)
 
-    def begun(self, stream_id: str) -> None:
-        """Note that a stream is there, or will not be: a request that repeats its key waits no longer."""
+    def begun(self, stream_id: str) -> bool:
+        """Note that a stream is there, or will not be: a request that repeats its key waits no longer.
+
+        Return whether the stream had a key, and was still about to begin.
+        """
         beginning = self._beginning.pop(stream_id, None)
-        if beginning is not None:
-            beginning.set_result(None)
+        if beginning is None:
+            return False
+        beginning.set_result(None)
+        return True
 
     async def release(self, stream_id: str) -> None:
         await self._memory.release(stream_id)
-        self.begun(stream_id)
+        if self.begun(stream_id):
+            return  # it never began
         writer = self._committer.writer(stream_id)
-        if writer is not None and writer.identity.claim is None:
-            return
         if writer is not None:
             self._committer.release(writer)
+            return
         with suppress(*FAILURES):  # the key stands for the stream as long as that is kept then
             await self._store.write(self._store.database.release, stream_id)
 
     async def labelled(self, owner: str, label: str) -> str | None:
         known = await self._memory.labelled(owner, label)
-        known = known or self._committer.labelled(digest(owner, label))
-        return known or await self._store.read(reading.labelled, digest(owner, label), self._clock())
+        if known is not None:
+            return known  # this process's newest one; what is on disk alone may be newer than what is live
+        key = digest(owner, label)
+        found = [self._committer.labelled(key), await self._store.read(reading.labelled, key, self._clock())]
+        return max((each for each in found if each is not None), default=(0, None))[1]
 
     async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
         return await self._memory.occupy(owner, stream_id, limit)

@@ -22,6 +22,8 @@ class Timing:
     # Between two looks for what can be deleted; and half of how long records stay in batches at most, moved or not.
     sweep: float = 1.0
     moved: float = 10.0
+    # Between two looks for accounts whose day is over.
+    accounts: float = 600.0
     # How soon after a deletion its zeros are in the file.
     erased: float = 8.0
 

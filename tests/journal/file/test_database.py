@@ -31,6 +31,11 @@ def database(tmp_path: Path, mark: Mark) -> Iterator[Database]:
     database.close()
 
 
+def state_of(database: Database) -> tuple[int, ...]:
+    sums = database._sums
+    return database.last, sums.size, sums.count, count(database, "streams"), count(database, "records")
+
+
 def move(stream_id: str, **more: object) -> Move:
     whole = Move(stream_id, b"ann", 1, "[]", None, None, None, [(1, b'["x"]')], 1, "done", 1.0, 100.0)
     return whole._replace(**more)  # type: ignore[arg-type]  # whatever a test wants
@@ -98,7 +103,13 @@ def test_a_write_that_fails(database: Database, what: str) -> None:
     database.move(move("a"))
     pages = database.connection.execute("PRAGMA page_count").fetchone()[0]
     database.connection.execute(f"PRAGMA max_page_count = {pages}")
-    before = database.last, database._size, database._count, count(database, "streams"), count(database, "records")
+    before = (
+        database.last,
+        database._sums.size,
+        database._sums.count,
+        count(database, "streams"),
+        count(database, "records"),
+    )
     large = b"x" * 50_000
     writes: dict[str, Callable[[], object]] = {
         "commit": lambda: database.commit(large, [("ann", 1, 1.0)]),
@@ -107,7 +118,13 @@ def test_a_write_that_fails(database: Database, what: str) -> None:
     }
     with pytest.raises(sqlite3.OperationalError, match="full"):
         writes[what]()
-    after = database.last, database._size, database._count, count(database, "streams"), count(database, "records")
+    after = (
+        database.last,
+        database._sums.size,
+        database._sums.count,
+        count(database, "streams"),
+        count(database, "records"),
+    )
     assert after == before
     database.connection.execute("PRAGMA max_page_count = 100000")
     writes[what]()
@@ -146,9 +163,9 @@ class Full:
 def test_a_stream_in_parts(database: Database) -> None:
     """A stream may be moved in parts, and counts once it has ended; the oldest go when there are too many."""
     database.move(move("a", state="live", ended=None, expires=None))
-    assert (database._count, database._size) == (0, 0)
+    assert (database._sums.count, database._sums.size) == (0, 0)
     assert database.move(move("a", rows=[(2, b'["y","z"]')], last=3)) == []
-    assert (database._count, database._size) == (1, len(b'["x"]') + len(b'["y","z"]'))
+    assert (database._sums.count, database._sums.size) == (1, len(b'["x"]') + len(b'["y","z"]'))
     assert database.move(move("b", ended=2.0)) == []
     assert database.move(move("c", ended=3.0)) == [("a", "count")]
     assert count(database, "records") == 2
@@ -165,6 +182,48 @@ def test_trimming(database: Database) -> None:
     assert database.connection.execute("SELECT id, data FROM batches").fetchall() == [(601, b"[]")]
     assert (database.trim(602), database.last) == (False, 601)
     assert database.commit(b"[]") == 602
+
+
+def test_room(database: Database) -> None:
+    """What one turn deletes is bounded; the next turns go on."""
+    for number in range(150):
+        database.put(move(f"s{number}", ended=float(number)))
+    turns = []
+    while gone := database.expire(0.0):
+        turns.append(len(gone))
+    assert (turns, database._sums.count) == ([64, 64, 20], 2)
+
+
+def test_accounts(database: Database) -> None:
+    """What was spent is forgotten when its day is over."""
+    database.commit(b"[]", [("ann", 5, 9.0), ("bob", 5, 10.0)])
+    database.forget_accounts(9.0)
+    assert database.connection.execute("SELECT account FROM accounts").fetchall() == [("bob",)]
+
+
+def test_shrinking(database: Database) -> None:
+    """The file gives back what is not used any longer, in parts, and keeps some for what comes next."""
+    database.move(move("a", rows=[(1, bytes(20 << 20))]))
+    database.checkpoint()
+    large = database._path.stat().st_size
+    assert not database.shrink()
+    database.remove("a")
+    parts = 0
+    while database.shrink():
+        parts += 1
+    database.checkpoint()
+    assert parts >= 15
+    assert 4 << 20 < database._path.stat().st_size < large / 3
+
+
+def test_a_removal_is_on_the_disk(database: Database) -> None:
+    """A removal waits for the disk, even where a commit does not; the next commit does not wait either."""
+    database.move(move("a"))
+    statements: list[str] = []
+    database.connection.set_trace_callback(statements.append)
+    database.remove("a")
+    levels = [statement for statement in statements if "synchronous" in statement or statement == "COMMIT"]
+    assert levels == ["PRAGMA synchronous = FULL", "COMMIT", "PRAGMA synchronous = NORMAL"]
 
 
 def test_expiry(database: Database) -> None:

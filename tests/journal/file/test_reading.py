@@ -80,7 +80,7 @@ def test_a_key_and_a_label(database: Database) -> None:
     """Both stand for a stream that is kept; a label for the newest one."""
     assert reading.claimed(database.connection, b"k2", 1.0) == ("b", b"f")
     assert reading.claimed(database.connection, b"k2", 102.0) is None
-    assert reading.labelled(database.connection, b"l", 1.0) == "c"
+    assert reading.labelled(database.connection, b"l", 1.0) == (3, "c")
     assert reading.labelled(database.connection, b"m", 1.0) is None
 
 

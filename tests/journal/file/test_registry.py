@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import KeyReused
-from app.events import Delta
+from app.errors import InternalError, KeyReused
+from app.events import Delta, Event, Failure, Start
 from app.journal.file.journal import FileJournal
 from app.request import StreamInfo
 from tests.journal.file.disk import FAST, Disk
@@ -58,9 +58,33 @@ async def test_a_release(disk: Disk, when: str) -> None:
             writer.append([DONE])
             await until(lambda: not len(journal) and not journal._committer.writers)
         await journal.registry.release("s")
-        left = disk.killed()
         assert await claimed(journal, "t") is None
+        await journal._committer.flushed()
+        left = disk.killed()
     async with left.start() as journal:
+        assert await claimed(journal, "t") is None
+
+
+@pytest.mark.parametrize(("events", "free"), [([], True), ([Delta("x")], False)])
+async def test_a_kill_before_a_release(disk: Disk, events: list[Event], free: bool) -> None:
+    """The key of a stream that ended unanswered is free after a kill, although there was no time to release it."""
+    async with disk.start(timing=replace(FAST, sweep=60)) as journal:
+        await claimed(journal, "s")
+        writer = await journal.create("s", INFO)
+        writer.append([Start("m", 1), *events, Failure.of(InternalError())])
+        await until(lambda: writer.log.ended)
+        left = disk.killed()
+    async with left.start() as journal:
+        assert await claimed(journal, "t") == (None if free else "s")
+
+
+async def test_a_release_before_the_beginning(disk: Disk) -> None:
+    """Of a stream that never began, nothing is written."""
+    async with disk.start() as journal:
+        await claimed(journal, "s")
+        before = journal._committer.last
+        await journal.registry.release("s")
+        assert journal._store.database.last == before
         assert await claimed(journal, "t") is None
 
 
@@ -101,3 +125,8 @@ async def test_labels(disk: Disk) -> None:
         assert await journal.registry.labelled("bob", "chat") is None
         await journal.create("u", LABELLED._replace(created=3))
         assert await journal.registry.labelled("ann", "chat") == "u"
+        writer = await journal.create("v", LABELLED._replace(created=4))
+        writer.append([DONE])
+        # "u" goes on, while the newest one ends and leaves memory.
+        await until(lambda: len(journal) == 1 and len(journal._committer.writers) == 1)
+        assert await journal.registry.labelled("ann", "chat") == "v"
