@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
@@ -20,6 +21,10 @@ from tests.simulator.faults import MODELS
 # Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# The timeout of an httpx client that is given none: it only guards against hanging.
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
 
 _MEASURING = "COVERAGE_PROCESS_CONFIG"  # by which coverage's `patch = ["subprocess"]` reaches a child
 

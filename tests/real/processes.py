@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -21,8 +22,6 @@ from tests.ports import free_port
 from tests.waiting import wait_until
 from tests.watchdog import Recording
 
-# Seconds that what is promised within one may take on a machine that has a third of its speed.
-A_SECOND = 3.0
 # What the service says once it accepts connections.
 LISTENS = r"listens on (http://\S+?),? "
 # Moves the descriptor of the first argument to where systemd's protocol has it, and becomes the rest of the arguments.
@@ -78,6 +77,12 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.wait()
+
+
+def orphaned(service: Process) -> set[str]:
+    """Return the streams that the service ended because a grace had passed, by the log in JSON."""
+    lines = [json.loads(line) for line in service.text().splitlines() if "stream.orphaned" in line]
+    return {line["stream_id"] for line in lines}
 
 
 class Server(Process):

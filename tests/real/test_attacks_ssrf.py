@@ -35,7 +35,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
 
 
 def client(service: Server, token: str) -> httpx.Client:
-    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=15)
+    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
 
 class Canary(threading.Thread):

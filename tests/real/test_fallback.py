@@ -63,7 +63,7 @@ def model(*route: str, name: str = "m", more: str = "") -> str:
 
 def ask(service: Server, **body: Any) -> list[httpx_sse.ServerSentEvent]:
     with (
-        httpx.Client(timeout=20) as client,
+        httpx.Client(timeout=60) as client,
         httpx_sse.connect_sse(client, "POST", f"{service.url}/v1/chat", json={"prompt": "hi", **body}) as source,
     ):
         return list(source.iter_sse())
@@ -144,7 +144,7 @@ def test_a_silent_upstream(simulator: Server, other: Server, serve: Serve) -> No
     text += model("a/slow-content?first=0&seconds=60", f"b/{QUICK}")
     service = serve(text, {"commit_after": 0.2, "keep_alive": 0.1})
     body = {"prompt": "hi", "model": "m"}
-    with httpx.stream("POST", f"{service.url}/v1/chat", json=body, timeout=20) as answer:
+    with httpx.stream("POST", f"{service.url}/v1/chat", json=body, timeout=60) as answer:
         assert answer.status_code == 200
         blocks = "".join(answer.iter_text()).split("\n\n")
     assert ":" in blocks[0].splitlines()

@@ -120,4 +120,4 @@ def test_leaving(chat: Callable[..., ChatOpenAI], counted: Callable[[], dict[str
         next(reading)
     assert counted()["live"] == 1
     cast(Any, reading).close()  # it is a generator, declared as an iterator
-    wait_until(lambda: counted()["streams_aborted"] == 1, timeout=5)
+    wait_until(lambda: counted()["streams_aborted"] == 1)

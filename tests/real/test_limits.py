@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -153,11 +154,12 @@ def test_an_event_source_waits_its_turn(start_service: Start, simulator: Server,
             begun = held.iter_bytes()
             next(begun)
             page.evaluate(READ, url)
-            wait_until(lambda: page.evaluate("losses.length") >= 3)
+            wait_until(lambda: page.evaluate("losses.length") >= 5)
             assert page.evaluate("seen") == []
-            (first, state), (second, _), *_ = page.evaluate("losses")
-            assert state == 0  # connecting: not given up
-            assert 900 < second - first < 2900  # told 1 s; Chromium's own is 3
+            times, states = zip(*page.evaluate("losses"), strict=True)
+            assert not any(states)  # connecting: not given up
+            # Told 1 s; Chromium's own is 3. A busy machine makes some of them longer.
+            assert 900 < min(later - earlier for earlier, later in pairwise(times)) < 2900
         wait_until(lambda: page.evaluate("source.readyState") == 2)
         seen = page.evaluate("seen")
     snapshot = httpx.get(service.url + url, headers=JSON).json()

@@ -76,7 +76,7 @@ def test_answers_vary(service: Server) -> None:
 def ask_raw(service: Server, *lines: str, body: bytes = b"") -> bytes:
     """Send a request as it is written, and return the answer whole."""
     head = "\r\n".join([*lines, "Connection: close", f"Content-Length: {len(body)}", "", ""])
-    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=10)) as sock:
+    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=60)) as sock:
         sock.sendall(head.encode("latin-1") + body)
         answer = b""
         while data := sock.recv(65536):

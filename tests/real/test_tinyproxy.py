@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from app.errors import Disconnected, Malformed, Unreachable
 from app.upstream.http.pool import READ
 from tests.ports import free_port
 from tests.real.conftest import Start
-from tests.real.processes import A_SECOND, Server, log_file
+from tests.real.processes import Server, log_file
 from tests.upstream.direct import LOOPS, Client, direct, hang, sockets
 from tests.upstream.http.conftest import Certificate, certificate, no_proxies
 from tests.upstream.raw import CHUNK, FINISH, Handler, Upstream, reply
@@ -206,8 +206,8 @@ async def asked(service: Server) -> str:
 
 @pytest.mark.anyio
 @plain_and_tunnel
-async def test_service(proxy: Server, certificate: Certificate, service: Callable[[str], Server], tls: bool) -> None:
-    """An answer comes through the proxy that the environment names, and a torn one is noticed at once."""
+async def test_service(proxy: Server, certificate: Certificate, service: Callable[..., Server], tls: bool) -> None:
+    """An answer comes through the proxy that the environment names, and a torn one does not wait for more."""
     begun = CHUNK % b"hello"
     torn = CHUNKED % b"" + b"%x\r\n%b\r\nthis is no chunk\r\n" % (len(begun), begun)
 
@@ -218,13 +218,11 @@ async def test_service(proxy: Server, certificate: Certificate, service: Callabl
     requests = proxy.text().count("0.0.0.0")
     whole = CHUNKED % (b"X-Large: " + b"a" * 12_000 + b"\r\n") + chunked(EVENTS)
     async with Upstream(whole, tear, tls=certificate.server() if tls else None) as upstream:
-        started = await asyncio.to_thread(service, upstream.url)
+        started = await asyncio.to_thread(partial(service, upstream.url, idle_timeout=600))
         answer = await asked(started)
         assert "hello" in answer
         assert "event: done" in answer
-        began = time.monotonic()
         assert "upstream_malformed" in await asked(started)
-        assert time.monotonic() - began < A_SECOND
     assert proxy.text().count("0.0.0.0") > requests
     assert "word" not in started.text()
 

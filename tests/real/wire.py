@@ -40,7 +40,7 @@ class Answer(NamedTuple):
         return events
 
 
-def connect(service: Server, timeout: float = 15) -> socket.socket:
+def connect(service: Server, timeout: float = 60) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.port), timeout=timeout)
 
 

@@ -110,7 +110,7 @@ def test_a_stop_reaches_the_server(both: Both, pressed: bool) -> None:
         assert works(both.server), "it has to be busy, for this to mean anything"
         if pressed:
             httpx.delete(address).raise_for_status()
-    wait_until(lambda: not works(both.server), timeout=10)
+    wait_until(lambda: not works(both.server))
     found = httpx.get(address, headers={"Accept": "application/json"}).json()
     assert (found["state"], found["finish_reason"]) == ("done", "cancelled")
     assert found["content"].startswith("".join(CHORUS * 4))
@@ -164,7 +164,7 @@ def test_a_stop_reaches_responses(both: Both, responses: Server) -> None:
     made = httpx.post(f"{responses.url}/v1/chat", json=FOREVER, headers={"Accept": "application/json"}).json()
     wait_until(lambda: works(both.server))
     httpx.delete(responses.url + made["url"]).raise_for_status()
-    wait_until(lambda: not works(both.server), timeout=10)
+    wait_until(lambda: not works(both.server))
 
 
 @only_vllm

@@ -201,7 +201,7 @@ async def test_faults_in_a_tunnel(certificate: Certificate, answer: Handler | by
         Upstream(answer, tls=certificate.server()) as upstream,
         proxying() as proxy,
         direct(certificate.client(), proxy=proxy.url) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
     ):
         with pytest.raises(error):
             await client.get(upstream.url)

@@ -129,7 +129,7 @@ async def test_the_first_that_is_due_is_closed_first() -> None:
     async with Upstream(OK) as first, Upstream(soon) as second, direct(keep_idle=60) as client:
         await client.get(first.url)
         await client.get(second.url)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await second.idle()
         assert (first.open, len(client.transport._idle)) == (1, 1)
 
