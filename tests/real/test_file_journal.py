@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,36 @@ def test_a_full_disk(
     processes.append(again)
     with reading(f"{again.url}/v1/streams/{events[0].id[:22]}") as pieces:
         assert parse(b"".join(pieces)) == events
+
+
+def test_a_full_disk_heals(
+    small_disk: tuple[Path, Callable[[], None] | None], simulator: Server, processes: list[Server], tmp_path: Path
+) -> None:
+    """On a disk that others have filled, there is room again for new streams as soon as old ones have expired."""
+    folder, bounded = small_disk
+    if bounded is not None:
+        pytest.skip("takes the right to mount a small disk")
+    subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+    settings = {"journal": f"file://{folder}/j", "journal_timeout": 1, "keep": 10}
+    service = launch(tmp_path, simulator, **settings)
+    processes.append(service)
+    long = {"prompt": "x", "model": "sim-gpt?rate=0&first=0&tokens=4000", "chunk": "none"}
+
+    def ask() -> int:
+        return httpx.post(f"{service.url}/v1/chat", json=long, headers={"Accept": "application/json"}).status_code
+
+    while sum(file.stat().st_size for file in (folder / "j").iterdir()) < 3 << 20:
+        assert ask() == 201
+    with suppress(OSError), (folder / "others").open("wb", buffering=0) as others:
+        while others.write(bytes(4096)):
+            pass
+    wait_until(lambda: ask() == 503)
+    assert "SQLITE_FULL" in service.text()
+    # Half of what the first ones had is enough for others.
+    for _ in range(8):
+        wait_until(lambda: ask() == 201, timeout=60)
+    with reading(f"{service.url}/v1/chat", json=QUICK) as pieces:
+        check(parse(b"".join(pieces)))
 
 
 def test_it_holds_up_no_client(start_watched: Start, simulator: Server, tmp_path: Path) -> None:

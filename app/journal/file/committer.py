@@ -80,6 +80,11 @@ class Committer:
         return max(((writer.log.info.created, writer.id) for writer in found), default=None)
 
     @property
+    def failing(self) -> bool:
+        """Whether the disk refuses what is to be written."""
+        return self._availability.away
+
+    @property
     def oldest(self) -> int:
         """The number of the first batch that has records which were not moved."""
         return min(self._unmoved.values(), default=self.last + 1)
@@ -95,14 +100,14 @@ class Committer:
             async with asyncio.timeout(self._timing.slow):
                 await begun
         except TimeoutError:
-            self._forget(writer)
+            self.forget(writer)
             raise JournalDown from None
         except asyncio.CancelledError:
-            self._forget(writer)
+            self.forget(writer)
             raise
 
-    def _forget(self, writer: FileWriter) -> None:
-        """Have a stream removed whose request has left, and that may be written all the same."""
+    def forget(self, writer: FileWriter) -> None:
+        """Have a stream removed that is not moved, and may be written all the same."""
         writer.removed = True
         self._notes.append([writer.id, REMOVED])
         self._outbox.wake.set()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from app.journal import Bounds, JournalRefused
 from app.journal.file.folder import Mark
+from app.journal.file.reserve import Reserve
 from app.journal.file.sums import Sums
 
 APPLICATION = 0x63737365
@@ -61,6 +62,7 @@ _HEADER = struct.Struct(">60xi4xi")
 # How many rows are deleted in one transaction, so that the commits between two of them do not wait long.
 _BATCHES_AT_ONCE = 256
 _STREAMS_AT_ONCE = 64
+_STREAMS_ON_A_FULL_DISK = 8
 # How many pages are given back to the file system in one transaction; and how many stay for what is written next.
 _PAGES_AT_ONCE = 256
 _SPARE_PAGES = 1024
@@ -262,13 +264,13 @@ class Database:
         """Let the idempotency key of a stream be used again of which all was moved."""
         self.connection.execute("UPDATE streams SET claim = NULL, fingerprint = NULL WHERE id = ?", (stream_id,))
 
-    def expire(self, now: float) -> list[Gone]:
+    def expire(self, now: float, at_once: int = _STREAMS_AT_ONCE) -> list[Gone]:
         """Delete streams whose time is up or for which there is no room, a bounded number, and return them."""
         [(due,)] = self.connection.execute("SELECT EXISTS (SELECT 1 FROM streams WHERE expires <= ?)", (now,))
         if not due and self._crowded() is None:
             return []
         with self.transaction():
-            gone = self._delete(f"expires <= ? ORDER BY expires LIMIT {_STREAMS_AT_ONCE}", (now,), "time")
+            gone = self._delete(f"expires <= ? ORDER BY expires LIMIT {at_once}", (now,), "time")
             self._note_removed(*(stream_id for stream_id, _ in gone))
             return gone + self.make_room()
 
@@ -321,6 +323,26 @@ class Database:
         self.connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
         self.erased = True
         return True
+
+    def free(self, reserve: Reserve, now: float, oldest: int) -> list[Gone]:
+        """Free what can be freed on a full disk, and return the streams that have gone; see `expire` and `trim`.
+
+        Each step takes some room, and the *reserve* is that. It is a single call, so that no batch comes in between and
+        takes it.
+        """
+        gone: list[Gone] = []
+        reserve.empty()
+        for step in (
+            self.checkpoint,
+            lambda: gone.extend(self.expire(now, _STREAMS_ON_A_FULL_DISK)),
+            lambda: self.trim(oldest),
+            self.shrink,
+            self.checkpoint,
+        ):
+            with suppress(sqlite3.Error):
+                step()
+        reserve.fill()
+        return gone
 
     def make_room(self) -> list[Gone]:
         """Delete streams, within a transaction, while too much is kept, and return them: a bounded number at once.

@@ -26,8 +26,6 @@ from app.turns import turn
 
 # How many rows are written in one transaction.
 _ROWS_AT_ONCE = 32
-# The bytes of SQLite's log from which on it is moved into the database.
-_LARGE_LOG = 8 << 20
 # How often in a row the file gives back pages: each time, SQLite's log grows by a megabyte.
 _SHRINKS_AT_ONCE = 8
 
@@ -76,7 +74,15 @@ class Keeper:
                 if not self._failing:
                     self._log.error("journal.not_moved", error=type(error).__name__, reason=reason(error))
                 self._failing = True
+            if self._failing or self._committer.failing:
+                await self._free()
                 await asyncio.sleep(self._timing.sweep)
+
+    async def _free(self) -> None:
+        """Make what room there can be on a disk that is full."""
+        with suppress(*FAILURES):
+            while gone := await self._store.free(self._clock(), self._committer.oldest):
+                self.drop(gone)
 
     async def move_finished(self) -> None:
         """Move the streams that have ended. Raises one of `FAILURES`."""
@@ -95,6 +101,12 @@ class Keeper:
         next_batch = self._committer.last + 1
         last = writer.acked
         ended = writer.finished
+        if ended:
+            writer.ended_at = writer.ended_at or self._clock()
+            if self._expires(writer) <= self._clock():  # the disk has been full for so long
+                self._committer.forget(writer)
+                self.drop([Gone(writer.id, "time")])
+                return
         while writer.moved < last:
             rows, end = await _rows(writer, last)
             if writer.removed:
@@ -113,9 +125,11 @@ class Keeper:
         move = Move(writer.id, owner_of(info.owner), info.created, *identity, rows, last)
         if not ended:
             return move
-        now = self._clock()
         [end] = writer.log.records(last - 1, last)
-        return move._replace(state=state_after(end), ended=now, expires=now + kept(info, self._seconds))
+        return move._replace(state=state_after(end), ended=writer.ended_at, expires=self._expires(writer))
+
+    def _expires(self, writer: FileWriter) -> float:
+        return writer.ended_at + kept(writer.log.info, self._seconds)
 
     def drop(self, gone: Sequence[Gone]) -> None:
         """Forget streams that are no longer on disk."""
@@ -149,7 +163,7 @@ class Keeper:
             self._forgot_at = clock()
             await self._store.write(database.forget_accounts, self._clock())
         due = database.erased and clock() >= self._checked_at + self._timing.erased
-        if due or self._store.log_size > _LARGE_LOG:
+        if due or self._store.log_is_large:
             self._checked_at = clock()
             await self._store.flush()
             await self._store.write(database.checkpoint)

@@ -15,9 +15,10 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import JournalDown
 from app.journal import Bounds, JournalRefused
 from app.journal.file.address import Address
-from app.journal.file.database import Database, connect
+from app.journal.file.database import Database, Gone, connect
 from app.journal.file.folder import Folder, Mark
 from app.journal.file.recovery import Found, recover
+from app.journal.file.reserve import Reserve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class Store:
         self._reading = Worker("journal reads")
         self._held = ExitStack()
         self._reader: sqlite3.Connection
+        self._reserve: Reserve
         self.database: Database
 
     async def open(self, now: float) -> Found:
@@ -99,23 +101,29 @@ class Store:
         durable = self._address.durable
         try:
             mark = self._held.enter_context(closing(Mark(self._folder.path)))
+            self._reserve = self._held.enter_context(closing(Reserve(self._folder.path)))
+            self._reserve.empty()  # what the last process has left may fill the disk, and to move it takes room
             self.database = Database(path, mark, self._bounds, durable=durable)
             self.database.open()
             self._held.callback(self.database.close)
             found = recover(self.database, mark, now, self._bounds.seconds, durable=durable)
             self.database.checkpoint()
             self._reader = self._held.enter_context(closing(connect(path, durable=durable)))
+            self._reserve.fill()
         except FAILURES as error:
             raise JournalRefused(f"{path} cannot be used: {reason(error)}") from None
         return found
 
     @property
-    def log_size(self) -> int:
-        """Bytes of SQLite's log, which a checkpoint moves into the database."""
+    def log_is_large(self) -> bool:
+        """Whether a checkpoint is due, which moves SQLite's log into the database.
+
+        On a full disk, what is set aside has to be room enough for that.
+        """
         path = self._folder.database
         with suppress(FileNotFoundError):
-            return path.with_name(f"{path.name}-wal").stat().st_size
-        return 0
+            return path.with_name(f"{path.name}-wal").stat().st_size > self._reserve.size // 2
+        return False
 
     async def write(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Call a method of the database in its thread. Raises one of `FAILURES`."""
@@ -137,6 +145,10 @@ class Store:
         Raises one of `FAILURES`.
         """
         await self._reading.call(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
+    async def free(self, now: float, oldest: int) -> list[Gone]:
+        """See `Database.free`."""
+        return await self.write(self.database.free, self._reserve, now, oldest)
 
     async def close(self) -> None:
         """Close the file, and let other processes use the folder."""

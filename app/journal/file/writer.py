@@ -19,6 +19,7 @@ class FileWriter(GroupWriter):
     identity: Identity
     moved: int = field(init=False, default=0)  # the number of the last record that was moved
     removed: bool = field(init=False, default=False)  # whether the stream was removed
+    ended_at: float = field(init=False, default=0.0)  # when the stream ended, in seconds since the epoch
     _ending: Failure | None = field(init=False, default=None)  # the end with which it was given up
 
     @property

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from app.journal.file.address import Address
 from app.journal.file.folder import DATABASE
 from app.journal.file.journal import FileJournal
+from app.journal.file.reserve import NAME as RESERVE
 from app.journal.file.timing import Timing
 from tests.journal.processes import ROOMY, Owner
 
@@ -51,7 +52,7 @@ class Disk:
     def killed(self) -> Disk:
         """Return a copy of what is there now, which is what a process leaves that is killed now."""
         left = self.folder.with_name(f"{self.folder.name}-left")
-        shutil.copytree(self.folder, left)
+        shutil.copytree(self.folder, left, ignore=shutil.ignore_patterns(RESERVE))
         return replace(self, folder=left, gone=[], owner=Owner())
 
     @property
@@ -65,4 +66,4 @@ class Disk:
 
     def has(self, text: str) -> bool:
         """Whether any file there has *text*."""
-        return any(text.encode() in file.read_bytes() for file in self.folder.iterdir())
+        return any(text.encode() in file.read_bytes() for file in self.folder.iterdir() if file.name != RESERVE)

@@ -14,6 +14,7 @@ import pytest
 from app.journal import JournalRefused
 from app.journal.file.database import APPLICATION, VERSION, Database, Move, check_header, connect
 from app.journal.file.folder import Mark
+from app.journal.file.reserve import NAME, Reserve
 from tests.journal.processes import ROOMY
 
 
@@ -192,6 +193,22 @@ def test_room(database: Database) -> None:
     while gone := database.expire(0.0):
         turns.append(len(gone))
     assert (turns, database._sums.count) == ([64, 64, 20], 2)
+
+
+def test_a_full_disk(database: Database, tmp_path: Path) -> None:
+    """What has expired is deleted although there is no room for anything, and then there is some."""
+    large = bytes(500_000)
+    database.move(move("a", rows=[(1, large)]))
+    [(pages,)] = database.connection.execute("PRAGMA page_count")
+    database.connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database.move(move("b", rows=[(1, large)]))
+    with closing(Reserve(tmp_path)) as reserve:
+        reserve.fill()
+        assert database.free(reserve, 99.0, 1) == []
+        assert database.free(reserve, 100.0, 1) == [("a", "time")]
+        assert (tmp_path / NAME).stat().st_size == reserve.size
+    assert database.move(move("b", rows=[(1, large)])) == []
 
 
 def test_accounts(database: Database) -> None:

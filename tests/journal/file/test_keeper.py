@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
@@ -159,6 +160,26 @@ async def test_a_move_that_fails(disk: Disk, logs: LogCapture) -> None:
     async with left.start() as journal:
         assert text(await opened(journal, "b")) == "x"
     assert sum(entry["event"] == "journal.not_moved" for entry in logs.entries) == 1
+
+
+async def test_what_expires_unmoved(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk too full to move a stream, its time passes nevertheless; nothing is left of it, also after a kill."""
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with disk.start(seconds=60) as journal:
+        monkeypatch.setattr(journal._store.database, "move", fail)
+        writer = await journal.create("a", INFO)
+        writer.append([Delta("the-secret-of-a"), DONE])
+        await until(lambda: writer.ended_at)
+        disk.now += 61
+        await until(lambda: disk.gone == [("a", "time")])
+        await until(lambda: not disk.has("the-secret-of-a"))
+        assert await kept(journal, "a") == ""
+        left = disk.killed()
+    async with left.start() as journal:
+        assert await kept(journal, "a") == ""
 
 
 async def test_what_leaves_memory(disk: Disk) -> None:

@@ -1,0 +1,45 @@
+"""Room that is set aside on the disk. To free what a full disk holds takes some room itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+NAME = "reserve"
+# Bytes that are set aside at most; of a small disk, a part of it.
+_MOST = 16 << 20
+_PART = 16
+_BLOCK = 64 << 10
+
+
+class Reserve:
+    """A file of zeros in *folder*, which is emptied where its room is needed, and filled again.
+
+    *size* is how many bytes are set aside where there is room. Raises OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+        disk = os.fstatvfs(self._file)
+        self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
+
+    def fill(self) -> None:
+        """Take the room, or as much of it as there is."""
+        with suppress(OSError):  # the disk is full, or broken: then less is set aside
+            for start in range(0, self.size, _BLOCK):
+                if sys.platform == "darwin":
+                    os.pwrite(self._file, bytes(_BLOCK), start)
+                else:
+                    os.posix_fallocate(self._file, start, _BLOCK)
+
+    def empty(self) -> None:
+        """Give the room back."""
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
