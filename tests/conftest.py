@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
+from _pytest.runner import runtestprotocol
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
@@ -17,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from app.simulator import Simulator, serve
 from tests.clock import LoopClock
 from tests.simulator.faults import MODELS
+from tests.watchdog import ATTEMPTS, Held
 
 # Neither an example's time nor how long it takes to think one up says anything where all depends on the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,6 +37,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "browser" in item.fixturenames:
             item.add_marker("browser")
+
+
+_held = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test again if something held its loop: what is too long is so each time, and what is around it is not."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for _ in range(ATTEMPTS):
+        item.stash[_held] = False
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if not item.stash[_held]:
+            break
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, call: pytest.CallInfo[object]) -> None:
+    if call.excinfo is not None and call.excinfo.errisinstance(Held):
+        node.stash[_held] = True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.real.processes import launch_watched
-from tests.watchdog import LIMIT, REFERENCE, Callback, check, fixed_work, watching
+from tests.real.processes import ROOT, launch_watched
+from tests.watchdog import ATTEMPTS, LIMIT, REFERENCE, Callback, check, fixed_work, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +54,31 @@ def test_slow_machines() -> None:
     check([Callback(0, 4 * LIMIT, 5.0, "slow")])
     with pytest.raises(AssertionError, match="fast"):
         check([Callback(0, 4 * LIMIT, 1.0, "fast")])
+
+
+FAILS = """
+import itertools
+from tests.watchdog import Held
+
+runs = itertools.count()
+
+def test() -> None:
+    if next(runs) < {times}:
+        raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "status"), [("Held", ATTEMPTS - 1, 0), ("Held", ATTEMPTS, 1), ("AssertionError", 1, 1)]
+)
+def test_attempts(tmp_path: Path, error: str, times: int, status: int) -> None:
+    """A test fails if the loop is held in each of several runs. One that fails for another reason is not repeated."""
+    file = tmp_path / "test_it.py"
+    file.write_text(FAILS.format(error=error, times=times))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", os.devnull, str(file)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == status, ran.stdout
+    assert ("1 failed" if status else "1 passed") in ran.stdout
 
 
 @pytest.mark.real

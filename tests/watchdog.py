@@ -8,6 +8,8 @@ long. `watching` holds a test's own loop to it.
 
 A process is slower on another machine, and beside other processes. So each callback that is noted is followed by a
 fixed piece of work, and the callback's time is divided by how much slower that was than on the machine of `REFERENCE`.
+A machine may also be slow for the callback alone: its frequency changes, or its host takes the processor away, which
+counts as the thread's own time. So a test fails only if this happens in each of `ATTEMPTS` runs.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from app.cli import main
 
 LIMIT = 0.050
 TOLERANCE = 2
+ATTEMPTS = 3
 # Callbacks that take less are not noted.
 _NOTED = 0.010
 # Seconds that `fixed_work` takes on two virtual cores of an AMD EPYC, with Python 3.11 and nothing beside it.
@@ -84,10 +87,15 @@ class Recording:
         check(self.callbacks())
 
 
+class Held(AssertionError):
+    """Something held the event loop for too long. The test is run again: see `tests/conftest.py`."""
+
+
 def check(callbacks: list[Callback]) -> None:
-    """Fail if one of them took longer than `TOLERANCE` times `LIMIT`."""
+    """Raise Held if one of them took longer than `TOLERANCE` times `LIMIT`."""
     long = [str(callback) for callback in callbacks if callback.seconds > TOLERANCE * LIMIT]
-    assert not long, f"these held the event loop longer than {LIMIT * 1000:.0f} ms:\n" + "\n".join(long)
+    if long:
+        raise Held(f"these held the event loop longer than {LIMIT * 1000:.0f} ms:\n" + "\n".join(long))
 
 
 @contextmanager
