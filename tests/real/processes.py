@@ -30,6 +30,7 @@ _PASS = (
     "os.execv(sys.argv[2], sys.argv[2:])"
 )
 ROOT = Path(__file__).parent.parent.parent
+NGINX = ROOT / "deploy" / "nginx.conf"
 
 
 class Process:
@@ -151,33 +152,34 @@ def launch_simulator(directory: Path) -> Server:
     return Server(command, log_file(directory, "simulator")).listening(r"listens on (http://\S+)")
 
 
-def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10) -> Server:
+def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10, config: str = "") -> Server:
     """Start the real nginx with deploy/nginx.conf itself, before all *services*; only ports and paths are replaced.
 
-    One that cannot be reached is left out for *fail_timeout* seconds; 10 is nginx's own default.
+    One that cannot be reached is left out for *fail_timeout* seconds; 10 is nginx's own default. *config* is a variant
+    of the file, whose first server may have TLS.
     """
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
-    port = free_port()
-    config = (ROOT / "deploy" / "nginx.conf").read_text()
+    config = config or NGINX.read_text()
     addresses = [f"server 127.0.0.1:{service.port} fail_timeout={fail_timeout}s;" for service in services]
     for old, new in (
         ("user www-data;", "daemon off;" if os.geteuid() else "user root; daemon off;"),
         ("/run/nginx.pid", str(directory / "nginx.pid")),
         ("/var/log/nginx/error.log warn", "stderr info"),
         ("/var/log/nginx/access.log", str(directory / "access.log")),
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("listen [::]:80;", ""),
         ("server 127.0.0.1:8000;", " ".join(addresses)),
         ("worker_processes auto;", "worker_processes 1;"),
     ):
         assert config.count(old) == 1, old
         config = config.replace(old, new)
+    config = re.sub(r"^ *listen \[::\].*", "", config, flags=re.MULTILINE)  # a machine may not have it
+    config = re.sub(r"^( *listen )\d+", lambda it: f"{it[1]}127.0.0.1:{free_port()}", config, flags=re.MULTILINE)
     path = directory / "nginx.conf"
     path.write_text(config)
     server = Server([binary, "-p", str(directory), "-c", str(path)], log_file(directory, "nginx"))
-    server.url = f"http://127.0.0.1:{port}"
+    address, tls = re.findall(r"^ *listen (\S+?)( ssl.*)?;", config, re.MULTILINE)[0]
+    server.url = f"{'https' if tls else 'http'}://{address}"
     try:
-        wait_until(lambda: _accepts(port) or server.popen.poll() is not None)
+        wait_until(lambda: _accepts(server.port) or server.popen.poll() is not None)
         assert server.popen.poll() is None, server.text()
     except BaseException:
         server.stop()
