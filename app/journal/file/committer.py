@@ -54,6 +54,7 @@ class Committer:
         self._notes: list[list[Any]] = []
         self._unmoved: dict[FileWriter, int] = {}  # by the first batch that has records to be moved
         self._finished: list[FileWriter] = []
+        self._given_up: set[FileWriter] = set()  # and their ends are not written
         self._writing_since = math.inf
         self.moving = asyncio.Event()  # set when a stream has ended, and is to be moved
         self.last = 0  # the number of the last batch
@@ -151,7 +152,7 @@ class Committer:
         if writer in self._unmoved:
             self._unmoved[writer] = next_batch
 
-    def check(self, patience: float) -> None:
+    async def check(self, patience: float) -> None:
         """End the live streams that have a record which has waited for *patience* seconds.
 
         A batch that takes long makes the journal count as away meanwhile.
@@ -159,19 +160,28 @@ class Committer:
         now = asyncio.get_running_loop().time()
         if now - self._writing_since >= self._timing.slow:
             self._availability.failed(TimeoutError())
-        self.give_up(now - patience)
+        await self.give_up(now - patience)
 
-    def give_up(self, since: float | None = None) -> None:
-        """End the live streams; with *since*, those that have a record which has waited since then or longer."""
-        for writer in self.writers:
-            if since is None or writer.unacknowledged_since <= since:
-                self._end(writer, JournalDown())
+    async def give_up(self, since: float | None = None) -> None:
+        """End the live streams; with *since*, those that have a record which has waited since then or longer.
 
-    def _end(self, writer: FileWriter, error: StreamError) -> None:
-        if not writer.given_up and not writer.log.ended:
-            writer.give_up(Failure.of(error))
+        The number of the end is noted before a reader sees it: after a kill, it is given to nothing else.
+        """
+        lost = [
+            writer
+            for writer in self.writers
+            if not writer.sealed and not writer.log.ended and (since is None or writer.unacknowledged_since <= since)
+        ]
+        if not lost:
+            return
+        for writer in lost:
+            writer.give_up(Failure.of(JournalDown()))
             self._outbox.mark(writer.id)
-            self._on_lost(writer.id, error)
+        self._given_up.update(lost)
+        await self._store.note_ends([(writer.id, writer.end) for writer in lost])
+        for writer in lost:
+            writer.show_end()
+            self._on_lost(writer.id, JournalDown())
 
     async def flushed(self) -> None:
         """Wait until all that was appended is written; not while the disk refuses."""
@@ -233,6 +243,10 @@ class Committer:
                 begun.set_result(None)
         for writer in sent:
             self._acknowledge(writer, batch)
+        if self._given_up:
+            self._given_up = {writer for writer in self._given_up if writer.acked < writer.end and not writer.removed}
+            if not self._given_up:
+                await self._store.forget_ends()
 
     def _taken(self) -> tuple[list[FileWriter], list[list[Any]]]:
         """Return writers that have records to write, and an entry for each: as many as the loop has time for.
@@ -263,8 +277,9 @@ class Committer:
             known = {entry[0] for entry in possible}
             for writer in [writer for writer in sent if writer.id not in known]:
                 sent.remove(writer)
-                self._end(writer, InternalError())
-                writer.put_back()
+                writer.fail(Failure.of(InternalError()))
+                self._outbox.mark(writer.id)
+                self._on_lost(writer.id, InternalError())
             return orjson.dumps(possible)
 
     def _began(self, writer: FileWriter, batch: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.events import TERMINAL, Event, Start
-from app.journal.encoding import unpack
+from app.journal.encoding import pack, unpack
 from app.journal.file.database import CREATED, RELEASED, REMOVED
 from app.request import StreamInfo
 
@@ -88,6 +88,13 @@ class Tail:
         known = self.moved + len(self.items)
         self.gap = self.gap or first > known + 1
         self.items[max(0, first - 1 - self.moved) :] = items[max(0, self.moved + 1 - first) :]
+
+    def end_at(self, number: int, ending: Event) -> None:
+        """Have *ending* be the record of this number, which readers were told, and the last one."""
+        if self.moved < number <= self.last + 1:
+            self.items[number - 1 - self.moved :] = pack([ending])
+        else:
+            self.gap = True
 
     @property
     def last(self) -> int:

@@ -68,7 +68,7 @@ class FileJournal:
         self._clock = clock or steady_clock()
         self._availability = Availability(lambda error: {"reason": reason(error)}, log)
         self._memory = MemoryJournal(replace(bounds, seconds=min(bounds.seconds, timing.ended_nearby)))
-        self._store = Store(address, bounds, log)
+        self._store = Store(address, bounds, timing, log)
         self.budgets = FileBudgets(outbox.wake, self._clock)
         self._committer = Committer(self._store, outbox, self.budgets, self._availability, self._stop, timing)
         self.registry = FileRegistry(self._memory.registry, self._committer, self._store, self._clock)
@@ -130,13 +130,13 @@ class FileJournal:
     async def _watch_outages(self) -> None:
         while True:
             await self._availability.outage(self._patience)
-            self._committer.give_up()
+            await self._committer.give_up()
 
     async def _watch_records(self) -> None:
         """End the streams of which a record has waited too long, although the disk has not refused for as long."""
         while True:
             await asyncio.sleep(min(self._patience / _LOOKS, self._timing.slow / 2))
-            self._committer.check(self._patience)
+            await self._committer.check(self._patience)
 
     def _stop(self, stream_id: str, error: StreamError) -> None:
         self._owner.stop(stream_id, error)

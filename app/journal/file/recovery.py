@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from app.errors import ProducerLost
+from app.errors import JournalDown, ProducerLost
 from app.events import Failure
 from app.journal.encoding import pack, unpack
 from app.journal.file.database import Database, Gone, Move
 from app.journal.file.entries import Identity, Tail, fold, unpack_info
 from app.journal.file.folder import Mark
+from app.journal.file.given_up import GivenUp
 from app.journal.holder import state_after
 from app.request import StreamInfo
 
@@ -34,13 +35,13 @@ class Found(NamedTuple):
     accounts: list[tuple[str, int, float]]
 
 
-def recover(database: Database, mark: Mark, now: float, seconds: float, *, durable: bool) -> Found:
+def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, seconds: float, *, durable: bool) -> Found:
     """End what the last process left. Ended streams are kept for *seconds*. Raises sqlite3.Error.
 
     *durable* is whether this process's batches will be on the disk before they are acknowledged.
     """
     connection = database.connection
-    missing = mark.number is None or database.last < mark.number or not mark.whole
+    missing = mark.number is None or database.last < mark.number or not mark.whole or given_up.others
     tails = {
         stream_id: Tail(Identity(*identity), moved)
         for stream_id, moved, *identity in connection.execute(
@@ -53,6 +54,9 @@ def recover(database: Database, mark: Mark, now: float, seconds: float, *, durab
             fold(data, tails, removed)
         except ValueError:
             missing = True
+    for stream_id, number in given_up.found.items():
+        if stream_id in tails:
+            tails[stream_id].end_at(number, Failure.of(JournalDown()))
     ended: list[tuple[str, int]] = []
     lost: list[str] = []
     with database.transaction():

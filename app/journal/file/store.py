@@ -17,8 +17,10 @@ from app.journal import Bounds, JournalRefused
 from app.journal.file.address import Address
 from app.journal.file.database import Database, Gone, connect
 from app.journal.file.folder import Folder, Mark
+from app.journal.file.given_up import GivenUp
 from app.journal.file.recovery import Found, recover
 from app.journal.file.reserve import Reserve
+from app.journal.file.timing import Timing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,11 +50,12 @@ class Worker:
         self._calls.put((call, made))
         return await made
 
-    def stop(self) -> None:
-        """End the thread, after the calls that were asked for."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread, after the calls that were asked for, and *wait* for that."""
         if self._thread is not None:
             self._calls.put(None)
-            self._thread.join()
+            if wait:
+                self._thread.join()
             self._thread = None
 
     def _run(self) -> None:
@@ -63,7 +66,8 @@ class Worker:
                 result = call()
             except Exception as raised:  # whatever it is, it is the caller's
                 error = raised
-            made.get_loop().call_soon_threadsafe(_settle, made, result, error)
+            with suppress(RuntimeError):  # the loop was closed, because this took too long
+                made.get_loop().call_soon_threadsafe(_settle, made, result, error)
 
 
 def _settle(made: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -78,17 +82,20 @@ def _settle(made: asyncio.Future[Any], result: Any, error: Exception | None) -> 
 class Store:
     """The database at *address*, within *bounds*, from `open` to `close`."""
 
-    def __init__(self, address: Address, bounds: Bounds, log: FilteringBoundLogger) -> None:
+    def __init__(self, address: Address, bounds: Bounds, timing: Timing, log: FilteringBoundLogger) -> None:
         self._address = address
         self._bounds = bounds
+        self._timing = timing
         self._log = log
         self._folder = Folder(address.folder)
         self._writing = Worker("journal writes")
         self._reading = Worker("journal reads")
+        self._noting = Worker("journal notes")
         self._held = ExitStack()
         self._reader: sqlite3.Connection
         self._reserve: Reserve
         self.database: Database
+        self.given_up: GivenUp
 
     async def open(self, now: float) -> Found:
         """Take the folder, and end what the last process left in it. Raises JournalRefused."""
@@ -101,12 +108,14 @@ class Store:
         durable = self._address.durable
         try:
             mark = self._held.enter_context(closing(Mark(self._folder.path)))
+            self.given_up = self._held.enter_context(closing(GivenUp(self._folder.path, durable=durable)))
             self._reserve = self._held.enter_context(closing(Reserve(self._folder.path)))
             self._reserve.empty()  # what the last process has left may fill the disk, and to move it takes room
             self.database = Database(path, mark, self._bounds, durable=durable)
             self.database.open()
             self._held.callback(self.database.close)
-            found = recover(self.database, mark, now, self._bounds.seconds, durable=durable)
+            found = recover(self.database, mark, self.given_up, now, self._bounds.seconds, durable=durable)
+            self.given_up.begin()
             self.database.checkpoint()
             self._reader = self._held.enter_context(closing(connect(path, durable=durable)))
             self._reserve.fill()
@@ -146,17 +155,35 @@ class Store:
         """
         await self._reading.call(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
+    async def note_ends(self, ends: list[tuple[str, int]]) -> None:
+        """Note what readers are about to be told of streams that are given up; wait no longer for a disk that hangs."""
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._timing.note):
+                await self._noting.call(lambda: self.given_up.note(ends))
+
+    async def forget_ends(self) -> None:
+        """Note that all those ends are written."""
+        with suppress(OSError):  # what stays there says what is on the disk
+            await self._noting.call(self.given_up.forget)
+
     async def free(self, now: float, oldest: int) -> list[Gone]:
         """See `Database.free`."""
         return await self.write(self.database.free, self._reserve, now, oldest)
 
     async def close(self) -> None:
-        """Close the file, and let other processes use the folder."""
-        await self._writing.call(self._close)
-        self._writing.stop()
+        """Close the file, and let other processes use the folder, unless the disk hangs until the process ends."""
+        try:
+            async with asyncio.timeout(self._timing.close):
+                await self._writing.call(self._close)
+        except TimeoutError:
+            self._log.error("journal.not_closed", reason="the disk hangs")
+            self._writing.stop(wait=False)
+        else:
+            self._writing.stop()
 
     def _close(self) -> None:
         self._reading.stop()
+        self._noting.stop()
         self._held.close()
 
 

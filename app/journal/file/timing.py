@@ -13,6 +13,8 @@ class Timing:
     commit: float = 0.002
     # A commit that takes longer counts as a failure of the disk; it goes on nevertheless.
     slow: float = 5.0
+    # How long a stream that is given up waits for a note of that, before its readers are told.
+    note: float = 1.0
     # The committer's pause between two tries while the disk refuses. It doubles from the first to the last.
     first_pause: float = 0.05
     last_pause: float = 1.0
@@ -29,6 +31,8 @@ class Timing:
 
     # How long a process that ends waits for its last records to be written. The next one moves them.
     flush: float = 5.0
+    # How long it waits then for the file to be closed, which a disk that hangs does not let it do.
+    close: float = 5.0
     # The pause before a loop that crashed begins again.
     restart: float = 0.5
 

@@ -20,7 +20,9 @@ class FileWriter(GroupWriter):
     moved: int = field(init=False, default=0)  # the number of the last record that was moved
     removed: bool = field(init=False, default=False)  # whether the stream was removed
     ended_at: float = field(init=False, default=0.0)  # when the stream ended, in seconds since the epoch
-    _ending: Failure | None = field(init=False, default=None)  # the end with which it was given up
+    sealed: bool = field(init=False, default=False)  # whether its end is decided, and nothing else is taken
+    end: int = field(init=False, default=0)  # the number of the end with which it was given up
+    ending: Failure | None = field(init=False, default=None)  # that end
 
     @property
     def finished(self) -> bool:
@@ -28,14 +30,36 @@ class FileWriter(GroupWriter):
         return self.log.ended and self.acked == self.log.last
 
     def append(self, events: Sequence[Event]) -> None:
+        if self.sealed:
+            return
         GroupWriter.append(self, events)
         if not self.acked:
             self.outbox.hurry()
 
+    def fail(self, ending: Failure) -> None:
+        """End the log with *ending* in place of what is under way. Readers see it once it is written."""
+        self.sealed = True
+        self.taken = []
+        self.waiting = [ending]
+        self.waiting_size = 0
+
     def give_up(self, ending: Failure) -> None:
-        GroupWriter.give_up(self, ending)
-        self._ending = ending
+        """End the log with *ending*, which readers see from `show_end` on, written or not."""
+        self.sealed = self.given_up = True
+        self.end = self.log.last + 1
+        self.waiting = [ending]
+        self.ending = ending
+        self._wake()
+
+    def show_end(self) -> None:
+        """Let readers see the end with which the stream was given up, unless they do."""
+        if self.ending is not None and not self.log.ended:
+            self.log.publish([self.ending])
 
     def came_late(self, events: Sequence[Event]) -> None:
         # What was under way when the stream was given up was not shown to any reader: the end takes its place.
-        self.acked = self.log.last if events[-1] is self._ending else self.log.last - 1
+        if events[-1] is self.ending:
+            self.acked = self.end
+            self.show_end()
+        else:
+            self.acked = self.end - 1

@@ -19,7 +19,7 @@ from app.journal.file.timing import Timing
 from tests.journal.processes import ROOMY, Owner
 
 # Little of the usual times.
-FAST = Timing(slow=0.5, last_pause=0.1, sweep=0.02, moved=0.05, erased=0.02, accounts=0.02)
+FAST = Timing(slow=0.5, last_pause=0.1, sweep=0.02, moved=0.05, erased=0.02, accounts=0.02, close=0.5)
 
 
 @dataclass

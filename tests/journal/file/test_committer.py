@@ -91,6 +91,23 @@ async def test_a_long_outage(disk: Disk) -> None:
         assert text(expected) == "a"
 
 
+async def test_a_kill_before_the_end_is_written(disk: Disk) -> None:
+    """The end that readers were told stays the end after a kill, although the disk does not have it yet."""
+    async with disk.start(patience=0.3) as journal:
+        writer = await journal.create("s", INFO)
+        writer.append([Delta("a")])
+        await until(lambda: writer.acked == 1)
+        with refusing(journal):
+            writer.append([Delta("never shown")])
+            expected = await (await reading(journal))
+            left = disk.killed()
+        await until(lambda: not journal._committer.writers)
+        await until(lambda: not (disk.folder / "given-up").read_bytes().strip(b"\0"))
+    async with left.start() as journal:
+        assert await opened(journal) == expected
+        assert (text(expected), ending(expected)) == ("a", "journal_unavailable")
+
+
 async def test_a_disk_that_hangs(disk: Disk) -> None:
     """A write that does not come back counts as an outage; if it comes back after all, it was too late."""
     async with disk.start(patience=1) as journal:

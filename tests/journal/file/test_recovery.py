@@ -10,12 +10,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.events import Delta, Done
+from app.errors import JournalDown
+from app.events import Delta, Done, Event, Failure
 from app.journal.encoding import decode, encode, pack
 from app.journal.file import reading
 from app.journal.file.database import Database
 from app.journal.file.entries import Identity, pack_info
 from app.journal.file.folder import Mark
+from app.journal.file.given_up import GivenUp
 from app.journal.file.recovery import Found, recover
 from app.request import StreamInfo
 from tests.growth import LINEAR, growth
@@ -48,7 +50,8 @@ def commit(database: Database, *entries: list[object]) -> None:
 
 
 def recovered(database: Database, mark: Mark) -> Found:
-    return recover(database, mark, NOW, 60, durable=False)
+    with closing(GivenUp(database._path.parent, durable=False)) as given_up:
+        return recover(database, mark, given_up, NOW, 60, durable=False)
 
 
 def state(database: Database, stream_id: str) -> tuple[str, list[object]]:
@@ -86,6 +89,21 @@ def test_what_is_lost(database: Database, mark: Mark, why: str) -> None:
     assert state(database, "ended")[0] == "done"
     found = reading.find(database.connection, "live", NOW)
     assert found is not None and found.state == "lost"
+
+
+def test_what_was_given_up(database: Database, mark: Mark) -> None:
+    """The end that readers were told has its number, whatever was written under that number since."""
+    commit(database, *(IDENTITY.entry(name) for name in ("same", "late", "ended", "gap", "other")))
+    written: dict[str, list[Event]] = {"late": [A, A, A], "ended": [A, Done("stop")]}
+    for name in ("same", "late", "ended", "gap", "other"):
+        commit(database, [name, 1, pack(written.get(name, [A]))])
+    with closing(GivenUp(database._path.parent, durable=False)) as given_up:
+        given_up.begin()
+        given_up.note([("same", 2), ("late", 2), ("ended", 2), ("gap", 3), ("unknown", 1)])
+    found = recovered(database, mark)
+    for name in ("same", "late", "ended"):
+        assert state(database, name) == ("error", [A, Failure.of(JournalDown())])
+    assert (found.ended, found.lost) == ([("other", 2)], ["gap"])
 
 
 def test_a_stream_that_was_moved(database: Database, mark: Mark) -> None:

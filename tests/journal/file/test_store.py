@@ -94,6 +94,19 @@ async def test_a_start_that_fails(disk: Disk) -> None:
         assert journal.ready
 
 
+async def test_a_disk_that_hangs_at_the_end(disk: Disk, logs: LogCapture) -> None:
+    """The process does not wait for ever; it ends, and the thread with it."""
+    go = threading.Event()
+    async with asyncio.timeout(30):
+        async with disk.start() as journal:
+            hanging = asyncio.create_task(journal._store.write(go.wait, 60))
+            await asyncio.sleep(0)
+    assert [entry["reason"] for entry in logs.entries if entry["event"] == "journal.not_closed"] == ["the disk hangs"]
+    go.set()
+    await hanging
+    await until(lambda: not any(thread.name.startswith("journal") for thread in threading.enumerate()))
+
+
 def test_reasons() -> None:
     """The log has a word that can be looked up."""
     assert reason(OSError(28, "No space left on device")) == "No space left on device"

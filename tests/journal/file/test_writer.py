@@ -33,8 +33,31 @@ async def test_what_comes_late(writer: FileWriter) -> None:
     writer.give_up(GIVEN_UP)
     writer.acknowledge()
     assert (writer.finished, writer.take()) == (False, (2, [GIVEN_UP]))
+    assert not writer.log.ended
     writer.acknowledge()
     assert (writer.finished, writer.acked, writer.log.records(0, 9)) == (True, 2, [X, GIVEN_UP])
+
+
+async def test_what_is_given_up(writer: FileWriter) -> None:
+    """Readers see the end once they may, and nothing after it."""
+    writer.append([X])
+    writer.give_up(GIVEN_UP)
+    writer.append([Y])
+    assert not writer.log.ended
+    writer.show_end()
+    writer.show_end()
+    assert (writer.end, writer.log.records(0, 9), writer.waiting) == (1, [GIVEN_UP], [GIVEN_UP])
+
+
+async def test_what_fails(writer: FileWriter) -> None:
+    """An end that takes the place of what cannot be written is seen once it is written itself."""
+    writer.append([X])
+    writer.take()
+    writer.fail(GIVEN_UP)
+    writer.append([Y])
+    assert (writer.log.last, writer.take()) == (0, (1, [GIVEN_UP]))
+    writer.acknowledge()
+    assert (writer.finished, writer.log.records(0, 9)) == (True, [GIVEN_UP])
 
 
 async def test_the_first_record_is_in_a_hurry(writer: FileWriter) -> None:
