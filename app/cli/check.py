@@ -1,4 +1,4 @@
-"""`chat-sse check`: say whether the settings are right and what they mean, and whether Redis and upstreams answer."""
+"""`chat-sse check`: say whether the settings are right and what they mean, and whether journal and upstreams answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.composition.access import (
     usual_caps,
 )
 from app.composition.config_file import Config, Upstream, create_config
-from app.composition.service import check_parts, create_client, create_source
+from app.composition.service import check_parts, create_client, create_source, journal_url
 from app.composition.settings import PREFIX, Settings, SettingsError, environment, load
 from app.edge.access.allow_list import ANYTHING, AllowList
 from app.edge.access.models import Rule
@@ -49,7 +49,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("file", nargs="?", type=Path, help=f"TOML file (default: {PREFIX}CONFIG)")
     parser.add_argument(
-        "--ask", action="store_true", help="ask Redis whether it is there, and each upstream for one token, too"
+        "--ask",
+        action="store_true",
+        help="look whether Redis, or the folder of streams on disk, can be used, and ask each upstream for one token",
     )
     return parser
 
@@ -86,7 +88,7 @@ def check(
     print(f"credentials: {'none are asked for' if access.open else 'asked for'}")
     print(about_origins(settings))
     print(f"hosts: {', '.join(sorted(access.origins.hosts)) or 'any'}")
-    print(f"journal: {about_journal(settings.journal)}")
+    print(f"journal: {about_journal(journal_url(settings))}")
     print(f"each principal: {_quota(usual_allowance(settings))}")
     if settings.simulated:
         print("upstream: the built-in simulator")
@@ -188,14 +190,16 @@ def _quota(allowed: Allowance) -> str:
 
 
 async def _ask_journal(settings: Settings) -> int:
-    """Print whether what keeps the streams answers, if it is reached over a network, and return the exit status."""
+    """Print whether what keeps the streams can be used, if it is outside of the process, and return the exit status."""
     ask = getattr(engine_of(settings.journal), "ask", None)
     if ask is None:
         return 0
     begun = time.monotonic()
-    failure = await ask(settings.journal)
-    print(f"journal: {failure or f'ok {(time.monotonic() - begun) * 1000:.0f} ms'}")
-    return 1 if failure else 0
+    usable, said = await ask(journal_url(settings))
+    if usable:
+        said = f"ok {(time.monotonic() - begun) * 1000:.0f} ms{said and f'; {said}'}"
+    print(f"journal: {said}")
+    return 0 if usable else 1
 
 
 class _Question(NamedTuple):

@@ -222,13 +222,17 @@ def create_counts(settings: Settings, held: AsyncExitStack) -> Storage:
     return storage
 
 
+def journal_url(settings: Settings) -> str:
+    """Return where streams are kept."""
+    return settings.journal.replace("{port}", str(settings.port))
+
+
 def _journal(settings: Settings, on_evict: Callable[[str, str], None], log: FilteringBoundLogger) -> Journal:
-    url = settings.journal.replace("{port}", str(settings.port))
     bounds = Bounds(
         settings.max_stream, settings.max_total, settings.max_kept, settings.keep, settings.max_per_principal
     )
     try:
-        return create_journal(url, bounds, settings.journal_timeout, on_evict, log)
+        return create_journal(journal_url(settings), bounds, settings.journal_timeout, on_evict, log)
     except ModuleNotFoundError:
         raise SettingsError(f"{PREFIX}JOURNAL needs a package that is missing: pip install '.[redis]'.") from None
 

@@ -12,8 +12,8 @@ An engine is a module of this package. Adding one is adding one file, which expo
   repeats nothing of it, because it may hold a password;
 - `about`, which takes such a url, and returns what people may read of it: where streams are kept, and no password;
 - `create`, with the parameters of `create` below;
-- `ask`, if its journals are reached over a network: a coroutine that takes a url, and returns "" if what keeps the
-  streams answers, or else where that is and why it does not.
+- `ask`, if there is something outside of the process that keeps the streams: a coroutine that takes a url, and returns
+  whether that can be used, and a clause: where it is and why it cannot be used, or what else is to be said, or "".
 """
 
 from __future__ import annotations

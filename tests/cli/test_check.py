@@ -215,6 +215,16 @@ def test_asking_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert SECRET not in out
 
 
+def test_asking_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the folder for the streams cannot be used, it says why, and of a usable one how much room there is."""
+    settings = Settings.model_construct(journal=f"file://{tmp_path}/{{port}}", port=1234)
+    assert check(settings, ENVIRON, ask=True) == 0
+    assert re.search(rf"journal: ok \d+ ms; {tmp_path}/1234 will be made; .* are free", capsys.readouterr().out)
+    (tmp_path / "1234").write_text("x")
+    assert check(settings, ENVIRON, ask=True) == 1
+    assert f"journal: {tmp_path}/1234 is not a folder" in capsys.readouterr().out
+
+
 @pytest.mark.real
 def test_asking_does_not_wait_for_ever(simulator: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An upstream that stays silent is given up, and the others are not held up by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
@@ -27,3 +28,16 @@ def create(
     from app.journal.file.journal import FileJournal
 
     return FileJournal(parse_address(url), bounds, patience, on_evict, log)
+
+
+async def ask(url: str, seconds: float = 5.0) -> tuple[bool, str]:
+    """See `app.journal`. A disk that hangs is given up after so many *seconds*."""
+    from app.journal.file.asking import look
+    from app.journal.file.store import Worker
+
+    folder = parse_address(url).folder
+    try:
+        async with asyncio.timeout(seconds):
+            return await Worker("look").call(lambda: look(folder))
+    except TimeoutError:
+        return False, f"the disk of {folder} does not answer"

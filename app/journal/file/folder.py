@@ -57,9 +57,25 @@ class Folder:
 
     def _make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check_files()
+        self.path.chmod(0o700)
+
+    def check_files(self) -> None:
+        """Raise JournalRefused if the folder has files that are not a journal's. Raises OSError."""
         if not (self.path / _LOCK).exists() and any(self.path.iterdir()):
             raise JournalRefused(f"{self.path} has other files in it; name a folder that is empty, or does not exist")
-        self.path.chmod(0o700)
+
+    def user(self) -> str:
+        """Return a clause with the process that has the folder, or "" if none has. Raises OSError."""
+        with suppress(FileNotFoundError):
+            self._lock = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return f"a process uses it{self._owner()}"
+            finally:
+                self.release()
+        return ""
 
     def _owner(self) -> str:
         process = os.pread(self._lock, 20, 0).strip()

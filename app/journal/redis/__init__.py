@@ -29,8 +29,8 @@ def create(
     return RedisJournal(url, bounds, patience, log)
 
 
-async def ask(url: str, timing: Timing = USUAL) -> str:
-    """Ask the Redis at *url* for a sign of life. Return "", or where it is and why it cannot be used."""
+async def ask(url: str, timing: Timing = USUAL) -> tuple[bool, str]:
+    """See `app.journal`: ask the Redis at *url* for a sign of life."""
     from redis.exceptions import RedisError
 
     from app.journal.redis.connection import connector
@@ -44,4 +44,4 @@ async def ask(url: str, timing: Timing = USUAL) -> str:
         failure = error
     finally:
         await client.aclose()
-    return "" if failure is None else f"{place(url)}: {why(failure, url)}"
+    return (True, "") if failure is None else (False, f"{place(url)}: {why(failure, url)}")

@@ -90,7 +90,7 @@ def test_why(error: Exception, words: str) -> None:
 async def test_asking(redis: RedisServer) -> None:
     """A Redis that answers is fine; of any other, what is wrong is said, and its password is not."""
     at = redis.url.partition("//")[2]
-    assert await ask(redis.url, QUICK) == ""
+    assert await ask(redis.url, QUICK) == (True, "")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for url, words in [
             (f"redis://:{SECRET}@127.0.0.1:{free_port()}/0", "connection refused"),
@@ -102,7 +102,8 @@ async def test_asking(redis: RedisServer) -> None:
             (f"redis://:{SECRET}@{at}", "it takes no password"),
             ("unix:///nowhere/redis.sock", "No such file"),
         ]:
-            said = await ask(url, QUICK)
+            usable, said = await ask(url, QUICK)
+            assert not usable
             assert words in said
             assert said.startswith(place(url) + ": ")
             assert SECRET not in said
@@ -115,9 +116,9 @@ async def test_a_password_is_missing(tmp_path: Path) -> None:
     try:
         with server.client() as client:
             client.config_set("requirepass", "right")
-            assert "it asks for a password" in await ask(server.url, QUICK)
+            assert "it asks for a password" in (await ask(server.url, QUICK))[1]
             wrong = server.url.replace("//", f"//:{SECRET}@")
-            assert "does not accept the user or the password" in await ask(wrong, QUICK)
+            assert "does not accept the user or the password" in (await ask(wrong, QUICK))[1]
     finally:
         server.stop()
 
