@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from limits.aio.storage import Storage
 from limits.storage import storage_from_string
 from starlette.applications import Starlette
@@ -50,6 +49,7 @@ from app.telemetry.prometheus import Exposition
 from app.telemetry.stream_counts import StreamCounts
 from app.upstream import Source
 from app.upstream.endpoint import Endpoint
+from app.upstream.http.client import Client
 from app.upstream.http.client import create_client as create_http_client
 from app.upstream.models import Models
 from app.upstream.router import RetryPolicy, Router, Target
@@ -159,7 +159,7 @@ def _upstreams(settings: Settings, config: Config) -> str:
     return str(config.upstreams[0].base_url)
 
 
-def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
+def create_client(upstream: Upstream, settings: Settings) -> Client:
     """Return a client for one upstream. Raises SettingsError if its proxy is not supported."""
     timeout = settings.connect_timeout if upstream.connect_timeout is None else upstream.connect_timeout
     try:
@@ -168,16 +168,16 @@ def create_client(upstream: Upstream, settings: Settings) -> httpx.AsyncClient:
         raise SettingsError(error.text) from None
 
 
-def create_source(upstream: Upstream, client: httpx.AsyncClient, settings: Settings) -> Source:
+def create_source(upstream: Upstream, client: Client, settings: Settings) -> Source:
     """Return the source that asks one upstream in its own dialect."""
     return load_source(upstream.kind).create(_endpoint(upstream, client), settings.max_event, upstream.background)
 
 
-def _endpoint(upstream: Upstream, client: httpx.AsyncClient) -> Endpoint:
+def _endpoint(upstream: Upstream, client: Client) -> Endpoint:
     return Endpoint(client, str(upstream.base_url), upstream.key, upstream.headers, upstream.extra_body)
 
 
-def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Router:
+def _router(settings: Settings, config: Config, clients: Mapping[str, Client]) -> Router:
     upstreams = {each.name: each for each in config.upstreams}
     sources = {name: create_source(each, clients[name], settings) for name, each in upstreams.items()}
 
@@ -191,7 +191,7 @@ def _router(settings: Settings, config: Config, clients: Mapping[str, httpx.Asyn
     return Router({name: targets(route) for name, route in config.routes.items()}, targets(config.rest), again)
 
 
-def _models(settings: Settings, config: Config, clients: Mapping[str, httpx.AsyncClient]) -> Models:
+def _models(settings: Settings, config: Config, clients: Mapping[str, Client]) -> Models:
     """Return the models that upstreams list, of those upstreams that may be asked for any model.
 
     If the settings list the models, there are no others.

@@ -20,7 +20,7 @@ from app.events import Content
 from app.request import StreamRequest, texts_in
 from app.turns import ROOM, turn
 from app.upstream import Attempt, Batches
-from app.upstream.http.client import Read, read_capped, send
+from app.upstream.http.client import Client, Read, headers_of, read_capped, send
 from app.upstream.reading.answer import ENDED, OPEN
 from app.upstream.reading.errors import read_refusal
 from app.upstream.reading.reader import AnswerReader
@@ -33,6 +33,7 @@ AFTER_FINISH = 3.0
 _AFTER_END = 0.1
 _MOST_UNSTREAMED = 1024
 _STREAM = "text/event-stream"
+_JSON = "application/json"
 # How many bytes of a body are read in one step: a thousand short events.
 _SLICE = 64 * 1024
 _MAX_ERROR_BODY = 64 * 1024  # bytes
@@ -55,7 +56,7 @@ class Endpoint:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: Client,
         base_url: str,
         api_key: str | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
@@ -64,13 +65,16 @@ class Endpoint:
         self.extra_body = extra_body
         self._client = client
         self._base_url = base_url.rstrip("/")
-        self._headers = dict(headers)
         self._secrets = list(texts_in(extra_body))
         for value in headers.values():
             self._secrets += (value, *value.split())  # of `Bearer KEY`, the upstream may quote the whole or a word
         if api_key:
-            self._headers = {"Authorization": f"Bearer {api_key}"} | self._headers
+            headers = {"Authorization": f"Bearer {api_key}", **headers}
             self._secrets.append(api_key)
+        self._getting = headers_of({"Accept": _JSON}, headers)
+        self._posting = {
+            accept: headers_of({"Content-Type": _JSON, "Accept": accept}, headers) for accept in (_STREAM, _JSON)
+        }
 
     def secrets(self, request: StreamRequest) -> list[str]:
         """Return the texts of the operator's that no error message may hold."""
@@ -129,12 +133,13 @@ class Endpoint:
 
     def get(self, path: str, request: StreamRequest | None = None) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a GET, on behalf of *request* if there is one. Raises UpstreamError."""
-        headers = self._headers_for(request) if request else {"Accept": "application/json"} | self._headers
+        headers = self._headers_for(request, _STREAM) if request else self._getting
         return send(self._client, "GET", self._base_url + path, headers)
 
-    def _headers_for(self, request: StreamRequest, accept: str = _STREAM) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": accept} | self._headers
+    def _headers_for(self, request: StreamRequest, accept: str) -> httpx.Headers:
+        headers = self._posting[accept]
         if request.traceparent:
+            headers = headers.copy()
             headers["traceparent"] = request.traceparent
         return headers
 

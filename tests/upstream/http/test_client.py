@@ -25,7 +25,7 @@ OK = reply(b"ok")
 async def ask(url: str, connect: float = 5, headers: dict[str, str] | None = None) -> bytes:
     async with (
         create_client(url, connect) as client,
-        transport.send(client, "POST", f"{url}/chat", headers or {}, b"secret") as response,
+        transport.send(client, "POST", f"{url}/chat", transport.headers_of(headers or {}), b"secret") as response,
     ):
         return b"".join([data async for data in transport.body(response)])
 
@@ -186,7 +186,14 @@ async def test_certificates_that_cannot_be_read(
 
 async def test_connect_limit() -> None:
     """The limit on connecting reaches the transport; 0 is none."""
-    async with create_client("http://127.0.0.1/v1", 7) as client:
-        assert client.timeout == httpx.Timeout(None, connect=7)
-    async with create_client("http://127.0.0.1/v1", 0) as client:
-        assert client.timeout == httpx.Timeout(None)
+    limits = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"])
+        return httpx.Response(200, request=request)
+
+    for seconds in (7, 0):
+        client = transport.Client(httpx.MockTransport(answer), seconds)
+        async with client, transport.send(client, "GET", "http://127.0.0.1/v1", transport.headers_of()):
+            pass
+    assert limits == [{"connect": 7}, {"connect": None}]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import httpx
 import pytest
 
 from app import simulator
@@ -15,7 +14,7 @@ from app.events import TEXT, Content, Logprobs, Reasoning, ToolCall
 from app.request import StreamRequest
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import Endpoint
-from app.upstream.http.client import create_client
+from app.upstream.http.client import Client, create_client
 from app.upstream.responses.background import Timing
 from app.upstream.sources.openai_chat import OpenAIChat
 from app.upstream.sources.openai_responses import OpenAIResponses
@@ -41,7 +40,7 @@ async def simulated() -> AsyncIterator[simulator.Simulator]:
 
 
 @pytest.fixture
-async def client(simulated: simulator.Simulator) -> AsyncIterator[httpx.AsyncClient]:
+async def client(simulated: simulator.Simulator) -> AsyncIterator[Client]:
     async with create_client(simulated.url, 5) as client:
         yield client
 
@@ -74,7 +73,7 @@ async def outcome(source: Source, model: str) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("model", BOTH)
-async def test_either_api(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
+async def test_either_api(simulated: simulator.Simulator, client: Client, model: str) -> None:
     """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on the upstream's dialect."""
     endpoint = Endpoint(client, simulated.url, "key-of-ours")
     chat = OpenAIChat(endpoint, 1 << 20)
@@ -88,7 +87,7 @@ async def test_either_api(simulated: simulator.Simulator, client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("model", CUT)
-async def test_cuts_in_the_background(simulated: simulator.Simulator, client: httpx.AsyncClient, model: str) -> None:
+async def test_cuts_in_the_background(simulated: simulator.Simulator, client: Client, model: str) -> None:
     """Cut four times over, an answer in the background is the one that is not cut."""
     timing = Timing(resume_waits=(0.0, 0.001, 0.001))
     source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True, timing=timing)
@@ -96,7 +95,7 @@ async def test_cuts_in_the_background(simulated: simulator.Simulator, client: ht
     assert (await outcome(source, f"{model}?tokens=40&after=5&fail=4"))[:-1] == whole[:-1]
 
 
-async def test_cancel(simulated: simulator.Simulator, client: httpx.AsyncClient) -> None:
+async def test_cancel(simulated: simulator.Simulator, client: Client) -> None:
     """An answer in the background that is left in the middle is cancelled before the source has ended."""
     source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True)
     async with aclosing(source.stream(request("never-ends?rate=500"), Attempt())) as batches:

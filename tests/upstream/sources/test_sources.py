@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.composition.config_file import create_config
 from app.composition.service import create_source
 from app.composition.settings import Settings
 from app.upstream import sources
+from app.upstream.http.client import create_client
 from app.upstream.sources import SOURCES
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ async def test_one_file_adds_a_source(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sources, "SOURCES", sources.find_sources())
     settings = Settings.model_validate({"upstream": "dummy-api", "openai_base_url": "http://localhost:1/v1"})
     [upstream] = create_config(settings, {}).upstreams
-    async with httpx.AsyncClient() as client:
+    async with create_client("http://localhost:1/v1", 5) as client:
         assert type(create_source(upstream, client, settings)).__name__ == "Dummy"
 
 
