@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 from collections.abc import Iterator, Mapping
@@ -53,7 +52,7 @@ def keyed_hash(text: str, key: bytes = b"") -> str:
 
     They decide who may read a stream, so they are as many as no other text can be found for.
     """
-    return hmac.new(key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(key, text.encode(errors="surrogatepass"), "sha256").hex()[:32]
 
 
 ANYONE = Principal()

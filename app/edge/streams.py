@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import sys
@@ -26,6 +25,7 @@ from app.hub import Hub, IdempotencyKey, Subscription, payer
 from app.journal import Log
 from app.rechunk import merge_after
 from app.request import StreamRequest
+from app.turns import turn
 from app.wire import Create, Reading
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -76,10 +76,12 @@ class Streams:
         false, this request is going to read the stream, so a reader's place is kept for it before anything is paid for.
         Raises what `Hub.open` and `Hub.reserve` do.
         """
-        await asyncio.sleep(0)  # a large body took time to validate, and takes as much to admit
+        await turn(1)  # a large body took time to validate, and takes as much to admit
         context = request_context(request.scope)
-        wanted = replace(self.options.admit(asked.stream), traceparent=context.traceparent)
-        await asyncio.sleep(0)  # and to take its fingerprint, and to reserve tokens for it
+        wanted = self.options.admit(asked.stream)
+        if context.traceparent:
+            wanted = replace(wanted, traceparent=context.traceparent)
+        await turn(1)  # and to take its fingerprint, and to reserve tokens for it
         if attach:
             context.place = self.hub.reserve(context.principal)
         key = _key(request, data, (IDEMPOTENCY_KEY, asked.key_header))

@@ -205,10 +205,13 @@ class Hub:
     ) -> None:
         """Start the producer of a new stream."""
         for observer in self._observers:
-            request = replace(request, traceparent=observer.opened(stream_id, request) or request.traceparent)
+            traceparent = observer.opened(stream_id, request)
+            if traceparent:
+                request = replace(request, traceparent=traceparent)
         logger = logger.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)
-        request = replace(request, pause=rechunker.pause)
+        if rechunker.pause is not None:
+            request = replace(request, pause=rechunker.pause)
         afford = partial(self._spending.extend, stream_id)
         relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, logger, afford)
         stream = Stream(stream_id, principal, request, relay, logger)

@@ -66,7 +66,7 @@ class Credentials:
     ) -> None:
         self._schemes = tuple(schemes)
         self._tickets = tickets
-        self._anyone = ANYONE._replace(allowance=allowance)
+        self._anyone = ANYONE._replace(allowance=allowance, account=ANYONE.counted_as())
         self._key = key
 
     async def principal(self, scope: Scope) -> Principal:

@@ -63,7 +63,9 @@ def parse_chat(data: Any, defaults: Defaults, *, keyed: bool = False) -> ChatReq
     stream, smooth = stream_request(
         defaults, messages, parameters, body.model, chunk, policy, keyed=keyed, returns=True
     )
-    return ChatRequest(replace(stream, metadata=shown(metadata)), native.create, smooth)
+    if metadata:
+        stream = replace(stream, metadata=shown(metadata))
+    return ChatRequest(stream, native.create, smooth)
 
 
 class Native:
