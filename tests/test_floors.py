@@ -50,7 +50,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     },
     "hub": {"structlog"},
     "relay": {"structlog"},
-    "upstream": {"httpx", "aiohappyeyeballs", "httptools", "stamina", "orjson"},
+    "upstream": {"httpx", "aiohappyeyeballs", "httptools", "orjson"},
     "rechunk": {"regex"},
     "journal": {"redis", "orjson", "structlog"},
     "wire": {"orjson"},

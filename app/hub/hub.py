@@ -196,17 +196,11 @@ class Hub:
             self._opening -= 1
 
     def _start(
-        self,
-        stream_id: str,
-        request: StreamRequest,
-        principal: Principal,
-        writer: Writer,
-        logger: FilteringBoundLogger,
+        self, stream_id: str, request: StreamRequest, principal: Principal, writer: Writer, logger: FilteringBoundLogger
     ) -> None:
         """Start the producer of a new stream."""
         for observer in self._observers:
-            traceparent = observer.opened(stream_id, request)
-            if traceparent:
+            if traceparent := observer.opened(stream_id, request):
                 request = replace(request, traceparent=traceparent)
         logger = logger.bind(stream_id=stream_id)
         rechunker = create_rechunker(request.chunk)

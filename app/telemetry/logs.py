@@ -12,7 +12,6 @@ import sys
 from contextlib import suppress
 from typing import TextIO, cast
 
-import stamina.instrumentation
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
@@ -53,8 +52,6 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),  # it only writes and flushes
         cache_logger_on_first_use=True,
     )
-    # stamina's own hook would log the reprs of the upstream's errors; the canonical line counts the attempts.
-    stamina.instrumentation.set_on_retry_hooks([])
     logger: FilteringBoundLogger = structlog.get_logger().bind()
     return logger
 

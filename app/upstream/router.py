@@ -8,11 +8,11 @@ once. Only the last one is asked again after a wait, because until then another 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import NamedTuple
-
-import stamina
 
 from app.errors import (
     Busy,
@@ -42,13 +42,14 @@ class RetryPolicy:
     initial: float = 0.5
     longest: float = 8.0
 
-    def wait(self, error: Exception) -> bool | float:
-        """Return what stamina wants to know: False for no other try, True for its own wait, or seconds."""
-        if not isinstance(error, UpstreamError) or not _may_heal(error):
-            return False
+    def wait(self, error: UpstreamError, tries: int) -> float | None:
+        """Return how many seconds to wait before another try, after so many *tries*; None if there is to be none."""
+        if tries >= self.attempts or not _may_heal(error):
+            return None
         if error.retry_after is None:
-            return True
-        return error.retry_after if error.retry_after <= self.longest else False
+            jitter = random.uniform(0, self.initial)  # noqa: S311 - no secret
+            return min(self.longest, self.initial * 2.0 ** (tries - 1) + jitter)
+        return error.retry_after if error.retry_after <= self.longest else None
 
 
 ONCE = RetryPolicy(attempts=1)
@@ -127,20 +128,18 @@ class Router:
         changed: Callable[[], None],
         afford: Afford,
     ) -> Begun:
-        async for another in stamina.retry_context(
-            on=self._retry.wait,
-            attempts=self._retry.attempts,
-            timeout=None,  # the relay's limits hold
-            wait_initial=self._retry.initial,
-            wait_max=self._retry.longest,
-            wait_jitter=self._retry.initial,
-        ):
-            with another:
-                request = await _affordable(request, attempts, afford)
-                attempts.append(Attempt(target.upstream, fallback))
-                batches = target.stream(request, attempts[-1])
+        for tries in count(1):
+            request = await _affordable(request, attempts, afford)
+            attempts.append(Attempt(target.upstream, fallback))
+            batches = target.stream(request, attempts[-1])
+            try:
                 return await first_content(batches, attempts[-1], changed), batches
-        raise AssertionError("stamina raises what the last attempt raised")
+            except UpstreamError as error:
+                seconds = self._retry.wait(error, tries)
+                if seconds is None:
+                    raise
+            await asyncio.sleep(seconds)
+        raise AssertionError("count() has no end")
 
 
 async def _affordable(request: StreamRequest, attempts: Sequence[Attempt], afford: Afford) -> StreamRequest:

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-import stamina
-
 from app.journal import Bounds
 from app.request import keyed_hash
 from tests.history.client import Event, Exchange, events_in
@@ -385,8 +383,6 @@ def history(seed: int, redis: str = "") -> int:
         random.seed(seed)
         patches.enter_context(mock.patch("secrets.token_urlsafe", lambda size: _urlsafe(random.randbytes(size))))
         patches.enter_context(mock.patch("secrets.token_hex", lambda size: random.randbytes(size).hex()))
-        patches.callback(stamina.instrumentation.set_on_retry_hooks, None)
-        stamina.instrumentation.set_on_retry_hooks(())
         patches.callback(loop.close)
         loop.run_until_complete(_history(choose, redis))
     assert not loop.failures, loop.failures

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import stamina.instrumentation
 import structlog
 
 from app.telemetry.logs import QUIET, configure
@@ -26,7 +25,6 @@ def unconfigured() -> Iterator[None]:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     structlog.reset_defaults()
-    stamina.instrumentation.set_on_retry_hooks(None)
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
