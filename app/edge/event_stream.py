@@ -1,8 +1,8 @@
 """One reader's stream, as an ASGI response.
 
-Strategy: the request's own task waits, and sends keep-alives. A second task sends the records that are in the log
-already. Once the reader is at the log's end, no task is woken for it: the producer writes each batch to the client as
-it appends it. A third task waits for the client to hang up.
+Strategy: the request's own task sends the records that are in the log already. Once the reader is at the log's end, it
+waits, and sends keep-alives. It is not woken for what comes: the producer writes each batch to the client as it appends
+it. A second task waits for the client to hang up.
 
 While a stream can still fail with a status, the answer is held back: until the first record, or until the commit
 deadline, which the stream's producer keeps.
@@ -14,7 +14,6 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse
@@ -96,7 +95,7 @@ class StreamResponse(EventSourceResponse):
         self._hold = hold
         self._write: Callable[[bytes], bool] = _declined
         self._gone: asyncio.Future[None]  # done once the client has hung up
-        self._news: asyncio.Future[None]  # done once the log has to be looked at
+        self._news: asyncio.Future[bool]  # what is waited for: true, or false if the time was up first
         self._unsent: tuple[Batch, bytes] | None = None  # what is encoded, but not with the server yet
         self._idle = False  # whether nothing was sent since the last beat
 
@@ -105,36 +104,63 @@ class StreamResponse(EventSourceResponse):
             await super().__call__(scope, receive, send)
             return
         self._write = scope.get("extensions", {}).get(WRITE, _declined)
+        self._news = asyncio.get_running_loop().create_future()
         self._gone = asyncio.ensure_future(_hang_up(receive))
+        self._gone.add_done_callback(self._wake)
+        self._subscription.dismissal.add_done_callback(self._wake)
         try:
             async with self._subscription:
                 if not self._hold or await self._held_back(scope, receive, send):
                     await self._stream(send)
         finally:
-            await _stop(self._gone)
+            self._gone.cancel()
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be sent: the client has hung up, or the hub has dismissed it."""
+        return self._gone.done() or self._subscription.dismissed
+
+    def _wake(self, _: object) -> None:
+        """End the wait for news."""
+        if not self._news.done():
+            self._news.set_result(True)
+
+    def _no_news(self) -> None:
+        if not self._news.done():
+            self._news.set_result(False)
+
+    async def _news_within(self, seconds: float | None) -> bool:
+        """Wait for news, and return true; or false if there were none within *seconds*."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self._no_news)
+        try:
+            return await self._news
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def _held_back(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Wait until it is known how to answer; return whether that is with a stream. Raises Draining."""
         subscription = self._subscription
-        ends = [self._gone, subscription.dismissal]
-        if subscription.committed is not None:
-            ends.append(subscription.committed)
-        seconds = self._hold if subscription.committed is None else None
-        batch = await _run(self._first_batch(), *ends, seconds=seconds)
+        log, after, committed = subscription.log, subscription.after, subscription.committed
+        if not (log.last > after or log.ended or self._is_over() or (committed and committed.done())):
+            if committed is not None:
+                committed.add_done_callback(self._wake)
+            log.follow(self._wake)
+            try:
+                await self._news_within(self._hold if committed is None else None)
+            finally:
+                log.unfollow(self._wake)
         if self._gone.done():
             return False
         if subscription.dismissed:
             raise Draining
-        failure = batch.events[0] if batch else None
-        if batch is None or not isinstance(failure, Failure):
+        first = log.records(after, after + 1) if log.last > after else ()
+        if not first or not isinstance(first[0], Failure):
             return True
-        subscription.sent = batch
-        await error_response(failure, request_context(scope))(scope, receive, send)
+        subscription.sent = Batch(after + 1, first)
+        await error_response(first[0], request_context(scope))(scope, receive, send)
         return False
-
-    async def _first_batch(self) -> Batch:
-        async with aclosing(self._subscription.log.read(self._subscription.after)) as batches:
-            return await anext(batches)
 
     async def _stream(self, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
@@ -143,21 +169,9 @@ class StreamResponse(EventSourceResponse):
             self._subscription.told()
         if self._after is not None:
             await self._resume(self._after, send)
-        sending = asyncio.ensure_future(self._send_paced(send) if self._smooth else self._send_all(send))
-        ends = (sending, self._gone, self._subscription.dismissal)
-        try:
-            while not await _any_done(*ends, seconds=self._keep_alive / 2):
-                if self._idle:
-                    await send(_frame(COMMENT))
-                self._idle = not self._idle  # a comment breaks the silence as well as a record does
-        finally:
-            await _stop(sending)
-        if not sending.cancelled():
-            sending.result()
+        await (self._send_paced(send) if self._smooth else self._send_all(send))
         if not self._gone.done():
             await send(_frame(self._last_words(), more=False))
-            if self._unsent is not None and not self._gone.done():
-                self._subscription.sent, _ = self._unsent
 
     async def _resume(self, after: EventId, send: Send) -> None:
         """Bring the encoder to where the client is."""
@@ -185,27 +199,25 @@ class StreamResponse(EventSourceResponse):
     def _last_words(self) -> bytes:
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
 
-        The sender was stopped before it wrote a frame or after it wrote the whole of it, so `_unsent` is exactly what
-        the encoder has returned and the client lacks. If the stream's end is in that, or was sent in the turn of the
-        loop that brought the dismissal, no other end may follow it.
+        If the stream's end was sent in the turn of the loop that brought the dismissal, no other end may follow it.
         """
-        last, unsent = self._unsent or (self._subscription.sent, b"")
+        last = self._subscription.sent
         if not self._subscription.dismissed or (last.events and isinstance(last.events[-1], TERMINAL)):
-            return unsent
-        return unsent + self._encoder.dismissal(random.randint(*_COME_BACK))  # noqa: S311 - no secret
+            return b""
+        return self._encoder.dismissal(random.randint(*_COME_BACK))  # noqa: S311 - no secret
 
     async def _send_all(self, send: Send) -> None:
         """Send what is in the log, one batch after another; at the log's end, have each new batch pushed."""
         log = self._subscription.log
-        while not self._gone.done():
+        while not self._is_over():
             if log.last > self._subscription.sent.last:
                 await self._send_up_to(log.last, send)
             elif log.ended:
                 return
-            else:
-                await self._follow()
-                if self._unsent is not None:
-                    await self._send(*self._unsent, send)
+            elif not await self._follow():
+                await self._beat(send)
+            elif self._unsent is not None:
+                await self._send(*self._unsent, send)
 
     async def _send_paced(self, send: Send) -> None:
         """Send what is in the log, and then, spread, what comes."""
@@ -213,34 +225,36 @@ class StreamResponse(EventSourceResponse):
         clock = asyncio.get_running_loop().time
         pacer = Pacer(self._smooth)
         live = log.last
+        waits: bool = False  # for news, and not for its time
 
         def come(batch: Batch | None) -> None:
             pacer.came(log.last, clock())
-            if not self._news.done():
-                self._news.set_result(None)
+            if waits:
+                self._wake(batch)
 
-        self._news = asyncio.get_running_loop().create_future()
         log.follow(come)
         try:
             await self._send_up_to(live, send)
-            while not self._gone.done():
+            while not self._is_over():
                 now = clock()
                 last, at = pacer.step(self._subscription.sent.last, now)
                 await self._send_up_to(last, send)
                 if at < math.inf:
-                    await asyncio.sleep(at - now)
+                    await self._news_within(at - now)
                 elif log.ended:
                     return
                 else:
-                    await self._news
-                    self._news = asyncio.get_running_loop().create_future()
+                    waits = True
+                    if not await self._news_within(self._keep_alive / 2):
+                        await self._beat(send)
+                    waits = False
         finally:
             log.unfollow(come)
 
     async def _send_up_to(self, last: int, send: Send) -> None:
-        """Send the records up to number *last*, one batch after another, as long as the client is there."""
+        """Send the records up to number *last*, one batch after another, until it is over."""
         subscription = self._subscription
-        while subscription.sent.last < last and not self._gone.done():
+        while subscription.sent.last < last and not self._is_over():
             await turn(min(last - subscription.sent.last, _TURN))
             batch = subscription.log.pending(subscription.sent.last, last)
             assert batch is not None  # noqa: S101 - records are never taken out of a log
@@ -248,6 +262,8 @@ class StreamResponse(EventSourceResponse):
                 await self._send(subscription.sent if more else batch, data, send)
                 if more:
                     await turn(1)
+                    if self._is_over():
+                        return
 
     async def _send(self, batch: Batch, data: bytes, send: Send) -> None:
         if len(data) > _LONG:
@@ -260,15 +276,23 @@ class StreamResponse(EventSourceResponse):
             if data:  # a dialect may have no word for the event
                 self._idle = False
 
-    async def _follow(self) -> None:
-        """Have each batch pushed that is appended from now on, until one is refused or the stream has ended."""
+    async def _follow(self) -> bool:
+        """Have each batch pushed that is appended from now on, until one is refused or the stream has ended.
+
+        Return false if it is time for a keep-alive.
+        """
         log = self._subscription.log
-        self._news = asyncio.get_running_loop().create_future()
         log.follow(self._push)
         try:
-            await self._news
+            return await self._news_within(self._keep_alive / 2)
         finally:
             log.unfollow(self._push)
+
+    async def _beat(self, send: Send) -> None:
+        """Send a keep-alive if nothing else was sent since the last beat."""
+        if self._idle:
+            await send(_frame(COMMENT))
+        self._idle = not self._idle  # a comment breaks the silence as well as a record does
 
     def _push(self, batch: Batch | None) -> None:
         """Write *batch* as it is appended, which wakes no task: half of what a reader costs otherwise.
@@ -278,7 +302,7 @@ class StreamResponse(EventSourceResponse):
         if self._news.done():
             return  # the sender finds the batch in the log
         if batch is None or self._subscription.log.ended:  # the end may be long in some dialects
-            self._news.set_result(None)  # and now, too
+            self._news.set_result(True)  # and now, too
             return
         try:
             data = self._encode(batch)
@@ -292,7 +316,7 @@ class StreamResponse(EventSourceResponse):
                 self._idle = False
         else:
             self._unsent = (batch, data)
-            self._news.set_result(None)
+            self._news.set_result(True)
 
 
 async def read_whole(subscription: Subscription, receive: Receive) -> None:
@@ -332,20 +356,14 @@ async def _hang_up(receive: Receive) -> None:
         pass
 
 
-async def _run(work: Coroutine[Any, Any, T], *ends: asyncio.Future[None], seconds: float | None = None) -> T | None:
-    """Run *work* until one of *ends* is done, or for *seconds*. Return what it returns, or None if it was stopped."""
-    task = asyncio.ensure_future(work)
+async def _run(work: Coroutine[Any, Any, T], *ends: asyncio.Future[None]) -> T | None:
+    """Run *work* until one of *ends* is done. Return what it returns, or None if it was stopped."""
+    task: asyncio.Future[Any] = asyncio.ensure_future(work)
     try:
-        await _any_done(task, *ends, seconds=seconds)
+        await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _stop(task)
     return None if task.cancelled() else task.result()
-
-
-async def _any_done(*futures: asyncio.Future[Any], seconds: float | None) -> bool:
-    """Wait until one of *futures* is done; return False if none is within *seconds*."""
-    done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    return bool(done)
 
 
 async def _stop(task: asyncio.Future[Any]) -> None:

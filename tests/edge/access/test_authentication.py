@@ -17,7 +17,7 @@ from app.edge.access.jwt_keys import secret_key
 from app.edge.access.jwts import Jwts
 from app.edge.access.tickets import Tickets
 from app.errors import Unauthenticated
-from app.request import UNLIMITED, Allowance, Principal, keyed_hash
+from app.request import ANYONE, UNLIMITED, Allowance, Principal, keyed_hash
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +57,8 @@ async def test_no_schemes() -> None:
     """Without schemes, every request has the same principal, with the usual allowance."""
     credentials = Credentials(allowance=USUAL)
     for asked in (scope(), scope("Bearer nonsense"), scope("a", "b"), on_stream("x")):
-        assert await credentials.principal(asked) == Principal("", USUAL)
-    assert await Credentials().principal(scope()) == Principal()
+        assert await credentials.principal(asked) == Principal("", USUAL, account=ANYONE.counted_as())
+    assert await Credentials().principal(scope()) == ANYONE._replace(account=ANYONE.counted_as())
 
 
 async def test_schemes() -> None:
