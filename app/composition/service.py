@@ -33,6 +33,7 @@ from app.edge.error_responses import crashed, failed, unrouted
 from app.edge.middleware import ContextMiddleware
 from app.edge.openapi.docs import docs
 from app.edge.openapi.document import document, examples, openapi
+from app.edge.routing import RouteTable
 from app.edge.static import page, playground
 from app.edge.status import Health, Metrics, MetricsPorts
 from app.edge.streams import ListModels, Options, Streams
@@ -330,10 +331,7 @@ def _application(
     streams: Streams, public: Sequence[Route], settings: Settings, access: Access, quota: Quota
 ) -> ASGIApp:
     """Return all endpoints behind the access control, and that behind CORS, whose headers refusals need as well."""
-    app = Starlette(
-        routes=[*routes(streams), *public],
-        exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed},
-    )
-    app.router.redirect_slashes = False  # the API describes no redirects
+    app = Starlette(exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed})
+    app.router = RouteTable([*routes(streams), *public])
     access_control = AccessMiddleware(app, access.credentials, quota, [route.path for route in public])
     return Cors(access_control, access.origins)

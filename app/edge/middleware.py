@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
@@ -36,6 +36,9 @@ _SLASHES = re.compile(b"//+")
 
 # Orchestrators probe these by address, under any host name. The answers tell nothing about the service.
 _PROBES = ("/healthz", "/readyz")
+
+# The headers of an answer that does not have them already.
+_DEFAULTS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
 class ContextMiddleware:
@@ -72,7 +75,7 @@ class ContextMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _complete(MutableHeaders(scope=message), context)
+                message["headers"] = _completed(message["headers"], context)
             await send(message)
 
         try:
@@ -118,12 +121,15 @@ def _tidy(path: str, raw: bytes) -> str:
     return path if tidy == raw else unquote(tidy.decode("ascii"))
 
 
-def _complete(headers: MutableHeaders, context: RequestContext) -> None:
-    """Add what every answer has. No cache may keep an answer that does not say otherwise."""
-    headers.update(context.headers)
-    headers["X-Request-Id"] = context.request_id
-    headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("X-Content-Type-Options", "nosniff")
+def _completed(headers: list[tuple[bytes, bytes]], context: RequestContext) -> list[tuple[bytes, bytes]]:
+    """Return *headers* and what every answer has. No cache may keep an answer that does not say otherwise."""
+    given = {name for name, _ in headers}
+    told = {**context.headers, "X-Request-Id": context.request_id}
+    return [
+        *headers,
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in told.items()),
+        *(default for default in _DEFAULTS if default[0] not in given),
+    ]
 
 
 def _request_id(headers: Headers) -> str:

@@ -23,8 +23,11 @@ def given_position(request: HTTPConnection) -> str:
     The header wins: an EventSource that reconnects also sends the query that it was made with. `lastEventId` is how
     event-source-polyfill and reconnecting-eventsource spell the query.
     """
+    position = request.headers.get("last-event-id")
+    if position or not request.scope["query_string"]:
+        return position or ""
     query = request.query_params
-    return request.headers.get("last-event-id") or query.get("last_event_id") or query.get("lastEventId") or ""
+    return query.get("last_event_id") or query.get("lastEventId") or ""
 
 
 def parse_position(request: HTTPConnection) -> EventId | None:
