@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own, and we only load
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.typing import FilteringBoundLogger
 
@@ -23,9 +26,12 @@ pytestmark = pytest.mark.anyio
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+ALERTS = DEPLOY / "alerts.yaml"
 RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load((DEPLOY / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
+    rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
 ]
+# Series in which each of them fires, for `promtool test rules`.
+CASES = Path(__file__).parent / "alerts.test.yaml"
 FINISH_REASONS = {"stop", "length", "content_filter", "tool_calls", "cancelled", "unknown", "other"}
 
 _NAME = re.compile(r"\b(?:chat_sse|gen_ai|process|python)_\w+")
@@ -47,24 +53,30 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture
-async def shown(log: FilteringBoundLogger) -> AsyncIterator[dict[str, set[str]]]:
-    """The names in the composed service's `/metrics`, each with its label names as far as there are samples."""
+async def families(log: FilteringBoundLogger) -> list[Metric]:
+    """What the composed service's `/metrics` shows before it has done anything."""
     async with (
         compose(load(None), log) as service,
         httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://localhost") as client,
     ):
         answer = await client.get("/metrics")
         assert answer.status_code == 200
-        names: dict[str, set[str]] = {}
-        for family in text_string_to_metric_families(answer.text):
-            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
-            names |= {family.name + suffix: set() for suffix in suffixes}
-            for sample in family.samples:
-                names[sample.name] |= set(sample.labels)
-        for instrument in INSTRUMENTS:
-            if instrument.kind != "histogram":
-                names[instrument.name] |= set(instrument.labels)
-        yield names
+        return list(text_string_to_metric_families(answer.text))
+
+
+@pytest.fixture
+async def shown(families: list[Metric]) -> dict[str, set[str]]:
+    """The names there, each with its label names as far as there are samples."""
+    names: dict[str, set[str]] = {}
+    for family in families:
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        names |= {family.name + suffix: set() for suffix in suffixes}
+        for sample in family.samples:
+            names[sample.name] |= set(sample.labels)
+    for instrument in INSTRUMENTS:
+        if instrument.kind != "histogram":
+            names[instrument.name] |= set(instrument.labels)
+    return names
 
 
 async def test_names(shown: dict[str, set[str]]) -> None:
@@ -106,6 +118,33 @@ async def test_rules() -> None:
         assert len(rule["annotations"]["summary"]) > 20
         assert len(rule["annotations"]["description"]) > 60
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+
+
+async def test_first_times(families: list[Metric]) -> None:
+    """What an alert fires for when it happens once is shown as zero before: an increase needs a value to begin with."""
+    samples = [sample for family in families for sample in family.samples]
+    asked = [
+        (name, label, value)
+        for rule in RULES
+        for name, label, values in re.findall(r'increase\((\w+)\{(\w+)=~?"([^"]*)"\}\[\w+\]\)\) > 0', rule["expr"])
+        for value in values.split("|")
+    ]
+    assert len(asked) >= 8
+    missing = [
+        it for it in asked if not any(it[0] == sample.name and sample.labels.get(it[1]) == it[2] for sample in samples)
+    ]
+    assert missing == []
+
+
+@pytest.mark.real
+def test_promtool() -> None:
+    """Prometheus' own tool takes the rules; each fires in the series that `CASES` has for it, and in no others."""
+    assert shutil.which("promtool"), "apt-get install --no-install-recommends prometheus"
+    for command in (("check", "rules", "--lint=all", "--lint-fatal", ALERTS), ("test", "rules", CASES)):
+        ran = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    tested = re.findall(r'alertname="(\w+)"', CASES.read_text())
+    assert {rule["alert"] for rule in RULES} - set(tested) == set()
 
 
 async def test_settings_in_rules(log: FilteringBoundLogger) -> None:

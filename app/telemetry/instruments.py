@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from app import __version__
-from app.errors import StreamError, Unauthorized, Unpaid, UpstreamError, raised
+from app.errors import Misaddressed, StreamError, Unauthorized, Unpaid, UpstreamError, raised
 from app.hub import Hub
 from app.journal import Journal
 from app.meter import OTHER, Histogram, Meter
@@ -98,7 +98,7 @@ def _from_zero(counts: Mapping[Any, Value], *known: Iterable[str]) -> Mapping[An
 
 
 _EVICTED = ("time", "count", "memory")
-_HOPELESS = (Unauthorized.code, Unpaid.code)
+_HOPELESS = (Unauthorized.code, Unpaid.code, Misaddressed.code)
 # An upstream's error refuses no request: it ends a stream.
 _REFUSALS = tuple(dict.fromkeys(kind.code for kind in raised(StreamError) if not issubclass(kind, UpstreamError)))
 _STATUSES = ("200", "401", "402", "403", "429", "500", "502", "503")
