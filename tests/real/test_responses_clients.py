@@ -100,27 +100,48 @@ def check_second_turn(asked: list[Any], output: str) -> dict[str, Any]:
 def test_ai_sdk(service: Server, upstream: Upstream, store: bool | None) -> None:
     """The AI SDK's default model calls a tool and goes on; what is stored it refers to, and the rest it sends back."""
     options = {} if store is None else {"store": store, "include": ["reasoning.encrypted_content"]}
-    [said] = run(
-        "ai-sdk-responses", url=service.url, model="gpt-5", prompt="Rome?", providerOptions=options, tools=True
+    check_weather(upstream, run("ai-sdk-responses", **weather(service), model="gpt-5", providerOptions=options))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_open_responses(service: Server, upstream: Upstream, whole: bool) -> None:
+    """The AI SDK's provider for Open Responses calls a tool and goes on. It has no references, and sends all back."""
+    check_weather(
+        upstream, run("ai-sdk-responses", **weather(service), provider="open-responses", model="m", whole=whole)
     )
-    assert said == {
-        "text": "It is 21 degrees.",
-        "reasoning": "hm",
-        "finish": "stop",
-        "tools": [{"toolName": "get_weather", "input": {"city": "Rome"}, "output": "21 degrees in Rome"}],
-    }
+
+
+def weather(service: Server) -> dict[str, Any]:
+    return {"url": service.url, "prompt": "Rome?", "tools": True}
+
+
+def check_weather(upstream: Upstream, printed: list[dict[str, Any]]) -> None:
+    """Check what the AI SDK said of the weather, and what it sent back."""
+    assert printed == [
+        {
+            "text": "It is 21 degrees.",
+            "reasoning": "hm",
+            "finish": "stop",
+            "tools": [{"toolName": "get_weather", "input": {"city": "Rome"}, "output": "21 degrees in Rome"}],
+            "output": printed[0]["output"],
+        }
+    ]
+    assert printed[0]["output"] > 0
     assistant = check_second_turn(upstream.asked, "21 degrees in Rome")
     assert assistant["content"] == "Let me see. "
     assert assistant["reasoning"] == "hm"
     assert assistant["reasoning_details"] == THOUGHT
 
 
-def test_ai_sdk_failure(start_service: Any, simulator: Server) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("provider", ["openai", "open-responses"])
+def test_ai_sdk_failure(start_service: Any, simulator: Server, provider: str, whole: bool) -> None:
     """It raises what the upstream said."""
     service = start_service(simulator, retry_attempts=1)
-    said = run("ai-sdk-responses", url=service.url, model="error-400", prompt="x")
+    plan = {"url": service.url, "provider": provider, "whole": whole}
+    said = run("ai-sdk-responses", **plan, model="error-400", prompt="x")
     assert (said[0]["error"]["name"], said[0]["error"]["status"]) == ("AI_APICallError", 400)
-    echoed = run("ai-sdk-responses", url=service.url, model="sim-echo?rate=0&first=0", prompt="Hello, 你好!")
+    echoed = run("ai-sdk-responses", **plan, model="sim-echo?rate=0&first=0", prompt="Hello, 你好!")
     assert (echoed[-1]["text"], echoed[-1]["finish"]) == ("Hello, 你好!", "stop")
 
 
