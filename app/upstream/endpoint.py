@@ -201,6 +201,10 @@ async def stream_answer(
                             if rest:
                                 await turn(ROOM)
                             content = feed(data[:_SLICE])
+                            while reader.unread is not None:
+                                yield content
+                                await turn(ROOM)
+                                content = reader.go_on()
                             yield content
                             if answer.state is OPEN:
                                 continue

@@ -332,6 +332,11 @@ FAULTS: dict[str, Model] = {
     "empty-200": always("200, event-stream, zero bytes.", partial(says, body=b"", content_type=STREAM.content_type)),
     "crlf": Model("CRLF line ends.", crlf, background=False),
     "giant-line": Model("One event of `mib` MiB.", giant_line, background=False),
+    "giant-escapes": Model(
+        "A text of `mib` MiB, nearly all of it escapes and commas.",
+        partial(giant, field=b"content", before=b'"', item=rb"\",", after=b'"'),
+        only="chat",
+    ),
     "giant-call": Model(
         "A tool call with `mib` MiB of arguments.",
         partial(

@@ -144,6 +144,7 @@ CHECKS: dict[str, tuple[dict[str, Any], Check]] = {
     "split-utf8": ({}, lambda seen: healthy(seen) and set(seen.frames) == {1} and not text(seen).isascii()),
     "crlf": ({}, lambda seen: seen.body.count(b"\n") == seen.body.count(b"\r\n") and seen.body.endswith(b"\r\n\r\n")),
     "giant-line": ({"knobs": "mib=2"}, lambda seen: healthy(seen) and len(text(seen)) == 2 << 20),
+    "giant-escapes": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "content")),
     "giant-call": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "tool_calls")),
     "giant-image": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "images")),
     "giant-notes": ({"knobs": "mib=1"}, lambda seen: healthy(seen) and giant(seen, "annotations")),

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import orjson
 
 from app.errors import Malformed
-from app.upstream.reading.json import DONE, MAX_CONTAINERS, is_crowded, parse, parse_whole, payloads
+from app.upstream.reading.json import DONE, MAX_CONTAINERS, crowding, parse, parse_whole, payloads
 from app.upstream.reading.sse import BOM, MAX_EVENT, MAX_STRAY, Splitter
 
+LARGE = 1024 * 1024  # bytes of an event that is read in steps
 MAX_BLANK = 4 * 1024  # bytes before the first one that is not blank
 _CROWDED = "The upstream service sent more values in one event than this service reads."
 
@@ -34,10 +35,13 @@ class Mark(Enum):
     """JSON on lines that are not fields. Some upstreams put their errors there (rows F16, F17)."""
     WHOLE = auto()
     """The body is this JSON value, not a stream (rows H4, H5)."""
+    STEP = auto()
+    """There is no event yet: a large one is read in steps, and the loop may have its turn between two of them."""
 
 
 Event = tuple[bytes | Mark, Any, bytes]
 """The name, b"" if the upstream gave none; the JSON value; and the bytes that orjson took, b"" if it refused them."""
+_STEP: Event = (Mark.STEP, None, b"")
 
 
 class Body:
@@ -70,8 +74,12 @@ class Body:
             if name is None:
                 yield from self._read_stray(payload)
                 continue
-            if len(payload) > MAX_CONTAINERS and is_crowded(payload):
-                raise Malformed(_CROWDED)
+            if len(payload) > MAX_CONTAINERS:
+                for crowded in crowding(payload):
+                    if crowded:
+                        raise Malformed(_CROWDED)
+                    if len(payload) > LARGE:
+                        yield _STEP
             try:
                 value = orjson.loads(payload)
             except ValueError:
@@ -90,9 +98,12 @@ class Body:
             yield
             body = bytes(self._json)
             self._json.clear()
-            crowded = is_crowded(body)
-            yield
-            self._whole = Malformed(_CROWDED) if crowded else [*_values_in(body)]
+            for crowded in crowding(body):
+                yield
+                if crowded:
+                    self._whole = Malformed(_CROWDED)
+                    return
+            self._whole = [*_values_in(body)]
             yield
 
     def end(self) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -18,6 +19,7 @@ MAX_CONTAINERS: Final = 32_768  # objects and lists of one event
 MAX_COMMAS: Final = 131_072
 MAX_PATIENT: Final = 512 * 1024  # bytes of what orjson refuses; the rest is not worth the time
 MAX_LINES: Final = 1024  # of one event that is no JSON as a whole
+_PIECE = 512 * 1024  # bytes whose values are counted in one step: a few milliseconds
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -39,17 +41,36 @@ def parse_whole(data: bytes) -> Any:
         return parse(data)
 
 
-def is_crowded(data: bytes) -> bool:
-    """Return whether the JSON in *data* has more values than are read."""
-    if _fits(data):
-        return False
+def crowding(data: bytes) -> Iterator[bool]:
+    """Count the values of the JSON in *data*, in steps. Yield after each step whether there are more than are read."""
+    pieces = range(0, len(data), _PIECE)
+    containers = commas = 0
+    for start in pieces:
+        containers, commas = _counted(data[start : start + _PIECE], containers, commas)
+        if _is_crowd(containers, commas):
+            break
+        yield False
+    else:
+        return
     # A text may have any number of commas and brackets. A value has up to two strings, its name and itself.
-    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return plain.count(b'"') > 4 * (MAX_COMMAS + MAX_CONTAINERS) or not _fits(_outside(plain))
+    containers = commas = quotes = 0
+    in_text = escaped = False
+    for start in pieces:
+        piece = data[start + escaped : start + _PIECE]
+        escaped = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1  # the first byte of the next piece
+        parts = piece[: len(piece) - escaped].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        quotes += len(parts) - 1
+        containers, commas = _counted(b"".join(parts[in_text::2]), containers, commas)
+        in_text ^= len(parts) % 2 == 0
+        yield quotes > 4 * (MAX_COMMAS + MAX_CONTAINERS) or _is_crowd(containers, commas)
 
 
-def _fits(data: bytes) -> bool:
-    return data.count(b"[") + data.count(b"{") <= MAX_CONTAINERS and data.count(b",") <= MAX_COMMAS
+def _counted(data: bytes, containers: int, commas: int) -> tuple[int, int]:
+    return containers + data.count(b"[") + data.count(b"{"), commas + data.count(b",")
+
+
+def _is_crowd(containers: int, commas: int) -> bool:
+    return containers > MAX_CONTAINERS or commas > MAX_COMMAS
 
 
 def _outside(plain: bytes) -> bytes:

@@ -55,6 +55,8 @@ class AnswerReader(Generic[D]):
         self._max_event = max_event
         self._body = Body(max_event)
         self._template = Template(dialect.take_text, LESSONS if uniform else 0)
+        self.unread: Iterator[Event] | None = None
+        """What is to be read by `go_on` before any more is fed: the rest of a large event, and what came after it."""
         self._by_template = False  # whether the next events may be recognised by the template
 
     @property
@@ -63,7 +65,7 @@ class AnswerReader(Generic[D]):
         return self._body.replaced_bytes
 
     def feed(self, data: bytes) -> list[Content]:
-        """Take one network read, and return the content in it."""
+        """Take one network read, and return the content in it, up to what is `unread`."""
         if self._by_template and len(data) <= self._max_event:
             found = self._template.texts(data)
             if found is not None:
@@ -72,11 +74,21 @@ class AnswerReader(Generic[D]):
         if answer.state is ENDED:
             return []
         try:
-            self._read(self._body.feed(data))
+            self.unread = self._read(self._body.feed(data))
         except Malformed as fault:
             answer.end(fault=fault)
         self._by_template = self._template.known and self._body.between and answer.state is not ENDED
         return answer.take()
+
+    def go_on(self) -> list[Content]:
+        """Take the next step of what is `unread`, and return the content in it."""
+        unread, self.unread = self.unread, None
+        try:
+            self.unread = self._read(unread or iter(()))
+        except Malformed as fault:
+            self.answer.end(fault=fault)
+        self._by_template = self._template.known and self._body.between and self.answer.state is not ENDED
+        return self.answer.take()
 
     def parse(self) -> Iterator[None]:
         """Parse a body that came in place of a stream, before its `end`, as `Body.parse` does."""
@@ -105,8 +117,8 @@ class AnswerReader(Generic[D]):
         """Return how the answer ended, or raise the reason why it did not."""
         return self.answer.result(without_content=Malformed() if self._body.stray else None)  # row H7
 
-    def _read(self, events: Iterator[Event]) -> None:
-        """Read *events* into the answer, until it has ended. Raises Malformed."""
+    def _read(self, events: Iterator[Event]) -> Iterator[Event] | None:
+        """Read *events* into the answer, until it has ended. Return the rest, if it is for later. Raises Malformed."""
         answer = self.answer
         dialect = self.dialect
         template = self._template
@@ -120,6 +132,8 @@ class AnswerReader(Generic[D]):
                 if template.lessons:
                     template.learn(payload, text)
                 continue
+            if name is Mark.STEP:
+                return events
             template.known = False  # what it was learnt from no longer holds
             if isinstance(name, bytes):
                 dialect.read(name, value)
@@ -128,5 +142,6 @@ class AnswerReader(Generic[D]):
             elif not answer.judge(value) and name is Mark.WHOLE and isinstance(value, dict):
                 dialect.read_whole(value)
             if answer.state is ENDED:
-                return
+                break
             plain = dialect.ready and not answer.halves
+        return None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.upstream.reading import json as json_
 from app.upstream.reading.json import (
     DONE,
     MAX_COMMAS,
@@ -13,7 +17,7 @@ from app.upstream.reading.json import (
     MAX_DEPTH,
     MAX_LINES,
     MAX_PATIENT,
-    is_crowded,
+    crowding,
     parse,
     payloads,
 )
@@ -77,7 +81,22 @@ def test_payloads(data: bytes, values: list[object]) -> None:
 )
 def test_crowded(data: bytes, crowded: bool) -> None:
     """What counts are values: commas and brackets outside of strings."""
-    assert is_crowded(data) is crowded
+    assert any(crowding(data)) is crowded
+
+
+TEXTS = st.lists(st.sampled_from([rb"\"", rb"\\", b"[", b",", b"a"]), max_size=9).map(
+    lambda parts: b'"%b"' % b"".join(parts)
+)
+
+
+@given(st.lists(st.sampled_from([b"[", b",", b"{"]) | TEXTS, max_size=20), st.integers(1, 9))
+def test_counted_in_steps(parts: list[bytes], size: int) -> None:
+    """Values are counted as they are in one piece, wherever that is cut."""
+    data = b"".join(parts)
+    with patch.multiple(json_, MAX_CONTAINERS=1, MAX_COMMAS=1):
+        whole = any(crowding(data))
+        with patch.object(json_, "_PIECE", size):
+            assert any(crowding(data)) == whole
 
 
 def test_patience_ends() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.errors import Empty, Malformed, UpstreamError
 from app.events import Delta, Done, ToolCall
 from app.upstream.reading.answer import ENDED, FINISHED, OPEN, State
+from app.upstream.reading.body import LARGE
 from app.upstream.reading.chat import chat_reader
 from tests.upstream.play import MAX_EVENT, cut_at, read
 from tests.upstream.reading.quirks import CASES
@@ -36,6 +37,31 @@ def test_what_to_wait_for(steps: list[tuple[bytes, State]]) -> None:
     for raw, state in steps:
         reader.feed(raw)
         assert reader.answer.state is state
+
+
+def test_a_large_event_in_steps() -> None:
+    """A large event is read in many steps; what came before it is there at once, and what comes after it is last."""
+    reader = chat_reader()
+    text = '",' * (LARGE // 2)
+    found = [reader.feed(HI + event({"choices": [{"index": 0, "delta": {"content": text}}]}) + STOP + DONE)]
+    while reader.unread is not None:
+        found.append(reader.go_on())
+    assert len(found) > 4
+    assert [content for content in found if content] == [[Delta("hi")], [Delta(text)]]
+    assert reader.answer.state is ENDED
+
+
+def test_a_large_event_with_too_many_values() -> None:
+    """It is given up as soon as it has more values than are read."""
+    reader = chat_reader()
+    reader.feed(event([1] * (LARGE // 2)))
+    steps = 0
+    while reader.unread is not None:
+        steps += 1
+        reader.go_on()
+    assert steps < 3
+    with pytest.raises(Malformed, match="more values"):
+        reader.result()
 
 
 def test_error_is_told_without_secrets() -> None:
