@@ -107,6 +107,7 @@ class Relay:
         self._read_at = self._opened_at
         self._progress_at = self._opened_at
         self._commit: asyncio.TimerHandle | None = None
+        self._deadline = 0.0  # at which it is armed
         self._watchdog: asyncio.TimerHandle | None = None
         self._release: asyncio.TimerHandle | None = None
         self._release_at = 0.0
@@ -232,18 +233,22 @@ class Relay:
         """Have the stream started at its commit deadline, as that is now."""
         if self._started or self.ended is not None:
             return
-        if self._commit is not None:
-            self._commit.cancel()
         limits = self._limits
         attempt = self._attempt
         deadline = self._opened_at + limits.commit
         if attempt.failed or len(self.attempts) > 1:
             answered = attempt.answered_at if not attempt.failed else None
             deadline = max(deadline, self._opened_at + limits.hold if answered is None else answered + limits.commit)
+        if self._commit is not None:
+            if deadline == self._deadline:
+                return
+            self._commit.cancel()
+        self._deadline = deadline
         self._commit = self._loop.call_at(deadline, self._start_uncommitted)
 
     def _start_uncommitted(self) -> None:
         """Start without content, unless another upstream may yet be asked: `Start` names the one that answers."""
+        self._commit = None
         if self._attempt.last:
             try:
                 self._start()

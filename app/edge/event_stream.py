@@ -97,6 +97,7 @@ class StreamResponse(EventSourceResponse):
         self._gone: asyncio.Future[None]  # done once the client has hung up
         self._news: asyncio.Future[bool]  # what is waited for: true, or false if the time was up first
         self._unsent: tuple[Batch, bytes] | None = None  # what is encoded, but not with the server yet
+        self._whole = False  # whether the body has its end
         self._idle = False  # whether nothing was sent since the last beat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,8 +170,10 @@ class StreamResponse(EventSourceResponse):
             self._subscription.told()
         if self._after is not None:
             await self._resume(self._after, send)
+        elif not self._subscription.records_behind:
+            await send(_frame(b""))  # our server keeps the head for the first of the body
         await (self._send_paced(send) if self._smooth else self._send_all(send))
-        if not self._gone.done():
+        if not (self._whole or self._gone.done()):
             await send(_frame(self._last_words(), more=False))
 
     async def _resume(self, after: EventId, send: Send) -> None:
@@ -268,8 +271,10 @@ class StreamResponse(EventSourceResponse):
     async def _send(self, batch: Batch, data: bytes, send: Send) -> None:
         if len(data) > _LONG:
             worked(len(data) >> 10)
+        log = self._subscription.log
+        self._whole = log.ended and batch.last == log.last
         self._unsent = (batch, data)
-        await send(_frame(data))
+        await send(_frame(data, more=not self._whole))
         self._unsent = None
         if not self._gone.done():  # a server drops what is sent to a client that has hung up
             self._subscription.sent = batch

@@ -84,12 +84,11 @@ class BodyWriter:
     content length, which uvicorn sends in chunks.
     """
 
-    __slots__ = ("_cycle", "_flow", "_send")
+    __slots__ = ("_cycle", "_flow")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
-        self._send = cycle.transport.write
 
     def write(self, data: bytes) -> bool:
         """Write *data*. Return False, without writing, if the client is behind or gone; `send` tells which."""
@@ -98,8 +97,40 @@ class BodyWriter:
         if data:  # an empty chunk would end the body
             size = len(data)
             first_line = _CHUNK_SIZES[size] if size < len(_CHUNK_SIZES) else b"%x\r\n" % size
-            self._send(b"".join((first_line, data, b"\r\n")))
+            self._cycle.transport.write(b"".join((first_line, data, b"\r\n")))
         return True
+
+
+class HeadWithBody:
+    """A transport that keeps an answer's head until the body's first piece, and sends both in one packet.
+
+    It stands in for the transport of a *cycle* until then. An application whose body is not to begin yet sends an empty
+    piece of it.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._head = b""
+        self._transport = cycle.transport
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, unless it is the head."""
+        if self._cycle.response_started and not self._head:
+            self._head = data
+            return
+        if self._head:
+            self._cycle.transport = self._transport
+        self._transport.write(self._head + data)
+
+    def is_closing(self) -> bool:
+        """Whether the transport is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the transport: there is no body."""
+        self._transport.close()
 
 
 class Unframed:
@@ -230,6 +261,8 @@ class Protocol(HttpToolsProtocol):
             if self.scope["http_version"] == "1.1":
                 write = BodyWriter(self.cycle).write
                 self.scope["extensions"] = {WRITE: write}  # type: ignore[dict-item]  # ours is no dict
+                if self.scope["method"] != "HEAD":  # to which uvicorn writes nothing but the head
+                    self.cycle.transport = HeadWithBody(self.cycle)  # type: ignore[assignment]  # all that uvicorn uses
             else:
                 self.cycle.send = Unframed(self.cycle)  # type: ignore[assignment, method-assign]  # as above
                 self.cycle.waiting_for_100_continue = False  # HTTP/1.0 has no such answer (RFC 9110, 10.1.1)

@@ -6,10 +6,12 @@ Loggers of the libraries below us are held to warnings, because some print what 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TextIO, cast
 
 import structlog
@@ -17,6 +19,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 # sse-starlette logs every chunk that it sends, httpx every URL, and asyncio reprs of all kinds of objects.
 QUIET = ("sse_starlette", "httpx", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
+
+_encode = json.JSONEncoder(default=repr).encode
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -30,11 +34,12 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> Filtering
     console = style == "console" or (style == "auto" and out.isatty())
     shared: list[Processor] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         _in_order,
     ]
     render: Processor = (
-        structlog.dev.ConsoleRenderer(colors=shows_colors(out)) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=shows_colors(out))
+        if console
+        else structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
     )
     handler = logging.StreamHandler(lines)
     handler.setFormatter(
@@ -78,7 +83,8 @@ class _Lines:
 
 def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
     """Put first what people look for, and make strings safe to print: a client chooses the model's name, for one."""
-    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    first = {"timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": event.pop("level")}
+    first["event"] = event.pop("event", "")
     return first | {key: _printable(value) for key, value in event.items()}
 
 

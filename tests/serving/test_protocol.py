@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from unittest import mock
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -363,6 +364,43 @@ async def test_frames_written_at_once() -> None:
         writer.close()
         await until(lambda: len(wrote) == 4)
         assert wrote == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "writes"),
+    [((b"one", b"two"), 2), ((b"", b"one", b"two"), 3), ((), 0)],
+)
+async def test_the_head_goes_with_the_body(
+    monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...], writes: int
+) -> None:
+    """A head is written with the body's first piece, even if that is empty; and not at all if the answer breaks off."""
+    written: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": piece != b"two"})
+
+    def connected(protocol: Protocol, transport: asyncio.Transport) -> None:
+        def write(data: bytes) -> None:
+            written.append(data)
+            transport.write(data)
+
+        connection_made(protocol, mock.Mock(wraps=transport, write=write))
+
+    connection_made = Protocol.connection_made
+    monkeypatch.setattr(Protocol, "connection_made", connected)
+    async with echoing() as at:
+        at.config.loaded_app = app
+        reader, writer = await at.connect(GET)
+        if pieces:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readuntil(b"0\r\n\r\n") == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+            assert written[0] == head + (b"3\r\none\r\n" if pieces[0] else b"")
+        else:
+            assert await reader.read() == b""
+        writer.close()
+    assert len(written) == writes
 
 
 OLD = b"POST /echo HTTP/1.0\r\nHost: x\r\nContent-Length: 2\r\n%s\r\nhi"

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.serving.protocol import Protocol, ServerConfig
+from app.serving.protocol import HeadWithBody, Protocol, ServerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_what_the_protocol_uses() -> None:
         (cycle, "response_complete", bool),
         (cycle, "response_started", bool),
         (cycle, "send", object),
-        (cycle, "transport", asyncio.Transport),
+        (cycle, "transport", HeadWithBody),
         (cycle, "waiting_for_100_continue", bool),
         (cycle.flow, "write_paused", bool),
     ]

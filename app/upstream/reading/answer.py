@@ -63,6 +63,7 @@ class Answer:
         self.fault: UpstreamError | None = None
         self._secrets = tuple(secrets)
         self._usage: dict[str, Any] = {}
+        self._counts: dict[str, Any] = {}  # the same in our words, bounded; empty while that is not known
         self._finish: tuple[str, str] | None = None  # the reason in our words and in the upstream's
         self._went_on = False  # whether content came after it
         self._noted = Noted()
@@ -137,6 +138,7 @@ class Answer:
         """Take a usage object, if it is one. What was said last counts."""
         if isinstance(said, dict):
             self._usage = merge_usage(self._usage, said)
+            self._counts = {}
 
     def finish(self, reason: str, raw: str) -> None:
         """Take a finish reason, in our words and in the upstream's. The first one after the last content counts."""
@@ -206,13 +208,14 @@ class Answer:
     @property
     def usage(self) -> Usage | None:
         """The upstream's usage object, bounded; None if it counts nothing although there is an answer."""
-        said = in_our_words(self._usage)
-        fields = bounded_json(said, depth=3)
-        if len(orjson.dumps(fields)) > MAX_USAGE:
-            fields = bounded_json(said, depth=1)
-        if not fields or (self._has_content and counts_nothing(fields)):
+        if self._usage and not self._counts:
+            said = in_our_words(self._usage)
+            self._counts = bounded_json(said, depth=3)
+            if len(orjson.dumps(self._counts)) > MAX_USAGE:
+                self._counts = bounded_json(said, depth=1)
+        if not self._counts or (self._has_content and counts_nothing(self._counts)):
             return None
-        return Usage(fields)
+        return Usage(self._counts)
 
     @property
     def cut_after_finish(self) -> bool:
