@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,12 @@ class Process:
         return self.popen.wait(timeout)
 
     def stop(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            try:
-                self.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait()
+        """End it. A service that after a second still waits for live streams is told to end them."""
+        for number, seconds in ((signal.SIGTERM, 1), (signal.SIGINT, 10), (signal.SIGKILL, 60)):
+            if self.popen.poll() is None:
+                self.popen.send_signal(number)
+                with suppress(subprocess.TimeoutExpired):
+                    self.popen.wait(seconds)
 
 
 def orphaned(service: Process) -> set[str]:

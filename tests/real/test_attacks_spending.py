@@ -149,7 +149,7 @@ def test_fallbacks_in_parallel(
     """Streams that fall back after their first upstream has made tokens take no more than the budget for both."""
     config = tmp_path / "upstreams.toml"
     config.write_text(
-        f'[[upstreams]]\nname = "slow"\nbase_url = "{upstream.url}"\nfirst_token_timeout = 1\n'
+        f'[[upstreams]]\nname = "slow"\nbase_url = "{upstream.url}"\nfirst_token_timeout = 3\n'
         f'[[upstreams]]\nname = "good"\nbase_url = "{upstream.url}"\n'
         '[[models]]\nname = "thinker"\nroute = ["slow/stuck", "good/thinker"]\n'
         f'[[models]]\nname = "{BODY["model"]}"\nroute = ["good/talker"]\n'

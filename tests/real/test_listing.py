@@ -14,7 +14,7 @@ from tests.real.conftest import Start
 from tests.real.redis import RedisServer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
+pytestmark = pytest.mark.real
 
 ANN, BOB = "csk_ann_" + secrets.token_hex(16), "csk_bob_" + secrets.token_hex(16)
 KEYS = ",".join(f"{name}:{sha256(key.encode()).hexdigest()}" for name, key in (("ann", ANN), ("bob", BOB)))

@@ -23,7 +23,7 @@ from tests.real.processes import Server
 from tests.real.redis import RedisServer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("measured")]
+pytestmark = pytest.mark.real
 
 COUNT = 2
 FAST = {"prompt": "hi", "model": "sim-echo?rate=0&first=0"}
@@ -138,6 +138,7 @@ def test_metrics(start_workers: StartWorkers) -> None:
     assert httpx.get(f"{service.url}/healthz").text == "ok\n"
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_dead_worker_is_replaced(start_workers: StartWorkers) -> None:
     """A worker that is killed is started again, at once the first time; the others answer meanwhile."""
     service = start_workers()
@@ -153,6 +154,7 @@ def test_a_dead_worker_is_replaced(start_workers: StartWorkers) -> None:
     assert service.ended() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_reload(start_workers: StartWorkers) -> None:
     """SIGHUP replaces all workers, one at a time, and no request fails meanwhile, on kept connections or new ones."""
     service = start_workers(shutdown_grace=1)
