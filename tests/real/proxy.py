@@ -120,6 +120,10 @@ class Proxy:
     def asked(self, link: Link, head: bytes) -> None:
         """Take note that a request comes over *link*, which begins with *head*. A subclass may say where to cut it."""
 
+    def move(self, url: str) -> None:
+        """Forward the connections to come to the port of *url*."""
+        self._port = urlsplit(url).port
+
     def cut(self, *, reset: bool = False) -> None:
         """Break every connection there is, now."""
 
@@ -172,7 +176,11 @@ class Proxy:
             sock = socket.socket()
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
-            await self._loop.sock_connect(sock, ("127.0.0.1", self._port))
+            try:
+                await self._loop.sock_connect(sock, ("127.0.0.1", self._port))
+            except OSError:
+                sock.close()
+                raise
             from_server, link.server = await asyncio.open_connection(sock=sock, limit=32 * 1024)
             await asyncio.gather(self._up(reader, link.server, link), self._down(from_server, link))
         except OSError:

@@ -64,7 +64,10 @@ async def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
     packed = [each if isinstance(each, bytes) else b"".join(connection.pack_command(*each)) for each in commands]
     replies: list[Any] = []
     try:
-        await connection.send_packed_command(b"".join(packed))
+        try:
+            await connection.send_packed_command(b"".join(packed))
+        except RuntimeError as error:  # uvloop's word for a connection that the other side has reset
+            raise ConnectionResetError(str(error)) from error
         for _ in commands:
             try:
                 replies.append(await connection.read_response())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+import uvloop
 from redis import Redis
 from redis.asyncio import ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from app.journal.redis.client import Command, NodeClient
 from app.journal.redis.entries import append
+from tests.real.proxy import Proxy
 from tests.real.redis import RedisServer
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -46,3 +52,22 @@ async def test_nothing_is_sent_before_the_check(server: RedisServer, redis: Redi
         await client.pipeline(5.0, [("SET", "x", "1")], refuse)
     assert await client.pipeline(5.0, [("EXISTS", "x")]) == [0]
     await client.aclose()
+
+
+def test_a_connection_that_was_reset(server: RedisServer, redis: Redis) -> None:
+    """On uvloop, too, a connection that was reset while it was idle fails as any other, and the next one works."""
+    with Proxy(server.url) as proxy, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        pool = ConnectionPool(port=int(proxy.url.rpartition(":")[2]))
+        client = NodeClient(pool)
+
+        async def reset() -> None:
+            assert await client.pipeline(5.0, [("ECHO", "x")]) == [b"x"]
+            proxy.cut(reset=True)
+            idle: Any = pool._available_connections[0]
+            await until(lambda: idle._writer.transport.is_closing())
+            with pytest.raises((RedisError, OSError)):
+                await client.pipeline(5.0, [("ECHO", "x")])
+            assert await client.pipeline(5.0, [("ECHO", "x")]) == [b"x"]
+            await client.aclose()
+
+        runner.run(reset())
