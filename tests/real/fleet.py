@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.real.processes import Server, launch
-from tests.real.redis import RedisServer
 
 
 class Fleet:
-    """Three services, each with its successors on the same port, and what was done to those that are gone."""
+    """Three services on the Redis at a URL, each with its successors on the same port, and what became of those."""
 
-    def __init__(self, directory: Path, processes: list[Server], simulator: Server, redis: RedisServer) -> None:
+    def __init__(self, directory: Path, processes: list[Server], simulator: Server, redis: str) -> None:
         self._directory = directory
         self._processes = processes
         self._simulator = simulator
@@ -26,7 +25,7 @@ class Fleet:
         self.running = [self._launch(0) for _ in range(3)]
 
     def _launch(self, port: int) -> Server:
-        settings = {"keep_alive": 2, "reconnect_ms": 300, "shutdown_grace": 3, "journal": self._redis.url}
+        settings = {"keep_alive": 2, "reconnect_ms": 300, "shutdown_grace": 3, "journal": self._redis}
         server = launch(self._directory, self._simulator, port=port, **settings)
         self._processes.append(server)
         return server

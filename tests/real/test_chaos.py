@@ -143,7 +143,7 @@ def arrange(
     def arranged(*options: str) -> Chaos:
         redis, simulator = start_redis(*options), start_simulator()
         assert isinstance(redis, RedisServer)
-        fleet = Fleet(tmp_path, processes, simulator, redis)
+        fleet = Fleet(tmp_path, processes, simulator, redis.url)
         return Chaos(fleet, redis, start_nginx(*fleet.running), simulator)
 
     return arranged

@@ -9,7 +9,8 @@ processes believe that a stream is theirs, the second to write a number is refus
 cannot write after the end that another process wrote for it.
 
 After Redis was away, what it has of each live stream is compared with what it had acknowledged, and what is missing is
-written again, header and all. This process has all of it until the stream has ended.
+written again, header and all. This process has all of it until the stream has ended, and for a while longer, because a
+Redis that crashed, or failed over to a replica, may have lost the end of a stream, too.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from app.turns import ROOM
 _ENTRY = 32
 # Records in one entry where a log is written again.
 _RECORDS_PER_ENTRY = 512
+# About how many bytes of ended streams are kept for writing their ends again.
+_ENDED = 16 << 20
 # Logs that are compared in one pipeline.
 _COMPARED_AT_ONCE = 256
 # Seconds between two looks whether all was sent, at the end of the process.
@@ -78,6 +81,9 @@ class Committer:
         self._live: dict[str, RedisWriter] = {}
         self._beginning: set[str] = set()
         self._unreconciled: dict[RedisWriter, None] = {}
+        self._ended: dict[str, tuple[RedisWriter, float]] = {}  # and when it ended, by the loop's clock
+        self._ended_size = 0
+        self._ends_unreconciled = False
         self._failures = 0
         self._sending = False
         self._renewed_at = 0.0
@@ -97,6 +103,8 @@ class Committer:
     def last(self, stream_id: str) -> int:
         """Return the number of the last record that Redis has of a live stream of ours; -1 if there is none."""
         writer = self._live.get(stream_id)
+        if writer is None and self._ends_unreconciled and stream_id in self._ended:
+            writer, _ = self._ended[stream_id]  # its end may have to be written again
         if writer is not None:
             return writer.acked
         return 0 if stream_id in self._beginning else -1
@@ -155,6 +163,7 @@ class Committer:
         """Compare what Redis has of every live stream before anything more is sent; what was told may be lost."""
         self._outbox.take_messages()
         self._unreconciled.update(dict.fromkeys(self.writers))
+        self._ends_unreconciled = True
         self._outbox.wake.set()
 
     def give_up(self) -> None:
@@ -197,6 +206,8 @@ class Committer:
                     self._failures = self._connection.failures
                     self.require_reconcile()
                 await self._reconcile_all()
+                if self._ends_unreconciled:
+                    await self._restore_ends()
                 if await self._send():
                     self._connection.answered()
                 pause = self._timing.first_pause
@@ -266,6 +277,8 @@ class Committer:
             info = writer.log.info
             self._kept.ended(info.owner, writer.id, writer.stored, entries.seconds_kept(info, self._keep))
             self._retire(writer)
+            if not writer.given_up:
+                self._remember(writer)
         elif writer.waiting:
             self._outbox.mark(writer.id)
 
@@ -274,12 +287,54 @@ class Committer:
         self._unreconciled.pop(writer, None)
         self._registry.retire(writer.id)
 
+    def _remember(self, writer: RedisWriter) -> None:
+        """Keep an ended stream, in case that Redis loses its end."""
+        now = asyncio.get_running_loop().time()
+        self._ended[writer.id] = writer, now
+        self._ended_size += writer.stored
+        while True:
+            oldest, ended_at = next(iter(self._ended.values()))
+            if self._ended_size <= _ENDED and now - ended_at < self._timing.ended_nearby:
+                return
+            del self._ended[oldest.id]
+            self._ended_size -= oldest.stored
+
+    async def _restore_ends(self) -> None:
+        """Write again what Redis has lost of streams that have ended. Raises RedisError or OSError.
+
+        A log that is gone as a whole stays so, because its owner may have deleted it.
+        """
+        writers = [writer for writer, _ in self._ended.values()]
+        for start in range(0, len(writers), _COMPARED_AT_ONCE):
+            page = writers[start : start + _COMPARED_AT_ONCE]
+            for writer, found in zip(page, await self._last_entries(page), strict=True):
+                if is_foreign(found):
+                    continue
+                if isinstance(found, Exception):
+                    raise found
+                await self._restore_end(writer, found)
+        self._ends_unreconciled = False
+
+    async def _restore_end(self, writer: RedisWriter, found: Sequence[Any]) -> None:
+        """Write the records again that come after the last entry, *found*, of an ended log."""
+        try:
+            tail = read_tail(found, writer.acked)
+        except ValueError:
+            return  # the entry is not this service's
+        [end] = writer.log.records(writer.acked - 1, writer.acked)
+        if found and tail.last < writer.acked and tail.ending is None and isinstance(end, TERMINAL):
+            await self._write_again(writer, tail.last)
+            await self._connection.execute(*self._expiry(writer, writer.acked, end))
+
+    async def _last_entries(self, writers: Sequence[RedisWriter]) -> list[Any]:
+        """Return what Redis has as the last entry of each log, refusals among them. Raises RedisError or OSError."""
+        return await self._connection.pipeline([("XREVRANGE", it.key, "+", "-", "COUNT", 1) for it in writers])
+
     async def _reconcile_all(self) -> None:
         writers = [*self._unreconciled]
         for start in range(0, len(writers), _COMPARED_AT_ONCE):
             page = writers[start : start + _COMPARED_AT_ONCE]
-            commands: list[Command] = [("XREVRANGE", writer.key, "+", "-", "COUNT", 1) for writer in page]
-            for writer, last in zip(page, await self._connection.pipeline(commands), strict=True):
+            for writer, last in zip(page, await self._last_entries(page), strict=True):
                 if is_foreign(last):
                     self._lose(writer, JournalLost())
                 elif isinstance(last, Exception):

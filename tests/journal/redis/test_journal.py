@@ -21,6 +21,7 @@ from tests.journal.processes import (
     DONE,
     FAST,
     INFO,
+    ROOMY,
     Machine,
     Process,
     acked,
@@ -130,6 +131,37 @@ async def test_an_older_redis(machine: Machine, tmp_path: Path) -> None:
             await until(lambda: writer.log.ended)
             b = await machine.start(server.url)
             assert text(await opened(b.journal)) == text(await opened(a.journal)) == "012345"
+        for process in (b, a):
+            await process.held.aclose()
+    finally:
+        server.stop()
+
+
+async def test_an_older_redis_without_an_end(machine: Machine, tmp_path: Path) -> None:
+    """If Redis comes back without the end of a stream that ended shortly before, it is written again.
+
+    A log that Redis does not have at all stays away: it may have been deleted.
+    """
+    server = launch_redis(tmp_path)
+    try:
+        a = await machine.start(server.url)
+        writer = await a.journal.create("s", INFO)
+        writer.append([Delta("0")])
+        await acked(writer, 1)
+        with server.client() as redis:
+            redis.save()
+            writer.append([Delta("1")])
+            await acked(writer, 2)
+            writer.append([Delta("2"), DONE])
+            (await a.journal.create("t", INFO)).append([Delta("x"), DONE])
+            assert [text(await opened(a.journal, name)) for name in "st"] == ["012", "x"]
+            server.restart(signal.SIGKILL)
+            assert (len(entries(redis)), redis.ttl(keys.log("s")) > 3000) == (2, True)
+            await until(lambda: len(entries(redis)) == 3)
+            await until(lambda: 0 < redis.ttl(keys.log("s")) <= ROOMY.seconds)
+            b = await machine.start(server.url)
+            assert await opened(b.journal) == await opened(a.journal)
+            assert redis.exists(keys.log("t")) == 0
         for process in (b, a):
             await process.held.aclose()
     finally:
