@@ -27,7 +27,7 @@ from app.errors import Draining
 from app.events import TERMINAL, Batch, EventId, Failure
 from app.hub import Subscription
 from app.turns import turn, worked
-from app.wire import Encoder
+from app.wire import Encoder, Later
 from app.wire.blocks import after as blocks_after
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class StreamResponse(EventSourceResponse):
         """Encode the first batch for a client that has some events of its first record."""
         assert self._after is not None  # noqa: S101 - this stands in for the encoder only then
         self._pieces = self._encoder.pieces
-        yield blocks_after(self._encode(batch), self._after), False
+        return blocks_after(self._pieces(batch), self._after)
 
     def _last_words(self) -> bytes:
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
@@ -262,9 +262,10 @@ class StreamResponse(EventSourceResponse):
             batch = subscription.log.pending(subscription.sent.last, last)
             assert batch is not None  # noqa: S101 - records are never taken out of a log
             for data, more in self._pieces(batch):
-                await self._send(subscription.sent if more else batch, data, send)
+                if data or not more:
+                    await self._send(subscription.sent if more else batch, data, send)
                 if more:
-                    await turn(1)
+                    await turn(1 if data else _TURN)
                     if self._is_over():
                         return
 
@@ -312,6 +313,9 @@ class StreamResponse(EventSourceResponse):
         try:
             data = self._encode(batch)
             written = self._write(data)
+        except Later:
+            self._news.set_result(True)
+            return
         except Exception as error:  # of any kind: the sender raises it
             self._news.set_exception(error)
             return

@@ -41,6 +41,10 @@ class Reading:
     asked: str = ""
 
 
+class Later(Exception):
+    """Raised for a batch that takes long to encode, and is left to `Encoder.pieces`. Nothing has been done with it."""
+
+
 class Encoder(Protocol):
     """The state of one response in one dialect.
 
@@ -59,13 +63,14 @@ class Encoder(Protocol):
     stateful: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> bytes:
-        """Return the bytes that carry *batch*; whole blocks only."""
+        """Return the bytes that carry *batch*; whole blocks only. Raises Later."""
         ...
 
     def pieces(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
         """Yield the bytes that carry *batch*, whole blocks only, each with whether more of them follow.
 
-        There are several where all together would take long to encode. A reader that is behind is sent these.
+        There are several where all together would take long to encode. b"" with more to follow is a step on the way to
+        a long block. A reader that is behind is sent these.
         """
         yield self(batch), False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from app.events import EventId
 from app.wire.json import dumps
@@ -31,18 +31,24 @@ def numbered(blocks: Sequence[bytes], prefix: bytes, first: int, last: int) -> b
     return b"".join([b"%s%s%s\n\n" % (block, prefix, at) for block, at in zip(blocks, ids, strict=True)])
 
 
-def after(data: bytes, position: EventId) -> bytes:
-    """Return *data*, which begins with the record that *position* is in, without the blocks up to it.
+def after(pieces: Iterable[tuple[bytes, bool]], position: EventId) -> Iterator[tuple[bytes, bool]]:
+    """Yield the *pieces* of an encoder, which begin with the record of *position*, without the blocks up to that.
 
     A position of a dialect in which that record is more blocks stands before the last one here.
     """
-    blocks = data.split(b"\n\n")
     known = 0
-    while known < position.place and _is_at(blocks[known], b"-%d.%d" % (position.seq, known + 1)):
-        known += 1
-    return b"\n\n".join(blocks[known:])
+    for data, more in pieces:
+        start = 0
+        while known < position.place:
+            end = data.find(b"\n\n", start) + 2
+            if end < 2 or not _is_at(data, start, end, b"-%d.%d\n" % (position.seq, known + 1)):
+                break
+            known += 1
+            start = end
+        yield data[start:], more
 
 
-def _is_at(block: bytes, place: bytes) -> bool:
-    """Whether the id of *block*, which is its last line or its first, ends with *place*."""
-    return block.endswith(place) or block.partition(b"\n")[0].endswith(place)
+def _is_at(data: bytes, start: int, end: int, place: bytes) -> bool:
+    """Whether the id of a block, which is its last line or its first, ends with *place*."""
+    first = data.find(b"\n", start, end) + 1
+    return data.endswith(place, start, end - 1) or data.endswith(place, start, first)

@@ -17,19 +17,20 @@ def dumps(data: object) -> bytes:
     orjson escapes the ASCII controls; U+0085, U+2028 and U+2029 are legal in JSON but cut by `str.splitlines`, which
     httpx's own line iterator and other hand-made readers use (row F4 of the upstream README).
     """
-    return _one_line(orjson.dumps(data))
+    return one_line(orjson.dumps(data))
 
 
 def text(said: str) -> bytes:
     """Return what `dumps` returns for a string, only faster: nearly all texts are ASCII, and those need no escapes."""
     line = orjson.dumps(said)
-    return line if said.isascii() else _one_line(line)
+    return line if said.isascii() else one_line(line)
 
 
 integer: Callable[[int], bytes] = orjson.dumps  # a third of what %d costs
 
 
-def _one_line(line: bytes) -> bytes:
+def one_line(line: bytes) -> bytes:
+    """Return a *line* of JSON with the line ends escaped that JSON does not escape."""
     if line.isascii():  # a fiftieth of what the searches cost, of which a response of megabytes has several
         return line
     if b"\xe2\x80" in line or b"\xc2\x85" in line:

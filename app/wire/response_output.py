@@ -32,6 +32,7 @@ from app.events import (
 from app.wire.calls import CUT, WithCalls
 from app.wire.joined import Joined
 from app.wire.json import string_in
+from app.wire.long import long
 from app.wire.media import fields_of
 from app.wire.notes import Cited
 from app.wire.opaque import is_of_reasoning, seal
@@ -131,6 +132,11 @@ class Output(WithCalls[ItemCall, Said]):
                 assert_never(event)
 
     @property
+    def size(self) -> int:
+        """How many characters the text has that is being written."""
+        return self._text.tell() if self.kind is not None else 0
+
+    @property
     def items(self) -> list[Said]:
         """The items, each as far as it has come."""
         items = list(self._items)
@@ -196,7 +202,7 @@ class Output(WithCalls[ItemCall, Said]):
             return []
         kind = self.kind
         place = {name: value for name, value in self.place.items() if name in _PLACE}
-        text = self._text.getvalue()
+        text = long(self._text.getvalue())
         part = self._part(text)
         self.kind = None
         self._logprobs = []
@@ -272,7 +278,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._items[call.at]["status"] = "completed"
         item = call.item(self._stream_id, "completed")
         at = {"output_index": call.at}
-        done: Said = {"type": f"response.{call.event}.done", "item_id": item["id"], **at, call.field: call.arguments}
+        done: Said = {"type": f"response.{call.event}.done", "item_id": item["id"], **at, call.field: item[call.field]}
         return [*events, done, {"type": "response.output_item.done", **at, "item": item}]
 
     # Notes, log probabilities, media, and other fields.

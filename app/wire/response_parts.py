@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.wire.json import string_in
+from app.wire.long import long
 from app.wire.notes import inner_of
 from app.wire.transcript import Call, call_id
 
@@ -45,7 +46,7 @@ class ItemCall(Call):
             "status": status,
             "call_id": call_id(stream_id, self),
             "name": self.name,
-            self.field: self.arguments,
+            self.field: long(self.arguments),
             **{name: value for name, value in more.items() if name not in _OWN_OF_CALL | _INNER},
         }
 

@@ -20,9 +20,10 @@ import orjson
 from app.errors import Draining
 from app.events import TERMINAL, TEXT, Batch, Done, Event, Failure, Start, Terminal, merged
 from app.usage import Usage
-from app.wire import Encoder, Reading
+from app.wire import Encoder, Later, Reading
 from app.wire.blocks import numbered, places
 from app.wire.json import dumps, integer, text
+from app.wire.long import LONG, LongTexts
 from app.wire.response_output import Output
 from app.wire.response_parts import Said
 
@@ -164,6 +165,8 @@ class ResponsesEncoder(Encoder):
             output.write(said)
             self.sequence = at = self.sequence + 1
             return b"".join((self._before, text(said), _NUMBER, integer(at), self._after, integer(number), b"\n\n"))
+        if output.size > LONG and any(type(event) is not output.kind for event in events):
+            raise Later
         counted = enumerate(events, number) if len(events) < self._merge_after else merged(events, number)
         blocks: list[bytes] = []
         for last, event in counted:
@@ -172,16 +175,35 @@ class ResponsesEncoder(Encoder):
         return b"".join(blocks)
 
     def pieces(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
-        end = batch.events[-1]
-        if not isinstance(end, TERMINAL):
-            yield self(batch), False
-            return
-        if len(batch.events) > 1:
-            yield self(Batch(batch.first, batch.events[:-1])), True
-        # Each of the last four blocks may have the whole text.
-        said = self._response.take(end)
-        for each, at in zip(said, places(len(said), batch.last, batch.last), strict=True):
-            yield b"%s%s%s\n\n" % (self._numbered(each), self._id, at), each is not said[-1]
+        kind, size = self._output.kind, self._output.size  # at least, of the text that is being written
+        begun = 0
+        for at, event in enumerate(batch.events):
+            if isinstance(event, TEXT) and type(event) is kind:
+                size += len(event.text)
+            elif size > LONG or isinstance(event, TERMINAL):  # it may close a long text, or several
+                if begun < at:
+                    yield self(Batch(batch.first + begun, batch.events[begun:at])), True
+                begun = at + 1
+                yield from self._in_steps(event, batch.first + at, more=begun < len(batch.events))
+                kind, size = self._output.kind, self._output.size
+            elif isinstance(event, TEXT):
+                kind, size = type(event), len(event.text)
+        if begun < len(batch.events):
+            yield self(Batch(batch.first + begun, batch.events[begun:])), False
+
+    def _in_steps(self, event: Event, number: int, *, more: bool) -> Iterator[tuple[bytes, bool]]:
+        """Encode one record, of which each block may have a long text."""
+        said = self._response.take(event)
+        self._look()
+        texts = LongTexts()
+        for each, at in zip(said, places(len(said), number, number), strict=True):
+            self.sequence += 1
+            before = b"event: %s\ndata: " % each["type"].encode()
+            after = b"%s%s\n\n" % (self._id, at)
+            for block in texts.dumps({**each, "sequence_number": self.sequence}, before, after):
+                yield block, more or not block or each is not said[-1]
+        if not said:
+            yield b"", more
 
     def dismissal(self, retry_ms: int) -> bytes:
         # The response goes on, for all that is known here. The number is the last one's: the client may come back.

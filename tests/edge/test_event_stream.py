@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.context import RequestContext
 from app.edge.event_stream import COMMENT, WRITE, StreamResponse, read_whole
 from app.errors import Draining, Unreachable
-from app.events import Batch, Delta, Done, Event, Extra, Failure, Logprobs, Start
+from app.events import Batch, Delta, Done, Event, EventId, Extra, Failure, Logprobs, Start, ToolCall
 from app.hub import Subscription
 from app.journal import Bounds
 from app.journal.memory import MemoryLog
@@ -395,6 +395,55 @@ async def test_a_long_answers_end(log: FilteringBoundLogger, monkeypatch: pytest
         stream.client.text.partition(b"event: response.output_text.done")[2]
         == (whole.partition(b"event: response.output_text.done")[2])
     )
+
+
+ESCAPES = '"\x01' * (8 * 2**20 // 2)
+CALL = ToolCall(0, "c", "f", "{}")
+ENDINGS = (b"output_text.done", b"content_part.done", b"output_item.done", b"completed")
+
+
+@pytest.mark.parametrize("next_", [CALL, Done("stop")], ids=["a call", "the end"])
+async def test_a_long_text_is_closed(
+    log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch, next_: ToolCall | Done
+) -> None:
+    """In the dialect of Responses, what follows a long text has all of it three times, and holds the loop for none."""
+    async with streaming(log, START) as stream:
+        monkeypatch.setattr(stream.log._journal, "_bounds", Bounds(1 << 30, 1 << 30, 10, 60))
+        for start in range(0, len(ESCAPES), 1 << 16):
+            stream.append(Delta(ESCAPES[start : start + (1 << 16)]))
+        answering = stream.respond(encode=ResponsesEncoder(Reading(ID)))
+        await until(lambda: stream.subscription.records_behind == 0)
+        begun = len(stream.client.frames)
+        with watching():
+            await asyncio.create_task(appended(stream, next_))
+            await until(lambda: stream.subscription.records_behind == 0)
+            if next_ is CALL:
+                await asyncio.create_task(appended(stream, Delta("and then")))
+                await until(lambda: stream.subscription.records_behind == 0)
+                stream.append(Done("stop"))
+            await answering
+        frames = stream.client.frames[begun:]
+    names = [b"event: response.%b" % name for name in ENDINGS]
+    assert [frame.partition(b"\n")[0] for frame in frames if len(frame) > len(ESCAPES)] == names
+
+
+async def appended(stream: Any, event: Event) -> None:
+    stream.append(event)
+
+
+async def test_resumed_within_a_long_answers_end(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that has the first block of a long end gets the others, one by one."""
+    async with streaming(log, START) as stream:
+        monkeypatch.setattr(stream.log._journal, "_bounds", Bounds(1 << 30, 1 << 30, 10, 60))
+        for start in range(0, len(ESCAPES), 1 << 16):
+            stream.append(Delta(ESCAPES[start : start + (1 << 16)]))
+        stream.append(Done("stop"))
+        stream.subscription.after = last = stream.log.last - 1
+        stream.subscription.sent = Batch(last + 1, ())
+        with watching():
+            await stream.respond(encode=ResponsesEncoder(Reading(ID)), after=EventId(ID, last + 1, 1))
+        names = [line for line in stream.client.text.split(b"\n") if line.startswith(b"event: ")]
+    assert names == [b"event: response.%b" % name for name in ENDINGS[1:]]
 
 
 @pytest.mark.parametrize("blocks", range(5))

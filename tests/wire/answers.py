@@ -14,6 +14,7 @@ from app.events import (
     Delta,
     Done,
     Event,
+    EventId,
     Extra,
     Failure,
     Logprobs,
@@ -26,6 +27,7 @@ from app.events import (
 )
 from app.usage import Usage
 from app.wire import Encoder
+from app.wire.blocks import after
 from app.wire.joined import Joined
 
 STREAM_ID = "S" * 22
@@ -101,6 +103,15 @@ def batches(events: Sequence[Event], sizes: Sequence[int], first: int = 1) -> li
 def encoded(encode: Encoder, events: Sequence[Event], sizes: Sequence[int] = (), first: int = 1) -> bytes:
     """Return the bytes for *events*, which begin with record number *first*."""
     return b"".join([encode(batch) for batch in batches(events, sizes, first)])
+
+
+def rest(encode: Encoder, rest: Sequence[Batch], position: EventId) -> bytes:
+    """Return the bytes for the *rest* of the records, for a client that has those up to *position*."""
+    sent: list[bytes] = []
+    for number, batch in enumerate(rest):
+        pieces = encode.pieces(batch)
+        sent += [data for data, _ in (after(pieces, position) if position.place and not number else pieces)]
+    return b"".join(sent)
 
 
 def native(blocks: Sequence[dict[str, str]]) -> Any:

@@ -29,7 +29,6 @@ from app.events import (
 from app.usage import Usage
 from app.wire import Reading
 from app.wire.ai_sdk import CONTINUES, AskedEncoder, CountedEncoder, UIMessageEncoder
-from app.wire.blocks import after
 from app.wire.counting import Finder
 from tests.wire import answers
 from tests.wire.answers import STREAM_ID, STREAMS
@@ -439,8 +438,7 @@ def test_a_number_of_chunks_is_a_cursor(
         encode = CountedEncoder(asked)
         for batch in answers.batches(events[:known], sizes):
             encode.skip(batch)
-        first, *others = [encode(batch) for batch in answers.batches(events[known:], later, known + 1)] or [b""]
-        rest = b"".join([after(first, position) if position.place else first, *others])
+        rest = answers.rest(encode, answers.batches(events[known:], later, known + 1), position)
         # Where nothing but `[DONE]` is left, there is nothing to come back for.
         assert rest == b"".join(each[number:] if number < len(each) - 1 else [])
     finder = Finder(STREAM_ID, len(each), UIMessageEncoder(asked).count)

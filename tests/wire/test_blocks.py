@@ -40,17 +40,21 @@ def test_after(place: int, rest: list[bytes]) -> None:
     """What a client has of a record is left out. A place that the record does not have here is before its last one."""
     whole = numbered([b"a", b"b", b"c"], PREFIX, 3, 3) + numbered([b"d"], PREFIX, 4, 4)
     blocks = dict(zip([b"a", b"b", b"c", b"d"], [block + b"\n\n" for block in whole.split(b"\n\n")], strict=False))
-    assert after(whole, EventId(ID, 3, place)) == b"".join([blocks[name] for name in rest])
+    sent = b"".join([blocks[name] for name in rest])
+    assert [*after([(whole, False)], EventId(ID, 3, place))] == [(sent, False)]
+    pieces = [*after([(b"", True), *((block, True) for block in blocks.values())], EventId(ID, 3, place))]
+    assert b"".join(data for data, _ in pieces) == sent
+    assert len(pieces) == 5
 
 
 def test_after_with_ids_first() -> None:
     """A dialect may have the id before the data."""
     blocks = [b"id: %s-%s\ndata: x\n\n" % (ID.encode(), at) for at in (b"3.1", b"3.2", b"3", b"4")]
     for place, known in ((1, 1), (2, 2), (9, 2)):
-        assert after(b"".join(blocks), EventId(ID, 3, place)) == b"".join(blocks[known:])
+        assert [*after([(b"".join(blocks), True)], EventId(ID, 3, place))] == [(b"".join(blocks[known:]), True)]
 
 
 def test_after_a_record_of_one_block() -> None:
     """A record that another dialect makes several events of is sent whole."""
     whole = numbered([b"a"], PREFIX, 3, 3)
-    assert after(whole, EventId(ID, 3, 2)) == whole
+    assert [*after([(whole, False)], EventId(ID, 3, 2))] == [(whole, False)]

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from app.events import Delta, Done, Event, EventId, Logprobs
 from app.wire import Reading, dialects
-from app.wire.blocks import after
-from tests.wire.answers import BROKEN, ENDS, EVERYTHING, FOLDS, STREAM_ID, STREAMS, batches, blocks_of, encoded
+from tests.wire.answers import BROKEN, ENDS, EVERYTHING, FOLDS, STREAM_ID, STREAMS, batches, blocks_of, encoded, rest
 
 DIALECTS = sorted(FOLDS)
 SIZES = st.lists(st.integers(1, 6), max_size=4)
@@ -28,8 +27,7 @@ def resumed(dialect: str, events: Sequence[Event], position: EventId, sizes: Seq
     if encode.stateful:
         for batch in batches(events[:known], sizes):
             encode.skip(batch)
-    first, *others = [encode(batch) for batch in batches(events[known:], sizes, known + 1)] or [b""]
-    return b"".join([after(first, position) if position.place else first, *others])
+    return rest(encode, batches(events[known:], sizes, known + 1), position)
 
 
 def test_every_dialect_is_tried() -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BudgetSpent, ContextTooLong, Disconnected, RateLimited
-from app.events import Delta, Done, Event, EventId, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
+from app.events import Batch, Delta, Done, Event, EventId, Extra, Failure, Logprobs, Reasoning, Refusal, Start, ToolCall
 from app.usage import Usage
-from app.wire import Reading, dialects
-from app.wire.blocks import after
+from app.wire import Later, Reading, dialects
 from app.wire.counting import Finder
+from app.wire.long import LONG
 from app.wire.responses import MAX_ECHO, Response, ResponsesEncoder, echo
 from tests.wire import strict
-from tests.wire.answers import ENDS, EVERYTHING, STREAM_ID, STREAMS, batches, blocks_of, encoded, responses
+from tests.wire.answers import ENDS, EVERYTHING, STREAM_ID, STREAMS, batches, blocks_of, encoded, responses, rest
 
 START = Start("m", 7)
 ASKED = echo({"metadata": {"a": "b"}, "temperature": 0.5, "instructions": "Be brief."}, "m", 7)
@@ -284,9 +285,39 @@ def test_a_number_is_a_cursor(events: list[Event], sizes: list[int], merge_after
         encode = dialects()["responses"](reading(merge_after))
         for batch in batches(events[:known], sizes):
             encode.skip(batch)
-        first, *others = [encode(batch) for batch in batches(events[known:], sizes, known + 1)] or [b""]
-        rest = b"".join([after(first, position) if position.place else first, *others])
-        assert responses([*whole[: number + 1], *blocks_of(rest)]) == responses(whole)
+        sent = rest(encode, batches(events[known:], sizes, known + 1), position)
+        assert responses([*whole[: number + 1], *blocks_of(sent)]) == responses(whole)
+
+
+@given(STREAMS, st.lists(st.integers(1, 6), max_size=4))
+def test_in_pieces(events: list[Event], sizes: list[int]) -> None:
+    """What may close a long text is refused as a whole, without any change, and is the same in pieces."""
+    whole = encoded(ResponsesEncoder(reading()), events, sizes)
+    with patch("app.wire.responses.LONG", 2), patch("app.wire.long.LONG", 2):
+        encode, sent = ResponsesEncoder(reading()), b""
+        for batch in batches(events, sizes):
+            try:
+                sent += encode(batch)
+            except Later:
+                *pieces, (last, more) = encode.pieces(batch)
+                assert not more
+                assert all(more for _, more in pieces)
+                sent += b"".join(data for data, _ in pieces) + last
+        assert sent == whole
+        assert rest(ResponsesEncoder(reading()), batches(events, sizes), EventId(STREAM_ID, 0)) == whole
+
+
+@pytest.mark.parametrize("after", [ToolCall(0, "c", "f", "{}"), Reasoning("Why?"), Extra(delta={"a": 1}), Done("stop")])
+def test_a_long_text_is_closed_in_pieces(after: Event) -> None:
+    """Whatever follows a long text is left to the pieces, each of which has one block at most."""
+    encode = ResponsesEncoder(reading())
+    encode(Batch(1, (START, Delta("a" * (LONG + 1)))))
+    with pytest.raises(Later):
+        encode(Batch(3, (after,)))
+    assert encode(Batch(3, (Delta("b"),))).count(b"\n\n") == 1
+    pieces = [*encode.pieces(Batch(4, (Delta("c"), after, Delta("d"))))]
+    assert all(data.count(b"\n\n") <= 1 for data, _ in pieces[:-1])
+    assert [more for _, more in pieces] == [True] * (len(pieces) - 1) + [False]
 
 
 def test_a_number_that_is_not_there() -> None:
