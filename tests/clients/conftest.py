@@ -1,5 +1,5 @@
-"""The simulator and the service of tests/real/."""
+"""Chromium, the simulator and the service of tests/real/."""
 
-from tests.real.conftest import impatient, simulator
+from tests.real.conftest import browser, impatient, simulator
 
-__all__ = ["impatient", "simulator"]
+__all__ = ["browser", "impatient", "simulator"]

@@ -7,17 +7,20 @@
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 
 LISTS = Path(__file__).parent / "requirements"
-# What vLLM's wheel asks for and text does not need. Beside a torch of another build these break its start.
-SURPLUS = {"vllm": ["torchaudio", "torchcodec", "torchvision"]}
+# What a package asks for and its tests do not need, as patterns. Beside a torch of another build, vLLM's break its
+# start; Open WebUI's, five gigabytes, are there for documents.
+SURPLUS = {"vllm": ["torchaudio", "torchcodec", "torchvision"], "open-webui": ["nvidia-*", "torch", "triton"]}
 
 
 def environment(name: str) -> Path:
@@ -37,7 +40,9 @@ def environment(name: str) -> Path:
             pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
             # Most of what is installed is never imported: compiling all of it would take as long as the rest.
             _run(*pip, "install", "--quiet", "--no-input", "--no-compile", "-r", str(wanted))
-            if surplus := SURPLUS.get(name):
+            installed = [each.name for each in distributions(path=[str(next(home.glob("lib/*/site-packages")))])]
+            surplus = [each for pattern in SURPLUS.get(name, ()) for each in fnmatch.filter(installed, pattern)]
+            if surplus:
                 _run(*pip, "uninstall", "--quiet", "--yes", *surplus)
             (home / "installed").touch()
     return home / "bin"

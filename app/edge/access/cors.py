@@ -24,6 +24,7 @@ _ANSWER_HEADERS = (
     "RateLimit-Reset",
     "Retry-After",
     "X-Request-Id",
+    "X-Resumable-Stream-Id",
     "X-Should-Retry",
     "X-Stream-Id",
     "X-Workflow-Run-Id",

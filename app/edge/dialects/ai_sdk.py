@@ -49,8 +49,8 @@ from app.request import Principal
 from app.wire import Create, Reading, ai_sdk, dialects
 from app.wire.counting import Finder
 
-RUN_ID = "X-Workflow-Run-Id"
-"""The header of an answer to a POST that has the stream's id."""
+STREAM_ID_HEADERS = ("X-Workflow-Run-Id", "X-Resumable-Stream-Id")
+"""The headers of an answer to a POST that have the stream's id: for `WorkflowChatTransport`, and for assistant-ui's."""
 TAIL_INDEX = "X-Workflow-Stream-Tail-Index"
 """The header that has the index of the last chunk so far, from which a negative `startIndex` was counted."""
 
@@ -115,7 +115,8 @@ class AiSdk:
         if _START_INDEX in request.query_params:
             raise BadRequest(f"'{_START_INDEX}' is for a GET of the stream.", param=_START_INDEX)
         answer = await self._open(request)
-        answer.headers[RUN_ID] = answer.headers["X-Stream-Id"]
+        for name in STREAM_ID_HEADERS:
+            answer.headers[name] = answer.headers["X-Stream-Id"]
         return answer
 
     async def _open(self, request: Request) -> Response:

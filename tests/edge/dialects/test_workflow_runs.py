@@ -41,6 +41,7 @@ async def test_every_number_is_a_cursor(log: FilteringBoundLogger, end: Any) -> 
     async with serving(log, *STEPS, end) as (house, client):
         opened = await client.post(CHAT, json=RUN)
         assert opened.headers["x-workflow-run-id"] == opened.headers["x-stream-id"]
+        assert opened.headers["x-resumable-stream-id"] == opened.headers["x-stream-id"]  # for assistant-ui's
         whole = chunks(opened)
         assert whole[-1]["type"] == "finish"
         for number in range(len(whole)):
