@@ -19,9 +19,10 @@ from importlib import import_module
 
 from app.rechunk._grammar import Cut
 from app.rechunk._rechunker import Rechunker
+from app.rechunk._resumed import Resumed
 from app.rechunk._slices import SLICE, SLICE_EVENTS, slices
 
-__all__ = ["SLICE", "SLICE_EVENTS", "Cut", "Rechunker", "create", "cuts", "merge_after", "pattern", "slices"]
+__all__ = ["SLICE", "SLICE_EVENTS", "Cut", "Rechunker", "Resumed", "create", "cuts", "merge_after", "pattern", "slices"]
 
 
 @cache
