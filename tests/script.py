@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,13 +18,14 @@ class Script:
     It plays steps: a batch is yielded, an exception raised, an event or a future waited for.
 
     It tells how it was treated: *started* counts its generators, *closed* is set when one has ended, however that came
-    about.
+    about, and *notes* are those with which it was to go on.
     """
 
     def __init__(self, *steps: Sequence[Content | Done] | BaseException | Callable[[], Any], status: int = 200) -> None:
         self.steps = steps
         self.status = status
         self.started = 0
+        self.notes: list[Mapping[str, Any]] = []
         self.closed = asyncio.Event()
 
     async def begin(
@@ -33,6 +34,11 @@ class Script:
         attempts.append(Attempt())
         batches = self.stream(request, attempts[-1])
         return await first_content(batches, attempts[-1], changed), batches
+
+    def resumption(self, note: Mapping[str, Any]) -> Opener:
+        """Play the same steps again."""
+        self.notes.append(note)
+        return self
 
     async def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         self.started += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from app.rechunk import SLICE, create
 from app.rechunk._holding import LIMIT
 from app.relay import Limits, Relay
 from app.request import StreamInfo, StreamRequest
-from app.upstream import Afford, Attempt, Batches
+from app.upstream import Afford, Attempt, Batches, Opener
 from app.usage import Usage
 from tests.clock import LoopClock
 from tests.script import Script, affordable, forever, unheard
@@ -364,6 +364,9 @@ class Tries:
         self.attempts, self.changed = attempts, changed
         self.ask()
         raise await self.answer
+
+    def resumption(self, note: Mapping[str, Any]) -> Opener:
+        raise NotImplementedError
 
     def ask(self, last: bool = True) -> None:
         self.attempts.append(Attempt(last=last))

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from app.errors import Blank, Empty, Malformed, TimedOut, UpstreamError
 from app.events import Content, Done
@@ -20,6 +20,14 @@ Batches = AsyncGenerator[Sequence[Content | Done], None]
 
 Begun = tuple[Sequence[Content | Done], Batches]
 """The first batch with something in it, and the generator that yielded it."""
+
+
+class Kept(Protocol):
+    """An answer that its upstream keeps, and goes on with when its reader is gone."""
+
+    @property
+    def note(self) -> Mapping[str, Any] | None:
+        """What `Resumable.resume` takes: JSON without a key or a prompt. None before the upstream has named it."""
 
 
 @dataclass(slots=True)
@@ -35,6 +43,8 @@ class Attempt:
 
     *sent* says that the last request has been sent, if not answered. *complete* says that the upstream has ended the
     answer, so that its usage is final. *free* says that it failed, and that it has made no tokens as far as is known.
+
+    *kept* is the answer, if the upstream keeps it.
 
     *usage* and *model* are what the upstream has said of them. *done* is how the answer will end, known as soon as a
     finish reason came. *cut_after_finish* says that the connection broke after that. *replaced_bytes* counts invalid
@@ -53,11 +63,17 @@ class Attempt:
     complete: bool = False
     free: bool = False
     request_id: str | None = None
+    kept: Kept | None = None
     usage: Usage | None = None
     model: str = ""
     done: Done | None = None
     cut_after_finish: bool = False
     replaced_bytes: int = 0
+
+    @property
+    def note(self) -> Mapping[str, Any] | None:
+        """What another process needs to go on with the answer, if the upstream keeps it and has named it."""
+        return None if self.kept is None else self.kept.note
 
     @property
     def costs(self) -> tuple[Usage | None, ...]:
@@ -85,6 +101,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A `Source` whose upstream keeps its answers."""
+
+    def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
+        """Read an answer from its start that an earlier process has asked for, as `Source.stream` does.
+
+        *note* is what that process's `Attempt.note` was. No messages are in the *request*. Raises ProducerLost if the
+        upstream does not know the answer any more, or cannot be reached for as long as after a cut.
+        """
+        ...
+
+
 Afford = Callable[[StreamRequest, Sequence[Attempt]], Awaitable[StreamRequest]]
 """Returns the request for one attempt more, with what that may spend as its limit. Raises BudgetSpent or JournalDown.
 
@@ -106,18 +135,30 @@ class Opener(Protocol):
         """
         ...
 
+    def resumption(self, note: Mapping[str, Any]) -> Opener:
+        """Return what goes on with an answer that an earlier process has asked for.
+
+        *note* is `Attempt.note`, with the `upstream` and the `fallback` of the attempt. The opener's `begin` raises
+        ProducerLost, too, if there is no such upstream any more, or if it keeps no answers.
+        """
+        ...
+
 
 async def first_content(batches: Batches, attempt: Attempt, changed: Callable[[], None]) -> Sequence[Content | Done]:
     """Return the first batch that has something in it. Raises UpstreamError: what raised it is closed already.
 
-    Notes in *attempt* whether it is answered or has failed, and calls *changed* then.
+    Notes in *attempt* whether it is answered or has failed, and calls *changed* then, and when there is a note.
     """
+    noted = False
     try:
         async for batch in batches:
             if batch:
                 return batch
             if attempt.answered_at is None:  # this batch came with the headers, later ones are heartbeats
                 attempt.answered_at = asyncio.get_running_loop().time()
+                changed()
+            elif not noted and attempt.note is not None:
+                noted = True
                 changed()
         raise Empty
     except UpstreamError as error:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.errors import (
     Busy,
@@ -21,13 +21,14 @@ from app.errors import (
     Empty,
     FirstTokenTimeout,
     ModelNotAllowed,
+    ProducerLost,
     RateLimited,
     Rejected,
     Unreachable,
     UpstreamError,
 )
 from app.request import StreamRequest
-from app.upstream import Afford, Attempt, Batches, Begun, Source, first_content
+from app.upstream import Afford, Attempt, Batches, Begun, Opener, Resumable, Source, first_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Router:
         self._routes = {model: tuple(targets) for model, targets in routes.items()}
         self._rest = tuple(rest)
         self._retry = retry
+        self._sources = {hop.upstream: hop.source for route in (*self._routes.values(), self._rest) for hop in route}
 
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
@@ -119,6 +121,10 @@ class Router:
         finally:
             del errors, told  # which would keep the error's own frames alive
 
+    def resumption(self, note: Mapping[str, Any]) -> Opener:
+        """See `Opener.resumption`."""
+        return Resumption(self._sources.get(str(note.get("upstream"))), note)
+
     async def _ask_last(
         self,
         target: Target,
@@ -140,6 +146,32 @@ class Router:
                     raise
             await asyncio.sleep(seconds)
         raise AssertionError("count() has no end")
+
+
+class Resumption:
+    """An `Opener` that asks for no answer, but goes on with the one of which an earlier process left this *note*."""
+
+    def __init__(self, source: object, note: Mapping[str, Any]) -> None:
+        self._source = source
+        self._note = note
+
+    def __repr__(self) -> str:
+        return f"<Resumption of an answer of {self._note.get('upstream')}>"
+
+    async def begin(
+        self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
+    ) -> Begun:
+        """See `Opener.begin`. The earlier process has asked, and the upstream has accepted that."""
+        attempt = Attempt(str(self._note.get("upstream")), bool(self._note.get("fallback")), status=200, sent=True)
+        attempts.append(attempt)
+        if not isinstance(self._source, Resumable):
+            raise ProducerLost
+        batches = self._source.resume(self._note, request, attempt)
+        return await first_content(batches, attempt, changed), batches
+
+    def resumption(self, note: Mapping[str, Any]) -> Opener:
+        """See `Opener.resumption`."""
+        return Resumption(self._source, note)
 
 
 async def _affordable(request: StreamRequest, attempts: Sequence[Attempt], afford: Afford) -> StreamRequest:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from app.errors import (
     Empty,
     FirstTokenTimeout,
     ModelNotAllowed,
+    ProducerLost,
     RateLimited,
     Rejected,
     Unauthorized,
@@ -362,3 +364,49 @@ async def test_what_cannot_be_spent() -> None:
     with pytest.raises(BudgetSpent):
         await route(Script(forever), *others, first_token=0.01).begin(ASKED, [], unheard, spent)
     assert [other.started for other in others] == [0, 0]
+
+
+class Resuming(Script):
+    """A source whose upstream keeps its answers."""
+
+    def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
+        self.notes.append(note)
+        return self.stream(request, attempt)
+
+
+async def test_resumption() -> None:
+    """An answer of an earlier process is read from the upstream that has it, and none is asked for."""
+    other, keeping = Script(), Resuming((), HI, STOP)
+    note = {"upstream": "b", "fallback": True, "response": "r"}
+    attempts: list[Attempt] = []
+    async with aclosing(played(route(other, keeping).resumption(note), ASKED, attempts)) as stream:
+        assert [list(batch) async for batch in stream] == [list(HI), list(STOP)]
+    assert (keeping.notes, other.started) == ([note], 0)
+    assert [(it.upstream, it.fallback) for it in attempts] == [("b", True)]
+
+
+@pytest.mark.parametrize("upstream", ["a", "c", None])
+async def test_resumption_without_the_upstream(upstream: str | None) -> None:
+    """Without that upstream, or if it keeps no answers, the answer is lost, and may have cost."""
+    attempts: list[Attempt] = []
+    opener = route(Script(STOP), Resuming(STOP)).resumption({"upstream": upstream})
+    with pytest.raises(ProducerLost):
+        await anext(played(opener, ASKED, attempts))
+    assert attempts[-1].costs == (None,)
+
+
+async def test_a_note_is_told() -> None:
+    """That an answer can be gone on with is told before there is content."""
+    attempts: list[Attempt] = []
+    told: list[object] = []
+
+    class Named:
+        note: Mapping[str, Any] = MappingProxyType({"response": "r"})
+
+    async def name() -> None:
+        attempts[-1].kept = Named()
+
+    script = Script((), name, (), (), HI, STOP)
+    first, stream = await route(script).begin(ASKED, attempts, lambda: told.append(attempts[-1].note), affordable)
+    await stream.aclose()
+    assert (first, told) == (HI, [None, Named.note])

@@ -1,21 +1,28 @@
-"""A response that the upstream makes in the background: its rest after a cut, and its cancellation (row R9)."""
+"""A response that the upstream makes in the background: its rest after a cut, and its cancellation (row R9).
+
+A process may go on with a response of another one. It reads the response again from its start, by the same reader,
+because what an event means depends on those before it: which parts have begun, which calls are open, and which texts
+came in pieces. What the log has already is left out later (see `app.rechunk.Resumed`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
 
-from app.errors import Disconnected, UpstreamError
+from app.errors import Disconnected, ProducerLost, StreamError, UpstreamError
 from app.request import StreamRequest
 from app.upstream.endpoint import Endpoint
 from app.upstream.http import client
 from app.upstream.reading.answer import ENDED
+from app.upstream.reading.values import list_of, text_of
 from app.upstream.responses.reader import ResponsesReader
 from app.usage import Usage
 
@@ -49,34 +56,63 @@ class BackgroundResponse:
         self._reader = reader
         self._include = include
         self._timing = timing
+        self._tools = reader.dialect.offered
+
+    @classmethod
+    def noted(
+        cls,
+        note: Mapping[str, Any],
+        endpoint: Endpoint,
+        request: StreamRequest,
+        reader: ResponsesReader,
+        timing: Timing,
+    ) -> BackgroundResponse:
+        """Return the response of another process that left this *note* of it."""
+        reader.dialect.response_id = text_of(note.get("response"))
+        reader.dialect.offer(list_of(note.get("tools")))
+        return cls(endpoint, request, reader, note.get("include"), timing)
+
+    @property
+    def note(self) -> Mapping[str, Any] | None:
+        """See `Kept`."""
+        dialect = self._reader.dialect
+        if not dialect.response_id:
+            return None
+        return {"response": dialect.response_id, "include": self._include, "tools": self._tools}
 
     @property
     def goes_on(self) -> bool:
         """Whether the upstream may be going on with it."""
         return bool(self._reader.dialect.response_id) and not self._reader.answer.ended_by_upstream
 
-    async def chunks(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None]:
         """Yield *body* and, if it is cut before the response is over, the rest over other connections.
 
-        Raises UpstreamError, which is what cut *body*, if the rest cannot be read.
+        Without a body, yield the whole response over other connections. Raises UpstreamError, which is what cut *body*,
+        if the rest cannot be read; ProducerLost if that is all of it.
         """
-        fault: UpstreamError | None = None
-        try:
-            async with aclosing(body) as chunks:
-                async for data in chunks:
-                    yield data
-        except UpstreamError as error:
-            fault = error
+        fault: StreamError | None = None
+        unread = body is None
+        if body is None:
+            fault = ProducerLost()
+        else:
+            try:
+                async with aclosing(body) as chunks:
+                    async for data in chunks:
+                        yield data
+            except UpstreamError as error:
+                fault = error
         dialect = self._reader.dialect
         timing = self._timing
         now = asyncio.get_running_loop().time
         tries = 0
         deadline = now() + timing.resume_within
-        while dialect.resumable and tries < len(timing.resume_waits) and now() < deadline:
+        while (unread or dialect.resumable) and tries < len(timing.resume_waits) and now() < deadline:
             sequence = dialect.sequence
-            await asyncio.sleep(timing.resume_waits[tries])
+            if tries or body is not None:
+                await asyncio.sleep(timing.resume_waits[tries])
             tries += 1
-            with suppress(UpstreamError):
+            try:
                 async with self._rest(deadline) as response:
                     if response.status_code in _HOPELESS:
                         break
@@ -85,7 +121,12 @@ class BackgroundResponse:
                         self._reader.resume()
                         async with aclosing(client.body(response)) as chunks:
                             async for data in chunks:
+                                if unread:
+                                    unread, fault = False, None
                                 yield data
+            except UpstreamError as error:
+                if body is None and not unread:
+                    fault = fault or error
             if dialect.sequence > sequence:  # it went on, so what cuts it now is another cut
                 tries = 0
                 deadline = now() + timing.resume_within
@@ -123,7 +164,9 @@ class BackgroundResponse:
     @asynccontextmanager
     async def _rest(self, deadline: float) -> AsyncIterator[httpx.Response]:
         """Ask for the events after the last one that was read. Raises UpstreamError, also if none comes in time."""
-        query: list[tuple[str, object]] = [("stream", "true"), ("starting_after", self._reader.dialect.sequence)]
+        query: list[tuple[str, object]] = [("stream", "true")]
+        if self._reader.dialect.sequence >= 0:
+            query.append(("starting_after", self._reader.dialect.sequence))
         if isinstance(self._include, list):
             query += [("include[]", item) for item in self._include if isinstance(item, str)]
         async with AsyncExitStack() as stack:

@@ -60,6 +60,12 @@ class ResponseCalls:
             else:
                 self._upstream_has_tools = True
 
+    @property
+    def offered(self) -> list[dict[str, str]]:
+        """What `offer` needs to know of the tools that were offered."""
+        tools = [{"type": "function", "name": name} for name in sorted(self._offered or ())]
+        return [*tools, {"type": "upstream"}] if self._upstream_has_tools else tools
+
     def begin(self, at: int, item: dict[str, Any]) -> None:
         """Take the beginning of a call. Its arguments are not there yet, or come again."""
         call = self._open.get(at)

@@ -153,6 +153,11 @@ class ResponsesDialect:
         """Note the *tools* that the request offers: only those are the client's to run."""
         self._calls.offer(tools)
 
+    @property
+    def offered(self) -> list[dict[str, str]]:
+        """What `offer` needs to know of the tools that were offered."""
+        return self._calls.offered
+
     def resume(self) -> None:
         """Expect the rest in another body. Events that were read already are skipped if they come again."""
         self._read_before = self.sequence

@@ -20,7 +20,7 @@ class SourceModule(Protocol):
     OWN_FIELDS: frozenset[str]
     """The fields of a request that are the service's own to send, so that no operator's `extra_body` may hold them."""
     BACKGROUND: bool
-    """Whether the upstream can answer in the background, and keep its answer."""
+    """Whether the upstream can answer in the background, and keep its answer: then its source is `Resumable`."""
 
     def create(self, endpoint: Endpoint, max_event: int, background: bool = False) -> Source:
         """Return the source that asks *endpoint*. *max_event* bounds one event of its stream, in bytes."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from typing import Any
 
 from app.errors import UpstreamError
 from app.request import StreamRequest
@@ -83,6 +84,8 @@ class OpenAIResponses:
         if not streamed:
             del fields["stream"]
         kept = BackgroundResponse(self._endpoint, request, reader, fields.get("include"), self._timing)
+        if self._background:
+            attempt.kept = kept
         content = encode(fields)
         del fields  # as large as the prompt, which is kept once already
         accept = "text/event-stream" if streamed else "application/json"
@@ -97,6 +100,22 @@ class OpenAIResponses:
             if not streamed and reader.answer.has_content:
                 self._unstreamed.add(request.model)
             if self._background and kept.goes_on:
+                await self._cancel(kept, attempt)
+
+    def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
+        """See `Resumable.resume`."""
+        reader = responses_reader(self._max_event, self._endpoint.secrets(request))
+        kept = BackgroundResponse.noted(note, self._endpoint, request, reader, self._timing)
+        attempt.kept = kept
+        return stream_answer((reader, self._resumed(kept, attempt)), lambda error: None, attempt, request.pause)
+
+    @asynccontextmanager
+    async def _resumed(self, kept: BackgroundResponse, attempt: Attempt) -> AsyncIterator[Read]:
+        try:
+            async with aclosing(kept.chunks(None)) as chunks:
+                yield pausing(partial(anext, chunks, b""))
+        finally:
+            if kept.goes_on:
                 await self._cancel(kept, attempt)
 
     async def _cancel(self, kept: BackgroundResponse, attempt: Attempt) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from app.errors import Disconnected, UpstreamError
-from app.events import Delta, Done, Logprobs
+from app.errors import Disconnected, ProducerLost, StreamError, UpstreamError
+from app.events import Delta, Done, Extra, Logprobs
 from app.upstream import Attempt
 from app.upstream.responses.background import Timing
 from app.upstream.sources.openai_responses import OpenAIResponses
 from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
-from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, over, said, sent
+from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, function, over, said, sent
 from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses
 
 pytestmark = pytest.mark.anyio
@@ -258,3 +261,118 @@ async def test_usage_of_what_was_cancelled(body: bytes, usage: int | None) -> No
     assert attempt.complete is (usage is not None)
     assert attempt.costs
     assert (attempt.usage.made_tokens if attempt.usage else None) == usage
+
+
+NOTE: Mapping[str, Any] = {"response": "resp_1", "include": None, "tools": []}
+
+
+async def resumed(source: OpenAIResponses, note: Mapping[str, Any] = NOTE) -> list[Any]:
+    """Read an answer of another process to its end."""
+    async with aclosing(source.resume(note, asked(), Attempt(status=200, sent=True))) as batches:
+        return [event async for batch in batches for event in batch]
+
+
+@pytest.mark.parametrize("place", range(1, 13))
+async def test_another_process_reads_it_again(place: int) -> None:
+    """From the note that one process left, another reads the answer from its start, over cuts."""
+    attempt = Attempt()
+    first: list[Handler | bytes] = [held(b"".join(BLOCKS[:8])), reply(b"{}")]
+    second: list[Handler | bytes] = [cut(b"".join(BLOCKS[:place])), reply(b"".join(BLOCKS[place:]))]
+    async with Upstream(*first, *second) as upstream, responses(upstream.url, background=True) as source:
+        async with aclosing(source.stream(asked(), attempt)) as batches:
+            before = attempt.note
+            while not await anext(batches):
+                pass
+        assert (before, attempt.note) == (None, NOTE)
+        content = await resumed(source)
+    assert content == [Delta("Hello"), Delta(" "), Delta("you"), Done("stop", None, Usage(AS_CHAT), "gpt-5")]
+    assert lines(upstream)[2:] == [
+        b"GET /v1/responses/resp_1?stream=true",
+        b"GET /v1/responses/resp_1?stream=true&starting_after=%d" % (place - 1),
+    ]
+
+
+async def test_no_note_but_in_the_background() -> None:
+    """Of an answer that dies with its connection nothing can be noted."""
+    attempt = Attempt()
+    async with (
+        Upstream(held(b"".join(BLOCKS[:8]))) as upstream,
+        responses(upstream.url) as source,
+        aclosing(source.stream(asked(), attempt)) as batches,
+    ):
+        while not await anext(batches):
+            pass
+    assert attempt.note is None
+
+
+async def test_the_note_tells_tools_and_includes() -> None:
+    """Whose a call is to run does not change with the process, nor what is included."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"secret": 1}}}]
+    request = replace(asked(), parameters={"tools": tools, "logprobs": True})
+    attempt = Attempt()
+    item = function("call_9", "mine", "{}", id="fc_9")
+    calls = sent("created", sequence_number=0, response={"id": "resp_1"})
+    calls += sent("output_item.done", sequence_number=1, output_index=0, item=item)
+    calls += said("x", sequence_number=2, output_index=1) + END
+    async with Upstream(reply(calls), reply(calls)) as upstream, responses(upstream.url, background=True) as source:
+        notes: list[Any] = []
+        first: list[Any] = []
+        async with aclosing(source.stream(request, attempt)) as batches:
+            async for batch in batches:
+                notes.append(attempt.note)
+                first += batch
+        note = json.loads(json.dumps(next(note for note in notes if note)))
+        assert note["tools"] == [{"type": "function", "name": "f"}]
+        assert await resumed(source, note) == first
+        assert any(isinstance(event, Extra) for event in first)
+    assert lines(upstream)[1].endswith(b"?stream=true&include%5B%5D=message.output_text.logprobs")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "tries"),
+    [
+        ([reply(b"{}", status=b"404 Gone")], 1),
+        ([reply(b"{}", status=b"503 Away"), hang_up, reply(b"")], 3),
+    ],
+)
+async def test_an_answer_that_is_gone(refusals: list[Handler | bytes], tries: int) -> None:
+    """If the upstream no longer knows an answer, or is away for too long, the process that had it is what is missed."""
+    async with (
+        Upstream(*refusals, reply(b"{}")) as upstream,
+        responses(upstream.url, background=True) as source,
+    ):
+        with pytest.raises(ProducerLost):
+            await resumed(source)
+        asked_again = [b"GET /v1/responses/resp_1?stream=true"] * tries
+        assert lines(upstream) == [*asked_again, b"POST /v1/responses/resp_1/cancel"]
+
+
+async def test_an_answer_that_breaks_again() -> None:
+    """Once some of it was read, it ends as any other does: with the upstream's error, or with that of the cut."""
+    failed = over("failed", error={"code": "server_error", "message": "no"})
+    gone = reply(b"{}", status=b"404 Gone")
+    cases: list[tuple[list[Handler | bytes], type[StreamError]]] = [
+        ([reply(b"".join(BLOCKS[:8]) + failed)], UpstreamError),
+        ([cut(b"".join(BLOCKS[:8])), gone, reply(b"{}")], Disconnected),
+    ]
+    for handlers, error in cases:
+        async with Upstream(*handlers) as upstream, responses(upstream.url, background=True) as source:
+            with pytest.raises(StreamError) as raised:
+                await resumed(source)
+            assert type(raised.value) is error
+
+
+async def test_cancel_in_another_process() -> None:
+    """A process that has read nothing of it yet can stop it, too."""
+    asking = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asking.set()
+        await reader.read()
+
+    async with Upstream(silent, reply(b"{}")) as upstream, responses(upstream.url, background=True) as source:
+        task = asyncio.create_task(resumed(source))
+        await asking.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert lines(upstream)[-1] == b"POST /v1/responses/resp_1/cancel"
