@@ -82,6 +82,13 @@ class Writer(Protocol):
     async def drain(self) -> None:
         """Wait while the journal is behind: asyncio's write/drain idiom."""
 
+    def note(self, text: str) -> None:
+        """Keep *text* with the stream until its end: what another process needs to go on with it.
+
+        It takes the place of an earlier one, and is kept before anything that is appended later can be read. A journal
+        that does not outlive the process does nothing.
+        """
+
 
 class Log(Protocol):
     """One stream's records, for reading. A log that was opened can be read even if the stream was evicted since."""

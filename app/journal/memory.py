@@ -158,6 +158,9 @@ class MemoryLog:
     async def drain(self) -> None:
         """Return at once."""
 
+    def note(self, text: str) -> None:
+        """Do nothing: no process can go on with what is in this one's memory."""
+
     def records(self, after: int, last: int) -> list[Event]:
         """Return the records after number *after*, up to *last*."""
         events: list[Event] = []

@@ -51,7 +51,6 @@ class Committer:
         self._writers: dict[str, FileWriter] = {}  # of streams that are not all moved
         self._claims: dict[bytes, FileWriter] = {}  # those of them that have an idempotency key
         self._beginning: list[tuple[FileWriter, asyncio.Future[None]]] = []
-        self._notes: list[list[Any]] = []
         self._unmoved: dict[FileWriter, int] = {}  # by the first batch that has records to be moved
         self._finished: list[FileWriter] = []
         self._given_up: set[FileWriter] = set()  # and their ends are not written
@@ -107,18 +106,21 @@ class Committer:
             self.forget(writer)
             raise
 
+    def adopt(self, writer: FileWriter) -> None:
+        """Go on with a stream of an earlier process, all of which was moved."""
+        self._began(writer, self.last + 1)
+
     def forget(self, writer: FileWriter) -> None:
         """Have a stream removed that is not moved, and may be written all the same."""
         writer.removed = True
-        self._notes.append([writer.id, REMOVED])
-        self._outbox.wake.set()
+        self._outbox.put([writer.id, REMOVED])
         self.retire(writer)
 
     def release(self, writer: FileWriter) -> None:
         """Let the stream's idempotency key be used again, now, and after a restart once the next batch is written."""
         if writer.identity.claim is not None:
             self._release(writer)
-            self._notes.append([writer.id, RELEASED])
+            self._outbox.put([writer.id, RELEASED])
             self._outbox.wake.set()
 
     def _release(self, writer: FileWriter) -> None:
@@ -189,7 +191,8 @@ class Committer:
             await asyncio.sleep(_LOOK)
 
     def _busy(self) -> bool:
-        return self._writing_since < math.inf or not self._outbox.empty or self._budgets.changed or bool(self._notes)
+        waiting = bool(self._outbox.entries) or not self._outbox.empty
+        return self._writing_since < math.inf or waiting or self._budgets.changed
 
     async def run(self) -> None:
         """Write, for ever."""
@@ -214,9 +217,10 @@ class Committer:
     async def _commit(self) -> None:
         """Write what waits. Raises one of `FAILURES`: then all of it waits again, and no new stream has begun."""
         beginning, self._beginning = self._beginning, []
-        notes, self._notes = self._notes, []
+        notes, self._outbox.entries = self._outbox.entries, []
         sent, entries = self._taken()
-        accounts = self._budgets.take()
+        # A charge is not written before the end that it is for: a stream without one may be gone on with, and charged.
+        accounts = self._budgets.take() if self._outbox.empty else []
         entries = [*(writer.identity.entry(writer.id) for writer, _ in beginning), *notes, *entries]
         if not entries and not accounts and not self._availability.away:
             return
@@ -227,7 +231,7 @@ class Committer:
             for writer in sent:
                 writer.put_back()
                 self._outbox.mark(writer.id)
-            self._notes[:0] = notes
+            self._outbox.entries[:0] = notes
             self._budgets.put_back(accounts)
             for _, begun in beginning:
                 if not begun.done():
@@ -274,7 +278,7 @@ class Committer:
             return orjson.dumps(entries)
         except TypeError:  # an upstream's usage may be nested deeper than JSON is written
             possible = [entry for entry in entries if _can_be_written(entry)]
-            known = {entry[0] for entry in possible}
+            known = {stream_id for stream_id, number, *_ in possible if number > 0}
             for writer in [writer for writer in sent if writer.id not in known]:
                 sent.remove(writer)
                 writer.fail(Failure.of(InternalError()))

@@ -28,7 +28,7 @@ APPLICATION = 0x63737365
 """What SQLite's header says of the program that made the file: "csse"."""
 VERSION = 1
 # What an entry of a batch says besides records, in place of the number of the first one.
-CREATED, REMOVED, RELEASED = 0, -1, -2
+CREATED, REMOVED, RELEASED, NOTED = 0, -1, -2, -3
 
 STREAM = 1 << 32
 """The key of a row of records is the stream's number times this, plus the number of the row's first record.
@@ -37,14 +37,14 @@ One number for both lets SQLite keep a row in one page, where a key of two colum
 """
 
 # An owner is an account, as bytes. `label` and `claim` are digests (see `entries.digest`). `state` is live, done, error
-# or lost; `ended` and `expires` are in seconds since the epoch.
+# or lost; `ended` and `expires` are in seconds since the epoch. A live stream may have a `note` (see `Writer.note`).
 _SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 CREATE TABLE batches (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner BLOB NOT NULL, created INTEGER NOT NULL,
     info TEXT NOT NULL, label BLOB, claim BLOB, fingerprint BLOB, last INTEGER NOT NULL, size INTEGER NOT NULL,
-    state TEXT NOT NULL, ended REAL, expires REAL
+    state TEXT NOT NULL, ended REAL, expires REAL, note TEXT
 );
 CREATE INDEX streams_by_owner ON streams (owner, created);
 CREATE INDEX streams_by_end ON streams (owner, ended, size) WHERE ended IS NOT NULL;
@@ -82,6 +82,7 @@ class Move(NamedTuple):
     label: bytes | None
     claim: bytes | None
     fingerprint: bytes | None
+    note: str | None
     rows: Sequence[tuple[int, bytes]]
     last: int
     state: str = "live"
@@ -176,6 +177,9 @@ class Database:
 
     def _read(self) -> None:
         """Read how much is in the file."""
+        columns = {name for _, name, *_ in self.connection.execute("PRAGMA table_info(streams)")}
+        if "note" not in columns:  # the first builds kept none
+            self.connection.execute("ALTER TABLE streams ADD COLUMN note TEXT")
         [(first, last)] = self.connection.execute("SELECT min(id), max(id) FROM batches")
         self._first, self.last = first or 1, last or 0
         self._sums = Sums()
@@ -225,11 +229,12 @@ class Database:
 
     def put(self, move: Move) -> None:
         """Write the records of *move*, within a transaction, and count them if the stream has ended."""
+        live = move.ended is None
         size = sum(len(data) for _, data in move.rows)
         self.connection.execute(
             "INSERT INTO streams (id, owner, created, info, label, claim, fingerprint, last, size, state) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 'live') ON CONFLICT (id) DO NOTHING",
-            move[:7],
+            move[:7],  # the note follows
         )
         [(number,)] = self.connection.execute("SELECT number FROM streams WHERE id = ?", (move.id,))
         self.connection.executemany(
@@ -237,11 +242,14 @@ class Database:
             [(number * STREAM + first, data) for first, data in move.rows],
         )
         self.connection.execute(
-            "UPDATE streams SET claim = ?, fingerprint = ?, last = ?, size = size + ?, "
+            "UPDATE streams SET claim = ?, fingerprint = ?, note = ?, last = ?, size = size + ?, "
             "state = ?, ended = ?, expires = ? WHERE number = ?",
-            (move.claim, move.fingerprint, move.last, size, move.state, move.ended, move.expires, number),
+            (
+                *(move.claim, move.fingerprint, move.note if live else None),
+                *(move.last, size, move.state, move.ended, move.expires, number),
+            ),
         )
-        if move.ended is not None:
+        if not live:
             [(size,)] = self.connection.execute("SELECT size FROM streams WHERE number = ?", (number,))
             self._add(move.owner, 1, size)
 

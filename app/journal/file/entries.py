@@ -1,7 +1,8 @@
 """What the batches of a journal on disk hold: an array of entries, each of one stream.
 
 An entry is an array: the stream's id, the number of the first record, and the records. In place of the number may stand
-`CREATED`, with what the stream was created with, `REMOVED`, or `RELEASED`: the stream has no idempotency key any more.
+`CREATED`, with what the stream was created with, `REMOVED`, `RELEASED`: the stream has no idempotency key any more, or
+`NOTED`, with the stream's note (see `Writer.note`).
 An entry whose number is not the next one replaces what was written from that number on.
 """
 
@@ -11,13 +12,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 
 from app.events import TERMINAL, Event, Start
 from app.journal.encoding import pack, unpack
-from app.journal.file.database import CREATED, RELEASED, REMOVED
+from app.journal.file.database import CREATED, NOTED, RELEASED, REMOVED
 from app.request import StreamInfo
 
 RECORDS_PER_ROW = 512
@@ -25,19 +26,24 @@ RECORDS_PER_ROW = 512
 
 
 class Identity(NamedTuple):
-    """What is known of a stream besides its records: *info* as `pack_info` returns it, and digests of its names."""
+    """What is known of a stream besides its records.
+
+    It is *info* as `pack_info` returns it, digests of the stream's names, and its *note* (see `Writer.note`).
+    """
 
     info: str
     label: bytes | None = None
     claim: bytes | None = None
     fingerprint: bytes | None = None
+    note: str | None = None
 
     def of_ended(self, events: Sequence[Event]) -> Identity:
         """Return what is kept of a stream that has ended. *events* are all that it had, or more than two of them.
 
-        If nothing was answered, the idempotency key may be used again: the process may not live to write so later.
+        If nothing was answered, the idempotency key may be used again: the process may not live to write so later. With
+        a note, an answer was asked for, and may have been made.
         """
-        if len(events) > 2 or not all(isinstance(event, (Start, *TERMINAL)) for event in events):
+        if self.note is not None or len(events) > 2 or not all(isinstance(event, (Start, *TERMINAL)) for event in events):
             return self
         return self._replace(claim=None, fingerprint=None)
 
@@ -51,9 +57,10 @@ class Identity(NamedTuple):
         ]
 
     @classmethod
-    def of(cls, info: str, *digests: str | None) -> Identity:
+    def of(cls, info: str, *digests: str | None) -> Self:
         """Return what an entry says after the number. Raises ValueError or TypeError."""
-        return cls(info, *(None if it is None else bytes.fromhex(it) for it in digests))
+        label, claim, fingerprint = (None if it is None else bytes.fromhex(it) for it in digests)
+        return cls(info, label, claim, fingerprint)
 
 
 def pack_info(info: StreamInfo) -> str:
@@ -128,6 +135,9 @@ def fold(batch: bytes, tails: dict[str, Tail], removed: set[str]) -> None:
                 continue  # it was removed, or all of it was moved
             elif number == RELEASED:
                 tail.identity = tail.identity._replace(claim=None, fingerprint=None)
+            elif number == NOTED:
+                [note] = rest
+                tail.identity = tail.identity._replace(note=note)
             else:
                 [items] = rest
                 tail.take(number, items)

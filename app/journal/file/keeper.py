@@ -107,13 +107,14 @@ class Keeper:
                 self._committer.forget(writer)
                 self.drop([Gone(writer.id, "time")])
                 return
-        while writer.moved < last:
+        while writer.moved < last or not (ended or writer.stored == writer.identity):
             rows, end = await _rows(writer, last)
             if writer.removed:
                 break
+            identity = writer.identity
             move = self._as_move(writer, rows, end, ended=ended and end == last)
             self.drop(await self._store.write(self._store.database.move, move))
-            writer.moved = end
+            writer.moved, writer.stored = end, identity
         if ended:
             self._committer.retire(writer)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from app.journal.outbox import Outbox
 
@@ -12,6 +13,7 @@ class FileOutbox(Outbox):
 
     def __init__(self) -> None:
         super().__init__()
+        self.entries: list[list[Any]] = []  # what waits besides records, as a batch has it
         self._hurried = False
         self._pause: asyncio.Future[None] | None = None
 
@@ -21,6 +23,11 @@ class FileOutbox(Outbox):
         self.wake.set()
         if self._pause is not None:
             _end(self._pause)
+
+    def put(self, entry: list[Any]) -> None:
+        """Have an *entry* written that is no stream's records."""
+        self.entries.append(entry)
+        self.wake.set()
 
     async def gather(self, seconds: float) -> None:
         """Wait for *seconds*, in which more may come, unless what waits is in a hurry; it is to be taken now."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.events import Event, Failure
+from app.journal.file.database import NOTED
 from app.journal.file.entries import Identity
 from app.journal.file.outbox import FileOutbox
 from app.journal.writer import GroupWriter
@@ -18,6 +19,7 @@ class FileWriter(GroupWriter):
     outbox: FileOutbox
     identity: Identity
     moved: int = field(init=False, default=0)  # the number of the last record that was moved
+    stored: Identity | None = field(init=False, default=None)  # what was moved of the identity
     removed: bool = field(init=False, default=False)  # whether the stream was removed
     ended_at: float = field(init=False, default=0.0)  # when the stream ended, in seconds since the epoch
     sealed: bool = field(init=False, default=False)  # whether its end is decided, and nothing else is taken
@@ -35,6 +37,11 @@ class FileWriter(GroupWriter):
         GroupWriter.append(self, events)
         if not self.acked:
             self.outbox.hurry()
+
+    def note(self, text: str) -> None:
+        if not self.ended and not self.sealed and not self.removed:
+            self.identity = self.identity._replace(note=text)
+            self.outbox.put([self.id, NOTED, text])
 
     def fail(self, ending: Failure) -> None:
         """End the log with *ending* in place of what is under way. Readers see it once it is written."""

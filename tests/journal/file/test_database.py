@@ -38,7 +38,7 @@ def state_of(database: Database) -> tuple[int, ...]:
 
 
 def move(stream_id: str, **more: object) -> Move:
-    whole = Move(stream_id, b"ann", 1, "[]", None, None, None, [(1, b'["x"]')], 1, "done", 1.0, 100.0)
+    whole = Move(stream_id, b"ann", 1, "[]", None, None, None, None, [(1, b'["x"]')], 1, "done", 1.0, 100.0)
     return whole._replace(**more)  # type: ignore[arg-type]  # whatever a test wants
 
 
