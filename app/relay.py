@@ -19,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -64,6 +65,30 @@ class Limits:
     hold: float = 20.0
 
 
+class Past(NamedTuple):
+    """What an earlier process has done for the stream, which this one goes on with.
+
+    That was opened *seconds* ago, and has that many *records*; with *answered*, there is content among them. The prompt
+    was estimated at *prompt_tokens*.
+    """
+
+    seconds: float = 0.0
+    records: int = 0
+    answered: bool = False
+    prompt_tokens: int = 0
+
+
+NO_PAST = Past()
+
+
+Keep = Callable[[Sequence[Attempt]], None]
+"""Is told of a stream's attempts when the last one has a note, before any of its content is appended."""
+
+
+def keep_nothing(attempts: Sequence[Attempt]) -> None:
+    """Take no note."""
+
+
 class Relay:
     """One stream's producer. `run` it in a task of its own; `stop` ends it from outside.
 
@@ -82,6 +107,8 @@ class Relay:
         meter: Meter,
         log: FilteringBoundLogger,
         afford: Afford,
+        keep: Keep = keep_nothing,
+        past: Past = NO_PAST,
     ) -> None:
         self.attempts: list[Attempt] = []
         self.deltas = 0
@@ -97,15 +124,20 @@ class Relay:
         self._meter = meter
         self._log = log
         self._afford = afford
+        self._keep = keep
+        self._past = past
+        self._noted: Attempt | None = None
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
-        self._started = False
+        self._started = past.records > 0
+        self._answered = False  # whether content came
         self._refused = False  # whether the journal had no room for some text
         self.committed: asyncio.Future[None] = self._loop.create_future()
-        self._opened_at = self._loop.time()
-        self._read_at = self._opened_at
-        self._progress_at = self._opened_at
+        self._begun_at = self._loop.time()
+        self._opened_at = self._begun_at - past.seconds
+        self._read_at = self._begun_at
+        self._progress_at = self._begun_at
         self._commit: asyncio.TimerHandle | None = None
         self._deadline = 0.0  # at which it is armed
         self._watchdog: asyncio.TimerHandle | None = None
@@ -118,6 +150,8 @@ class Relay:
         Raises nothing but a cancellation that does not come from `stop`.
         """
         self._task = asyncio.current_task()
+        if self._started:
+            self.committed.set_result(None)
         self._arm_commit()
         self._watch()
         try:
@@ -151,7 +185,8 @@ class Relay:
         clock = self._loop.time
         take = self._take
         observe_gap = self._meter.gap.observe
-        first, batches = await self._opener.begin(self._request, self.attempts, self._arm_commit, self._afford)
+        first, batches = await self._opener.begin(self._request, self.attempts, self._changed, self._afford)
+        self._note()
         async with aclosing(batches):
             now = clock()
             self._read_at = now
@@ -224,10 +259,24 @@ class Relay:
     def _begin(self, now: float) -> None:
         """Note the first content: from now on the answer is a stream, and other limits hold."""
         self._progress_at = now
-        self.first_token_ms = self._since_opening(now)
-        self._meter.first_token.observe(now - self._opened_at)
+        self._answered = True
+        if not self._past.answered:
+            self.first_token_ms = self._since_opening(now)
+            self._meter.first_token.observe(now - self._opened_at)
         self._start()
         self._watch()
+
+    def _changed(self) -> None:
+        """Take note of what has become of the last attempt."""
+        self._note()
+        self._arm_commit()
+
+    def _note(self) -> None:
+        """Tell what the last attempt has noted, once."""
+        attempt = self._attempt
+        if attempt is not self._noted and attempt.note is not None:
+            self._noted = attempt
+            self._keep(self.attempts)
 
     def _arm_commit(self) -> None:
         """Have the stream started at its commit deadline, as that is now."""
@@ -285,8 +334,8 @@ class Relay:
         """Stop the stream if a limit has passed; else come back when the next one can pass."""
         limits = self._limits
         running: list[tuple[float, float, type[TimedOut]]] = [(self._opened_at, limits.total, TotalTimeout)]
-        if self.first_token_ms is None:
-            running.append((self._opened_at, limits.first_token, FirstTokenTimeout))
+        if not self._answered:
+            running.append((self._begun_at, limits.first_token, FirstTokenTimeout))
         else:
             running.append((self._read_at, limits.idle, IdleTimeout))
             running.append((self._progress_at, limits.progress, ProgressTimeout))
@@ -349,7 +398,7 @@ class Relay:
             return known
         prompt_tokens = known.input_tokens
         if not prompt_tokens and 200 <= (attempt.status or 0) < 300:
-            prompt_tokens = estimate_prompt_tokens(self._request.messages)
+            prompt_tokens = self._past.prompt_tokens or estimate_prompt_tokens(self._request.messages)
         return Usage.estimate(prompt_tokens, estimate_tokens(self.output_bytes), known.fields)
 
     def _since_opening(self, now: float) -> int:

@@ -26,7 +26,8 @@ class Outcome:
     *causes* has an upstream and why it brought no answer, for each attempt of which that is known.
     *costs* has an item for each attempt that may have cost something: the upstream's final usage, or None if it sent
     none. *account* is the owner's.
-    *readers* is how many attached in all, *readers_peak* how many at once.
+    *readers* is how many attached in all, *readers_peak* how many at once. *adopted* says that another process began
+    the stream; *deltas* and *output_bytes* include what came there, and *readers* and *requests* do not.
     """
 
     stream_id: str
@@ -47,6 +48,7 @@ class Outcome:
     costs: tuple[Usage | None, ...]
     readers: int
     readers_peak: int
+    adopted: bool = False
 
     @classmethod
     def of(cls, stream: Stream) -> Outcome:
@@ -75,6 +77,7 @@ class Outcome:
             costs=tuple(usage for attempt in relay.attempts for usage in attempt.costs),
             readers=stream.readers_total,
             readers_peak=stream.readers_peak,
+            adopted=stream.adopted,
         )
 
     @property
@@ -89,6 +92,10 @@ class Observer:
     def opened(self, stream_id: str, request: StreamRequest) -> str:
         """Take note of a new stream. Return the traceparent that goes to the upstream, or "" to keep the request's."""
         return ""
+
+    def adopted(self, stream_id: str, request: StreamRequest) -> str:
+        """The same for a stream that a process has begun which is gone. No messages are in the *request*."""
+        return self.opened(stream_id, request)
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Take note of a stream's end. *log* is bound to the stream's id and to the request that opened it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.request import Principal, StreamRequest
 from app.upstream import Attempt
@@ -24,6 +25,16 @@ class Spending:
         Raises BudgetSpent or JournalDown.
         """
         return request
+
+    def note(self, stream_id: str, attempts: Sequence[Attempt]) -> Mapping[str, Any]:
+        """Return what `resume` needs, in another process, if the last of *attempts* brings the answer: JSON."""
+        return {}
+
+    async def resume(self, stream_id: str, account: str, note: Mapping[str, Any]) -> None:
+        """Reserve again what was reserved for a stream of *account* that this process goes on with.
+
+        It is not refused, because it may be spent already. Raises JournalDown.
+        """
 
     async def release(self, stream_id: str) -> None:
         """Give back what was reserved for a stream that was not opened after all. Raises nothing."""

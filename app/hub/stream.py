@@ -33,7 +33,8 @@ class Stream:
     """One producer of this process, and the count of its readers.
 
     *readers* are attached now; *readers_total* is how many there were in all, *readers_peak* how many at once.
-    *is_known* says whether a client has the stream's id, and so can come back to it.
+    *is_known* says whether a client has the stream's id, and so can come back to it. An *adopted* stream was begun by
+    a process that is gone.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Stream:
     readers_total: int = 0
     readers_peak: int = 0
     is_known: bool = False
+    adopted: bool = False
     _grace_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from app.errors import ProducerLost
 from app.events import TEXT, Event, Start, Text, ToolCall, values
@@ -83,7 +84,7 @@ class Resumed(Rechunker):
     `feed` and `flush` raise ProducerLost if what comes differs from what is known: it is not the same answer.
     """
 
-    __slots__ = ("_calls", "_differs", "_others", "_rechunker", "_texts", "answered", "max_delay", "pause")
+    __slots__ = ("_calls", "_differs", "_firsts", "_others", "_rechunker", "_texts", "answered", "max_delay", "pause")
 
     def __init__(self, rechunker: Rechunker) -> None:
         self.max_delay = rechunker.max_delay
@@ -91,6 +92,7 @@ class Resumed(Rechunker):
         self.answered = False  # whether anything of an answer is known
         self._rechunker = rechunker
         self._texts: dict[type[Text], _Pieces] = {}
+        self._firsts: dict[type[Event], int] = {}  # the length of the first text of each kind that did not come again
         self._calls: dict[int, _Call] = {}
         self._others: Counter[str] = Counter()
         self._differs = False
@@ -108,13 +110,21 @@ class Resumed(Rechunker):
             self.answered = True
             if isinstance(event, TEXT):
                 self._texts.setdefault(type(event), _Pieces()).add(event.text)
+                self._firsts.setdefault(type(event), len(event.text))
             elif isinstance(event, ToolCall):
                 self._calls.setdefault(event.index, _Call()).add(event)
             else:
                 self._others[_written(event)] += 1
 
     def feed(self, events: Sequence[Event], *, more: bool = False) -> Sequence[Event]:
-        return self._news(lambda: self._rechunker.feed(events, more=more))
+        for at, event in enumerate(events if self._firsts else ()):
+            first = self._firsts.pop(type(event), 0)
+            if first and isinstance(event, TEXT):
+                # The first text of a kind is not held back. It is what came first then, and not all that comes now.
+                begun = [*events[:at], replace(event, text=event.text[:first])]
+                rest = [replace(event, text=event.text[first:]), *events[at + 1 :]]
+                return [*self._news(partial(self._rechunker.feed, begun)), *self.feed(rest, more=more)]
+        return self._news(partial(self._rechunker.feed, events, more=more))
 
     def flush(self) -> Sequence[Event]:
         return self._news(self._rechunker.flush)

@@ -21,7 +21,7 @@ class CanonicalLine(Observer):
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Write `stream.finished`, or `stream.failed` as a warning."""
-        facts = {"principal": outcome.owner if self._names else outcome.account, **_facts(outcome)}
+        facts = {"principal": (self._names and outcome.owner) or outcome.account, **_facts(outcome)}
         if isinstance(outcome.terminal, Done):
             log.info("stream.finished", **facts)
         else:
@@ -38,6 +38,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         facts["usage_estimated"] = usage.estimated
     if outcome.causes:
         facts["upstream_causes"] = [f"{upstream}: {cause}" for upstream, cause in dict.fromkeys(outcome.causes)]
+    if outcome.adopted:
+        facts["adopted"] = True
     return facts | {
         "deltas": outcome.deltas,
         "output_bytes": outcome.output_bytes,

@@ -123,6 +123,8 @@ INSTRUMENTS = (
                ("model", "upstream", "reason")),
     Instrument("chat_sse.streams.opened", "counter", "{stream}", lambda of: of.meter.opened,
                "Streams opened."),
+    Instrument("chat_sse.streams.adopted", "counter", "{stream}", lambda of: of.meter.adopted,
+               "Streams that another process opened, and that this one goes on with, since that one is gone."),
     Instrument("chat_sse.streams.live", "gauge", "{stream}", lambda of: of.hub.live,
                "Streams that are being answered."),
     Instrument("chat_sse.streams.max", "gauge", "{stream}", lambda of: of.ceilings.streams,

@@ -21,6 +21,10 @@ class StreamCounts(Observer):
         self._meter.opened += 1
         return ""
 
+    def adopted(self, stream_id: str, request: StreamRequest) -> str:
+        self._meter.adopted += 1
+        return ""
+
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         meter = self._meter
         model = meter.model(outcome.model)

@@ -130,7 +130,11 @@ def test_cuts_are_those_of_one_process() -> None:
     killed = cut(create("sentence"), [[piece] for piece in pieces[:3]])
     again = Resumed(create("sentence"))
     again.known(killed)
+    at_once = Resumed(create("sentence"))
+    at_once.known(killed)
     assert [*killed, *cut(again, [[piece] for piece in pieces]), *again.flush()] == expected
+    rest = [*at_once.feed(pieces[:4]), *at_once.feed(pieces[4:]), *at_once.flush()]
+    assert [*killed, *rest] == expected
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ async def test_a_whole_stream(log: FilteringBoundLogger) -> None:
     assert found[key("chat_sse_upstream_responses_total", upstream="a", status="200")] == 1
     for name, count in {
         "chat_sse_streams_opened_total": 1,
+        "chat_sse_streams_adopted_total": 0,
         "chat_sse_streams_live": 0,
         "chat_sse_streams_max": 10,
         "chat_sse_subscribers_total": 2,

@@ -16,9 +16,9 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -34,6 +34,8 @@ from app.usage import Usage, estimate_tokens
 
 # An answer is not cut to fewer tokens than the least that every upstream takes as a limit (OpenAI's Responses: 16).
 _LEAST = 16
+# A budget that nothing exceeds.
+_ANY = 1 << 50
 # Seconds to wait where the rest of a budget is reserved for streams that are live.
 _WAIT_FOR_STREAMS = 5.0
 
@@ -41,13 +43,15 @@ _WAIT_FOR_STREAMS = 5.0
 class _Reservation(NamedTuple):
     """What is reserved for a stream of an *account* that has a *budget*.
 
-    It is the tokens of the *prompt* and a limit on those of the answer, for each attempt that may cost something.
+    It is the tokens of the *prompt* and a limit on those of the answer, for each attempt that may cost something, and
+    what the attempts of an earlier process have *taken*.
     """
 
     account: str
     budget: int
     prompt: int
     limits: tuple[int, ...] = ()
+    taken: int = 0
 
 
 class DailyBudgets(Spending, Observer):
@@ -115,6 +119,23 @@ class DailyBudgets(Spending, Observer):
         self._reserved[stream_id] = reservation._replace(limits=(*reservation.limits, limit))
         return request if limit == asked else _limited(request, limit)
 
+    def note(self, stream_id: str, attempts: Sequence[Attempt]) -> Mapping[str, Any]:
+        """See `Spending`. The last attempt is the one that goes on."""
+        reservation = self._reserved.get(stream_id)
+        if reservation is None:
+            return {}
+        costs = [usage for attempt in attempts[:-1] for usage in attempt.costs]
+        taken = self._tokens(costs, reservation)
+        return {"prompt": reservation.prompt, "limit": reservation.limits[-1], "taken": taken}
+
+    async def resume(self, stream_id: str, account: str, note: Mapping[str, Any]) -> None:
+        """See `Spending`."""
+        if not note:
+            return
+        prompt, limit, taken = (int(note[name]) for name in ("prompt", "limit", "taken"))
+        self._reserved[stream_id] = _Reservation(account, _ANY, prompt, (limit,), taken)
+        await self._budgets.reserve(account, stream_id, _ANY, taken + prompt + limit, 0)
+
     async def release(self, stream_id: str) -> None:
         """See `Spending`."""
         reservation = self._reserved.pop(stream_id, None)
@@ -130,7 +151,7 @@ class DailyBudgets(Spending, Observer):
 
     def _tokens(self, costs: Iterable[Usage | None], reservation: _Reservation, output_bytes: int = 0) -> int:
         """Return the tokens of all attempts that may have cost something."""
-        tokens = 0
+        tokens = reservation.taken
         for usage, limit in zip(costs, reservation.limits, strict=False):
             tokens += usage.made_tokens if usage else max(limit, estimate_tokens(output_bytes))
             if self._count_input:

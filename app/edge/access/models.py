@@ -51,7 +51,7 @@ class Rule:
             request = replace(request, messages=self._messages(request.messages))
         if self._limit_field != request.output_tokens_field:
             request = replace(request, output_tokens_field=self._limit_field)
-        return replace(request, secrets=self._secrets) if self._secrets else request
+        return replace(request, secrets=self.secrets) if self.secrets else request
 
     def _check_prompt(self, sizes: Mapping[str, int]) -> None:
         if sum(sizes.values()) > self.max_prompt_chars:
@@ -63,7 +63,7 @@ class Rule:
             )
 
     @cached_property
-    def _secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[str, ...]:
         """What of a request is the operator's: pinned values, the system message, and each line of that."""
         return (*texts_in(self.pinned), *({self.system, *self.system.splitlines()} - {""}))
 
@@ -108,6 +108,11 @@ class ModelPolicy:
     def offers(self, model: str) -> bool:
         """Return whether clients may ask for *model*."""
         return self._rules.get(model, self._rest) is not None
+
+    def secrets(self, model: str) -> tuple[str, ...]:
+        """Return what of a request for *model* is the operator's, as `StreamRequest.secrets` has it."""
+        rule = self._rules.get(model, self._rest)
+        return () if rule is None else rule.secrets
 
     def admit(self, request: StreamRequest) -> StreamRequest:
         """Return *request* as it goes to the upstream. Raises ModelNotAllowed or BadRequest."""
