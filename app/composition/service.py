@@ -98,7 +98,19 @@ async def compose(settings: Settings, log: FilteringBoundLogger, overlap: float 
             each.name: await held.enter_async_context(create_client(each, settings)) for each in config.upstreams
         }
         router = _router(settings, config, clients)
-        hub = Hub(journal, router, _limits(settings), capacity, meter, log, observers, spending=budgets, key=access.key)
+        limits = _limits(settings)
+        hub = Hub(
+            journal,
+            router,
+            limits,
+            capacity,
+            meter,
+            log,
+            observers,
+            spending=budgets,
+            key=access.key,
+            secrets=policy.secrets,
+        )
         try:
             await _open(journal, hub, overlap, held, log)
         except JournalRefused as error:

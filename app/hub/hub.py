@@ -11,23 +11,21 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import Failure, new_stream_id
 from app.hub.outcome import Observer, Outcome
-from app.hub.ownership import alias, may_use, payer
+from app.hub.ownership import IdempotencyKey, alias, may_use, payer
+from app.hub.production import Production
 from app.hub.spending import Spending
 from app.hub.stream import Stream
 from app.hub.subscription import Subscription
-from app.journal import Journal, Listing, Log, Writer
+from app.journal import Journal, Listing, Log, Orphan, Writer
 from app.meter import Meter
-from app.rechunk import create as create_rechunker
-from app.relay import Limits, Relay
+from app.relay import Limits
 from app.request import ANYONE, Principal, StreamInfo, StreamRequest
 from app.upstream import Opener
 
@@ -51,19 +49,13 @@ class Capacity:
 Repeated = Callable[[], Awaitable[None]]
 
 
-class IdempotencyKey(NamedTuple):
-    """An idempotency key, and the fingerprint of the body that came with it."""
-
-    name: str
-    fingerprint: bytes
-
-
 class Hub:
     """All streams that this process produces, and all readers that it serves.
 
     To a principal, the streams of others do not exist. A stream has at least *first_reader* seconds to get its first
     reader, whatever the request's grace is. The journal is given no name, label or idempotency key of a principal's,
-    but hashes of them with *key*: all processes that share a journal have the same.
+    but hashes of them with *key*: all processes that share a journal have the same. *secrets* returns what of a request
+    for a model is the operator's.
     """
 
     def __init__(
@@ -78,10 +70,9 @@ class Hub:
         first_reader: float = 10.0,
         spending: Spending | None = None,
         key: bytes = b"",
+        secrets: Callable[[str], Sequence[str]] = lambda model: (),
     ) -> None:
         self._journal = journal
-        self._opener = opener
-        self._limits = limits
         self._capacity = capacity
         self._meter = meter
         self._logger = logger
@@ -89,6 +80,8 @@ class Hub:
         self._first_reader = first_reader
         self._spending = spending or Spending()
         self._key = key
+        production = Production(opener, limits, meter, observers, self._spending, journal.registry, secrets, key)
+        self._production = production
         self._streams: dict[str, Stream] = {}
         self._opening = 0
         self._readers: set[Subscription] = set()
@@ -155,7 +148,9 @@ class Hub:
                 writer.append([Failure.of(Draining())])
                 raise Draining
             undo.pop_all()
-        self._start(stream_id, request, principal, writer, logger or self._logger)
+        logger = (logger or self._logger).bind(stream_id=stream_id)
+        self._start(self._production.begin(stream_id, request, principal, writer, logger))
+        logger.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
         return stream_id
 
     async def _create(
@@ -195,25 +190,18 @@ class Hub:
         finally:
             self._opening -= 1
 
-    def _start(
-        self, stream_id: str, request: StreamRequest, principal: Principal, writer: Writer, logger: FilteringBoundLogger
-    ) -> None:
-        """Start the producer of a new stream."""
-        for observer in self._observers:
-            if traceparent := observer.opened(stream_id, request):
-                request = replace(request, traceparent=traceparent)
-        logger = logger.bind(stream_id=stream_id)
-        rechunker = create_rechunker(request.chunk)
-        if rechunker.pause is not None:
-            request = replace(request, pause=rechunker.pause)
-        afford = partial(self._spending.extend, stream_id)
-        relay = Relay(self._opener, request, rechunker, writer, self._limits, self._meter, logger, afford)
-        stream = Stream(stream_id, principal, request, relay, logger)
-        self._streams[stream_id] = stream
+    async def adopt(self, orphan: Orphan) -> None:
+        """Go on with a stream of a process that is gone. It has as long to get its first reader as a new one."""
+        stream = await self._production.adopt(orphan, self._logger.bind(stream_id=orphan.stream_id))
+        if stream is not None:
+            self._start(stream)
+
+    def _start(self, stream: Stream) -> None:
+        """Start a stream's producer, and count the time until its first reader."""
+        self._streams[stream.id] = stream
         self._idle.clear()
-        stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream_id}")
-        stream.start_grace(max(self._first_reader, request.grace))
-        logger.info("stream.opened", model=request.model, chunk=request.chunk, messages=len(request.messages))
+        stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream.id}")
+        stream.start_grace(max(self._first_reader, stream.request.grace))
 
     async def attach(
         self,
@@ -421,7 +409,7 @@ class Hub:
             del self._streams[stream.id]
             async with AsyncExitStack() as last:  # what was pushed last is done first; one that fails stops no other
                 last.callback(self._note_idle)
-                if stream.relay.first_token_ms is None:
+                if stream.relay.first_token_ms is None and not stream.adopted:
                     # Nothing was answered or paid for, so the same key may be used for another try.
                     last.push_async_callback(self._journal.registry.release, stream.id)
                 if stream.principal.allowance.streams:

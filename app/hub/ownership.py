@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from app.journal import Log
 from app.request import Allowance, Principal, StreamInfo, keyed_hash
+
+
+class IdempotencyKey(NamedTuple):
+    """An idempotency key, and the fingerprint of the body that came with it."""
+
+    name: str
+    fingerprint: bytes
 
 
 def may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:

@@ -83,7 +83,7 @@ class Writer(Protocol):
         """Wait while the journal is behind: asyncio's write/drain idiom."""
 
     def note(self, text: str) -> None:
-        """Keep *text* with the stream until its end: what another process needs to go on with it.
+        """Keep *text* with the stream until its end: what another process needs to go on with it (see `Orphan`).
 
         It takes the place of an earlier one, and is kept before anything that is appended later can be read. A journal
         that does not outlive the process does nothing.
@@ -156,6 +156,15 @@ class Listing(NamedTuple):
     before: int | None
 
 
+class Orphan(NamedTuple):
+    """A live stream of a process that is gone: its *log* so far, the *writer* that goes on, and its last *note*."""
+
+    stream_id: str
+    log: Log
+    writer: Writer
+    note: str
+
+
 class Owner(Protocol):
     """The owner of this process's streams, which is told what happens to them elsewhere."""
 
@@ -164,6 +173,9 @@ class Owner(Protocol):
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         """Cancel the stream, as its client wishes; or end it with *error*, because it is this process's no more."""
+
+    async def adopt(self, orphan: Orphan) -> None:
+        """Go on with a stream of a process that is gone, or end it. Raises nothing."""
 
 
 class Journal(Protocol):

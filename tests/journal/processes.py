@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import StreamError
 from app.events import Delta, Done, Event, Failure
-from app.journal import Bounds, Journal, Log
+from app.journal import Bounds, Journal, Log, Orphan
 from app.journal.redis import keys
 from app.journal.redis.journal import RedisJournal
 from app.journal.redis.timing import Timing
@@ -35,12 +35,16 @@ class Owner:
 
     readers: dict[str, int] = field(default_factory=dict)
     stopped: list[tuple[str, str | None]] = field(default_factory=list)
+    orphans: list[Orphan] = field(default_factory=list)
 
     def presence(self, stream_id: str, change: int) -> None:
         self.readers[stream_id] = self.readers.get(stream_id, 0) + change
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         self.stopped.append((stream_id, None if error is None else error.code))
+
+    async def adopt(self, orphan: Orphan) -> None:
+        self.orphans.append(orphan)
 
 
 @dataclass

@@ -121,7 +121,6 @@ class Committer:
         if writer.identity.claim is not None:
             self._release(writer)
             self._outbox.put([writer.id, RELEASED])
-            self._outbox.wake.set()
 
     def _release(self, writer: FileWriter) -> None:
         if writer.identity.claim is not None:

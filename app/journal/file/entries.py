@@ -43,7 +43,8 @@ class Identity(NamedTuple):
         If nothing was answered, the idempotency key may be used again: the process may not live to write so later. With
         a note, an answer was asked for, and may have been made.
         """
-        if self.note is not None or len(events) > 2 or not all(isinstance(event, (Start, *TERMINAL)) for event in events):
+        unanswered = len(events) <= 2 and all(isinstance(event, (Start, *TERMINAL)) for event in events)
+        if self.note is not None or not unanswered:
             return self
         return self._replace(claim=None, fingerprint=None)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -19,16 +19,17 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, StreamTooLarge, UnknownStream
 from app.events import Event, Failure
-from app.journal import Bounds, Listing, Owner
+from app.journal import Bounds, JournalRefused, Listing, Orphan, Owner
 from app.journal.availability import Availability
-from app.journal.encoding import decode
+from app.journal.encoding import decode, pack
 from app.journal.file import reading
 from app.journal.file.address import Address
 from app.journal.file.budgets import FileBudgets
 from app.journal.file.committer import Committer
+from app.journal.file.entries import Identity, Tail
 from app.journal.file.keeper import Keeper
 from app.journal.file.outbox import FileOutbox
-from app.journal.file.recovery import Found, owner_of
+from app.journal.file.recovery import Found, moved_of, owner_of
 from app.journal.file.registry import FileRegistry
 from app.journal.file.store import FAILURES, Store, reason
 from app.journal.file.timing import USUAL, Timing
@@ -60,6 +61,7 @@ class FileJournal:
         clock: Callable[[], float] | None = None,
     ) -> None:
         outbox = FileOutbox()
+        self._bounds = bounds
         self._patience = patience
         self._timing = timing
         self._log = log
@@ -98,7 +100,8 @@ class FileJournal:
         """While the block runs, write, move and delete. At its end, what has been appended is written first."""
         self._owner = owner
         try:
-            self._begin(await self._store.open(self._clock()))
+            found = await self._store.open(self._clock())
+            self._begin(found)
             loops = [self._committer.run, self._keeper.run, self._watch_outages, self._watch_records]
             restart, crashed = self._timing.restart, self._outbox.wake.set
             tasks = [
@@ -106,6 +109,7 @@ class FileJournal:
                 for loop in loops
             ]
             try:
+                await self._hand_over(found.orphans)
                 yield
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._timing.flush):
@@ -125,7 +129,37 @@ class FileJournal:
             self._log.warning("stream.producer_lost", stream_id=stream_id, records=last)
         for stream_id in found.lost:
             self._log.error("journal.lost", stream_id=stream_id)
-        self._log.info("journal.opened", streams=found.streams, ended=len(found.ended), lost=len(found.lost))
+        counts = {"ended": len(found.ended), "orphans": len(found.orphans), "lost": len(found.lost)}
+        self._log.info("journal.opened", streams=found.streams, **counts)
+
+    async def _hand_over(self, orphans: Mapping[str, Identity]) -> None:
+        """Have the owner go on with the streams that the last process left live. Raises JournalRefused."""
+        try:
+            for stream_id, identity in orphans.items():
+                await self._hand_over_one(stream_id, identity)
+        except (JournalDown, *FAILURES):
+            raise JournalRefused("what it holds cannot be read or written") from None
+
+    async def _hand_over_one(self, stream_id: str, identity: Identity) -> None:
+        """Have the owner go on with a stream, or end it if it cannot be loaded.
+
+        Raises JournalDown or one of `FAILURES`.
+        """
+        found = await self._store.read(reading.live, stream_id)
+        assert found is not None  # noqa: S101 - it was found so just now
+        try:
+            log = await self._read(found)
+        except StreamError as error:
+            self._log.warning("stream.producer_lost", stream_id=stream_id, records=found.last, reason=error.code)
+            ended = Tail(identity, found.last, pack([Failure.of(ProducerLost())]))
+            move = moved_of(stream_id, ended, "error", self._clock(), self._bounds.seconds)
+            self._keeper.drop(await self._store.write(self._store.database.move, move))
+            return
+        writer = FileWriter(self._outbox, log, identity)
+        writer.acked = writer.moved = log.last
+        writer.stored = identity
+        self._committer.adopt(writer)
+        await self._owner.adopt(Orphan(stream_id, log, writer, identity.note or ""))
 
     async def _watch_outages(self) -> None:
         while True:
@@ -183,7 +217,10 @@ class FileJournal:
             raise UnknownStream
         if found.state == "lost":
             raise JournalLost
-        log = MemoryLog(self._memory, stream_id, found.info)
+        return await self._read(found)
+
+    async def _read(self, found: reading.Kept) -> MemoryLog:
+        log = MemoryLog(self._memory, found.id, found.info)
         self._memory.adopt(log)
         try:
             while log.last < found.last:

@@ -31,6 +31,13 @@ def find(connection: sqlite3.Connection, stream_id: str, now: float) -> Kept | N
     return row and Kept(stream_id, row[0], unpack_info(row[1]), *row[2:])
 
 
+def live(connection: sqlite3.Connection, stream_id: str) -> Kept | None:
+    """Return a stream that the last process left live, or None. Of those of this process, not all is moved."""
+    query = "SELECT number, info, state, last FROM streams WHERE id = ? AND state = 'live'"
+    row = connection.execute(query, (stream_id,)).fetchone()
+    return row and Kept(stream_id, row[0], unpack_info(row[1]), *row[2:])
+
+
 def rows(connection: sqlite3.Connection, kept: Kept, after: int) -> list[tuple[int, bytes]]:
     """Return the next rows of a stream after record *after*: the number of the first record, and a batch, of each.
 

@@ -1,8 +1,11 @@
 """What is done at the start with what the last process left: its live streams end, with the text that there is.
 
+A stream that has a note stays live: this process may go on with it (see `app.journal.Orphan`).
+
 A batch is on the disk before its records are sent, at the chosen level. If the mark says that there were batches which
 are missing now, or if that cannot be known, then records that were sent may be gone, and their numbers must not be
-given to others. Streams that had not ended are lost then: a reader is told so, and nothing else of them is shown.
+given to others. Streams that had not ended are lost then, with or without a note: a reader is told so, and nothing else
+of them is shown.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from app.request import StreamInfo
 class Found(NamedTuple):
     """What was found at the start.
 
-    *streams* is how many are kept. *ended* are the streams that were ended, with the number of their last record, and
-    *lost* those of which records may be gone, and *gone* those for which there is no room any more. *accounts* is what
-    each account has spent, and until when that counts.
+    *streams* is how many are kept. *ended* are the streams that were ended, with the number of their last record,
+    *orphans* those that are live yet, by stream, *lost* those of which records may be gone, and *gone* those for which
+    there is no room any more. *accounts* is what each account has spent, and until when that counts.
     """
 
     streams: int
@@ -33,6 +36,7 @@ class Found(NamedTuple):
     lost: list[str]
     gone: list[Gone]
     accounts: list[tuple[str, int, float]]
+    orphans: dict[str, Identity]
 
 
 def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, seconds: float, *, durable: bool) -> Found:
@@ -45,7 +49,7 @@ def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, secon
     tails = {
         stream_id: Tail(Identity(*identity), moved)
         for stream_id, moved, *identity in connection.execute(
-            "SELECT id, last, info, label, claim, fingerprint FROM streams WHERE state = 'live'"
+            "SELECT id, last, info, label, claim, fingerprint, note FROM streams WHERE state = 'live'"
         )
     }
     removed: set[str] = set()
@@ -59,6 +63,7 @@ def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, secon
             tails[stream_id].end_at(number, Failure.of(JournalDown()))
     ended: list[tuple[str, int]] = []
     lost: list[str] = []
+    orphans: dict[str, Identity] = {}
     with database.transaction():
         # A clock that was put back, or a shorter time to keep streams, does not keep what is here for longer.
         connection.execute(
@@ -69,15 +74,21 @@ def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, secon
             if connection.execute("SELECT 1 FROM streams WHERE id = ? AND state <> 'live'", (stream_id,)).fetchone():
                 continue  # it had ended, and all of it was moved
             ending = tail.ending
-            if ending is None and not (missing or tail.gap):
+            if ending is not None:
+                state = state_after(ending)
+                if tail.last <= 2 and not tail.moved:
+                    tail.identity = tail.identity.of_ended(unpack(tail.items))
+            elif missing or tail.gap:
+                state = "lost"
+                lost.append(stream_id)
+            elif tail.identity.note is not None:
+                state = "live"
+                orphans[stream_id] = tail.identity
+            else:
                 ending = Failure.of(ProducerLost())
+                state = state_after(ending)
                 tail.items += pack([ending])
                 ended.append((stream_id, tail.last))
-            elif ending is None:
-                lost.append(stream_id)
-            elif tail.last <= 2 and not tail.moved:
-                tail.identity = tail.identity.of_ended(unpack(tail.items))
-            state = "lost" if ending is None else state_after(ending)
             database.put(moved_of(stream_id, tail, state, now, seconds))
         gone: list[Gone] = []
         while more := database.make_room():
@@ -87,24 +98,14 @@ def recover(database: Database, mark: Mark, given_up: GivenUp, now: float, secon
     mark.begin(database.last, durable=durable)
     accounts = connection.execute("SELECT account, spent, until FROM accounts").fetchall()
     [(streams,)] = connection.execute("SELECT count(*) FROM streams")
-    return Found(streams, ended, lost, gone, accounts)
+    return Found(streams, ended, lost, gone, accounts, orphans)
 
 
 def moved_of(stream_id: str, tail: Tail, state: str, now: float, seconds: float) -> Move:
-    """Return how an ended stream is kept."""
+    """Return how a stream is kept that has ended *now*, or that is live."""
     info = unpack_info(tail.identity.info)
-    rows = [*tail.rows()]
-    return Move(
-        stream_id,
-        owner_of(info.owner),
-        info.created,
-        *tail.identity,
-        rows,
-        tail.last,
-        state,
-        now,
-        now + kept(info, seconds),
-    )
+    move = Move(stream_id, owner_of(info.owner), info.created, *tail.identity, [*tail.rows()], tail.last)
+    return move if state == "live" else move._replace(state=state, ended=now, expires=now + kept(info, seconds))
 
 
 def owner_of(name: str) -> bytes:

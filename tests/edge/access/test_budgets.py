@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,11 +31,13 @@ from app.errors import (
 from app.events import Delta, Done, Failure
 from app.journal.budgets import DAY, Balance, MemoryBudgets
 from app.request import Allowance, Principal, StreamRequest
+from app.upstream import Attempt
 from app.upstream.router import Router, Target
 from app.usage import Usage
 from tests.clock import Clock
 from tests.house import House
 from tests.script import Script, forever
+from tests.telemetry.test_stream_counts import outcome
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -317,7 +321,7 @@ async def test_every_attempt_is_charged(log: FilteringBoundLogger) -> None:
     slow, refusing, good = Script(forever), Script(Unreachable()), Script((TEXT,), done(completion_tokens=7))
     routes = [Target("slow", None, slow, 0.01), Target("refusing", None, refusing), Target("good", None, good)]
     house = Budgeted(log, source=good)
-    house.hub._opener = Router({"m": routes})
+    house.hub._production._opener = Router({"m": routes})
     await house.open(principal(1000))
     await house.settled()
     assert await house.balance() == (107, 0)
@@ -360,7 +364,7 @@ async def test_another_attempt(
     sources = [Told(forever), Told(forever), Told((TEXT,), done(completion_tokens=7))]
     targets = [Target(str(at), None, source, 0.01) for at, source in enumerate(sources)]
     house = Budgeted(log, source=sources[2])
-    house.hub._opener = Router({"m": targets})
+    house.hub._production._opener = Router({"m": targets})
     stream_id = await house.open(principal(budget), **asked)
     await house.settled()
     assert [source.limits[0] if source.limits else None for source in sources] == limits
@@ -381,7 +385,7 @@ async def test_attempts_that_the_upstream_counted(log: FilteringBoundLogger) -> 
 
     sources = [Counting(Empty()), Told(Unreachable()), Told((TEXT,), forever)]
     house = Budgeted(log, source=sources[2], count_input=True)
-    house.hub._opener = Router({"m": [Target(str(at), None, source) for at, source in enumerate(sources)]})
+    house.hub._production._opener = Router({"m": [Target(str(at), None, source) for at, source in enumerate(sources)]})
     prompt = prompt_tokens(MESSAGES, {})
     stream_id = await house.open(principal(80 + prompt + 60))
     await until(lambda: bool(sources[2].limits))
@@ -449,3 +453,27 @@ async def test_what_is_left_is_told(log: FilteringBoundLogger) -> None:
             raise JournalDown
 
     assert await DailyBudgets(Away()).level(principal(250)) is None
+
+
+@pytest.mark.parametrize(("usage", "spent"), [(counted(30), 30 + 40), (None, 40 + 40)])
+async def test_in_another_process(log: FilteringBoundLogger, usage: Any, spent: int) -> None:
+    """What was reserved for a stream, and what earlier attempts took, are taken over with it, and charged there."""
+    first, second = DailyBudgets(MemoryBudgets(), 40), DailyBudgets(accounts := MemoryBudgets(), 40)
+    request = await first.reserve("s", StreamRequest("m", MESSAGES), principal(100))
+    attempts = [Attempt(status=200)]
+    await first.extend("s", request, attempts)
+    note = first.note("s", [*attempts, Attempt(status=200)])
+    account = principal(0).counted_as()
+    await second.resume("s", account, json.loads(json.dumps(note)))
+    assert await accounts.balance(account) == (0, 80, 86_400)
+    ended = replace(outcome(("a", "200")), stream_id="s", costs=(usage,), output_bytes=0)
+    await second.ended(ended, log)
+    assert (await accounts.balance(account))[:2] == (spent, 0)
+
+
+async def test_without_a_budget_in_another_process() -> None:
+    """A stream that has no budget has none there, either."""
+    first, second = DailyBudgets(MemoryBudgets()), DailyBudgets(accounts := MemoryBudgets())
+    await first.reserve("s", StreamRequest("m", MESSAGES), principal(0))
+    await second.resume("s", "account", first.note("s", [Attempt()]))
+    assert len(accounts) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -247,3 +249,79 @@ async def test_the_clock() -> None:
     clock = steady_clock()
     first = clock()
     assert 1.6e9 < first <= clock() < first + 60
+
+
+def is_clear(journal: FileJournal) -> bool:
+    """Whether no batch is left but the empty one."""
+    database = journal._store.database
+    return 1 < database.last == database._empty
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_note(disk: Disk, logs: LogCapture, waits: bool) -> None:
+    """A live stream with a note is handed over to the next process, which goes on where its log ends."""
+    async with disk.start() as journal:
+        assert await journal.registry.claim("ann", "key", b"print", "s") is None
+        writer = await journal.create("s", INFO._replace(label="chat"))
+        writer.append([Delta("a")])
+        writer.note("old")
+        writer.note("new")
+        writer.append([Delta("b")])
+        await until(lambda: writer.log.last == 2)
+        if waits:  # until all that was written is moved, and the batches with it are gone
+            await until(lambda: writer.stored == writer.identity and writer.moved == 2)
+            await until(lambda: is_clear(journal))
+        left = disk.killed()
+    for last in (2, 3):
+        async with left.start() as journal:
+            [orphan] = left.owner.orphans
+            assert (orphan.stream_id, orphan.note, orphan.log.last) == ("s", "new", last)
+            assert await journal.live("s") == INFO._replace(label="chat")
+            assert [each.state for each in (await journal.streams_of("ann", 9)).streams] == ["live"]
+            assert await journal.registry.claim("ann", "key", b"print", "other") == "s"
+            assert await journal.registry.labelled("ann", "chat") == "s"
+            orphan.writer.append([Delta("c")])
+            log = await journal.open("s")
+            await until(lambda: log.last == last + 1)  # noqa: B023 - awaited at once
+            left.owner.orphans.clear()
+    async with left.start() as journal:
+        [orphan] = left.owner.orphans
+        orphan.writer.append([DONE])
+        assert await opened(journal) == [Delta("a"), Delta("b"), Delta("c"), Delta("c"), DONE]
+        await moved(journal)
+        orphan.writer.note("late")
+    async with left.start() as journal:
+        assert len(left.owner.orphans) == 1
+        assert len(await opened(journal)) == 5
+        assert not left.has('"late"')
+
+
+async def test_a_note_of_a_damaged_stream(disk: Disk) -> None:
+    """A stream that cannot be loaded is not handed over. It ends, and its readers are told."""
+    async with disk.start() as journal:
+        writer = await journal.create("s", INFO)
+        writer.note("n")
+        writer.append([Delta("a")])
+        await until(lambda: writer.moved == 1 and is_clear(journal))
+        left = disk.killed()
+    with closing(sqlite3.connect(left.database, isolation_level=None)) as connection:
+        assert connection.execute("UPDATE records SET data = '{}'").rowcount == 1
+    for _ in range(2):
+        async with left.start() as journal:
+            assert left.owner.orphans == []
+            with pytest.raises(JournalLost):
+                await opened(journal)
+
+
+async def test_a_note_of_a_stream_that_says_nothing(disk: Disk) -> None:
+    """A stream that has a note, and no record for long, is there at the next start."""
+    async with disk.start() as journal:
+        writer = await journal.create("s", INFO)
+        await until(lambda: writer.stored is not None)
+        writer.note("n")
+        await until(lambda: writer.stored == writer.identity)
+        await until(lambda: is_clear(journal))
+        left = disk.killed()
+    async with left.start():
+        [orphan] = left.owner.orphans
+        assert (orphan.note, orphan.log.last) == ("n", 0)

@@ -69,11 +69,11 @@ def test_states(database: Database, mark: Mark) -> None:
     commit(database, ["ended", 1, pack([A])], ["live", 1, pack([A])], ["gone", 1, pack([A])])
     commit(database, ["gone", -1], ["ended", 2, pack([Done("stop")])])
     found = recovered(database, mark)
-    assert found == Found(2, [("live", 2)], [], [], [])
+    assert found == Found(2, [("live", 2)], [], [], [], {})
     assert state(database, "ended") == ("done", [A, Done("stop")])
     kind, events = state(database, "live")
     assert (kind, events[:1], len(events)) == ("error", [A], 2)
-    assert recovered(database, mark) == Found(2, [], [], [], [])
+    assert recovered(database, mark) == Found(2, [], [], [], [], {})
 
 
 @pytest.mark.parametrize("why", ["gap", "number", "batch"])
@@ -85,7 +85,7 @@ def test_what_is_lost(database: Database, mark: Mark, why: str) -> None:
         mark.number = 3
     elif why == "batch":
         database.commit(b"no batch")
-    assert recovered(database, mark) == Found(2, [], ["live"], [], [])
+    assert recovered(database, mark) == Found(2, [], ["live"], [], [], {})
     assert state(database, "ended")[0] == "done"
     found = reading.find(database.connection, "live", NOW)
     assert found is not None and found.state == "lost"
@@ -113,7 +113,7 @@ def test_a_stream_that_was_moved(database: Database, mark: Mark) -> None:
     database.move(
         move("s", info=IDENTITY.info, rows=[(1, encode([A, Done("stop")]))], last=2, ended=NOW, expires=NOW + 9)
     )
-    assert recovered(database, mark) == Found(1, [], [], [], [])
+    assert recovered(database, mark) == Found(1, [], [], [], [], {})
     assert state(database, "s") == ("done", [A, Done("stop")])
 
 

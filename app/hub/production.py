@@ -1,0 +1,200 @@
+"""How streams are made: new ones, and those that are adopted, because the process that began them is gone.
+
+Of a stream whose upstream keeps its answer, a note is left in the journal: what another process needs to go on with it.
+That process reads the upstream's answer from its start, through the same reader and the same cut, and appends what the
+log lacks (see `app.rechunk.Resumed`). The upstream is asked for no other answer, and the stream is charged once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import JournalDown, ProducerLost
+from app.events import Failure
+from app.hub.outcome import Observer
+from app.hub.spending import Spending
+from app.hub.stream import Stream
+from app.journal import Orphan, Writer
+from app.journal.registry import Registry
+from app.meter import Meter
+from app.rechunk import Rechunker, Resumed
+from app.rechunk import create as create_rechunker
+from app.relay import NO_PAST, Keep, Limits, Past, Relay, keep_nothing
+from app.request import Allowance, Principal, StreamRequest, keyed_hash
+from app.turns import turn
+from app.upstream import Attempt, Opener
+from app.usage import estimate_prompt_tokens
+
+# The most characters of a note: room for the names of a few hundred tools. A stream that needs more cannot be adopted.
+_MOST_NOTE = 16 * 1024
+# How many records are looked at in one turn of the loop.
+_AT_ONCE = 1024
+
+
+class Note(NamedTuple):
+    """What is kept of a live stream besides its log and its `StreamInfo`. It holds no name, key, prompt or answer.
+
+    *upstream* is what `Opener.resumption` takes, *spending* what `Spending.resume` does. *account* is the owner's, and
+    *streams* how many of its streams may be live. *grace* and *unknown_grace* are those of the request. The prompt was
+    estimated at *prompt_tokens*. *secrets* is a keyed hash of the operator's texts in the request.
+    """
+
+    upstream: dict[str, Any]
+    spending: dict[str, Any]
+    account: str
+    streams: int
+    grace: float
+    unknown_grace: float
+    prompt_tokens: int
+    secrets: str
+
+    @classmethod
+    def read(cls, text: str) -> Note:
+        """Return what was written. Raises ValueError or TypeError."""
+        return cls(*json.loads(text))
+
+
+class Production:
+    """Makes the streams of this process.
+
+    *secrets* returns the operator's texts in a request for a model; *key* is the one of all hashes.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        limits: Limits,
+        meter: Meter,
+        observers: Sequence[Observer],
+        spending: Spending,
+        registry: Registry,
+        secrets: Callable[[str], Sequence[str]],
+        key: bytes,
+    ) -> None:
+        self._opener = opener
+        self._limits = limits
+        self._meter = meter
+        self._observers = observers
+        self._spending = spending
+        self._registry = registry
+        self._secrets = secrets
+        self._key = key
+
+    def begin(
+        self,
+        stream_id: str,
+        request: StreamRequest,
+        principal: Principal,
+        writer: Writer,
+        logger: FilteringBoundLogger,
+    ) -> Stream:
+        """Return a new stream."""
+        for observer in self._observers:
+            if traceparent := observer.opened(stream_id, request):
+                request = replace(request, traceparent=traceparent)
+        rechunker = create_rechunker(request.chunk)
+        if rechunker.pause is not None:
+            request = replace(request, pause=rechunker.pause)
+        keep = partial(self._keep, stream_id, request, principal, writer)
+        relay = self._relay(stream_id, self._opener, request, rechunker, writer, logger, keep)
+        return Stream(stream_id, principal, request, relay, logger)
+
+    async def adopt(self, orphan: Orphan, logger: FilteringBoundLogger) -> Stream | None:
+        """Return a stream that goes on with *orphan*; None if that cannot be, and has an end now.
+
+        Its note stays as it is, for the process after this one.
+        """
+        try:
+            stream = await self._adopted(orphan, Note.read(orphan.note), logger)
+        except (ValueError, TypeError, JournalDown) as error:
+            logger.warning("stream.producer_lost", records=orphan.log.last, reason=type(error).__name__)
+            orphan.writer.append([Failure.of(ProducerLost())])
+            return None
+        logger.info("stream.adopted", model=stream.request.model, records=orphan.log.last)
+        return stream
+
+    async def _adopted(self, orphan: Orphan, note: Note, logger: FilteringBoundLogger) -> Stream:
+        """Return a stream that goes on with *orphan*. Raises ValueError or JournalDown."""
+        info = orphan.log.info
+        secrets = tuple(self._secrets(info.model))
+        if self._hash(secrets) != note.secrets:
+            # The upstream may quote what this process would not know for the operator's.
+            raise ValueError("the operator's texts have changed")
+        rechunker = Resumed(create_rechunker(info.chunk))
+        request = StreamRequest(
+            info.model,
+            (),
+            chunk=info.chunk,
+            grace=note.grace if orphan.log.last else note.unknown_grace,
+            pause=rechunker.pause,
+            include_usage=info.include_usage,
+            secrets=secrets,
+            asked=info.asked,
+            keep=info.keep,
+            metadata=info.metadata,
+        )
+        stream_id = orphan.stream_id
+        last = orphan.log.last
+        for start in range(0, last, _AT_ONCE):
+            rechunker.known(orphan.log.records(start, min(start + _AT_ONCE, last)))
+            await turn(_AT_ONCE)
+        if note.streams:
+            await self._registry.occupy(note.account, stream_id, sys.maxsize)  # it was counted before
+        await self._spending.resume(stream_id, note.account, note.spending)
+        for observer in self._observers:
+            if traceparent := observer.adopted(stream_id, request):
+                request = replace(request, traceparent=traceparent)
+        past = Past(max(0.0, time.time() - info.created / 1e6), last, rechunker.answered, note.prompt_tokens)
+        opener = self._opener.resumption(note.upstream)
+        relay = self._relay(stream_id, opener, request, rechunker, orphan.writer, logger, past=past)
+        principal = Principal(allowance=Allowance(streams=note.streams), account=note.account)
+        return Stream(stream_id, principal, request, relay, logger, is_known=True, adopted=True)
+
+    def _relay(
+        self,
+        stream_id: str,
+        opener: Opener,
+        request: StreamRequest,
+        rechunker: Rechunker,
+        writer: Writer,
+        logger: FilteringBoundLogger,
+        keep: Keep = keep_nothing,
+        past: Past = NO_PAST,
+    ) -> Relay:
+        afford = partial(self._spending.extend, stream_id)
+        return Relay(opener, request, rechunker, writer, self._limits, self._meter, logger, afford, keep, past)
+
+    def _keep(
+        self,
+        stream_id: str,
+        request: StreamRequest,
+        principal: Principal,
+        writer: Writer,
+        attempts: Sequence[Attempt],
+    ) -> None:
+        """Leave a note of a stream whose upstream keeps the answer."""
+        attempt = attempts[-1]
+        note = Note(
+            {"upstream": attempt.upstream, "fallback": attempt.fallback, **(attempt.note or {})},
+            {**self._spending.note(stream_id, attempts)},
+            principal.counted_as(),
+            principal.allowance.streams,
+            request.grace,
+            request.unknown_grace,
+            estimate_prompt_tokens(request.messages),
+            self._hash(request.secrets),
+        )
+        text = json.dumps(note)
+        if len(text) <= _MOST_NOTE:
+            writer.note(text)
+
+    def _hash(self, secrets: Sequence[str]) -> str:
+        return keyed_hash(json.dumps(secrets), self._key)

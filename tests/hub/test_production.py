@@ -1,0 +1,158 @@
+"""Streams that are adopted: what is noted of a stream, and how another process goes on with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import ProducerLost, Truncated
+from app.events import Delta, Done, Event, Failure, Start
+from app.journal import Orphan
+from app.journal.memory import MemoryLog
+from app.request import Allowance, Principal, StreamRequest
+from tests.house import House
+from tests.script import Script, forever
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+ANN = Principal("ann-by-name", Allowance(streams=1), account="account-of-ann")
+ASKED = StreamRequest("m", ({"role": "user", "content": "what is secret" * 9},), chunk="none", grace=math.inf)
+HELLO, YOU, STOP = Delta("Hello "), Delta("you"), Done("stop")
+
+
+class Keeping(Script):
+    """Its upstream keeps the answer, and names it before the first content."""
+
+    note: Mapping[str, Any] = MappingProxyType({"response": "resp_1"})
+
+    async def begin(self, request: StreamRequest, attempts: Any, *more: Any) -> Any:
+        first, batches = await super().begin(request, attempts, *more)
+        attempts[-1].kept = self
+        return first, batches
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is noted, of all streams."""
+    notes: list[str] = []
+    monkeypatch.setattr(MemoryLog, "note", lambda self, text: notes.append(text))
+    return notes
+
+
+async def left(log: FilteringBoundLogger, notes: list[str], request: StreamRequest = ASKED) -> MemoryLog:
+    """Return the log of a stream of which a process has appended a piece of text, and then it died."""
+    house = House(log, source=Keeping((), (HELLO,), forever))
+    stream_id = await house.hub.open(request, ANN)
+    written = await house.journal.open(stream_id)
+    await until(lambda: written.last == 2 and bool(notes))
+    house.hub._streams[stream_id].relay.stop(Truncated())
+    await house.settled()
+    return written
+
+
+async def orphan(house: House, log: MemoryLog, note: str, records: int = 2) -> tuple[Orphan, MemoryLog]:
+    """Return a stream as the next process finds it: with the first *records* of *log*."""
+    known = await house.journal.create(log.id, log.info)
+    if records:
+        known.append(log.records(0, records))
+    return Orphan(log.id, known, known, note), known
+
+
+async def read(log: MemoryLog) -> list[Event]:
+    return [event async for batch in log.read() for event in batch.events]
+
+
+@pytest.mark.parametrize("records", [0, 1, 2])
+async def test_adopted(log: FilteringBoundLogger, logs: LogCapture, notes: list[str], records: int) -> None:
+    """The next process appends what the log lacks of the answer, and counts and logs the stream as adopted."""
+    first = await left(log, notes)
+    logs.entries.clear()
+    house = House(log, source=Keeping((), (HELLO,), (YOU,), (STOP,)))
+    found, written = await orphan(house, first, notes[0], records)
+    await house.hub.adopt(found)
+    assert house.journal.registry._slots == {ANN.counted_as(): {first.id}}
+    start, *rest, end = await read(written)
+    assert isinstance(start, Start)
+    assert rest == [HELLO, YOU]
+    assert isinstance(end, Done)
+    # The estimate is that of the whole answer, and of the prompt that this process does not know.
+    assert end.usage is not None
+    assert (end.usage.input_tokens, end.usage.output_tokens) == (4 + 9 * 14 // 4, 3)
+    assert (end.first_token_ms is None) is (records == 2)
+    await house.settled()
+    assert house.source.notes == [{"upstream": "", "fallback": False, "response": "resp_1"}]
+    assert house.journal.registry._slots == {}
+    assert (house.meter.opened, house.meter.adopted) == (0, 1)
+    [line] = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
+    assert (line["adopted"], line["principal"], line["deltas"]) == (True, ANN.account, 2)
+
+
+async def test_what_a_note_holds(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """One note is left of a stream, before its content; it holds no name, prompt or text of the operator's."""
+    await left(log, notes, StreamRequest("m", ASKED.messages, secrets=("system-prompt",), grace=math.inf))
+    [note] = notes
+    assert len(json.loads(note)) == 8
+    assert not any(text in note for text in ("secret", "system-prompt", ANN.name, "Hello"))
+
+
+async def test_a_note_is_bounded(log: FilteringBoundLogger, notes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that needs a larger note than is kept has none."""
+    monkeypatch.setattr(Keeping, "note", {"tools": ["x" * 100] * 200})
+    house = House(log, source=Keeping((), (HELLO,), (STOP,)))
+    await house.read(ASKED)
+    assert notes == []
+
+
+@pytest.mark.parametrize("note", ["", "{}", "[]", "[1,2,3]", "null", '["a","b","c","d","e","f","g","h"]'])
+async def test_a_note_of_no_use(log: FilteringBoundLogger, notes: list[str], note: str) -> None:
+    """A stream with a note that cannot be read, or is another version's, ends with `producer_lost`."""
+    first = await left(log, notes)
+    house = House(log, source=Keeping())
+    found, written = await orphan(house, first, note)
+    await house.hub.adopt(found)
+    assert house.hub.live == 0
+    assert written.records(2, 3) == [Failure.of(ProducerLost())]
+
+
+async def test_the_operators_texts_have_changed(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """What the upstream may quote of the operator's would not be known, so that the stream ends."""
+    first = await left(log, notes, StreamRequest("m", ASKED.messages, secrets=("old",), chunk="none", grace=math.inf))
+    for secrets, live in ((("new",), 0), (("old",), 1)):
+        house = House(log, source=Keeping((), forever))
+        house.hub._production._secrets = {"m": secrets}.__getitem__
+        found, written = await orphan(house, first, notes[0])
+        await house.hub.adopt(found)
+        assert (house.hub.live, written.ended) == (live, not live)
+        await house.hub.drain(0)
+
+
+async def test_nobody_comes(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """A stream that is adopted has as long to get its first reader as a new one, whatever its policy."""
+    first = await left(log, notes, StreamRequest("m", ASKED.messages, chunk="none"))
+    house = House(log, source=Keeping((), forever), first_reader=0.05)
+    found, written = await orphan(house, first, notes[0])
+    await house.hub.adopt(found)
+    [end] = (await read(written))[2:]
+    assert isinstance(end, Done)
+    assert end.finish_reason == "cancelled"
+    await house.settled()
+
+
+async def test_a_key_is_kept(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """A key stands for an adopted stream also if that fails before any content: an answer may have been paid for."""
+    first = await left(log, notes)
+    house = House(log, source=Keeping(ProducerLost()))
+    assert await house.journal.registry.claim("o", "n", b"f", first.id) is None
+    found, written = await orphan(house, first, notes[0], 0)
+    await house.hub.adopt(found)
+    assert isinstance((await read(written))[-1], Failure)
+    await house.settled()
+    assert await house.journal.registry.keyed("o", "n") == first.id
