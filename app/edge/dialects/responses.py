@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -78,6 +78,7 @@ _SAME = (
 )
 _LOGPROBS = "message.output_text.logprobs"
 _RESPONSE_ID = re.compile("resp_([A-Za-z0-9_-]{22})", re.ASCII)
+_NAME = re.compile("[A-Za-z0-9_.:-]{1,128}", re.ASCII)  # of an item, as an error may say it again
 # A response with `store: false` is kept for at least so many seconds after its end: its readers may come back.
 _UNSTORED = 10.0
 # Of how many responses a request may name items: each is read from its start.
@@ -101,12 +102,20 @@ class ReasoningConfig(BaseModel):
     effort: Short | None = None
 
 
+_Items = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=4096, fail_fast=True)]
+# Told apart first, so that an error is about the form that the client meant.
+_Input = Annotated[
+    Annotated[str, Tag("[text]")] | Annotated[_Items, Tag("[items]")],
+    Discriminator(lambda given: "[items]" if isinstance(given, list) else "[text]"),
+]
+
+
 class ResponseBody(BaseModel):
     """The body of `POST /v1/responses`. Parameters that are not known here go upstream as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=4096, fail_fast=True)]
+    input: _Input
     model: ModelName | None = None
     instructions: str | None = None
     tools: Tools | None = None
@@ -289,7 +298,7 @@ class Responses:
             if isinstance(item, dict) and (item.get("type") == "item_reference" or item.keys() == {"id"}):
                 match = ITEM_ID.fullmatch(item["id"]) if isinstance(item.get("id"), str) else None
                 if match is None:
-                    raise _unknown_item(at, "an item that this service has not made")
+                    raise _unknown_item(at, item.get("id"))
                 places.setdefault(match[1], []).append(at)
         if len(places) > _MOST_REFERRED:
             raise BadRequest(f"'input' refers to items of more than {_MOST_REFERRED} responses.", param="input")
@@ -334,7 +343,8 @@ def routes(streams: Streams) -> Sequence[Route]:
     ]
 
 
-def _unknown_item(at: int, name: str) -> UnknownStream:
+def _unknown_item(at: int, item_id: Any) -> UnknownStream:
+    name = item_id if isinstance(item_id, str) and _NAME.fullmatch(item_id) else "an item"
     return UnknownStream(f"'input[{at}]' refers to {name}, which is not kept here.", param=f"input[{at}].id")
 
 

@@ -232,14 +232,15 @@ async def test_references(log: FilteringBoundLogger) -> None:
         assert tool == {"role": "tool", "tool_call_id": "c", "content": "1"}
 
 
-@pytest.mark.parametrize("item_id", ["msg_1", f"msg_{'A' * 22}_0", None, 1])
+@pytest.mark.parametrize("item_id", ["msg_1", "x" * 500, f"msg_{'A' * 22}_0", None, 1])
 async def test_references_that_lead_nowhere(log: FilteringBoundLogger, item_id: Any) -> None:
     """They are a 404 that names them."""
     async with serving(log, *HELLO) as (_, client):
         answer = await client.post(PATH, json={"input": [{"type": "item_reference", "id": item_id}]})
         error = answer.json()["error"]
         assert (answer.status_code, error["param"]) == (404, "input[0].id")
-        assert "input[0]" in error["message"]
+        name = item_id if isinstance(item_id, str) and len(item_id) < 100 else "an item"
+        assert error["message"] == f"'input[0]' refers to {name}, which is not kept here."
         first = (await client.post(PATH, json=HI)).json()["output"][0]["id"]
         for wrong in (first.replace("msg", "rs"), first[:-1] + "9"):
             again = await client.post(PATH, json={"input": [{"type": "item_reference", "id": wrong}]})
@@ -383,6 +384,17 @@ def test_what_is_wrong(body: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         parse(**body)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "what"), [(1, "input", "string"), ([], "input", "at least 1"), ([1], "input[0]", "dictionary")]
+)
+def test_an_input_that_is_wrong(given: Any, param: str, what: str) -> None:
+    """What is said of it is about the form that it has: a string or a list."""
+    with pytest.raises(BadRequest) as refused:
+        parse(input=given)
+    assert refused.value.param == param
+    assert what in str(refused.value)
 
 
 def test_unknown_parameters() -> None:
