@@ -80,11 +80,15 @@ class Process:
         self.redis: DrawnRedis
         self.meter = Meter(["m"])
         self.journal: Journal
+
+        def evicted(stream_id: str, reason: str) -> None:
+            self.hub.evicted(stream_id, reason)
+
         if shares:
             with mock.patch("app.journal.redis.journal.connector", lambda url, timing: self._connect):
-                self.journal = RedisJournal("redis://history", bounds, choose.choice((1, 20)), log)
+                self.journal = RedisJournal("redis://history", bounds, choose.choice((1, 20)), evicted, log)
         else:
-            self.journal = MemoryJournal(bounds, on_evict=lambda *eviction: self.hub.evicted(*eviction))
+            self.journal = MemoryJournal(bounds, on_evict=evicted)
             self.journal.budgets = MemoryBudgets(asyncio.get_running_loop().time)
         self.spending = DailyBudgets(self.journal.budgets, reserve_tokens=50)
         first = Target("first", None, upstream, first_token=choose.choice((0, 2)))

@@ -36,6 +36,10 @@ class Owner:
     readers: dict[str, int] = field(default_factory=dict)
     stopped: list[tuple[str, str | None]] = field(default_factory=list)
     orphans: list[Orphan] = field(default_factory=list)
+    evictions: list[tuple[str, str]] = field(default_factory=list)
+
+    def evicted(self, stream_id: str, reason: str) -> None:
+        self.evictions.append((stream_id, reason))
 
     def presence(self, stream_id: str, change: int) -> None:
         self.readers[stream_id] = self.readers.get(stream_id, 0) + change
@@ -89,8 +93,9 @@ class Machine:
         self, url: str | None = None, patience: float = 30, timing: Timing | None = None, **bounds: Any
     ) -> Process:
         """Start a process; *bounds* are those that differ from `ROOMY`."""
-        journal = RedisJournal(url or self.url, replace(ROOMY, **bounds), patience, self._log, timing or self._timing)
         owner = Owner()
+        bounds_ = replace(ROOMY, **bounds)
+        journal = RedisJournal(url or self.url, bounds_, patience, owner.evicted, self._log, timing or self._timing)
         held = await self._held.enter_async_context(AsyncExitStack())
         await held.enter_async_context(journal.serving(owner))
         return Process(journal, owner, held)

@@ -23,10 +23,10 @@ def about(url: str) -> str:
 def create(
     url: str, bounds: Bounds, patience: float, on_evict: Callable[[str, str], None], log: FilteringBoundLogger
 ) -> Journal:
-    """See `app.journal.create`. What this process no longer has in memory is still in Redis: nothing is evicted."""
+    """See `app.journal.create`. What this process no longer has in memory is still in Redis, and is not evicted."""
     from app.journal.redis.journal import RedisJournal
 
-    return RedisJournal(url, bounds, patience, log)
+    return RedisJournal(url, bounds, patience, on_evict, log)
 
 
 async def ask(url: str, timing: Timing = USUAL) -> tuple[bool, str]:

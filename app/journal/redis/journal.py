@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -53,7 +53,13 @@ class RedisJournal:
     """
 
     def __init__(
-        self, url: str, bounds: Bounds, patience: float, log: FilteringBoundLogger, timing: Timing = USUAL
+        self,
+        url: str,
+        bounds: Bounds,
+        patience: float,
+        on_evict: Callable[[str, str], None],
+        log: FilteringBoundLogger,
+        timing: Timing = USUAL,
     ) -> None:
         process = secrets.token_hex(8)
         log = log.bind(process=process)
@@ -73,7 +79,7 @@ class RedisJournal:
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing)
         self._listings = Listings(self._connection, self._memory.get)
-        self._kept = Kept(self._connection, bounds.owner, timing, log)
+        self._kept = Kept(self._connection, bounds.owner, on_evict, timing, log)
         self._committer = Committer(
             self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
         )

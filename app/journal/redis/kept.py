@@ -15,7 +15,7 @@ import asyncio
 import re
 import sys
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
@@ -83,12 +83,21 @@ class _Ended(NamedTuple):
 class Kept:
     """Holds the ended streams of each owner to *most* bytes, and all of them to what Redis has room for.
 
-    Callers without credentials are one owner, "", which has no bound of its own.
+    Callers without credentials are one owner, "", which has no bound of its own. *on_evict* is told the id of each
+    stream that this process deletes because there was no room, and why.
     """
 
-    def __init__(self, connection: RedisConnection, most: int, timing: Timing, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        connection: RedisConnection,
+        most: int,
+        on_evict: Callable[[str, str], None],
+        timing: Timing,
+        log: FilteringBoundLogger,
+    ) -> None:
         self._connection = connection
         self._most = most
+        self._on_evict = on_evict
         self._timing = timing
         self._log = log
         self._waiting: deque[_Ended] = deque(maxlen=_MOST_WAITING)
@@ -185,7 +194,10 @@ class Kept:
                 break
             # The logs are deleted by commands of their own, because in a cluster they are elsewhere. They are counted
             # until that is done: if it fails, they are found again, by this process or by another.
-            await self._connection.execute(*[("UNLINK", keys.log(_id_of(item))) for item in over])
+            deleted = await self._connection.execute(*[("UNLINK", keys.log(_id_of(item))) for item in over])
+            for item, was_there in zip(over, deleted, strict=True):
+                if was_there:
+                    self._on_evict(_id_of(item), "memory")
             await self._connection.execute(("EVAL", _FORGET, 1, key, *over))
             freed += sum(int(item.partition(b" ")[2]) for item in over)
         await self._connection.execute(("EVAL", _NOTE, 1, keys.holders(), owner, size, new[-1] if new else 0))

@@ -54,6 +54,7 @@ async def test_an_owners_bound(machine: Machine, redis: Redis) -> None:
     await until(lambda: kept(redis, "a1", "a2", "a3", "a4") == ["a3", "a4"])
     await until(lambda: counted(redis, "ann") == ["a3", "a4"])
     assert len(set(sum_of(redis, "ann"))) == 1
+    assert sorted(a.owner.evictions + b.owner.evictions) == [("a1", "memory"), ("a2", "memory")]
     assert kept(redis, "b1") == ["b1"]
     assert len(await opened(b.journal, "a4")) == 2
     with pytest.raises(UnknownStream):
@@ -100,6 +101,7 @@ async def test_little_room(machine: Machine, redis: Redis, logs: LogCapture) -> 
     assert left[-2:] == ["b1", "b2"], "a small one had to go for large ones"
     assert abs(sum(name[0] == "a" for name in left) - sum(name[0] == "s" for name in left)) <= 1
     assert len(left) > 15, "more went than had to"
+    await until(lambda: len(a.owner.evictions + b.owner.evictions) == len(everything) - len(left))
     await until(lambda: any(entry["event"] == "journal.full" and entry["freed"] > 0 for entry in logs.entries))
     for owner in ("ann", ""):
         assert len(set(sum_of(redis, owner))) == 1
