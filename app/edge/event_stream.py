@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.edge.context import request_context
@@ -44,7 +46,15 @@ _TURN = 1024
 _LONG = 256 * 1024
 
 
-class StreamResponse(EventSourceResponse):
+@cache
+def _head(kind: type[Encoder]) -> Sequence[tuple[bytes, bytes]]:
+    """Return the head of every answer in a dialect, as sse-starlette makes it."""
+    response = EventSourceResponse(iter(()), headers={**UNTRANSFORMED, **kind.headers}, ping=0)
+    del response.headers["connection"]  # the server sets it
+    return response.raw_headers
+
+
+class StreamResponse(Response):
     """Sends what *encode* makes of a subscription's records.
 
     A comment goes out when nothing else did for *keep_alive* seconds at most, and for half of that at least. With a
@@ -57,9 +67,12 @@ class StreamResponse(EventSourceResponse):
     A reader that the hub dismisses is told so in its dialect, and its body ends as any other does. If its answer has
     not begun, `Draining` is raised.
 
-    sse-starlette makes the answer's head. Its own way to send takes 15 KB more per reader, and a timeout and a log call
-    per frame, and it pings on a fixed beat, so sending is done here.
+    sse-starlette makes the answer's head, once for each dialect. Its own way to send takes 15 KB more per reader, and a
+    timeout and a log call per frame, and it pings on a fixed beat, so sending is done here.
     """
+
+    status_code = 200
+    background = None
 
     def __init__(
         self,
@@ -72,17 +85,12 @@ class StreamResponse(EventSourceResponse):
         smooth: float = 0.0,
         hold: float = 0.0,
     ) -> None:
-        super().__init__(
-            iter(()),  # nothing: the records are sent by `_stream`
-            headers={
-                **UNTRANSFORMED,
-                "X-Stream-Id": subscription.stream_id,
-                "Content-Location": f"/v1/streams/{subscription.stream_id}",
-                **encode.headers,
-            },
-            ping=0,
-        )
-        del self.headers["connection"]  # the server sets it
+        stream_id = subscription.stream_id.encode()
+        self.raw_headers = [
+            *_head(type(encode)),
+            (b"x-stream-id", stream_id),
+            (b"content-location", b"/v1/streams/" + stream_id),
+        ]
         subscription.resumable = encode.resumable
         self._subscription = subscription
         self._encoder = encode
@@ -101,8 +109,9 @@ class StreamResponse(EventSourceResponse):
         self._idle = False  # whether nothing was sent since the last beat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":  # sse-starlette sends the head alone, and the stream has no reader more
-            await super().__call__(scope, receive, send)
+        if scope["method"] == "HEAD":  # the stream has no reader more
+            await self._begin(send)
+            await send(_frame(b"", more=False))
             return
         self._write = scope.get("extensions", {}).get(WRITE, _declined)
         self._news = asyncio.get_running_loop().create_future()
@@ -165,7 +174,7 @@ class StreamResponse(EventSourceResponse):
 
     async def _stream(self, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await self._begin(send)
         if not self._gone.done():
             self._subscription.told()
         if self._after is not None:
@@ -175,6 +184,9 @@ class StreamResponse(EventSourceResponse):
         await (self._send_paced(send) if self._smooth else self._send_all(send))
         if not (self._whole or self._gone.done()):
             await send(_frame(self._last_words(), more=False))
+
+    async def _begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
     async def _resume(self, after: EventId, send: Send) -> None:
         """Bring the encoder to where the client is."""

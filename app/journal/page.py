@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, cast
 
@@ -95,7 +95,7 @@ def _deep_size(found: Any) -> int:
         size += sum(map(sys.getsizeof, level))
         inner: list[Any] = []
         for it in level:
-            if isinstance(it, Mapping):
+            if isinstance(it, dict):
                 inner += it
                 inner += it.values()
             elif isinstance(it, (list, tuple)):

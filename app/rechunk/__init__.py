@@ -12,7 +12,6 @@ here: the relay arms the timer that `max_delay` asks for, and the source reads a
 from __future__ import annotations
 
 import pkgutil
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -60,4 +59,4 @@ def pattern() -> str:
 
 
 def _name(spec: str) -> str:
-    return re.split("[:,]", spec, maxsplit=1)[0]
+    return spec.partition(",")[0].partition(":")[0]

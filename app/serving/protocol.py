@@ -164,6 +164,7 @@ class Protocol(HttpToolsProtocol):
     and sends nothing on them keeps no other client out.
     """
 
+    _shared: ServerConfig
     _timer: asyncio.TimerHandle | None = None
     _in_head = False
     # Bytes of this request that are not its body: its head, the framing of its chunks, its trailers.
@@ -173,6 +174,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        self._shared = cast(ServerConfig, self.config)  # `Server` makes no other
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._await_head()
         if len(self.connections) > self._shared.max_connections:
@@ -289,10 +291,6 @@ class Protocol(HttpToolsProtocol):
             # uvicorn's own timer stops at any byte: a blank line, or what is left of a body.
             self._overhead = 0
             self._idle_for(self._shared.keep_alive, self.transport.close)
-
-    @property
-    def _shared(self) -> ServerConfig:
-        return cast(ServerConfig, self.config)  # `Server` makes no other
 
     @property
     def _is_answering(self) -> bool:

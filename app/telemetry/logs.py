@@ -85,11 +85,9 @@ def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
     """Put first what people look for, and make strings safe to print: a client chooses the model's name, for one."""
     first = {"timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": event.pop("level")}
     first["event"] = event.pop("event", "")
-    return first | {key: _printable(value) for key, value in event.items()}
-
-
-def _printable(value: object) -> object:
-    return ascii(value) if isinstance(value, str) and not value.isprintable() else value
+    for key, value in event.items():
+        first[key] = ascii(value) if isinstance(value, str) and not value.isprintable() else value
+    return first
 
 
 def _without_traceback(logger: object, name: str, event: EventDict) -> EventDict:

@@ -54,8 +54,13 @@ class Client:
         self, method: str, url: httpx.URL, headers: httpx.Headers, content: bytes, sending: Callable[[], None] | None
     ) -> httpx.Response:
         """Send one request, and return its response as soon as the headers are there. Raises UpstreamError."""
+        headers = headers.copy()
+        headers["Host"] = url.netloc.decode("ascii")
+        if content or method == "POST":
+            headers["Content-Length"] = str(len(content))
         extensions = {"timeout": self._timeout, SENDING: sending}
-        request = httpx.Request(method, url, headers=headers, content=content or None, extensions=extensions)
+        # With a stream httpx adds no headers: it would read all of them again for that.
+        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content), extensions=extensions)
         return await self._transport.handle_async_request(request)
 
     async def __aenter__(self) -> Self:
@@ -80,7 +85,8 @@ def create_client(base_url: str, connect_timeout: float, keep_idle: float = 4.0)
 
 def headers_of(*given: Mapping[str, str]) -> httpx.Headers:
     """Return the headers of requests: the service's own, and those that are *given*, of which later ones replace."""
-    headers = httpx.Headers({"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Connection": "keep-alive"})
+    own = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Connection": "keep-alive"}
+    headers = httpx.Headers({"Host": "", **own})  # a request's host is written there: it goes first (RFC 9110, 7.2)
     for more in given:
         headers.update(more)
     return headers
