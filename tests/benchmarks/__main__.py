@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m tests.benchmarks", description="What the service and its peers cost, on this machine, now."
     )
     parser.add_argument(
-        "--quick", action="store_true", help="two minutes: the recorded ratios to nginx; 1 if one is 30 %% worse"
+        "--quick", action="store_true", help="three minutes: the recorded ratios to nginx; 1 if one is much worse"
     )
     parser.add_argument("--record", action="store_true", help="measure those ratios and keep them in baseline.toml")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The two minutes for CI: what the service takes relative to bare nginx in the same run, against what was recorded.
+"""The three minutes for CI: what the service takes relative to bare nginx in the same run, against what was recorded.
 
 Only ratios: they hold on any machine, near enough. Where the processor's instructions can be counted, they decide: cold
 caches do not change how many there are, so three rounds are enough, and CPU time is only remarked upon. (Where others
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
+from typing import NamedTuple
 
 from tests.benchmarks.compare import compare
 from tests.benchmarks.counters import unavailable
@@ -32,11 +33,23 @@ TOLERANCE = 1.3
 _QUIET = 0.15  # of one core: what others may take
 _ENOUGH = 3  # quiet rounds, or rounds with instructions counted
 _SHORT = Scenario("quick", 200, ramp=0.6, settle=0.4, window=2.5, probing=0.2, probes=3, rounds=7, direct_rounds=1)
-PAIRS = {
-    "service": _SHORT,
-    "service time:50": replace(_SHORT, streams=50, rate=500, rounds=5),
-}
-_COLUMNS = ("a delta, relative to bare nginx", "instructions", "recorded", "CPU", "recorded", "verdict")
+_COLUMNS = ("relative to bare nginx", "instructions", "recorded", "CPU", "recorded", "verdict")
+
+
+class Pair(NamedTuple):
+    """A contender that is compared with nginx. It may take *tolerance* times what is recorded."""
+
+    name: str
+    scenario: Scenario
+    tolerance: float = TOLERANCE
+
+
+PAIRS = (
+    Pair("service", _SHORT),
+    Pair("service time:50", replace(_SHORT, streams=50, rate=500, rounds=5)),
+    # Beside others at work a request takes more time than a delta does: more code that it needs leaves the caches.
+    Pair("service", replace(_SHORT, streams=20, answers=3, ramp=0.0, window=2.0, probing=0.0, rounds=5), 1.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,7 @@ class Ratio:
     lost: int = 0
     quiet: bool = True
     trouble: str = ""
+    tolerance: float = TOLERANCE
 
     @property
     def key(self) -> str:
@@ -75,9 +89,9 @@ class Record:
         return cls(found.get("ratio", {}), found.get("instructions", {}))
 
 
-def play(name: str, rounds: int | None = None) -> Ratio:
+def play(pair: Pair, rounds: int | None = None) -> Ratio:
     """Play a pair, in its rounds or so many."""
-    scenario = PAIRS[name]
+    name, scenario, tolerance = pair
     played = compare(replace(scenario, rounds=rounds or scenario.rounds), ["nginx", name])
     mine, other = (played.runs.get(each, []) for each in (name, "nginx"))
     calm = [both for both in zip(mine, other, strict=False) if all(others(run) < _QUIET for run in both)]
@@ -90,6 +104,7 @@ def play(name: str, rounds: int | None = None) -> Ratio:
         sum(run.lost for run in (*mine, *other)),
         quiet,
         "; ".join(played.missing.values()),
+        tolerance,
     )
 
 
@@ -104,11 +119,12 @@ def judge(found: Ratio, recorded: Record) -> tuple[bool, str]:
         what, now, kept = "CPU", _undisturbed(found.cpu), cpu
     else:
         what, now, kept = "instructions", median(found.instructions), counted
-    if now > kept * TOLERANCE:
-        return False, f"**regressed**: {what} above {kept * TOLERANCE:.2f}{busy if what == 'CPU' else ''}"
-    if median(found.cpu) > cpu * TOLERANCE:
+    most = found.tolerance
+    if now > kept * most:
+        return False, f"**regressed**: {what} above {kept * most:.2f}{busy if what == 'CPU' else ''}"
+    if median(found.cpu) > cpu * most:
         return True, "fine, by instructions; slower, and not by them: the machine"
-    better = "; better: record it with --record" if now < kept / TOLERANCE else ""
+    better = "; better: record it with --record" if now < kept / most else ""
     return True, f"fine, by {what}{busy or better}"
 
 
@@ -123,14 +139,14 @@ def check() -> bool:
     if why:
         print(f"Instructions cannot be counted here ({why}): CPU time decides.", file=sys.stderr)
     rows, well = [], True
-    for name, scenario in PAIRS.items():
-        counted = not why and Ratio(name, scenario.load).key in recorded.instructions
-        rounds = _ENOUGH if counted else scenario.rounds
-        found = play(name, rounds)
+    for pair in PAIRS:
+        counted = not why and Ratio(pair.name, pair.scenario.load).key in recorded.instructions
+        rounds = _ENOUGH if counted else pair.scenario.rounds
+        found = play(pair, rounds)
         fine, words = judge(found, recorded)
         if not fine:
             print(f"{found.key}: {words}; once more", file=sys.stderr)
-            found = play(name, rounds)
+            found = play(pair, rounds)
             fine, words = judge(found, recorded)
         well &= fine
         kept = [f"{each[found.key]:.2f}" if found.key in each else "" for each in (recorded.instructions, recorded.cpu)]
@@ -141,7 +157,7 @@ def check() -> bool:
 
 def record() -> bool:
     """Play all pairs and keep their ratios, if the machine was quiet; say whether it was and nothing else was wrong."""
-    found = [play(name) for name in PAIRS]
+    found = [play(pair) for pair in PAIRS]
     if any(each.lost or each.trouble or not each.quiet for each in found):
         for each in found:
             busy = "" if each.quiet else "The machine was busy: not recorded. "
@@ -156,9 +172,9 @@ def record() -> bool:
         for title, values in sections.items()
     ]
     RECORDED.write_text(
-        "# A delta relative to bare nginx in the same run, medians of alternating rounds: CPU time (ratio)\n"
-        "# and instructions, where they could be counted. Written by `python -m tests.benchmarks --record`; `--quick`\n"
-        f"# fails above {TOLERANCE} times the instructions, or, without counters, the CPU time.\n"
+        "# A delta, and a request, relative to bare nginx in the same run, medians of alternating rounds: CPU time\n"
+        "# (ratio) and instructions, where they could be counted. Written by `python -m tests.benchmarks --record`;\n"
+        "# `--quick` fails above the pair's tolerance times the instructions, or, without counters, the CPU time.\n"
         f'date = {datetime.now(UTC):%Y-%m-%d}\nmachine = "{machine()}"\n{"".join(lines)}'
     )
     print(RECORDED.read_text())

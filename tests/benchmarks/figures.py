@@ -7,16 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from tests.benchmarks.compare import LOADS
+from tests.benchmarks.compare import LOADS, compare
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.plan import Scenario, Seen, Task
-from tests.benchmarks.report import CORES, Verdict, behind, grown, percentile, table
-from tests.benchmarks.stage import Stage, stage
+from tests.benchmarks.report import (
+    CORES,
+    Verdict,
+    behind,
+    cost,
+    grown,
+    instructions,
+    percentile,
+    ratios,
+    spread,
+    table,
+)
+from tests.benchmarks.stage import DIRECT, Stage, stage
 
 _TARDY = 50.0  # milliseconds, from the upstream's clock to the reader: what p99 may not exceed where streams are "held"
 _MOST = 1600  # streams that are tried
 _FINE = 0.1  # how finely their number is looked for
 _BACKGROUNDS = ("20", "200", "1000")
+_AT_ONCE = (20, 200)
+_REQUESTS = Scenario("requests", 20, answers=3, ramp=0.0, settle=1.0, window=4.0, probing=0.0)
 _IDLE = Scenario("idle", 1000, ramp=5.0, settle=1.0, window=20.0)
 _MEMORY = Scenario("memory", 50, rate=200, ramp=0.5, settle=0.5, window=8.0)
 
@@ -33,6 +46,53 @@ class Figure:
     def text(self) -> str:
         """The figure in Markdown."""
         return f"### {self.title}\n\n{table(self.columns, self.rows)}\n" + (f"\n{self.notes}\n" if self.notes else "")
+
+
+def requests(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
+    """What a short answer costs. Those that are *excused* because deltas come late are asked as well."""
+    rows = []
+    for streams in _AT_ONCE:
+        played = compare(replace(_REQUESTS, streams=streams), names)
+        first = next(iter(played.runs))
+        for name, runs in played.runs.items():
+            latency = [median(percentile(run.first_token, share) for run in runs) for share in (0.5, 0.99)]
+            own = [] if name == DIRECT else runs
+            rows.append(
+                [
+                    name,
+                    f"{streams}",
+                    f"{median(run.deltas / (run.seconds or 1) for run in runs):,.0f}",
+                    spread([cost(run) for run in own], 0),
+                    "" if name == first else spread(ratios(own, played.runs[first])),
+                    spread([*filter(None, map(instructions, own))], 0),
+                    " / ".join(f"{each:.1f}" for each in latency),
+                    f"{max(map(_full, runs)) * 100:.0f} %",
+                    f"{sum(run.lost for run in runs)}",
+                ]
+            )
+        rows += [[name, f"{streams}", *[""] * 6, why] for name, why in played.missing.items()]
+    return Figure(
+        f"Answers of {_REQUESTS.answers} deltas, {_REQUESTS.rate:g} a second, over a new connection each",
+        (
+            "via",
+            "at once",
+            "requests/s",
+            "CPU a request, µs",
+            "× the first",
+            "k instructions a request",
+            "first token p50 / p99, ms",
+            "fullest process",
+            "lost",
+        ),
+        rows,
+        "Each client asks again once it has its answer. Where the fullest process takes a whole core, no more\n"
+        "requests a second are possible, and they wait for it; it may be the simulator or the load client.",
+    )
+
+
+def _full(run: Seen) -> float:
+    """Return what the busiest of all processes took, of one core."""
+    return max(run.cpu.values(), default=0.0) / (run.seconds or 1)
 
 
 def hold(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
@@ -180,6 +240,7 @@ def memory(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
 
 
 FIGURES: Mapping[str, Callable[[Sequence[str], Mapping[str, str]], Figure]] = {
+    "requests": requests,
     "hold": hold,
     "abort": abort,
     "resume": resume,

@@ -18,6 +18,7 @@ import uvloop
 
 from tests.benchmarks.client import Stream, attachment, clock, connect, content_of, start
 from tests.benchmarks.plan import Plan, Seen, Task
+from tests.benchmarks.requests import Requests
 from tests.benchmarks.run import Run
 
 RECORDS = 10_000  # of the stream that is resumed
@@ -154,7 +155,7 @@ TASKS: dict[Task, Callable[[Run], Awaitable[None]]] = {
 
 async def play(plan: Plan) -> Seen:
     """Do the task, and say what was seen."""
-    run = Run(plan)
+    run = Requests(plan) if plan.scenario.answers else Run(plan)
     await TASKS[plan.task](run)
     return run.seen
 

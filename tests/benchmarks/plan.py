@@ -39,6 +39,8 @@ class Scenario:
     (0: they are not counted; else at least 1.5). All streams end together.
     *rounds* is how often those that are compared take turns, *direct_rounds* how often there is nothing in between.
     Who is hopelessly behind at the window's end is left there, unless the load client is *patient*.
+
+    With *answers*, as many clients as *streams* ask for answers of so many deltas, again and again (`Requests`).
     """
 
     name: str
@@ -54,6 +56,7 @@ class Scenario:
     rounds: int = 3
     direct_rounds: int = 2
     patient: bool = False
+    answers: int = 0
 
     @property
     def duration(self) -> float:
@@ -63,6 +66,8 @@ class Scenario:
     @property
     def load(self) -> str:
         """The load in words."""
+        if self.answers:
+            return f"{self.streams:,} at once, {self.answers} deltas each"
         return f"{self.streams:,} × {self.rate:g}/s"
 
 
@@ -100,6 +105,7 @@ class Seen:
     end) go by the names of `Plan.watch`, the client's own being `load`; *idle_rss* is from before the first request.
     *instructions*, by the same names, are those retired while *counted* deltas came, later than the window; there are
     none where the processor's counters cannot be read.
+    Where a scenario has *answers*, these are counted, and not deltas.
     *age* is the mean number of deltas that a stream had had at the window's end. *one_way* and *first_token* are
     milliseconds, as are *samples*, which are what a task other than `load` takes.
     """
