@@ -143,6 +143,7 @@ breaks_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @breaks_off
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", MUTANTS)
 def test_they_notice(name: str) -> None:
     """A service that is broken in this way fails in one of the first histories."""
@@ -150,6 +151,7 @@ def test_they_notice(name: str) -> None:
 
 
 @breaks_off
+@pytest.mark.no_cover
 @pytest.mark.real
 @pytest.mark.parametrize("name", SHARED_MUTANTS)
 def test_they_notice_among_several(name: str, redis: str) -> None:

@@ -14,6 +14,8 @@ from app.events import TEXT, Annotation, Delta, Done, Event, Extra, Media, Reaso
 from app.rechunk import create, cuts
 from app.rechunk._holding import LIMIT
 
+pytestmark = pytest.mark.no_cover
+
 ARGUMENTS = {"size": ["1", "2", "3", "7"], "time": ["50", "500"]}
 EVERY = [f"{name}:{value}" if value else name for name in cuts() for value in ARGUMENTS.get(name, [""])]
 PASSING = ["auto", "none", "time:50"]

@@ -11,6 +11,8 @@ from app.rechunk import create
 from app.rechunk._holding import LIMIT
 from tests.growth import LINEAR, growth
 
+pytestmark = pytest.mark.no_cover
+
 HOSTILE = {
     "letters": "x",
     "spaces": " ",

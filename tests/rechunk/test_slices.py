@@ -13,6 +13,8 @@ from app.events import TEXT, Annotation, Delta, Event, Extra, Logprobs, Reasonin
 from app.rechunk import SLICE, SLICE_EVENTS, create, slices
 from tests.rechunk.test_contract import BATCHES, HOLDING, PASSING, joined
 
+pytestmark = pytest.mark.no_cover
+
 LONG: list[Event] = [
     Delta("word " * SLICE),
     Delta("👩‍👧" * SLICE),

@@ -49,6 +49,8 @@ from tests.upstream.reading.fuzz import (
 )
 from tests.upstream.reading.quirks_bytes import END, HI, call, event, text, tool
 
+pytestmark = pytest.mark.no_cover
+
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
 FIXED = settings(derandomize=True, database=None, max_examples=120)

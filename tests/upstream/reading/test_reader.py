@@ -159,6 +159,7 @@ def test_mutated_streams_end_in_a_verdict(
     assert outcome([raw], ends) == outcome(cut_at(raw, cuts), ends)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("endless", "end"),
     [
