@@ -55,5 +55,5 @@ def test_it_says_nothing_but_names_and_versions() -> None:
 
 def test_the_image_has_them() -> None:
     """The Dockerfile installs the pinned versions, and the build is given the file."""
-    assert re.search(r"pip install .*-c deploy/constraints\.txt ", (ROOT / "deploy" / "Dockerfile").read_text())
+    assert re.search(r" install .*-c deploy/constraints\.txt ", (ROOT / "deploy" / "Dockerfile").read_text())
     assert "!deploy/constraints.txt" in (ROOT / ".dockerignore").read_text().splitlines()
