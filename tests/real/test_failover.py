@@ -139,7 +139,7 @@ def test_a_death(chaos: FailingOver, capsys: pytest.CaptureFixture[str]) -> None
     """What the replica did not have, ends of streams included, is written to it again: no reader is told otherwise."""
     with capsys.disabled():
         asyncio.run(chaos.run("die"))
-        chaos.judge()
+        chaos.judge(keys_kept=False)
     assert chaos.read_again() == 0
 
 
