@@ -32,12 +32,11 @@ class Disk:
     gone: list[tuple[str, str]] = field(default_factory=list)
     owner: Owner = field(default_factory=Owner)
 
-    @asynccontextmanager
-    async def start(
+    def journal(
         self, *, durable: bool = False, timing: Timing = FAST, patience: float = 30, **bounds: Any
-    ) -> AsyncIterator[FileJournal]:
-        """Start a journal; *bounds* are those that differ from `ROOMY`. Its clock is `now`."""
-        journal = FileJournal(
+    ) -> FileJournal:
+        """Return a journal; *bounds* are those that differ from `ROOMY`. Its clock is `now`."""
+        return FileJournal(
             Address(self.folder, durable),
             replace(ROOMY, **bounds),
             patience,
@@ -46,6 +45,11 @@ class Disk:
             timing,
             lambda: self.now,
         )
+
+    @asynccontextmanager
+    async def start(self, **how: Any) -> AsyncIterator[FileJournal]:
+        """Start a `journal`."""
+        journal = self.journal(**how)
         async with journal.serving(self.owner):
             yield journal
 

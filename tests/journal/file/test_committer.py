@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -144,6 +144,7 @@ async def test_a_record_that_cannot_be_written(disk: Disk) -> None:
     async with disk.start() as journal:
         bad = await journal.create("bad", INFO)
         good = await journal.create("good", INFO)
+        bad.note("in the same batch")
         bad.append([Done("stop", None, Usage({"deep": deep}))])
         good.append([Delta("x"), DONE])
         assert ending(await opened(journal, "bad")) == "internal_error"
@@ -198,3 +199,24 @@ async def test_backpressure(disk: Disk) -> None:
             assert not draining.done()
         await asyncio.wait_for(draining, 30)
         assert not writer.full
+
+
+async def test_a_charge_comes_last(disk: Disk) -> None:
+    """A charge is on disk no earlier than the end of its stream: that would be charged again if it was gone on with."""
+    async with disk.start() as journal:
+        database: Any = journal._store.database
+        commit = database.commit
+        batches: list[tuple[list[str], bool]] = []
+
+        def note(data: bytes, accounts: Sequence[object]) -> object:
+            batches.append(([stream_id for stream_id, *_ in orjson.loads(data)], bool(accounts)))
+            return commit(data, accounts)
+
+        writers = [await journal.create(f"s{number}", INFO) for number in range(5)]
+        await journal.budgets.reserve("ann", "s4", 100, 10, 1)
+        database.commit = note
+        for writer in writers:
+            writer.append([*[Delta("x")] * 600, DONE])
+        await journal.budgets.settle("ann", "s4", 5)
+        await until(lambda: all(writer.log.ended for writer in writers))
+    assert batches == [(["s0", "s1"], False), (["s2", "s3"], False), (["s4"], True)]

@@ -259,3 +259,15 @@ def test_durability(tmp_path: Path, durable: bool, level: int) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         with suppress(sqlite3.OperationalError):
             assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+
+
+def test_a_database_without_notes(database: Database, mark: Mark) -> None:
+    """A database of the first builds, which kept no notes, is taken, and keeps them from then on."""
+    database.connection.execute("ALTER TABLE streams DROP COLUMN note")
+    database.close()
+    for _ in range(2):
+        again = Database(database._path, mark, ROOMY, durable=False)
+        again.open()
+        again.move(move("s", state="live", ended=None, expires=None, note="n"))
+        assert again.connection.execute("SELECT note FROM streams").fetchall() == [("n",)]
+        again.close()

@@ -14,7 +14,7 @@ from app.errors import JournalDown
 from app.events import Delta, Done, Event, Failure
 from app.journal.encoding import decode, encode, pack
 from app.journal.file import reading
-from app.journal.file.database import Database
+from app.journal.file.database import NOTED, Database
 from app.journal.file.entries import Identity, pack_info
 from app.journal.file.folder import Mark
 from app.journal.file.given_up import GivenUp
@@ -89,6 +89,23 @@ def test_what_is_lost(database: Database, mark: Mark, why: str) -> None:
     assert state(database, "ended")[0] == "done"
     found = reading.find(database.connection, "live", NOW)
     assert found is not None and found.state == "lost"
+
+
+def test_a_note(database: Database, mark: Mark) -> None:
+    """A stream with a note stays live, with its last note; it is lost as any other if something is missing."""
+    commit(database, IDENTITY.entry("noted"), IDENTITY.entry("ended"), IDENTITY.entry("other"))
+    commit(database, ["noted", NOTED, "old"], ["ended", NOTED, "n"], ["ended", 1, pack([Done("stop")])])
+    commit(database, ["noted", NOTED, "new"], ["noted", 1, pack([A])])
+    noted = IDENTITY._replace(note="new")
+    for expected in ([("other", 1)], []):  # and a second time, out of the database alone
+        found = recovered(database, mark)
+        assert (found.ended, found.orphans) == (expected, {"noted": noted})
+        live = reading.live(database.connection, "noted")
+        assert live is not None and (live.last, reading.live(database.connection, "ended")) == (1, None)
+    mark.number = 1000
+    found = recovered(database, mark)
+    assert (found.lost, found.orphans) == (["noted"], {})
+    assert database.connection.execute("SELECT count(*) FROM streams WHERE note IS NOT NULL").fetchall() == [(0,)]
 
 
 def test_what_was_given_up(database: Database, mark: Mark) -> None:
