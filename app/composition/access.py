@@ -123,7 +123,7 @@ def usual_caps(settings: Settings, config: Config) -> Rule:
         settings.max_output_tokens,
         settings.max_messages,
         settings.max_prompt_chars,
-        allowed=_allowed(settings) if _is_limited(settings, config) else ANYTHING,
+        allowed=_allowed(settings, config) if _is_limited(settings, config) else ANYTHING,
     )
 
 
@@ -142,7 +142,7 @@ def _is_limited(settings: Settings, config: Config) -> bool:
     )
 
 
-def _allowed(settings: Settings) -> AllowList:
+def _allowed(settings: Settings, config: Config) -> AllowList:
     return AllowList(
         names_of(settings.extra_parameters),
         names_of(settings.tool_types),
@@ -151,6 +151,7 @@ def _allowed(settings: Settings) -> AllowList:
         settings.max_media_bytes,
         settings.stored_files,
         settings.max_top_logprobs,
+        frozenset(upstream.base_url.host or "" for upstream in config.upstreams),
     )
 
 

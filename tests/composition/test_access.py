@@ -198,6 +198,19 @@ def test_a_bound_on_log_probabilities_is_a_cap(tmp_path: Path, asked: dict[str, 
     assert create_policy(read(tmp_path, A), settings()).admit(request).parameters == asked
 
 
+def test_files_at_an_upstreams_own_host(tmp_path: Path) -> None:
+    """Where stored files are not taken, neither are addresses at the host of any upstream."""
+    policy = create_policy(read(tmp_path, A + B), settings(max_output_tokens=9))
+    for url, passes in (("https://files.example/1.png", True), ("https://b.example/v1/files/1", False)):
+        content = [{"type": "image_url", "image_url": {"url": url}}]
+        request = StreamRequest("m", ({"role": "user", "content": content},))
+        if passes:
+            policy.admit(request)
+        else:
+            with pytest.raises(BadRequest, match="STORED_FILES"):
+                policy.admit(request)
+
+
 @pytest.mark.parametrize("place", ["settings", "file", "nowhere"])
 def test_a_budget_is_a_cap(tmp_path: Path, place: str) -> None:
     """With a budget of tokens, in the settings or of a key in the file, no parameter passes that may evade it."""

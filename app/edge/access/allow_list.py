@@ -11,9 +11,11 @@ the reasoning that it wants to see again. They count as a part of the prompt.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 import orjson
 
@@ -81,6 +83,12 @@ _STORED_IN_JSON: Final = re.compile(
 # An address that only the upstream's own account, or its machine, can reach: `gs:`, `s3:`, `file:`. Some readers of
 # addresses skip what is before the scheme, and Python's, as browsers do, skips tabs and line ends anywhere.
 _ELSEWHERE: Final = re.compile(r"[^a-zA-Z0-9]*+(?!(?i:https?://|data:))[a-zA-Z][a-zA-Z0-9+.\t\r\n-]*+:[^ ]", re.ASCII)
+# What of an address says where it leads; and its host, without a port.
+_AUTHORITY: Final = re.compile(r"[^a-zA-Z0-9]*+https?://[/\\]*+([^/?#]*)", re.ASCII | re.IGNORECASE)
+_NO_BREAKS: Final = dict.fromkeys(map(ord, "\t\r\n"))
+_HOST: Final = re.compile(r"\[[^\]]*\]|[^:]*")
+# Parameters of vLLM and of llama.cpp that ask for log probabilities: the one for those of the prompt's tokens.
+_MORE_LOGPROBS: Final = ("prompt_logprobs", "n_probs")
 
 _MAX_NAME: Final = 64  # characters of a client's name that an error repeats
 
@@ -90,8 +98,9 @@ class AllowList:
     """What passes: *parameters* besides the ordinary ones, types of tools, types of parts besides text; None is any.
 
     A request has at most *max_media* parts that are no text, with payloads of *max_media_bytes* together, as they are
-    sent; 0 is no limit. *stored_files* says whether it may name what the upstream's account keeps. At each token it may
-    ask for *max_top_logprobs* log probabilities besides the token's own; with 0, it may ask for none at all.
+    sent; 0 is no limit. *stored_files* says whether it may name what the upstream's account keeps, which is also what
+    has an address at one of *hosts*, the upstreams' own. At each token it may ask for *max_top_logprobs* log
+    probabilities besides the token's own; with 0, it may ask for none at all.
     """
 
     parameters: frozenset[str] | None = None
@@ -101,6 +110,7 @@ class AllowList:
     max_media_bytes: int = 0
     stored_files: bool = True
     max_top_logprobs: int = MOST_TOP_LOGPROBS
+    hosts: frozenset[str] = frozenset()
 
     def check(self, messages: Sequence[Object], parameters: Object) -> None:
         """Raise BadRequest, which names the field and the setting, unless all of a request passes."""
@@ -132,6 +142,14 @@ class AllowList:
             raise _refused("top_logprobs", what, "MAX_TOP_LOGPROBS")
         if parameters.get("logprobs") and not self.max_top_logprobs:
             raise _refused("logprobs", "log probabilities are not taken", "MAX_TOP_LOGPROBS")
+        for name in _MORE_LOGPROBS:
+            asked = parameters.get(name)  # not checked before: -1 is all of a vocabulary, and some servers read texts
+            if asked is None:
+                continue
+            if not self.max_top_logprobs:
+                raise _refused(name, "log probabilities are not taken", "MAX_TOP_LOGPROBS")
+            if not isinstance(asked, int) or not 0 <= asked <= self.max_top_logprobs:
+                raise _refused(name, f"a number up to {self.max_top_logprobs} is taken", "MAX_TOP_LOGPROBS")
 
     def _check_message(self, message: Object, place: str, allowed: frozenset[str]) -> None:
         further = message.keys() - _OF_MESSAGES - allowed
@@ -187,7 +205,7 @@ class AllowList:
                 continue
             strings = part.strings()
             if not self.stored_files:
-                _check_addresses(part, strings)
+                self._check_addresses(part, strings)
             count += max(1, len(part.payloads(strings)))
             if 0 < self.max_media < count:
                 what = f"at most {self.max_media} parts that are no text are taken"
@@ -197,17 +215,32 @@ class AllowList:
                 what = f"at most {self.max_media_bytes} bytes of pictures, sounds and files are taken"
                 raise _refused(part.place, what, "MAX_MEDIA_BYTES")
 
+    def _check_addresses(self, part: Part, strings: Iterable[tuple[str, str]]) -> None:
+        """Raise BadRequest if a part that is no text says where it is in the upstream's account, or on its machine."""
+        for name, text in strings:
+            if _STORED.fullmatch(name) or (name == "id" and part.field == "audio"):
+                raise _refused(part.place, "it names a file that is kept at the upstream", "STORED_FILES")
+            if name in NOTES:
+                continue
+            if _ELSEWHERE.match(text):
+                raise _refused(part.place, "its address is neither http: nor https: nor data:", "STORED_FILES")
+            if self.hosts and not self.hosts.isdisjoint(_hosts_in(text)):
+                raise _refused(part.place, "its address is one of the upstream's own", "STORED_FILES")
+
 
 ANYTHING: Final = AllowList()
 
 
-def _check_addresses(part: Part, strings: Iterable[tuple[str, str]]) -> None:
-    """Raise BadRequest if a part that is no text says where it is in the upstream's account, or on its machine."""
-    for name, text in strings:
-        if _STORED.fullmatch(name) or (name == "id" and part.field == "audio"):
-            raise _refused(part.place, "it names a file that is kept at the upstream", "STORED_FILES")
-        if name not in NOTES and _ELSEWHERE.match(text):
-            raise _refused(part.place, "its address is neither http: nor https: nor data:", "STORED_FILES")
+def _hosts_in(address: str) -> Iterator[str]:
+    """Yield the hosts that readers of addresses find in one: to some, a backslash is a slash."""
+    found = _AUTHORITY.match(address)
+    if found is None:
+        return
+    plain = found[1].translate(_NO_BREAKS)
+    authority = unicodedata.normalize("NFKC", unquote(plain)).casefold()
+    for whole in {authority, authority.partition("\\")[0]}:
+        host = _HOST.match(whole.rpartition("@")[2])
+        yield host[0].strip(". ") if host else ""
 
 
 _Wrong = tuple[str, str]

@@ -312,6 +312,50 @@ def test_log_probabilities() -> None:
     USUAL.check([USER], {"logprobs": True, "top_logprobs": 20})
 
 
+@pytest.mark.parametrize("name", ["prompt_logprobs", "n_probs"])
+def test_other_log_probabilities(name: str) -> None:
+    """Other servers' parameters for log probabilities have the same bound, wherever they pass."""
+    anything = replace(USUAL, parameters=None, max_top_logprobs=3)
+    for asked in (None, 0, 3):
+        anything.check([USER], {name: asked})
+    for wrong in (4, -1, "2", 3.5, [1]):
+        assert refused(anything, **{name: wrong}) == (name, "MAX_TOP_LOGPROBS")
+    for asked in (0, 1):
+        assert refused(replace(anything, max_top_logprobs=0), **{name: asked}) == (name, "MAX_TOP_LOGPROBS")
+    assert refused(ANYTHING, **{name: -1}) == (name, "MAX_TOP_LOGPROBS")
+
+
+FILES = "https://files.example/v1beta/files/abc"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        FILES,
+        *(FILES.replace("files.example", host) for host in ("FILES.example", "files.example:443", "files.example.")),
+        *(FILES.replace("files.example", host) for host in ("x:y@files.example", "/files.example", "files%2Eexample")),
+        *(FILES.replace("files.example", host) for host in ("fi\tles.example", "ﬁles.example", "files.example\\@b.eu")),
+        " " + FILES.replace("https", "HTTP"),
+        FILES.replace("files.example", "b.example\\@files.example"),
+        "https://files.example",
+    ],
+)
+def test_an_upstreams_own_address(address: str) -> None:
+    """What has an address at an upstream's own host is a file that its account keeps, however that is spelled."""
+    allowed = replace(USUAL, hosts=frozenset({"files.example", "[::1]"}))
+    assert refused(allowed, content(picture(address))) == ("messages[0].content[0]", "STORED_FILES")
+    replace(allowed, stored_files=True).check([content(picture(address))], {})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://b.example/files.example", "https://myfiles.example/1", "https://files.example.b.example/", "data:,x"],
+)
+def test_another_address(address: str) -> None:
+    """An address that only looks like an upstream's own passes."""
+    replace(USUAL, hosts=frozenset({"files.example"})).check([content(picture(address))], {})
+
+
 def test_how_large_media() -> None:
     """The bytes are those of all payloads, as they are sent."""
 
