@@ -280,6 +280,7 @@ class StreamLost(StreamError):
 class JournalLost(StreamLost):
     code = "journal_lost"
     message = "What was kept of this stream is lost."
+    info: Any = None  # what the stream was created with, if that is known: it says whose the stream is
 
 
 class ProducerLost(StreamLost):

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import Failure, new_stream_id
 from app.hub.outcome import Observer, Outcome
-from app.hub.ownership import IdempotencyKey, alias, may_use, payer
+from app.hub.ownership import IdempotencyKey, alias, log_of, may_use, payer
 from app.hub.production import Production
 from app.hub.spending import Spending
 from app.hub.stream import Stream
@@ -329,10 +329,7 @@ class Hub:
 
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
         """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
-        log = await self._journal.open(stream_id, after)
-        if not may_use(principal, stream_id, log.info):
-            raise UnknownStream
-        return log
+        return await log_of(self._journal, stream_id, principal, after)
 
     def presence(self, stream_id: str, change: int) -> None:
         """Take note that another process has begun to read a stream (1), or that its last reader has left (-1)."""

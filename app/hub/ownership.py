@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from app.journal import Log
+from app.errors import JournalLost, UnknownStream
+from app.journal import Journal, Log
 from app.request import Allowance, Principal, StreamInfo, keyed_hash
 
 
@@ -18,6 +19,22 @@ class IdempotencyKey(NamedTuple):
 def may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:
     """Whether a stream is the principal's, or the one that its ticket opens."""
     return principal.stream_id == stream_id if principal.stream_id else principal.owner == info.owner
+
+
+async def log_of(journal: Journal, stream_id: str, principal: Principal, after: int = 0) -> Log:
+    """Return a stream's log, up to number *after* at least. Raises what `Journal.open` does.
+
+    To other principals a stream does not exist, also one that is lost.
+    """
+    try:
+        log = await journal.open(stream_id, after)
+    except JournalLost as error:
+        if error.info is not None and not may_use(principal, stream_id, error.info):
+            raise UnknownStream from None
+        raise
+    if not may_use(principal, stream_id, log.info):
+        raise UnknownStream
+    return log
 
 
 def payer(principal: Principal, log: Log) -> Principal:

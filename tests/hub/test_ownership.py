@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from app.hub.ownership import alias, may_use, payer
+from app.errors import JournalLost, StreamError, UnknownStream
+from app.hub.ownership import alias, log_of, may_use, payer
 from app.journal import Bounds
-from app.journal.memory import MemoryJournal
+from app.journal.memory import MemoryJournal, MemoryLog
 from app.request import ANYONE, Allowance, Principal, StreamInfo
 
 ANN = Principal("key:ann", Allowance(readers=9), account="a1")
@@ -30,6 +31,28 @@ OF_TICKET = Principal("ticket:s", Allowance(requests=5), "s", "a1")
 def test_whose(principal: Principal, owner: str, may: bool) -> None:
     """A stream is of those who have its owner's account, and a ticket opens its own stream alone."""
     assert may_use(principal, "s", StreamInfo("none", owner)) is may
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("info", "principal", "error"),
+    [
+        (StreamInfo("none", "a1"), ANN, JournalLost),
+        (StreamInfo("none", "a1"), ANYONE, UnknownStream),
+        (None, ANYONE, JournalLost),  # whose it was is not known
+    ],
+)
+async def test_a_lost_stream(info: StreamInfo | None, principal: Principal, error: type[StreamError]) -> None:
+    """To other callers a stream does not exist, also one of which records are missing."""
+
+    class Lost(MemoryJournal):
+        async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
+            lost = JournalLost()
+            lost.info = info
+            raise lost
+
+    with pytest.raises(error):
+        await log_of(Lost(Bounds(1 << 20, 1 << 20, 1, 60)), "s", principal)
 
 
 @pytest.mark.anyio

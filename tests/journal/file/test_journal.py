@@ -69,8 +69,9 @@ async def test_what_was_live(disk: Disk, logs: LogCapture) -> None:
         assert (text(events), ending(events), len(events)) == ("ab", "producer_lost", 3)
         assert ending(await opened(journal, "empty")) == "producer_lost"
         assert await opened(journal, after=2) == events[2:]
-        with pytest.raises(JournalLost):
+        with pytest.raises(JournalLost) as lost:
             await journal.open("s", 4)
+        assert lost.value.info == INFO
         assert {each.state for each in (await journal.streams_of("ann", 9)).streams} == {"error"}
     assert {entry["stream_id"] for entry in logs.entries if entry["event"] == "stream.producer_lost"} == {"s", "empty"}
     async with left.start() as journal:
