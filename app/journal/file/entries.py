@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from app.events import TERMINAL, Event, Start
+from app.errors import InternalError, JournalDown
+from app.events import TERMINAL, Event, Failure, Start
 from app.journal.encoding import pack, unpack
 from app.journal.file.database import CREATED, NOTED, RELEASED, REMOVED
 from app.request import StreamInfo
@@ -41,10 +42,13 @@ class Identity(NamedTuple):
         """Return what is kept of a stream that has ended. *events* are all that it had, or more than two of them.
 
         If nothing was answered, the idempotency key may be used again: the process may not live to write so later. With
-        a note, an answer was asked for, and may have been made.
+        a note, or where this journal has ended the stream, there may have been an answer that was not written.
         """
+        end = events[-1]
         unanswered = len(events) <= 2 and all(isinstance(event, (Start, *TERMINAL)) for event in events)
         if self.note is not None or not unanswered:
+            return self
+        if isinstance(end, Failure) and end.code in (JournalDown.code, InternalError.code):
             return self
         return self._replace(claim=None, fingerprint=None)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import InternalError, KeyReused
+from app.errors import JournalDown, KeyReused, Rejected, StreamError
 from app.events import Delta, Event, Failure, Start
 from app.journal.file.journal import FileJournal
 from app.request import StreamInfo
@@ -65,13 +65,16 @@ async def test_a_release(disk: Disk, when: str) -> None:
         assert await claimed(journal, "t") is None
 
 
-@pytest.mark.parametrize(("events", "free"), [([], True), ([Delta("x")], False)])
-async def test_a_kill_before_a_release(disk: Disk, events: list[Event], free: bool) -> None:
+@pytest.mark.parametrize(
+    ("events", "error", "free"),
+    [([], Rejected, True), ([Delta("x")], Rejected, False), ([], JournalDown, False)],
+)
+async def test_a_kill_before_a_release(disk: Disk, events: list[Event], error: type[StreamError], free: bool) -> None:
     """The key of a stream that ended unanswered is free after a kill, although there was no time to release it."""
     async with disk.start(timing=replace(FAST, sweep=60)) as journal:
         await claimed(journal, "s")
         writer = await journal.create("s", INFO)
-        writer.append([Start("m", 1), *events, Failure.of(InternalError())])
+        writer.append([Start("m", 1), *events, Failure.of(error())])
         await until(lambda: writer.log.ended)
         left = disk.killed()
     async with left.start() as journal:
