@@ -75,6 +75,11 @@ class Exchange:
         if not self._gone.done():
             self._gone.set_result(None)
 
+    def end(self) -> None:
+        """Close the connection, because the process is dead that has it."""
+        self.hang_up()
+        self.task.cancel()
+
     async def finished(self) -> None:
         """Wait for the service to be done with the request. Raises what the service raised."""
         now = asyncio.get_running_loop().time
@@ -82,7 +87,8 @@ class Exchange:
         await asyncio.wait((self.task,), timeout=_LONGEST)
         self.seconds = now() - begun
         assert self.task.done(), "an answer does not end"
-        self.task.result()
+        if not self.task.cancelled():
+            self.task.result()
 
     async def _receive(self) -> MutableMapping[str, Any]:
         if not self._asked:

@@ -30,6 +30,8 @@ from app.hub import Capacity, Hub
 from app.hub.stream import Stream
 from app.journal import Bounds, Journal
 from app.journal.budgets import MemoryBudgets
+from app.journal.file.address import Address
+from app.journal.file.journal import FileJournal
 from app.journal.memory import MemoryJournal
 from app.journal.redis.client import OnConnect
 from app.journal.redis.journal import RedisJournal
@@ -39,6 +41,7 @@ from app.request import Allowance, Principal, StreamRequest, keyed_hash
 from app.telemetry.canonical_line import CanonicalLine
 from app.telemetry.stream_counts import StreamCounts
 from app.upstream.router import RetryPolicy, Router, Target
+from tests.history.disk import DrawnDisk
 from tests.history.redis import DrawnClient, DrawnRedis
 from tests.history.upstream import DrawnUpstream
 
@@ -63,11 +66,20 @@ class _Names(Credentials):
 class Process:
     """One process, in front of *upstream*, with limits that *choose* draws. It *shares* its streams over Redis, or not.
 
+    Its streams are on a *disk*, or in memory.
     While it is *cut_off*, nothing that it sends arrives, and nothing reaches it. Once it is *killed*, that stays so: to
     the others it is dead.
     """
 
-    def __init__(self, choose: random.Random, upstream: DrawnUpstream, bounds: Bounds, *, shares: bool = False) -> None:
+    def __init__(
+        self,
+        choose: random.Random,
+        upstream: DrawnUpstream,
+        bounds: Bounds,
+        *,
+        shares: bool = False,
+        disk: DrawnDisk | None = None,
+    ) -> None:
         self.logs = LogCapture()
         log: FilteringBoundLogger = structlog.wrap_logger(
             structlog.PrintLogger(),
@@ -76,6 +88,9 @@ class Process:
             cache_logger_on_first_use=False,
         ).bind()
         self.killed = False
+        self.upstream = upstream
+        self.bounds = bounds
+        self.disk = disk
         self.cut_off = False
         self.redis: DrawnRedis
         self.meter = Meter(["m"])
@@ -87,6 +102,10 @@ class Process:
         if shares:
             with mock.patch("app.journal.redis.journal.connector", lambda url, timing: self._connect):
                 self.journal = RedisJournal("redis://history", bounds, choose.choice((1, 20)), evicted, log)
+        elif disk is not None:
+            with mock.patch("app.journal.file.store.Worker", disk.worker):
+                address = Address(disk.folder, disk.durable)
+                self.journal = FileJournal(address, bounds, choose.choice((1, 20)), evicted, log)
         else:
             self.journal = MemoryJournal(bounds, on_evict=evicted)
             self.journal.budgets = MemoryBudgets(asyncio.get_running_loop().time)
@@ -142,6 +161,8 @@ class Process:
         async with self.journal.serving(self.hub):
             yield
             await self.hub.drain(0)
+        if self.killed and isinstance(self.journal, FileJournal):
+            self.journal._store._held.close()  # what its end would have closed
 
     @property
     def alone(self) -> dict[str, Stream]:

@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,8 +15,13 @@ import pytest
 from app.edge.access.budgets import DailyBudgets
 from app.edge.event_stream import StreamResponse
 from app.events import Batch
-from app.hub import Hub, hub
+from app.hub import Hub, ownership
 from app.hub.stream import Stream
+from app.journal.file import recovery
+from app.journal.file.entries import Tail
+from app.journal.file.folder import Mark
+from app.journal.file.store import Store
+from app.journal.file.writer import FileWriter
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
@@ -38,39 +44,50 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["one process", pytest.param("several processes", marks=pytest.mark.real)])
-def url(request: pytest.FixtureRequest) -> str:
-    """The URL of the Redis of histories of several processes; "" for those of one."""
-    url: str = "" if request.param == "one process" else request.getfixturevalue("redis")
-    return url
+@pytest.fixture(params=["one process", "on disk", pytest.param("several processes", marks=pytest.mark.real)])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Where streams are kept: the Redis of histories of several processes, or the folder of those on disk."""
+    match request.param:
+        case "one process":
+            return {}
+        case "on disk":
+            return {"folder": request.getfixturevalue("folder")}
+    return {"redis": request.getfixturevalue("redis")}
 
 
-def told(seed: int, url: str) -> int:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose disk is fast, if there is one: what a real power cut leaves does not matter here."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else tmp_path
+
+
+def told(seed: int, where: dict[str, Any]) -> int:
     """Run the history of *seed*. Its error says how to run it again."""
     try:
-        return history(seed, url)
+        return history(seed, **where)
     except BaseException as error:
         error.add_note(f"HISTORY_SEED={seed} FUZZ_SECONDS=0 repeats it.")
         raise
 
 
-def test_histories(url: str) -> None:
+def test_histories(where: dict[str, Any]) -> None:
     """The invariants of `tests.history.world` hold, in the same hundred histories and in others each time."""
     for seed in range(100):
-        told(seed, url)
+        told(seed, where)
     until = time.perf_counter() + SECONDS
     seed = SEED
-    told(seed, url)
+    told(seed, where)
     while time.perf_counter() < until:
         seed += 1
-        told(seed, url)
+        told(seed, where)
     print(f"{seed - SEED + 1} other histories")
 
 
-def test_one_seed_is_one_history(url: str) -> None:
+def test_one_seed_is_one_history(where: dict[str, Any]) -> None:
     """What a seed draws happens again in every detail."""
     for seed in range(20):
-        assert history(seed, url) == history(seed, url)
+        assert history(seed, **where) == history(seed, **where)
 
 
 async def nothing(*args: object) -> None:
@@ -123,7 +140,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a slot is not given back": (MemoryRegistry, "vacate", nothing),
     "a key means nothing": (MemoryRegistry, "claim", unknown),
     "a reservation is not settled": (DailyBudgets, "ended", nothing),
-    "a stranger may read": (hub, "may_use", lambda principal, stream_id, info: True),
+    "a stranger may read": (ownership, "may_use", lambda principal, stream_id, info: True),
     "evicted bytes are counted for ever": (MemoryJournal, "let_go", lambda self, log: None),
     "it is not noted that the last reader left": (Stream, "left", lambda self: None),
     "a sink stays": (MemoryLog, "unfollow", lambda self, sink: None),
@@ -138,6 +155,16 @@ SHARED_MUTANTS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+# The same for one that keeps its streams on disk.
+DISK_MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "what was live is forgotten at the start": (recovery, "fold", lambda batch, tails, removed: None),
+    "the end of what was given up is not noted": (Store, "note_ends", nothing),
+    "a power cut is not noticed": (Mark, "whole", property(lambda self: True, lambda self, whole: None)),
+    "what the disk refused is not written later": (FileWriter, "put_back", lambda self: self.taken.clear()),
+    "a stream is moved without its end": (Tail, "rows", lambda self: iter([(self.moved + 1, b"[]")])),
+}
+
+
 # A history that is broken off leaves generators that wait where they close, which Python complains of as it frees them.
 breaks_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -147,7 +174,7 @@ breaks_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 @pytest.mark.parametrize("name", MUTANTS)
 def test_they_notice(name: str) -> None:
     """A service that is broken in this way fails in one of the first histories."""
-    noticed(name, *MUTANTS[name], "", 1000)
+    noticed(name, *MUTANTS[name], {}, 1000)
 
 
 @breaks_off
@@ -156,15 +183,23 @@ def test_they_notice(name: str) -> None:
 @pytest.mark.parametrize("name", SHARED_MUTANTS)
 def test_they_notice_among_several(name: str, redis: str) -> None:
     """So does one that is broken where it shares its streams."""
-    noticed(name, *SHARED_MUTANTS[name], redis, 500)
+    noticed(name, *SHARED_MUTANTS[name], {"redis": redis}, 500)
 
 
-def noticed(name: str, where: Any, what: str, mutant: Any, url: str, seeds: int) -> None:
-    """Print which of the first *seeds* notices that *mutant* stands in for *what* in *where*. Fail if none does."""
-    with mock.patch.object(where, what, mutant, create=what == "_refused"):  # that is an attribute of instances
+@breaks_off
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", DISK_MUTANTS)
+def test_they_notice_on_disk(name: str, folder: Path) -> None:
+    """So does one that is broken where it keeps its streams on disk."""
+    noticed(name, *DISK_MUTANTS[name], {"folder": folder}, 1000)
+
+
+def noticed(name: str, owner: Any, what: str, mutant: Any, where: dict[str, Any], seeds: int) -> None:
+    """Print which of the first *seeds* notices that *mutant* stands in for *what* in *owner*. Fail if none does."""
+    with mock.patch.object(owner, what, mutant, create=what in ("_refused", "whole")):  # attributes of instances
         for seed in range(seeds):
             try:
-                history(seed, url)
+                history(seed, **where)
             except BaseException as error:
                 print(f"{name}: seed {seed}, {error!r}")
                 break

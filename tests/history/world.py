@@ -11,15 +11,17 @@ import base64
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
 from app.journal import Bounds
 from app.request import keyed_hash
 from tests.history.client import Event, Exchange, events_in
+from tests.history.disk import DrawnDisk
 from tests.history.loop import SeededLoop
 from tests.history.process import ALLOWANCES, Process
 from tests.history.redis import DrawnRedis
@@ -55,11 +57,16 @@ class World:
     """Some processes, their upstream and their clients. *choose* draws what they do. *keeps*: no stream is dropped."""
 
     def __init__(
-        self, choose: random.Random, processes: Sequence[Process], upstream: DrawnUpstream, *, keeps: bool
+        self, choose: random.Random, processes: list[Process], upstream: DrawnUpstream, *, keeps: bool
     ) -> None:
         self.choose = choose
         self.keeps = keeps
         self.processes = processes
+        self.shares = len(processes) > 1
+        self.on_disk = processes[0].disk is not None
+        self.ends: dict[str, Event] = {}  # by stream
+        self.loses = False  # whether the disk has lost what was acknowledged
+        self._serving: AsyncExitStack
         self.upstream = upstream
         self.questions: list[Question] = []
         self.readers: list[Reader] = []
@@ -71,6 +78,7 @@ class World:
         """Let some clients come and go, and processes end, at times while clients are still there."""
         choose = self.choose
         async with AsyncExitStack() as serving:
+            self._serving = serving
             for process in self.processes:
                 await serving.enter_async_context(process.serving())
             beside = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._misfortune())]
@@ -79,6 +87,8 @@ class World:
                 process.cut_off = process.killed
                 if self.shares:
                     process.redis.faults = 0
+                if process.disk is not None:
+                    process.disk.refuses = False
             while any(process.hub.live for process in self.living):
                 await asyncio.sleep(5)
             if self.shares:
@@ -88,6 +98,8 @@ class World:
             for outcome in await asyncio.gather(*beside, return_exceptions=True):
                 if isinstance(outcome, AssertionError):
                     raise outcome
+            if self.on_disk:
+                await self._read_again()
             await self._check_rest()
         for process in self.processes:
             process.check_crashes()
@@ -97,15 +109,13 @@ class World:
         """The processes that were not killed."""
         return [process for process in self.processes if not process.killed]
 
-    @property
-    def shares(self) -> bool:
-        """Whether the processes share their streams."""
-        return len(self.processes) > 1
-
     async def _misfortune(self) -> None:
         """Have a process end, in peace or not, or cut it off for a while."""
         choose = self.choose
-        if choose.random() < (0.2 if self.shares else 0.6):
+        if choose.random() < (0.2 if self.shares or self.on_disk else 0.6):
+            return
+        if self.on_disk:
+            await self._misfortune_of_disks()
             return
         await asyncio.sleep(20 * choose.random())
         process = choose.choice(self.processes)
@@ -121,6 +131,36 @@ class World:
                 process.cut_off = True
                 await asyncio.sleep(choose.choice((1, 8, 30)))
                 process.cut_off = process.killed
+
+    async def _misfortune_of_disks(self) -> None:
+        """Have the disk be full for a while, and the process killed, in either order, or several times."""
+        choose = self.choose
+        for _ in range(choose.randrange(1, 4)):
+            await asyncio.sleep(10 * choose.random())
+            [process] = self.living
+            assert process.disk is not None
+            if choose.random() < 0.4:
+                process.disk.refuses = True
+                await asyncio.sleep(choose.choice((0.5, 5, 30)))
+            if choose.random() < 0.8:
+                await self._restart(process)
+            else:
+                process.disk.refuses = False
+
+    async def _restart(self, process: Process) -> None:
+        """Kill a process, or the machine, and start another one on what is left of its disk."""
+        choose = self.choose
+        assert process.disk is not None
+        power = choose.random() < 0.5
+        process.kill()
+        for exchange in self.exchanges:
+            if exchange.process is process:
+                exchange.end()
+        left = process.disk.kill(process.disk.folder.with_name(f"d{len(self.processes)}"), power=power)
+        self.loses = self.loses or (power and not process.disk.durable)
+        following = Process(choose, self.upstream, process.bounds, disk=left)
+        await self._serving.enter_async_context(following.serving())
+        self.processes.append(following)
 
     async def _watch(self) -> None:
         """Check, again and again, what has to be true at any time."""
@@ -258,11 +298,11 @@ class World:
                 self.stopped.add(path)
                 stop = self._exchange("DELETE", path, headers)
                 await stop.finished()
-                assert stop.status in (0, 200, 404, 429, 503), stop.status
+                assert stop.status in (0, 200, 404, 429, 503) or self._lost(stop), stop.status
             case 1:
                 look = self._exchange("GET", path, headers)
                 await look.finished()
-                assert look.status in (0, 200, 404, 429, 503), look.status
+                assert look.status in (0, 200, 404, 429, 503) or self._lost(look), look.status
             case 2:
                 stranger = next(who for who in ALLOWANCES if who != question.who)
                 theft = self._exchange(choose.choice(("GET", "DELETE")), path, {"authorization": stranger})
@@ -290,9 +330,13 @@ class World:
             smooth = choose.choice(("", "", "?smooth=200"))
             exchange = self._exchange("GET", f"/v1/streams/{stream_id}{smooth}", headers)
             await self._meanwhile(exchange, reader)
-            assert exchange.status in (0, 200, 204, 404, 429, 503) or (exchange.status == 502 and not reader.events), (
-                exchange.status
-            )
+            assert (
+                exchange.status in (0, 200, 204, 404, 429, 503)
+                or (exchange.status == 502 and not reader.events)
+                or self._lost(exchange)
+            ), (exchange.status, bytes(exchange.body), reader.events[-1:])
+            if self.on_disk and self.keeps and not self.loses:
+                assert exchange.status != 404 or not reader.events, "what was sent is gone"
             if reader.ended or exchange.status in (204, 404, 502):
                 return
             await asyncio.sleep(choose.choice((0.0, 0.1, 2.0, 8.0)))
@@ -315,11 +359,40 @@ class World:
             # Where a process gave a stream up, its own readers were told of the end sooner than others.
             known = text if event.name == "error" else texts.setdefault(event.number, text)
             assert known == text, "two readers were told different texts"
+            if self.on_disk:
+                self._check_numbers(event)
             reader.events.append(event)
             if event.data.get("finish_reason") == "cancelled" and f"/v1/streams/{stream_id}" not in self.stopped:
                 assert exchange.seconds < 15, "a stream was ended that was being read"
         whole = exchange.ended and not exchange.process.hub.draining
         assert reader.ended or not whole, "the answer ended without a terminal event"
+
+    def _lost(self, exchange: Exchange) -> bool:
+        """Whether a stream is said to be lost, and may be."""
+        said = b"journal_lost" in exchange.body or not exchange.ended
+        return self.loses and exchange.status == 502 and said
+
+    def _check_numbers(self, event: Event) -> None:
+        """Check that no number that a reader was given is another event's, also after a kill."""
+        is_end = event.name in ("done", "error")
+        if is_end and event.stream_id not in self.ends:
+            told = max(self.texts[event.stream_id], default=0)
+            assert told <= event.number, "an end has a number that was text's"
+            self.ends[event.stream_id] = event
+        end = self.ends.get(event.stream_id)
+        if end is not None and not self.loses:
+            assert event == end or (event.number < end.number and not is_end), "a stream has two ends"
+
+    async def _read_again(self) -> None:
+        """Read every stream once more, whose readers have gone, and so have processes that wrote it."""
+        for question in self.questions:
+            for stream_id in sorted(question.stream_ids):
+                reader = Reader(question)
+                self.readers.append(reader)
+                again = self._exchange("GET", f"/v1/streams/{stream_id}", {"authorization": question.who})
+                await again.finished()
+                if again.status == 200:
+                    self._note(again, reader)
 
     async def _check_rest(self) -> None:
         """Check what has to be true when all clients have gone and no stream is live."""
@@ -340,13 +413,13 @@ class World:
                 made = [generation for text in asked for generation in self.upstream.made.get(text, ())]
                 known = sum(generation.tokens for generation in made if generation.counted)
                 assert spent >= known, "tokens were not charged"
-        if not self.shares:
+        if len(self.processes) == 1:
             assert all(generation.closed for made in self.upstream.made.values() for generation in made)
 
     def _check_question(self, question: Question) -> None:
         made = self.upstream.made.get(question.text, [])
         answers = [generation for generation in made if generation.tokens]
-        if question.key and self.keeps:
+        if question.key and self.keeps and not self.loses:
             assert len(answers) <= 1, "a question with a key was answered, and paid for, twice"
         for reader in self.readers:
             if reader.question is not question or not reader.events:
@@ -375,10 +448,11 @@ def _urlsafe(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def history(seed: int, redis: str = "") -> int:
+def history(seed: int, redis: str = "", folder: Path | None = None) -> int:
     """Run the history of one seed, and return how many steps it took. Raises AssertionError.
 
-    With the URL of a *redis*, whose content is lost, it is one of several processes.
+    With the URL of a *redis*, whose content is lost, it is one of several processes; with a *folder*, of processes on
+    disk, one after the other.
     """
     choose = random.Random(seed)
     loop = SeededLoop(choose)
@@ -391,14 +465,15 @@ def history(seed: int, redis: str = "") -> int:
         patches.enter_context(mock.patch("secrets.token_urlsafe", lambda size: _urlsafe(random.randbytes(size))))
         patches.enter_context(mock.patch("secrets.token_hex", lambda size: random.randbytes(size).hex()))
         patches.callback(loop.close)
-        loop.run_until_complete(_history(choose, redis))
+        patches.enter_context(mock.patch("app.journal.file.reserve._MOST", 1 << 16))
+        loop.run_until_complete(_history(choose, redis, folder))
     assert not loop.failures, loop.failures
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
     assert left == [], left
     return loop.steps
 
 
-async def _history(choose: random.Random, url: str) -> None:
+async def _history(choose: random.Random, url: str, folder: Path | None) -> None:
     keeps = choose.random() < 0.4
     bounds = Bounds(
         stream=1 << 20 if keeps else choose.choice((1500, 1 << 20)),
@@ -408,6 +483,11 @@ async def _history(choose: random.Random, url: str) -> None:
         owner=1 << 30 if keeps else choose.choice((9_000, 1 << 30)),
     )
     upstream = DrawnUpstream(choose)
+    if folder is not None:
+        with TemporaryDirectory(dir=folder) as place:
+            disk = DrawnDisk(Path(place) / "d0", choose, durable=choose.random() < 0.5)
+            await World(choose, [Process(choose, upstream, bounds, disk=disk)], upstream, keeps=keeps).run()
+        return
     if not url:
         await World(choose, [Process(choose, upstream, bounds)], upstream, keeps=keeps).run()
         return
