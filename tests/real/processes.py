@@ -122,6 +122,11 @@ def launch_watched(directory: Path, upstream: Server | str | None = None, /, **s
     return service
 
 
+def launch_jumped(directory: Path, upstream: Server, jump: float, /, **settings: Any) -> Server:
+    """Start the service as `launch` does, on a clock that is *jump* seconds ahead."""
+    return _serve("tests.real.jumped", directory, upstream, settings, {"CLOCK_JUMP": str(jump)}).listening(LISTENS)
+
+
 def start_activated(listener: socket.socket, directory: Path, upstream: Server, /, **settings: Any) -> Server:
     """Start the service on *listener*, as systemd does for a `.socket` unit. It is not awaited: see `LISTENS`."""
     passing = [sys.executable, "-c", _PASS, str(listener.fileno())]
