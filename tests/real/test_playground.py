@@ -324,6 +324,19 @@ def test_a_refusal_is_a_row(page: Page) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("transport", "words"), [("fetch", "The server answered"), ("native", "Something between this")]
+)
+@pytest.mark.parametrize("body", ["<h1>Not Found</h1>", "null", '{"message": "no"}'])
+def test_a_refusal_that_is_not_the_services(page: Page, transport: str, words: str, body: str) -> None:
+    """What a proxy says in the service's place is shown by its status, and not by what could not be read of it."""
+    page.route("**/v1/chat", lambda route: route.fulfill(status=404, content_type="text/html", body=body))
+    ask(page, "hi", "sim-echo", transport)
+    row = page.locator("#events .refused")
+    expect(row).to_contain_text(words)
+    expect(row).to_contain_text("404")
+
+
 def test_the_keyboard_keeps_its_place(page: Page) -> None:
     """Drop and Stop keep the focus, and so does Escape, which stops the answer from wherever the focus is."""
     ask(page, "hi", "never-ends")

@@ -81,12 +81,13 @@ export function overEventSource(show, { headers, smooth, heard }) {
       headers: { ...headers, Accept: "application/json", "Content-Type": "application/json", "Idempotency-Key": key },
       body: JSON.stringify(show.body),
     });
-    const data = await answer.json();
     const { status } = answer;
     const requestId = answer.headers.get("X-Request-Id");
-    if (!answer.ok) {
+    const data = (await answer.json().catch(() => null)) ?? {};
+    if (!data.stream_id) {
       const wait = Number(answer.headers.get("Retry-After")) * 1000;
-      throw new ChatError(data.error.message, { status, code: data.error.code, wait, requestId });
+      const between = `Something between this page and the service answered ${status}.`;
+      throw new ChatError(data.error?.message ?? between, { status, code: data.error?.code, wait, requestId });
     }
     heard.known(data.stream_id, ticketOf(data.url));
     heard.answered({ status, requestId, headers: answer.headers });
