@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import ProducerLost, Truncated
 from app.events import Delta, Done, Event, Failure, Start
+from app.hub import Observer
 from app.journal import Orphan
 from app.journal.memory import MemoryLog
 from app.request import Allowance, Principal, StreamRequest
@@ -93,6 +94,35 @@ async def test_adopted(log: FilteringBoundLogger, logs: LogCapture, notes: list[
     assert (house.meter.opened, house.meter.adopted) == (0, 1)
     [line] = [entry for entry in logs.entries if entry["event"] == "stream.finished"]
     assert (line["adopted"], line["principal"], line["deltas"]) == (True, ANN.account, 2)
+
+
+class Traced(Observer):
+    """Keeps what it is told of, and names a span for each stream."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def opened(self, stream_id: str, request: StreamRequest) -> str:
+        self.told.append((stream_id, request.model))
+        return "00-span"
+
+
+async def test_an_adopted_stream_is_observed(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """It has a span of its own, which the upstream joins. An owner without a limit has no slot."""
+    house = House(log, source=Keeping((), (HELLO,), forever))
+    stream_id = await house.hub.open(ASKED)
+    await until(lambda: bool(notes))
+    first = await house.journal.open(stream_id)
+    await house.hub.drain(0)
+    observer = Traced()
+    house = House(log, source=Keeping((), (STOP,)), observers=[observer])
+    found, _ = await orphan(house, first, notes[0], 0)
+    await house.hub.adopt(found)
+    assert observer.told == [(stream_id, "m")]
+    [stream] = house.hub._streams.values()
+    assert stream.request.traceparent == "00-span"
+    assert house.journal.registry._slots == {}
+    await house.settled()
 
 
 async def test_what_a_note_holds(log: FilteringBoundLogger, notes: list[str]) -> None:

@@ -383,6 +383,7 @@ async def test_resumption() -> None:
         assert [list(batch) async for batch in stream] == [list(HI), list(STOP)]
     assert (keeping.notes, other.started) == ([note], 0)
     assert [(it.upstream, it.fallback) for it in attempts] == [("b", True)]
+    assert repr(route(keeping).resumption({"upstream": "a"})) == "<Resumption of an answer of a>"
 
 
 @pytest.mark.parametrize("upstream", ["a", "c", None])

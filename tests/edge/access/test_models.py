@@ -127,3 +127,10 @@ def test_what_is_the_operators() -> None:
         "Hate diodes.",
     }
     assert admit(Rule(max_output_tokens=5), asked()).secrets == ()
+
+
+def test_what_is_the_operators_of_a_model() -> None:
+    """It is known without a request, too, for a stream that another process has opened."""
+    policy = ModelPolicy({"m": Rule(pinned={"user": "us"}, system="Be kind")}, Rule())
+    assert policy.secrets("m") == policy.admit(asked()).secrets
+    assert (policy.secrets("other"), ModelPolicy({}, None).secrets("other")) == ((), ())

@@ -12,6 +12,7 @@ from structlog.testing import LogCapture
 
 from app.errors import JournalLost, UnknownStream
 from app.events import Delta, Event
+from app.journal import JournalRefused
 from app.journal.file import reading
 from app.journal.file.journal import FileJournal, steady_clock
 from app.request import StreamInfo
@@ -326,3 +327,24 @@ async def test_a_note_of_a_stream_that_says_nothing(disk: Disk) -> None:
     async with left.start():
         [orphan] = left.owner.orphans
         assert (orphan.note, orphan.log.last) == ("n", 0)
+
+
+async def test_a_note_on_a_disk_that_refuses(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what a stream with a note has cannot be read, the process does not start, and the stream is kept."""
+    async with disk.start() as journal:
+        writer = await journal.create("s", INFO)
+        writer.note("n")
+        writer.append([Delta("a")])
+        await until(lambda: writer.log.last == 1)
+        left = disk.killed()
+
+    def refuse(*args: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "live", refuse)
+        with pytest.raises(JournalRefused, match="cannot be read or written"):
+            async with left.start():
+                pass
+    async with left.start():
+        assert [orphan.note for orphan in left.owner.orphans] == ["n"]
