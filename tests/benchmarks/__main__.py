@@ -16,8 +16,8 @@ from tests.benchmarks.machine import allow_many_files, head
 from tests.benchmarks.report import BESIDE, COST, beside_row, cost_row, table
 from tests.benchmarks.stage import DIRECT, stage
 
-# Redis beside memory; at 1,000 streams less of each, as two services and Redis want more than two cores.
-JOURNALS = ("service", "redis", "elsewhere")
+# The disk and Redis beside memory; at 1,000 streams less of each, as two services and Redis want more than two cores.
+JOURNALS = ("service", "file", "redis", "elsewhere")
 JOURNALS_LOADS = ("20", "200", "1000x10")
 
 _LEGEND = """\
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--install", action="store_true", help="install all packages, start each contender once, and say who is missing"
     )
-    parser.add_argument("--journals", action="store_true", help="Redis beside memory, instead of all beside bare nginx")
+    parser.add_argument(
+        "--journals", action="store_true", help="the disk and Redis beside memory, instead of all beside bare nginx"
+    )
     parser.add_argument(
         "--only",
         nargs="+",

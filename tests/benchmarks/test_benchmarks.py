@@ -63,9 +63,10 @@ def test_requests_yield_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.real
 def test_the_journals_yield_theirs() -> None:
     """The processor time of Redis, and of another process that a stream is read on, is accounted for."""
-    played = compare(TINY, ["service", "redis", "elsewhere"])
+    played = compare(TINY, ["service", "file", "redis", "elsewhere"])
     assert {name: set(runs[0].cpu) - {"simulator", "load"} for name, runs in played.runs.items()} == {
         "service": {"via"},
+        "file": {"via"},
         "redis": {"via", "redis"},
         "elsewhere": {"via", "reader", "redis"},
         DIRECT: set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -25,6 +26,12 @@ def _service(ask: Ask) -> Callable[[Ground], Running]:
 def _launch(ground: Ground, **settings: str) -> Server:
     """Start the service; it lets go of the upstream when the reader leaves, as all others do, and not after 10 s."""
     return launch(ground.directory, ground.simulator, on_disconnect="cancel", **settings)
+
+
+def _file(ground: Ground) -> Running:
+    """The journal on disk, at the level that survives a kill."""
+    folder = ground.directory / f"streams-{secrets.token_hex(4)}"
+    return Running(_launch(ground, journal=f"file://{folder}"), native())
 
 
 def _redis(ground: Ground) -> Running:
@@ -53,6 +60,7 @@ OURS = (
     Contender("service time:50", "the same, `chunk: time:50`", _service(native(chunk="time:50"))),
     Contender("service × 3", "the same, `auto`, three readers of each stream", _service(native(readers=3))),
     Contender("service openai", "the same, `auto`, asked at `/v1/chat/completions`", _service(openai_ask())),
+    Contender("file", "the same, `auto`, journal on disk", _file, resumes=True),
     Contender("redis", "the same, `auto`, journal in Redis", _redis, resumes=True),
     Contender("elsewhere", "the same, journal in Redis, read on another process", _elsewhere, resumes=True),
 )
