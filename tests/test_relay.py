@@ -473,7 +473,7 @@ async def test_what_was_asked_more_than_once(
     assert relay.ended.retried is retried
 
 
-@pytest.mark.parametrize("limits", [Limits(60, 0, idle=0.02, progress=0, total=0), Limits(60, 0, 0, 0, total=0.05)])
+@pytest.mark.parametrize("limits", [Limits(60, 0, idle=0.3, progress=0, total=0), Limits(60, 0, 0, 0, total=0.3)])
 async def test_a_finished_answer_is_done(log: FilteringBoundLogger, limits: Limits) -> None:
     """Once upstream gave its finish reason, running out of time while waiting for what may follow changes nothing."""
 

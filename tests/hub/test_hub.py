@@ -18,6 +18,7 @@ from app.hub import Capacity, IdempotencyKey, Observer, Outcome, Subscription
 from app.journal.memory import MemoryLog
 from app.request import ANYONE, Allowance, Principal, StreamInfo, StreamRequest
 from app.upstream import Attempt
+from tests.clock import LoopClock
 from tests.house import House, producers
 from tests.script import Script, forever
 from tests.waiting import until
@@ -126,26 +127,30 @@ async def test_continue_policy(log: FilteringBoundLogger) -> None:
     assert [event for event in events if isinstance(event, Delta)] == [Delta("a"), Delta("b")]
 
 
-async def test_grace(log: FilteringBoundLogger, logs: LogCapture) -> None:
+async def test_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: LoopClock) -> None:
     """With `grace`, a reader that is back in time finds the stream alive; else it is cancelled."""
     house = House(log, (Delta("a"),), forever)
     subscription = await begun(house, grace=0.05)
     async with subscription as batches:
         await anext(batches)
     async with await house.hub.attach(subscription.stream_id):
-        await asyncio.sleep(0.08)  # longer than the grace: that a reader is there is what keeps it
+        await loop_clock.let_pass(0.08)  # longer than the grace: that a reader is there is what keeps it
         assert house.hub.live == 1
+    await loop_clock.let_pass(0.04)
+    assert house.hub.live == 1
+    await loop_clock.let_pass(0.02)
     await house.settled()
     assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.orphaned"]
     assert logs.entries[-1]["reason"] == "cancelled"
 
 
-async def test_first_reader(log: FilteringBoundLogger) -> None:
+async def test_first_reader(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """A stream that was started without a reader waits for its first one, whatever its policy, but not for ever."""
     house = House(log, (Delta("a"),), forever, first_reader=0.05)
     await house.hub.open(asked(grace=0))
-    await asyncio.sleep(0)
+    await loop_clock.let_pass(0.04)
     assert house.hub.live == 1
+    await loop_clock.let_pass(0.02)
     await house.settled()
 
 

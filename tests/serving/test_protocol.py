@@ -153,10 +153,10 @@ async def test_dripping_beyond_an_answer(drip: bytes) -> None:
 
 async def test_slow_body_is_the_application_s_to_bound() -> None:
     """Once the head is there, its deadline is off; a connection is idle until all of the request has come."""
-    async with echoing(head_timeout=0.05) as at:
+    async with echoing(head_timeout=0.5) as at:
         reader, writer = await at.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
         await until(lambda: at.scopes)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.8)
         assert at.idle == 1
         writer.write(b"cd")
         assert (await answer(reader)).endswith(b"\r\n\r\nabcd")

@@ -58,10 +58,10 @@ CHECKS: dict[str, tuple[dict[str, Any], Check]] = {
         {"knobs": "seconds=0.1"},
         lambda seen: finished(seen) and seen.content_after - seen.headers_after >= 0.08,
     ),
-    "slow-close": ({"patience": 0.2}, lambda seen: finished(seen) and seen.end == "open"),
+    "slow-close": ({"patience": 1}, lambda seen: finished(seen) and seen.end == "open"),
     "bursts": ({"knobs": "after=30&seconds=0.01"}, lambda seen: finished(seen) and len(seen.frames) < 12),
     "heartbeats": ({}, lambda seen: numbered(seen) and kinds_of(seen).count("keepalive") > 20),
-    "stall": ({"patience": 0.2}, lambda seen: partial(seen) and seen.end == "open"),
+    "stall": ({"patience": 1}, lambda seen: partial(seen) and seen.end == "open"),
     "stall-heartbeat": (
         {"knobs": "seconds=0.01&after=4", "enough": 6000},
         lambda seen: numbered(seen) and kinds_of(seen)[-3:] == ["keepalive"] * 3,

@@ -29,6 +29,7 @@ from app.upstream import Attempt, Source
 from app.upstream.endpoint import stream_answer
 from app.upstream.http.client import Read
 from app.upstream.reading.chat import chat_reader
+from tests.clock import LoopClock
 from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, chat, hang_up, reply
 
@@ -249,7 +250,7 @@ async def test_a_pause_follows_content_alone(pause: float | None) -> None:
     assert waits[:6] == [None, None, pause, pause, None, pause]
 
 
-async def test_content_after_a_finish_reason_is_waited_for_anew() -> None:
+async def test_content_after_a_finish_reason_is_waited_for_anew(loop_clock: LoopClock) -> None:
     """Where each chunk has a finish reason, all of them come, in longer than what one is waited for (row C19)."""
     finished = b'data: {"choices":[{"index":0,"delta":{"content":"%d"},"finish_reason":"stop"}]}\n\n'
     arriving = [finished % number for number in range(8)]
@@ -257,7 +258,7 @@ async def test_content_after_a_finish_reason_is_waited_for_anew() -> None:
     @asynccontextmanager
     async def asked() -> AsyncIterator[Read]:
         async def read(seconds: float | None) -> bytes:
-            await asyncio.sleep(0.06 if arriving else 60)
+            await loop_clock.let_pass(0.06 if arriving else 60)
             return arriving.pop(0)
 
         yield read

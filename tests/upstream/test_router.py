@@ -223,9 +223,9 @@ async def test_content_in_time_is_not_timed_on() -> None:
     """The first-token time is over with the first content, however slow the rest is."""
 
     async def slowly() -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.6)
 
-    assert await batches(route(Script(HI, slowly, HI, STOP), Script(), first_token=0.05), []) == [
+    assert await batches(route(Script(HI, slowly, HI, STOP), Script(), first_token=0.3), []) == [
         list(HI),
         list(HI),
         list(STOP),

@@ -133,7 +133,7 @@ async def test_one_fetch_at_a_time(jwts: Jwts, issuer: Issuer, log: FilteringBou
     issuer.open.clear()
     first = asyncio.create_task(jwts.principal(ONE))
     others = [asyncio.create_task(jwts.principal(TWO)) for _ in range(20)]
-    assert await asyncio.to_thread(issuer.asked.wait, 5)
+    assert await asyncio.to_thread(issuer.asked.wait, 30)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -148,7 +148,7 @@ async def test_issuer_that_hangs(issuer: Issuer, clock: Clock, log: FilteringBou
     jwts = Jwts(KeySet(issuer.url, log, patience=60, now=clock), UNLIMITED, audience=AUDIENCE)
     issuer.open.clear()
     first = asyncio.create_task(jwts.principal(ONE))
-    assert await asyncio.to_thread(issuer.asked.wait, 5)
+    assert await asyncio.to_thread(issuer.asked.wait, 30)
     clock.now += 60
     async with asyncio.timeout(30):
         await unchecked(jwts, ONE)
@@ -247,7 +247,7 @@ async def test_slow_answers(issuer: Issuer, clock: Clock, log: FilteringBoundLog
     jwts = Jwts(KeySet(issuer.url, log, patience=0.05, now=clock), UNLIMITED, audience=AUDIENCE)
     issuer.open.clear()
     await unchecked(jwts, ONE)
-    assert await asyncio.to_thread(issuer.asked.wait, 5)
+    assert await asyncio.to_thread(issuer.asked.wait, 30)
     clock.now += 5.1
     (task,) = fetches()
     issuer.open.set()

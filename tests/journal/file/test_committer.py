@@ -74,7 +74,7 @@ async def test_a_new_stream_as_the_disk_begins_to_refuse(disk: Disk) -> None:
 
 async def test_a_long_outage(disk: Disk) -> None:
     """After a while live streams end, and that end is what the disk has, too, once it takes it."""
-    async with disk.start(patience=0.3) as journal:
+    async with disk.start(patience=1) as journal:
         writer = await journal.create("s", INFO)
         writer.append([Delta("a")])
         await until(lambda: writer.acked == 1)
@@ -93,7 +93,7 @@ async def test_a_long_outage(disk: Disk) -> None:
 
 async def test_a_kill_before_the_end_is_written(disk: Disk) -> None:
     """The end that readers were told stays the end after a kill, although the disk does not have it yet."""
-    async with disk.start(patience=0.3) as journal:
+    async with disk.start(patience=1) as journal:
         writer = await journal.create("s", INFO)
         writer.append([Delta("a")])
         await until(lambda: writer.acked == 1)

@@ -22,6 +22,7 @@ from tests.journal.processes import (
     FAST,
     INFO,
     ROOMY,
+    SELDOM,
     Machine,
     Process,
     acked,
@@ -394,9 +395,9 @@ async def test_a_crash(machine: Machine, monkeypatch: pytest.MonkeyPatch, logs: 
 
 async def test_leaving(machine: Machine, redis: Redis) -> None:
     """A process that ends has sent all, told all, gives its lease back, and leaves no connection and no task."""
-    b = await machine.start()
+    b = await machine.start(timing=SELDOM)
     before = asyncio.all_tasks()
-    a = await machine.start()
+    a = await machine.start(timing=SELDOM)
     writer = await a.journal.create("s", INFO)
     reader = asyncio.create_task(opened(b.journal))
     await until(lambda: a.owner.readers.get("s") == 1)
@@ -404,7 +405,7 @@ async def test_leaving(machine: Machine, redis: Redis) -> None:
     writer.append([Delta("last"), DONE])
     await a.held.aclose()
     assert text(await reader) == "last"
-    assert asyncio.get_running_loop().time() - start < FAST.renewal
+    assert asyncio.get_running_loop().time() - start < SELDOM.renewal
     assert not redis.exists(lease)
     await until(lambda: len(redis.client_list()) == b.connections + 1)
     assert {task for task in asyncio.all_tasks() if "journal" in task.get_name()} <= before

@@ -340,11 +340,13 @@ async def test_sleepy_reader(counted: Counted) -> None:
 
     async with Upstream(serve) as upstream, direct() as client, client.stream("GET", upstream.url) as response:
         body = b""
+        looks = 0
         while data := await response.extensions[READ]():
             body += data
+            looks += 1
             await asyncio.sleep(0.05)
     assert body == b"".join(b"%04d" % number for number in range(1000))
-    assert counted.reads < 250
+    assert counted.reads < 5 * looks  # there are 25 pieces between two looks, unless the machine is slow
 
 
 async def test_memory_is_bounded() -> None:

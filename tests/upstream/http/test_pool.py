@@ -92,14 +92,14 @@ async def test_last_in_first_out() -> None:
 
 async def test_idle_ones_are_closed() -> None:
     """An unused connection is closed after a while, by one timer for all; one that is used again is not."""
-    async with Upstream(*[OK] * 50) as upstream, direct(keep_idle=0.1) as client:
+    async with Upstream(*[OK] * 100) as upstream, direct(keep_idle=1) as client:
         await asyncio.gather(*(client.get(upstream.url) for _ in range(10)))
         assert upstream.open == 10
         begun = time.monotonic()
         while upstream.open > 1:
             await client.get(upstream.url)
-            await asyncio.sleep(0.02)
-        assert time.monotonic() - begun >= 0.05
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - begun >= 0.5
         assert upstream.connections == 10
         await upstream.idle()
         await until(lambda: client.transport._sweep is None)
@@ -108,7 +108,7 @@ async def test_idle_ones_are_closed() -> None:
 
 async def test_kept_as_long_as_the_server_says() -> None:
     """A connection is closed a second before the server may close it, and at once if there is no such time."""
-    soon = reply(b"ok", headers=b"Keep-Alive: timeout=2, max=9\r\n")
+    soon = reply(b"ok", headers=b"Keep-Alive: timeout=30, max=9\r\n")
     at_once = reply(b"ok", headers=b"Keep-Alive: timeout=1\r\n")
     async with Upstream(*[soon] * 9, at_once) as upstream, direct(keep_idle=60) as client:
         for _ in range(9):
@@ -116,7 +116,7 @@ async def test_kept_as_long_as_the_server_says() -> None:
         assert upstream.connections == 1
         (idle,) = client.transport._idle
         loop = asyncio.get_running_loop()
-        assert 0 < idle.until - loop.time() <= 1
+        assert 0 < idle.until - loop.time() <= 29
         idle.until = loop.time()  # a loop that was held up has not closed it yet
         await client.get(upstream.url)
         assert upstream.connections == 2
