@@ -104,9 +104,10 @@ async def _serve(
             else:
                 supervisor.accepting(server.retire, server.abandon)
             # The objects made until now stay for good, and a collection that looks at them again takes long. A delta
-            # makes few objects, which die at once, so collections can be rarer than by default.
+            # makes few objects, which die at once, so collections can be rarer than by default. The two frequent kinds
+            # look at 50,000 objects at most, which takes 2 ms; 400,000 took 24 ms.
             gc.freeze()
-            gc.set_threshold(20_000, 20, 100)
+            gc.set_threshold(5_000, 10, 800)
 
         def interrupted() -> None:
             live = service.hub.live
