@@ -51,13 +51,40 @@ def test_words(path: Path) -> None:
     assert [text[match.start() - 60 : match.end() + 20] for match in _STUMBLES.finditer(text)] == []
 
 
+def installed() -> dict[str, set[str]]:
+    """Return the versions that the tests install of each package, of npm and of Python."""
+    tests = ROOT / "tests"
+    packages = (tests / "real" / "clients" / "packages.txt").read_text()
+    found = re.findall(r"(?m)^(.+)@([^@\n]+)$", packages)
+    for path in (tests / "servers" / "requirements").glob("*.txt"):
+        found += re.findall(r"(?m)^([\w.-]+)(?:\[.+\])?==(\S+)$", path.read_text())
+    for path in (tests / "clients").glob("*.py"):
+        found += re.findall(r'"((?:@[\w-]+/)?[\w-]+)@(\d[\d.]*)"', path.read_text())
+    versions: dict[str, set[str]] = {}
+    for name, number in found:
+        versions.setdefault(name, set(_PYTHON_NAMESAKES.get(name, ()))).add(number)
+    return versions
+
+
 def test_tested_versions() -> None:
     """The versions that a README says were tested are those that the tests install."""
     text = (ROOT / "app" / "edge" / "dialects" / "README.md").read_text()
-    packages = (ROOT / "tests" / "real" / "clients" / "packages.txt").read_text().split()
-    for name, _, number in (package.rpartition("@") for package in packages):
+    versions = installed()
+    assert {"@openai/codex", "aider-chat", "ai", "@assistant-ui/react"} <= versions.keys()
+    for name, numbers in versions.items():
         said = re.findall(rf"(?<![\w/@-]){re.escape(name)} (\d[\d.]*\d)", text)
-        assert set(said) <= {number, *_PYTHON_NAMESAKES.get(name, ())}, name
+        assert set(said) <= numbers, name
+
+
+def test_tested_clients() -> None:
+    """Each client of the table has the version that was tested, and the test."""
+    text = (ROOT / "app" / "edge" / "dialects" / "README.md").read_text()
+    table = text.partition("## Tested clients\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 30
+    for name, _, number, test in rows:
+        assert re.search(r"\d|^the same$", number), name
+        assert re.match(r"`tests/(?:real|clients)/test_\w+\.py`", test), name
 
 
 @each_readme

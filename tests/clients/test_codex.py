@@ -18,7 +18,7 @@ from tests.real.processes import launch
 
 pytestmark = pytest.mark.real
 
-VERSION = "0.169.0"
+CODEX = "@openai/codex@0.169.0"
 COMMAND = "echo marker-$((40 + 2))"
 CALL = {
     "index": 0,
@@ -44,7 +44,7 @@ class Loop:
 @pytest.fixture(scope="module")
 def codex() -> list[str]:
     """The command, installed first if that is still to be done."""
-    return [NODE, str(package(f"@openai/codex@{VERSION}") / "codex")]
+    return [NODE, str(package(CODEX) / "codex")]
 
 
 def test_a_turn_with_a_tool(codex: list[str], tmp_path: Path) -> None:
