@@ -22,14 +22,16 @@ class Reserve:
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
+        self._had = 0  # bytes, before it was emptied
         disk = os.fstatvfs(self._file)
         self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
 
     def fill(self) -> None:
-        """Take the room, or as much of it as there is."""
+        """Take the room; where there is little, no more than it gave back: what is left is for new streams."""
         with suppress(OSError):  # the disk is full, or broken: then less is set aside
-            for start in range(0, self.size, _BLOCK):
+            disk = os.fstatvfs(self._file)
+            size = self.size if disk.f_bavail * disk.f_frsize >= 2 * self.size else self._had
+            for start in range(0, size, _BLOCK):
                 if sys.platform == "darwin":
                     os.pwrite(self._file, bytes(_BLOCK), start)
                 else:
@@ -38,6 +40,7 @@ class Reserve:
     def empty(self) -> None:
         """Give the room back."""
         with suppress(OSError):
+            self._had = min(self.size, os.fstat(self._file).st_size)
             os.ftruncate(self._file, 0)
 
     def close(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +23,20 @@ def test_it_takes_room_and_gives_it_back(tmp_path: Path) -> None:
             reserve.empty()
             assert (file.stat().st_size, file.stat().st_blocks) == (0, 0)
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is little room, it takes what it gave back and no more: the rest is for new streams."""
+    with closing(Reserve(tmp_path)) as reserve, monkeypatch.context() as patched:
+        disk = os.statvfs(tmp_path)
+        little = SimpleNamespace(f_bavail=2 * reserve.size // disk.f_frsize - 1, f_frsize=disk.f_frsize)
+        patched.setattr("os.fstatvfs", lambda _: little)
+        reserve.fill()
+        assert (tmp_path / NAME).stat().st_size == 0
+        (tmp_path / NAME).write_bytes(bytes(100_000))
+        reserve.empty()
+        reserve.fill()
+        assert 100_000 <= (tmp_path / NAME).stat().st_size < 200_000
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
