@@ -139,6 +139,7 @@ async def test_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: Lo
     await loop_clock.let_pass(0.04)
     assert house.hub.live == 1
     await loop_clock.let_pass(0.02)
+    assert house.hub.live == 0
     await house.settled()
     assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.orphaned"]
     assert logs.entries[-1]["reason"] == "cancelled"
@@ -151,6 +152,7 @@ async def test_first_reader(log: FilteringBoundLogger, loop_clock: LoopClock) ->
     await loop_clock.let_pass(0.04)
     assert house.hub.live == 1
     await loop_clock.let_pass(0.02)
+    assert house.hub.live == 0
     await house.settled()
 
 
