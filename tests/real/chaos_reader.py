@@ -20,7 +20,7 @@ from tests.real import node
 from tests.real.clients.sse import Event, parse
 
 # Seconds without an event after which a reader counts as hanging.
-SILENCE = 25.0
+SILENCE = 60.0
 # aiohttp has the last one for a connection that was closed before its answer was asked for.
 CUT = (aiohttp.ClientError, OSError, RuntimeError)
 _RETRY = re.compile(rb"^retry: (\d+)$", re.MULTILINE)

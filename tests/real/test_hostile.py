@@ -260,6 +260,6 @@ def test_log_that_cannot_be_written(tmp_path: Path) -> None:
             for _ in range(3):
                 assert "event: done" in httpx.post(f"{url}/v1/chat", json=quick).text
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()

@@ -110,7 +110,7 @@ def test_a_killed_service_is_a_cut_not_an_end(nginx: Server, service: Server, tm
     with out.open("wb") as stdout, subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=stdout) as process:
         wait_until(lambda: b"event: delta" in out.read_bytes())
         service.send(signal.SIGKILL)
-        assert process.wait(10) == 18
+        assert process.wait(60) == 18
     assert b"event: done" not in out.read_bytes()
     assert b"event: error" not in out.read_bytes()
 
