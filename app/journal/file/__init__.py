@@ -36,8 +36,11 @@ async def ask(url: str, seconds: float = 5.0) -> tuple[bool, str]:
     from app.journal.file.store import Worker
 
     folder = parse_address(url).folder
+    worker = Worker("look")
     try:
         async with asyncio.timeout(seconds):
-            return await Worker("look").call(lambda: look(folder))
+            return await worker.call(lambda: look(folder))
     except TimeoutError:
         return False, f"the disk of {folder} does not answer"
+    finally:
+        worker.stop(wait=False)

@@ -14,6 +14,7 @@ import pytest
 from app.journal.file import ask, asking
 from app.journal.file.asking import look
 from tests.journal.file.disk import Disk
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +75,4 @@ async def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(asking, "look", lambda path: go.wait(60))
     assert await ask(f"file://{tmp_path}", 0.05) == (False, f"the disk of {tmp_path} does not answer")
     go.set()
+    await until(lambda: not any(thread.name == "look" for thread in threading.enumerate()))
