@@ -230,7 +230,7 @@ def test_shrinking(database: Database) -> None:
         parts += 1
     database.checkpoint()
     assert parts >= 15
-    assert 4 << 20 < database._path.stat().st_size < large / 3
+    assert 2 << 20 < database._path.stat().st_size < large / 3
 
 
 def test_a_removal_is_on_the_disk(database: Database) -> None:
