@@ -183,7 +183,7 @@ def test_they_notice(name: str) -> None:
 @pytest.mark.parametrize("name", SHARED_MUTANTS)
 def test_they_notice_among_several(name: str, redis: str) -> None:
     """So does one that is broken where it shares its streams."""
-    noticed(name, *SHARED_MUTANTS[name], {"redis": redis}, 500)
+    noticed(name, *SHARED_MUTANTS[name], {"redis": redis}, 2000)
 
 
 @breaks_off
