@@ -165,6 +165,10 @@ DISK_MUTANTS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+# The search for a history that notices begins here, where few do: shortly before the first that did. (All are tried.)
+BEGIN = {"a charge whose reply was lost is forgotten": 530}
+
+
 # A history that is broken off leaves generators that wait where they close, which Python complains of as it frees them.
 breaks_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -197,7 +201,7 @@ def test_they_notice_on_disk(name: str, folder: Path) -> None:
 def noticed(name: str, owner: Any, what: str, mutant: Any, where: dict[str, Any], seeds: int) -> None:
     """Print which of the first *seeds* notices that *mutant* stands in for *what* in *owner*. Fail if none does."""
     with mock.patch.object(owner, what, mutant, create=what in ("_refused", "whole")):  # attributes of instances
-        for seed in range(seeds):
+        for seed in [*range(BEGIN.get(name, 0), seeds), *range(BEGIN.get(name, 0))]:
             try:
                 history(seed, **where)
             except BaseException as error:
