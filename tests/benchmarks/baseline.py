@@ -32,7 +32,7 @@ TOLERANCE = 1.3
 
 _QUIET = 0.15  # of one core: what others may take
 _ENOUGH = 3  # quiet rounds, or rounds with instructions counted
-_SHORT = Scenario("quick", 200, ramp=0.6, settle=0.4, window=2.5, probing=0.2, probes=3, rounds=7, direct_rounds=1)
+_SHORT = Scenario("quick", 200, ramp=0.6, settle=0.4, window=2.5, probing=0.2, probes=3, rounds=5, direct_rounds=1)
 _COLUMNS = ("relative to bare nginx", "instructions", "recorded", "CPU", "recorded", "verdict")
 
 
@@ -46,9 +46,9 @@ class Pair(NamedTuple):
 
 PAIRS = (
     Pair("service", _SHORT),
-    Pair("service time:50", replace(_SHORT, streams=50, rate=500, rounds=5)),
+    Pair("service time:50", replace(_SHORT, streams=50, rate=500, rounds=4)),
     # Beside others at work a request takes more time than a delta does: more code that it needs leaves the caches.
-    Pair("service", replace(_SHORT, streams=20, answers=3, ramp=0.0, window=2.0, probing=0.0, rounds=5), 1.5),
+    Pair("service", replace(_SHORT, streams=20, answers=3, ramp=0.0, window=2.0, probing=0.0, rounds=4), 1.5),
 )
 
 
