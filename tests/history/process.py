@@ -158,11 +158,13 @@ class Process:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve while the block runs, and drain then."""
-        async with self.journal.serving(self.hub):
-            yield
-            await self.hub.drain(0)
-        if self.killed and isinstance(self.journal, FileJournal):
-            self.journal._store._held.close()  # what its end would have closed
+        try:
+            async with self.journal.serving(self.hub):
+                yield
+                await self.hub.drain(0)
+        finally:
+            if isinstance(self.journal, FileJournal):
+                self.journal._store._held.close()  # what is open still, after a kill or while the disk hangs
 
     @property
     def alone(self) -> dict[str, Stream]:
