@@ -270,7 +270,8 @@ def test_responses_cursor(start_service: Start, simulator: Server, tmp_path: Pat
     with reading("GET", f"{url}&starting_after={after}") as pieces:
         rest = numbered(b"".join(pieces))
     events = seen + rest
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    numbers = [event["sequence_number"] for event in events]
+    assert numbers == sorted(set(numbers))  # a delta that was joined of several has the last one's
     assert "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta") == PROMPT
     assert events[-1]["type"] == "response.completed"
     with reading("GET", url) as pieces:
