@@ -102,7 +102,7 @@ async def test_kills(tmp_path: Path, log: FilteringBoundLogger, seed: int) -> No
     """After up to three kills the log is one answer, it begins with what was seen each time, and was paid for once."""
     choose = random.Random(seed)
     content = drawn(choose)
-    source = Kept(choose, content)
+    source = Kept(random.Random(seed), content)
     chunk = choose.choice(SPECS)
     request = StreamRequest("m", ({"role": "user", "content": "x"},), chunk=chunk, grace=math.inf)
     seen: list[Event] = []
@@ -110,13 +110,15 @@ async def test_kills(tmp_path: Path, log: FilteringBoundLogger, seed: int) -> No
     async with process(disk, source, log) as (hub, journal):
         stream_id = await hub.open(request, ANN, KEY)
         written = await journal.open(stream_id)
-        await until(lambda: written.ended or written.last >= choose.randrange(1, 20))
+        at = choose.randrange(1, 20)
+        await until(lambda: written.ended or written.last >= at)
         seen = records(written)
         disk = await journal._store.write(disk.killed)
     for _ in range(choose.randrange(3)):
         async with process(disk, source, log) as (hub, journal):
             written = await journal.open(stream_id)
-            await until(lambda: written.ended or written.last >= len(seen) + choose.randrange(9))  # noqa: B023 - awaited at once
+            at = len(seen) + choose.randrange(9)
+            await until(lambda: written.ended or written.last >= at)  # noqa: B023 - awaited at once
             known, seen = seen, records(written)
             assert seen[: len(known)] == known
             disk = await journal._store.write(disk.killed)
