@@ -101,7 +101,7 @@ async def process(
 
 
 @pytest.mark.parametrize("seed", range(24))
-async def test_kills(tmp_path: Path, log: FilteringBoundLogger, seed: int) -> None:
+async def test_killed_and_adopted(tmp_path: Path, log: FilteringBoundLogger, seed: int) -> None:
     """After up to three kills the log is one answer, it begins with what was seen each time, and was paid for once."""
     choose = random.Random(seed)
     content = drawn(choose)
