@@ -103,7 +103,9 @@ class Keeper:
         ended = writer.finished
         if ended:
             writer.ended_at = writer.ended_at or self._clock()
-            if self._expires(writer) <= self._clock():  # the disk has been full for so long
+            if self._expires(writer) <= self._clock():  # nothing is kept, or the disk has been full for so long
+                if writer.stored is not None:  # some of it was moved while it was live
+                    await self._store.write(self._store.database.remove, writer.id)
                 self._committer.forget(writer)
                 self.drop([Gone(writer.id, "time")])
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from structlog.testing import LogCapture
 from app.errors import UnknownStream
 from app.events import Delta, Event
 from app.journal.file.journal import FileJournal
+from app.journal.file.writer import FileWriter
 from app.request import StreamInfo
 from tests.journal.file.disk import FAST, Disk
 from tests.journal.processes import DONE, INFO, opened, text
@@ -180,6 +182,46 @@ async def test_what_expires_unmoved(disk: Disk, monkeypatch: pytest.MonkeyPatch)
         left = disk.killed()
     async with left.start() as journal:
         assert await kept(journal, "a") == ""
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_what_expires_partly_moved(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, adopted: bool, seconds: float
+) -> None:
+    """Nothing is left of a stream of which a part was moved while it was live, even if the disk refuses at first."""
+    async with AsyncExitStack() as held:
+        journal = await held.enter_async_context(disk.start(seconds=seconds))
+        writer = await journal.create("a", INFO)
+        writer.note("n")
+        writer.append([Delta("the-secret-of-a")])
+        await until(lambda: writer.moved == 1)
+        if adopted:
+            await held.aclose()
+            journal = await held.enter_async_context(disk.start(seconds=seconds))
+            [orphan] = disk.owner.orphans
+            assert isinstance(orphan.writer, FileWriter)
+            writer = orphan.writer
+        refused: list[str] = []
+
+        def fail(stream_id: str) -> None:
+            refused.append(stream_id)
+            monkeypatch.undo()
+            raise sqlite3.OperationalError("database or disk is full")
+
+        def fail_to_move(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(journal._store.database, "move", fail_to_move)
+        monkeypatch.setattr(journal._store.database, "remove", fail)
+        writer.append([DONE])
+        await until(lambda: writer.ended_at)
+        disk.now += seconds
+        await until(lambda: disk.gone == [("a", "time")])
+        await until(lambda: not disk.has("the-secret-of-a"))
+        assert refused == ["a"]
+        query = "SELECT count(*) FROM streams"
+        assert await journal._store.read(lambda connection: connection.execute(query).fetchone()) == (0,)
 
 
 async def test_what_leaves_memory(disk: Disk) -> None:
