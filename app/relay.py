@@ -149,14 +149,16 @@ class Relay:
 
         Raises nothing but a cancellation that does not come from `stop`.
         """
-        self._task = asyncio.current_task()
         if self._started:
             self.committed.set_result(None)
         self._arm_commit()
         self._watch()
+        self._task = asyncio.current_task()
         try:
-            if self._stopped is None:  # else it was stopped before the task had its first turn
+            if self._stopped is None:
                 await self._relay()
+            else:  # it was stopped before the task had its first turn, or a limit had passed by then
+                await self._opener.abandon(self._request, self.attempts)
             self._end(InternalError())  # a source that ends without a Done broke its contract
         except StreamError as error:
             self._end(error)

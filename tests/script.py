@@ -18,7 +18,7 @@ class Script:
     It plays steps: a batch is yielded, an exception raised, an event or a future waited for.
 
     It tells how it was treated: *started* counts its generators, *closed* is set when one has ended, however that came
-    about, and *notes* are those with which it was to go on.
+    about, *notes* are those with which it was to go on, and *abandoned* counts how often that was not wanted.
     """
 
     def __init__(self, *steps: Sequence[Content | Done] | BaseException | Callable[[], Any], status: int = 200) -> None:
@@ -26,6 +26,7 @@ class Script:
         self.status = status
         self.started = 0
         self.notes: list[Mapping[str, Any]] = []
+        self.abandoned = 0
         self.closed = asyncio.Event()
 
     async def begin(
@@ -34,6 +35,11 @@ class Script:
         attempts.append(Attempt())
         batches = self.stream(request, attempts[-1])
         return await first_content(batches, attempts[-1], changed), batches
+
+    async def abandon(self, request: StreamRequest, attempts: list[Attempt]) -> None:
+        if self.notes:
+            self.abandoned += 1
+            attempts.append(Attempt(status=200, sent=True))
 
     def resumption(self, note: Mapping[str, Any]) -> Opener:
         """Play the same steps again."""

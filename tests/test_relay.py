@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,9 +19,9 @@ from app.journal.memory import MemoryJournal
 from app.meter import Meter
 from app.rechunk import SLICE, create
 from app.rechunk._holding import LIMIT
-from app.relay import Limits, Relay
+from app.relay import Limits, Past, Relay, keep_nothing
 from app.request import StreamInfo, StreamRequest
-from app.upstream import Afford, Attempt, Batches, Opener
+from app.upstream import Afford, Attempt, Batches
 from app.usage import Usage
 from tests.clock import LoopClock
 from tests.script import Script, affordable, forever, unheard
@@ -350,6 +350,37 @@ async def test_the_end_cannot_fail(
     assert "secret" not in str(logs.entries)
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_adopted_and_over(log: FilteringBoundLogger, stopped: bool) -> None:
+    """A stream that ends before its answer is read again has its upstream told so, and pays for that answer."""
+    source = Script((Delta("x"),), forever)
+    journal = MemoryJournal(Bounds(1 << 20, 1 << 30, 10, 60))
+    writer = await journal.create("s", StreamInfo("none"))
+    writer.append([Start("m", 1), Delta("a")])
+    relay = Relay(
+        source.resumption({}),
+        StreamRequest("m", ()),
+        create("none"),
+        writer,
+        replace(OFF, total=100),
+        Meter(),
+        log,
+        affordable,
+        keep_nothing,
+        Past(1 if stopped else 101, 2, True),
+    )
+    task = asyncio.create_task(relay.run())
+    if stopped:
+        relay.stop(Draining())
+    await task
+    end = (await journal.open("s")).records(0, 9)[-1]
+    assert isinstance(end, Failure)
+    assert end.code == ("shutting_down" if stopped else "total_timeout")
+    assert (source.started, source.abandoned) == (0, 1)
+    assert [attempt.costs for attempt in relay.attempts] == [(None,)]
+    assert not task.cancelling()
+
+
 class Tries:
     """An `Opener` of one attempt after another, whose upstreams say nothing but what the test has them say."""
 
@@ -365,7 +396,7 @@ class Tries:
         self.ask()
         raise await self.answer
 
-    def resumption(self, note: Mapping[str, Any]) -> Opener:
+    async def abandon(self, request: StreamRequest, attempts: list[Attempt]) -> None:
         raise NotImplementedError
 
     def ask(self, last: bool = True) -> None:

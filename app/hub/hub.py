@@ -27,7 +27,7 @@ from app.journal import Journal, Listing, Log, Orphan, Writer
 from app.meter import Meter
 from app.relay import Limits
 from app.request import ANYONE, Principal, StreamInfo, StreamRequest
-from app.upstream import Opener
+from app.upstream import Upstreams
 
 # How many seconds to wait for the end of a stream that was cancelled.
 _STOPPING = 1.0
@@ -61,7 +61,7 @@ class Hub:
     def __init__(
         self,
         journal: Journal,
-        opener: Opener,
+        upstreams: Upstreams,
         limits: Limits,
         capacity: Capacity,
         meter: Meter,
@@ -80,7 +80,7 @@ class Hub:
         self._first_reader = first_reader
         self._spending = spending or Spending()
         self._key = key
-        production = Production(opener, limits, meter, observers, self._spending, journal.registry, secrets, key)
+        production = Production(upstreams, limits, meter, observers, self._spending, journal.registry, secrets, key)
         self._production = production
         self._streams: dict[str, Stream] = {}
         self._opening = 0

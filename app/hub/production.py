@@ -30,7 +30,7 @@ from app.rechunk import create as create_rechunker
 from app.relay import NO_PAST, Keep, Limits, Past, Relay, keep_nothing
 from app.request import Allowance, Principal, StreamRequest, keyed_hash
 from app.turns import turn
-from app.upstream import Attempt, Opener
+from app.upstream import Attempt, Opener, Upstreams
 from app.usage import estimate_prompt_tokens
 
 # The most characters of a note: room for the names of a few hundred tools. A stream that needs more cannot be adopted.
@@ -42,9 +42,9 @@ _AT_ONCE = 1024
 class Note(NamedTuple):
     """What is kept of a live stream besides its log and its `StreamInfo`. It holds no name, key, prompt or answer.
 
-    *upstream* is what `Opener.resumption` takes, *spending* what `Spending.resume` does. *account* is the owner's, and
-    *streams* how many of its streams may be live. *grace* and *unknown_grace* are those of the request. The prompt was
-    estimated at *prompt_tokens*. *secrets* is a keyed hash of the operator's texts in the request.
+    *upstream* is what `Upstreams.resumption` takes, *spending* what `Spending.resume` does. *account* is the owner's,
+    and *streams* how many of its streams may be live. *grace* and *unknown_grace* are those of the request. The prompt
+    was estimated at *prompt_tokens*. *secrets* is a keyed hash of the operator's texts in the request.
     """
 
     upstream: dict[str, Any]
@@ -70,7 +70,7 @@ class Production:
 
     def __init__(
         self,
-        opener: Opener,
+        upstreams: Upstreams,
         limits: Limits,
         meter: Meter,
         observers: Sequence[Observer],
@@ -79,7 +79,7 @@ class Production:
         secrets: Callable[[str], Sequence[str]],
         key: bytes,
     ) -> None:
-        self._opener = opener
+        self._upstreams = upstreams
         self._limits = limits
         self._meter = meter
         self._observers = observers
@@ -104,7 +104,7 @@ class Production:
         if rechunker.pause is not None:
             request = replace(request, pause=rechunker.pause)
         keep = partial(self._keep, stream_id, request, principal, writer)
-        relay = self._relay(stream_id, self._opener, request, rechunker, writer, logger, keep)
+        relay = self._relay(stream_id, self._upstreams, request, rechunker, writer, logger, keep)
         return Stream(stream_id, principal, request, relay, logger)
 
     async def adopt(self, orphan: Orphan, logger: FilteringBoundLogger) -> Stream | None:
@@ -153,7 +153,7 @@ class Production:
             if traceparent := observer.adopted(stream_id, request):
                 request = replace(request, traceparent=traceparent)
         past = Past(max(0.0, time.time() - info.created / 1e6), last, rechunker.answered, note.prompt_tokens)
-        opener = self._opener.resumption(note.upstream)
+        opener = self._upstreams.resumption(note.upstream)
         relay = self._relay(stream_id, opener, request, rechunker, orphan.writer, logger, past=past)
         principal = Principal(allowance=Allowance(streams=note.streams), account=note.account)
         return Stream(stream_id, principal, request, relay, logger, is_known=True, adopted=True)

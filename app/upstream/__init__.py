@@ -108,8 +108,10 @@ class Resumable(Protocol):
     def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
         """Read an answer from its start that an earlier process has asked for, as `Source.stream` does.
 
-        *note* is what that process's `Attempt.note` was. No messages are in the *request*. Raises ProducerLost if the
-        upstream does not know the answer any more, or cannot be reached for as long as after a cut.
+        *note* is what that process's `Attempt.note` was. No messages are in the *request*. The first batch, which is
+        empty, comes before the upstream is asked: to close the generator then is to tell the upstream that the answer
+        is not wanted. Raises ProducerLost if the upstream does not know the answer any more, or cannot be reached for
+        as long as after a cut.
         """
         ...
 
@@ -122,7 +124,7 @@ It is called before an upstream is asked again after an attempt that may have co
 
 
 class Opener(Protocol):
-    """Chooses the upstream that answers a request."""
+    """Gets the answer to one request."""
 
     async def begin(
         self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
@@ -134,6 +136,18 @@ class Opener(Protocol):
         *afford* does, and what `Source.stream` does before there is content.
         """
         ...
+
+    async def abandon(self, request: StreamRequest, attempts: list[Attempt]) -> None:
+        """Take note that the stream has ended before `begin`.
+
+        An upstream that makes the answer already is told to stop. Its `Attempt` is appended to *attempts*, because it
+        may have cost something. Raises nothing.
+        """
+        ...
+
+
+class Upstreams(Opener, Protocol):
+    """Chooses the upstream that answers a request."""
 
     def resumption(self, note: Mapping[str, Any]) -> Opener:
         """Return what goes on with an answer that an earlier process has asked for.

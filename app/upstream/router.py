@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain
 from typing import Any, NamedTuple
 
 from app.errors import (
@@ -89,7 +90,7 @@ class Router:
         self._routes = {model: tuple(targets) for model, targets in routes.items()}
         self._rest = tuple(rest)
         self._retry = retry
-        self._sources = {hop.upstream: hop.source for route in (*self._routes.values(), self._rest) for hop in route}
+        self._sources = {target.upstream: target.source for target in chain(*self._routes.values(), self._rest)}
 
     def __repr__(self) -> str:
         return f"<Router {len(self._routes)} routes, {len(self._rest)} targets for the rest>"
@@ -121,8 +122,11 @@ class Router:
         finally:
             del errors, told  # which would keep the error's own frames alive
 
+    async def abandon(self, request: StreamRequest, attempts: list[Attempt]) -> None:
+        """See `Opener.abandon`. No upstream was asked."""
+
     def resumption(self, note: Mapping[str, Any]) -> Opener:
-        """See `Opener.resumption`."""
+        """See `Upstreams.resumption`."""
         return Resumption(self._sources.get(str(note.get("upstream"))), note)
 
     async def _ask_last(
@@ -134,7 +138,9 @@ class Router:
         changed: Callable[[], None],
         afford: Afford,
     ) -> Begun:
-        for tries in count(1):
+        tries = 0
+        while True:
+            tries += 1
             request = await _affordable(request, attempts, afford)
             attempts.append(Attempt(target.upstream, fallback))
             batches = target.stream(request, attempts[-1])
@@ -145,7 +151,6 @@ class Router:
                 if seconds is None:
                     raise
             await asyncio.sleep(seconds)
-        raise AssertionError("count() has no end")
 
 
 class Resumption:
@@ -154,24 +159,29 @@ class Resumption:
     def __init__(self, source: object, note: Mapping[str, Any]) -> None:
         self._source = source
         self._note = note
+        # The earlier process has asked, and the upstream has accepted that.
+        self._attempt = Attempt(str(note.get("upstream")), bool(note.get("fallback")), status=200, sent=True)
 
     def __repr__(self) -> str:
-        return f"<Resumption of an answer of {self._note.get('upstream')}>"
+        return f"<Resumption of an answer of {self._attempt.upstream}>"
 
     async def begin(
         self, request: StreamRequest, attempts: list[Attempt], changed: Callable[[], None], afford: Afford
     ) -> Begun:
-        """See `Opener.begin`. The earlier process has asked, and the upstream has accepted that."""
-        attempt = Attempt(str(self._note.get("upstream")), bool(self._note.get("fallback")), status=200, sent=True)
-        attempts.append(attempt)
+        """See `Opener.begin`."""
+        attempts.append(self._attempt)
         if not isinstance(self._source, Resumable):
             raise ProducerLost
-        batches = self._source.resume(self._note, request, attempt)
-        return await first_content(batches, attempt, changed), batches
+        batches = self._source.resume(self._note, request, self._attempt)
+        return await first_content(batches, self._attempt, changed), batches
 
-    def resumption(self, note: Mapping[str, Any]) -> Opener:
-        """See `Opener.resumption`."""
-        return Resumption(self._source, note)
+    async def abandon(self, request: StreamRequest, attempts: list[Attempt]) -> None:
+        """See `Opener.abandon`."""
+        attempts.append(self._attempt)
+        if isinstance(self._source, Resumable):
+            with suppress(UpstreamError):
+                async with aclosing(self._source.resume(self._note, request, self._attempt)) as batches:
+                    await anext(batches)
 
 
 async def _affordable(request: StreamRequest, attempts: Sequence[Attempt], afford: Afford) -> StreamRequest:

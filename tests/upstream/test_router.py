@@ -396,6 +396,18 @@ async def test_resumption_without_the_upstream(upstream: str | None) -> None:
     assert attempts[-1].costs == (None,)
 
 
+@pytest.mark.parametrize("upstream", ["a", "b"])
+async def test_an_answer_that_is_not_wanted(upstream: str) -> None:
+    """An answer of an earlier process is given up without reading it, and may have cost; one not asked for has not."""
+    attempts: list[Attempt] = []
+    keeping = Resuming((), AssertionError())
+    await route(Script(), keeping).abandon(ASKED, attempts)
+    assert attempts == []
+    await route(Script(), keeping).resumption({"upstream": upstream}).abandon(ASKED, attempts)
+    assert [attempt.costs for attempt in attempts] == [(None,)]
+    assert (keeping.started, keeping.closed.is_set()) == ((1, True) if upstream == "b" else (0, False))
+
+
 async def test_a_note_is_told() -> None:
     """That an answer can be gone on with is told before there is content."""
     attempts: list[Attempt] = []

@@ -321,7 +321,7 @@ async def test_every_attempt_is_charged(log: FilteringBoundLogger) -> None:
     slow, refusing, good = Script(forever), Script(Unreachable()), Script((TEXT,), done(completion_tokens=7))
     routes = [Target("slow", None, slow, 0.01), Target("refusing", None, refusing), Target("good", None, good)]
     house = Budgeted(log, source=good)
-    house.hub._production._opener = Router({"m": routes})
+    house.hub._production._upstreams = Router({"m": routes})
     await house.open(principal(1000))
     await house.settled()
     assert await house.balance() == (107, 0)
@@ -364,7 +364,7 @@ async def test_another_attempt(
     sources = [Told(forever), Told(forever), Told((TEXT,), done(completion_tokens=7))]
     targets = [Target(str(at), None, source, 0.01) for at, source in enumerate(sources)]
     house = Budgeted(log, source=sources[2])
-    house.hub._production._opener = Router({"m": targets})
+    house.hub._production._upstreams = Router({"m": targets})
     stream_id = await house.open(principal(budget), **asked)
     await house.settled()
     assert [source.limits[0] if source.limits else None for source in sources] == limits
@@ -385,7 +385,9 @@ async def test_attempts_that_the_upstream_counted(log: FilteringBoundLogger) -> 
 
     sources = [Counting(Empty()), Told(Unreachable()), Told((TEXT,), forever)]
     house = Budgeted(log, source=sources[2], count_input=True)
-    house.hub._production._opener = Router({"m": [Target(str(at), None, source) for at, source in enumerate(sources)]})
+    house.hub._production._upstreams = Router(
+        {"m": [Target(str(at), None, source) for at, source in enumerate(sources)]}
+    )
     prompt = prompt_tokens(MESSAGES, {})
     stream_id = await house.open(principal(80 + prompt + 60))
     await until(lambda: bool(sources[2].limits))

@@ -15,6 +15,7 @@ from app.errors import Disconnected, ProducerLost, StreamError, UpstreamError
 from app.events import Delta, Done, Extra, Logprobs
 from app.upstream import Attempt
 from app.upstream.responses.background import Timing
+from app.upstream.router import Router, Target
 from app.upstream.sources.openai_responses import OpenAIResponses
 from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
@@ -376,3 +377,19 @@ async def test_cancel_in_another_process() -> None:
         task.cancel()
         await asyncio.wait([task])
         assert lines(upstream)[-1] == b"POST /v1/responses/resp_1/cancel"
+
+
+async def test_unread_in_another_process() -> None:
+    """A process that does not go on with an answer stops it, without asking for it, and knows what it has cost."""
+    attempts: list[Attempt] = []
+    usage = {"input_tokens": 3, "output_tokens": 9}
+    async with (
+        Upstream(reply(json.dumps({"status": "cancelled", "usage": usage}).encode())) as upstream,
+        responses(upstream.url, background=True) as source,
+    ):
+        router = Router({}, [Target("up", None, source)])
+        await router.resumption({**NOTE, "upstream": "up"}).abandon(asked(), attempts)
+        assert lines(upstream) == [b"POST /v1/responses/resp_1/cancel"]
+    [[cost]] = [attempt.costs for attempt in attempts]
+    assert cost is not None
+    assert cost.made_tokens == 9
