@@ -15,7 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 # What exempts a line from a rule of the linter, of the type checker or of the coverage; and what overrules a type, or
 # catches every error.
-_EXEMPT = re.compile(r"# (?:noqa\b|type: ignore\b|pragma: no cover\b)(?:: ?[A-Z]+[0-9]+)?(?:\[[\w\-, ]+\])?")
+_EXEMPT = re.compile(
+    r"(?:# (?:noqa|type: ignore|pragma: no cover)|mark\.no_cover)\b(?:: ?[A-Z]+[0-9]+)?(?:\[[\w\-, ]+\])?"
+)
 _OVERRULES = re.compile(r"\bcast\([\"\w]|\bexcept Exception\b[^:#]*:")
 _REASON = re.compile(r"\s*(?:#|-)\s*\S")
 

@@ -174,7 +174,7 @@ breaks_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @breaks_off
-@pytest.mark.no_cover
+@pytest.mark.no_cover  # a service that is broken on purpose
 @pytest.mark.parametrize("name", MUTANTS)
 def test_they_notice(name: str) -> None:
     """A service that is broken in this way fails in one of the first histories."""
@@ -182,7 +182,7 @@ def test_they_notice(name: str) -> None:
 
 
 @breaks_off
-@pytest.mark.no_cover
+@pytest.mark.no_cover  # a service that is broken on purpose
 @pytest.mark.real
 @pytest.mark.parametrize("name", SHARED_MUTANTS)
 def test_they_notice_among_several(name: str, redis: str) -> None:
@@ -191,7 +191,7 @@ def test_they_notice_among_several(name: str, redis: str) -> None:
 
 
 @breaks_off
-@pytest.mark.no_cover
+@pytest.mark.no_cover  # a service that is broken on purpose
 @pytest.mark.parametrize("name", DISK_MUTANTS)
 def test_they_notice_on_disk(name: str, folder: Path) -> None:
     """So does one that is broken where it keeps its streams on disk."""

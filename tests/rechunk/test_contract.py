@@ -14,7 +14,7 @@ from app.events import TEXT, Annotation, Delta, Done, Event, Extra, Media, Reaso
 from app.rechunk import create, cuts
 from app.rechunk._holding import LIMIT
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.no_cover  # thousands of texts, through lines that the cuts' own tests cover
 
 ARGUMENTS = {"size": ["1", "2", "3", "7"], "time": ["50", "500"]}
 EVERY = [f"{name}:{value}" if value else name for name in cuts() for value in ARGUMENTS.get(name, [""])]

@@ -11,7 +11,7 @@ from app.rechunk import create
 from app.rechunk._holding import LIMIT
 from tests.growth import LINEAR, growth
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.no_cover  # tracing is not what is to be measured
 
 HOSTILE = {
     "letters": "x",

@@ -13,7 +13,7 @@ from app.events import TEXT, Annotation, Delta, Event, Extra, Logprobs, Reasonin
 from app.rechunk import SLICE, SLICE_EVENTS, create, slices
 from tests.rechunk.test_contract import BATCHES, HOLDING, PASSING, joined
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.no_cover  # thousands of texts, through lines that the cuts' own tests cover
 
 LONG: list[Event] = [
     Delta("word " * SLICE),

@@ -12,7 +12,7 @@ from app.events import Delta, Done, Event, EventId, Logprobs
 from app.wire import Reading, dialects
 from tests.wire.answers import BROKEN, ENDS, EVERYTHING, FOLDS, STREAM_ID, STREAMS, batches, blocks_of, encoded, rest
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.no_cover  # thousands of cuts, through lines that the dialects' own tests cover
 
 DIALECTS = sorted(FOLDS)
 SIZES = st.lists(st.integers(1, 6), max_size=4)

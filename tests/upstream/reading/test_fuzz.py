@@ -49,7 +49,7 @@ from tests.upstream.reading.fuzz import (
 )
 from tests.upstream.reading.quirks_bytes import END, HI, call, event, text, tool
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.no_cover  # thousands of streams, through lines that the readers' own tests cover
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))

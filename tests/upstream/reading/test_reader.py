@@ -159,7 +159,7 @@ def test_mutated_streams_end_in_a_verdict(
     assert outcome([raw], ends) == outcome(cut_at(raw, cuts), ends)
 
 
-@pytest.mark.no_cover
+@pytest.mark.no_cover  # megabytes through few lines, which the rows cover
 @pytest.mark.parametrize(
     ("endless", "end"),
     [

@@ -282,7 +282,7 @@ def test_fields_of_any_type_end_in_a_verdict(values: list[object], ends: str, cu
     outcome([json.dumps(value).encode() for value in values[:1]], ends)
 
 
-@pytest.mark.no_cover
+@pytest.mark.no_cover  # megabytes through few lines, which the rows cover
 @pytest.mark.parametrize(
     "piece",
     [
