@@ -262,11 +262,11 @@ class Protocol(HttpToolsProtocol):
         if self._is_answering:
             if self.scope["http_version"] == "1.1":
                 write = BodyWriter(self.cycle).write
-                self.scope["extensions"] = {WRITE: write}  # type: ignore[dict-item]  # ours is no dict
+                self.scope["extensions"] = {WRITE: write}  # type: ignore[dict-item]  # a callable, where ASGI has dicts
                 if self.scope["method"] != "HEAD":  # to which uvicorn writes nothing but the head
-                    self.cycle.transport = HeadWithBody(self.cycle)  # type: ignore[assignment]  # all that uvicorn uses
+                    self.cycle.transport = HeadWithBody(self.cycle)  # type: ignore[assignment]  # it has all of a transport that uvicorn uses here
             else:
-                self.cycle.send = Unframed(self.cycle)  # type: ignore[assignment, method-assign]  # as above
+                self.cycle.send = Unframed(self.cycle)  # type: ignore[assignment, method-assign]  # it stands in for the method
                 self.cycle.waiting_for_100_continue = False  # HTTP/1.0 has no such answer (RFC 9110, 10.1.1)
             if self._shared.closing:
                 self.cycle.keep_alive = False

@@ -187,7 +187,7 @@ def test_the_settings_caps_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", [{"logprobs": True, "top_logprobs": 3}, {"n_probs": 20}])
 def test_a_bound_on_log_probabilities_is_a_cap(tmp_path: Path, asked: dict[str, Any]) -> None:
     """It holds for every model that has none of its own, and with it no parameter passes that may evade it."""
-    two = Settings(_env_file=None, max_top_logprobs=2)  # type: ignore[call-arg]  # not a field
+    two = Settings(_env_file=None, max_top_logprobs=2)  # type: ignore[call-arg]  # pydantic-settings takes it besides the fields
     more = B + '[[models]]\nname = "m"\n[[models]]\nname = "n"\nmax_top_logprobs = 3\n'
     request = StreamRequest("m", ({"role": "user", "content": "x"},), asked)
     for text in (A, B, more):

@@ -180,7 +180,7 @@ class Process:
         assert not hub.reading
         assert (hub._reserved, hub._opening, dict(hub._readers_of), hub._stopping) == (0, 0, {}, set())
         assert self.spending._reserved == {}
-        memory = self.journal if isinstance(self.journal, MemoryJournal) else self.journal._memory  # type: ignore[attr-defined]  # the only other one
+        memory = self.journal if isinstance(self.journal, MemoryJournal) else self.journal._memory  # type: ignore[attr-defined]  # all journals but that one have one within
         logs = memory._logs.values()
         assert all(not log.reading and not log._sinks for log in logs)
         assert memory.size == sum(log.size for log in logs)

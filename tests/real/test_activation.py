@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,8 +55,8 @@ def parent(simulator: Server, processes: list[Server], tmp_path: Path) -> Iterat
 
 
 @contextmanager
-def reading(method: str, url: str, **request: object) -> Iterator[Iterator[bytes]]:
-    with httpx.stream(method, url, timeout=60, **request) as answer:  # type: ignore[arg-type]  # as httpx takes them
+def reading(method: str, url: str, **request: Any) -> Iterator[Iterator[bytes]]:
+    with httpx.stream(method, url, timeout=60, **request) as answer:
         assert answer.status_code == 200, answer.read()
         yield answer.iter_raw()
 

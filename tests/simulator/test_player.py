@@ -78,7 +78,7 @@ def test_a_rate_does_not_drift() -> None:
 async def test_a_client_that_does_not_read_is_waited_for(simulator: Simulator) -> None:
     """When the client stops reading, the simulator stops writing; when it reads again, the stream goes on."""
     reader, writer = await begin(simulator, "never-ends?rate=0")
-    reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
     await until(lambda: bool(simulator.connections))
     (connection,) = simulator.connections
     await until(lambda: not connection.writable)
@@ -86,10 +86,10 @@ async def test_a_client_that_does_not_read_is_waited_for(simulator: Simulator) -
     await asyncio.sleep(0.05)
     assert simulator.stats.deltas == sent
     assert connection.transport.get_write_buffer_size() < 256 << 10
-    reader._transport.resume_reading()  # type: ignore[attr-defined]  # no public way
+    reader._transport.resume_reading()  # type: ignore[attr-defined]  # asyncio has no public way
     while simulator.stats.deltas == sent:
         assert await reader.read(1 << 16)
-    reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
     await until(lambda: not connection.writable)
     writer.transport.abort()
     await until(lambda: simulator.stats.live == 0)

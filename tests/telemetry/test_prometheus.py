@@ -95,7 +95,7 @@ def test_content_negotiation(accept: str, is_openmetrics: bool) -> None:
     body, content_type = exposition(COUNTER, [(("m", "stop"), 3)])(accept)
     if is_openmetrics:
         assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        families = list(openmetrics.text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]  # their parser
+        families = list(openmetrics.text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]  # untyped in prometheus-client
     else:
         assert content_type.startswith("text/plain; version=0.0.4")
         families = list(text_string_to_metric_families(body.decode()))

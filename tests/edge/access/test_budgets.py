@@ -427,14 +427,14 @@ async def test_parallel_streams(log: FilteringBoundLogger) -> None:
     assert await house.balance() == (250, 0)
 
 
-async def test_a_stream_that_is_not_opened(log: FilteringBoundLogger) -> None:
+async def test_a_stream_that_is_not_opened(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was reserved for a stream that could not be opened is given back."""
     house = Budgeted(log, forever)
 
     async def down(*_: Any) -> Any:
         raise JournalDown
 
-    house.journal.create = down  # type: ignore[method-assign, assignment]  # the fault
+    monkeypatch.setattr(house.journal, "create", down)
     with pytest.raises(JournalDown):
         await house.open(principal(250))
     assert await house.balance() == (0, 0)

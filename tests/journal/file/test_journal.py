@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import LogCapture
@@ -143,18 +144,18 @@ async def test_a_power_loss(disk: Disk, durable: bool, lost: bool, then: bool) -
             assert ending(await opened(journal)) == "producer_lost"
 
 
-async def test_before_it_is_written(disk: Disk) -> None:
+async def test_before_it_is_written(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record is readable once it is written, and not before; what comes meanwhile is written together."""
     async with disk.start() as journal:
         writer = await journal.create("s", INFO)
         held = asyncio.Event()
         write = journal._store.write
 
-        async def slowly(*arguments: object) -> object:
+        async def slowly(*arguments: Any) -> Any:
             await held.wait()
-            return await write(*arguments)  # type: ignore[arg-type]  # whatever they are
+            return await write(*arguments)
 
-        journal._store.write = slowly  # type: ignore[assignment,method-assign]  # held up
+        monkeypatch.setattr(journal._store, "write", slowly)
         for letter in "abc":
             writer.append([Delta(letter)])
             await asyncio.sleep(0.01)
@@ -202,7 +203,7 @@ async def test_a_stream_that_comes_near_its_bound(disk: Disk) -> None:
         assert text(await opened(journal)) == "x" * 640
 
 
-async def test_a_removal_during_a_load(disk: Disk) -> None:
+async def test_a_removal_during_a_load(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that comes first does not get a stream that is removed meanwhile, and nothing of it stays counted."""
     async with disk.start(timing=replace(FAST, ended_nearby=0.02)) as journal:
         await write(journal, "s", Delta("x"), DONE)
@@ -211,14 +212,14 @@ async def test_a_removal_during_a_load(disk: Disk) -> None:
         read = journal._store.read
         at_rows, removed = asyncio.Event(), asyncio.Event()
 
-        async def slowly(call: object, *arguments: object) -> object:
-            result: object = await read(call, *arguments)  # type: ignore[arg-type]  # whatever they are
+        async def slowly(call: Any, *arguments: Any) -> Any:
+            result = await read(call, *arguments)
             if call is reading.rows:
                 at_rows.set()
                 await removed.wait()
             return result
 
-        journal._store.read = slowly  # type: ignore[assignment,method-assign]  # held up
+        monkeypatch.setattr(journal._store, "read", slowly)
         opening = asyncio.create_task(journal.open("s"))
         await at_rows.wait()
         await journal.remove("s")
@@ -228,19 +229,19 @@ async def test_a_removal_during_a_load(disk: Disk) -> None:
         assert journal.size == 0
 
 
-async def test_a_load_during_a_removal(disk: Disk) -> None:
+async def test_a_load_during_a_removal(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that a reader loads just before it is deleted is not there afterwards."""
     async with disk.start() as journal:
         await write(journal, "s", Delta("x"), DONE)
         await moved(journal)
         write_now = journal._store.write
 
-        async def after_a_reader(call: object, *arguments: object) -> object:
+        async def after_a_reader(call: Any, *arguments: Any) -> Any:
             if call == journal._store.database.remove:
                 await journal.open("s")
-            return await write_now(call, *arguments)  # type: ignore[arg-type]  # whatever they are
+            return await write_now(call, *arguments)
 
-        journal._store.write = after_a_reader  # type: ignore[assignment,method-assign]  # with a reader
+        monkeypatch.setattr(journal._store, "write", after_a_reader)
         await journal.remove("s")
         with pytest.raises(UnknownStream):
             await journal.open("s")

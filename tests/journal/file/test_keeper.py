@@ -140,7 +140,7 @@ async def test_batches_go(disk: Disk) -> None:
         await until(lambda: not disk.log_file.stat().st_size)
 
 
-async def test_a_move_that_fails(disk: Disk, logs: LogCapture) -> None:
+async def test_a_move_that_fails(disk: Disk, logs: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that cannot be moved is readable all the same, is tried again, and is there after a kill."""
     async with disk.start() as journal:
         await ended(journal, "a")
@@ -150,13 +150,13 @@ async def test_a_move_that_fails(disk: Disk, logs: LogCapture) -> None:
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        database.move = fail  # type: ignore[assignment,method-assign]  # for now
+        monkeypatch.setattr(database, "move", fail)
         writer = await journal.create("b", INFO)
         writer.append([Delta("x"), DONE])
         await until(lambda: any(entry["event"] == "journal.not_moved" for entry in logs.entries))
         assert text(await opened(journal, "b")) == "x"
         left = disk.killed()
-        database.move = move  # type: ignore[method-assign]  # as before
+        monkeypatch.setattr(database, "move", move)
         await until(lambda: not journal._committer.writers)
         assert text(await opened(journal, "b")) == "x"
     async with left.start() as journal:

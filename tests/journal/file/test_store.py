@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_worker() -> None:
     """Calls are made one after the other, in a thread; each caller gets its own result or error."""
     worker = Worker("w")
-    calls = [worker.call(lambda number=number: (number, threading.current_thread().name)) for number in range(3)]  # type: ignore[misc]  # mypy cannot infer it
+    calls = [worker.call(lambda number=number: (number, threading.current_thread().name)) for number in range(3)]  # type: ignore[misc]  # mypy infers no default of a lambda
     assert await asyncio.gather(*calls) == [(number, "w") for number in range(3)]
     with pytest.raises(ZeroDivisionError):
         await worker.call(lambda: 1 // 0)

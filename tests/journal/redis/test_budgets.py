@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -82,24 +83,24 @@ async def test_an_outage(machine: Machine, server: RedisServer, redis: Redis, re
     assert await standing(a) == (110, 300)
 
 
-async def test_a_lost_reply(machine: Machine) -> None:
+async def test_a_lost_reply(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A charge whose reply was lost is sent again, and not charged again."""
     a = (await machine.start()).journal
     await reserve(a, "s")
     execute = a._connection.request
 
-    async def lost(*commands: object) -> list[object]:
-        await execute(*commands)  # type: ignore[arg-type]  # they are commands
+    async def lost(*commands: Any) -> list[object]:
+        await execute(*commands)
         raise JournalDown
 
-    a._connection.request = lost  # type: ignore[method-assign]  # the fault
+    monkeypatch.setattr(a._connection, "request", lost)
     await a.budgets.settle("ann", "s", 50)
-    a._connection.request = execute  # type: ignore[method-assign]  # as it was
+    monkeypatch.setattr(a._connection, "request", execute)
     await until(lambda: not a.budgets._unsettled)
     assert await standing(a) == (50, 0)
 
 
-async def test_the_last_try(machine: Machine) -> None:
+async def test_the_last_try(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends stores the charges that it still has."""
     a, b = [await machine.start(timing=FAST) for _ in "ab"]
     await reserve(a.journal, "s")
@@ -109,9 +110,9 @@ async def test_the_last_try(machine: Machine) -> None:
     async def down(*_: object) -> list[object]:
         raise JournalDown
 
-    a.journal._connection.request = down  # type: ignore[method-assign]  # the fault
+    monkeypatch.setattr(a.journal._connection, "request", down)
     await a.journal.budgets.settle("ann", "s", 50)
-    a.journal._connection.request = execute  # type: ignore[method-assign]  # as it was
+    monkeypatch.setattr(a.journal._connection, "request", execute)
     assert await standing(b.journal) == (0, 600)
     await a.held.aclose()
     assert await standing(b.journal) == (50, 0)

@@ -133,7 +133,7 @@ async def test_a_redis_that_does_not_tell(machine: Machine, redis: Redis) -> Non
         await until(lambda: kept(redis, "a1", "a2", "a3") == ["a2", "a3"])
         assert a.journal.ready
     finally:
-        redis.execute_command("ACL", "SETUSER", "default", "+info")  # type: ignore[no-untyped-call]  # untyped
+        redis.execute_command("ACL", "SETUSER", "default", "+info")  # type: ignore[no-untyped-call]  # untyped in redis-py
     redis.set(keys.holders(), "x")
     await ended(a, "ann", "a4")
     await until(lambda: kept(redis, "a2", "a3", "a4") == ["a3", "a4"])

@@ -122,7 +122,7 @@ async def test_answer_that_a_failed_write_leaves_behind() -> None:
         with ours, theirs:
             ours.setblocking(False)
             theirs.sendall(reply(b"late", status=b"413 No"))
-            exchange._connection = Lost(exchange._connection, ours)  # type: ignore[assignment]  # what is used of one
+            exchange._connection = Lost(exchange._connection, ours)  # type: ignore[assignment]  # it has all of a connection that is used here
             exchange.connection_lost(BrokenPipeError())
             response = await task
         assert (response.status_code, response.content) == (413, b"late")
