@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
-from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
@@ -31,8 +30,6 @@ from app.hub import Subscription
 from app.turns import turn, worked
 from app.wire import Encoder, Later
 from app.wire.blocks import after as blocks_after
-
-T = TypeVar("T")
 
 # The extension of ASGI that our server offers: a function that writes a frame of the body at once, or returns False.
 WRITE = "chat_sse.write"
@@ -72,7 +69,6 @@ class StreamResponse(Response):
     """
 
     status_code = 200
-    background = None
 
     def __init__(
         self,
@@ -95,15 +91,16 @@ class StreamResponse(Response):
         self._subscription = subscription
         self._encoder = encode
         self._encode: Callable[[Batch], bytes] = encode.__call__  # a bound method costs less to call than an object
-        self._pieces = encode.pieces
-        self._keep_alive = keep_alive
+        self._beat = keep_alive / 2
+        self._beat_at = 0.0  # when the next keep-alive is due, in the loop's time
         self._after = after
+        self._within = after if after is not None and after.place else None  # the record of which the client has some
         self._opening = opening
         self._smooth = smooth
         self._hold = hold
         self._write: Callable[[bytes], bool] = _declined
         self._gone: asyncio.Future[None]  # done once the client has hung up
-        self._news: asyncio.Future[bool]  # what is waited for: true, or false if the time was up first
+        self._news: asyncio.Future[None]  # what is waited for
         self._unsent: tuple[Batch, bytes] | None = None  # what is encoded, but not with the server yet
         self._whole = False  # whether the body has its end
         self._idle = False  # whether nothing was sent since the last beat
@@ -124,27 +121,25 @@ class StreamResponse(Response):
                     await self._stream(send)
         finally:
             self._gone.cancel()
+            # Else the subscription would lead here and back, and its log stay in memory until a garbage collection.
+            self._subscription.dismissal.remove_done_callback(self._wake)
 
     def _is_over(self) -> bool:
         """Whether nothing more is to be sent: the client has hung up, or the hub has dismissed it."""
         return self._gone.done() or self._subscription.dismissed
 
-    def _wake(self, _: object) -> None:
+    def _wake(self, _: object = None) -> None:
         """End the wait for news."""
         if not self._news.done():
-            self._news.set_result(True)
+            self._news.set_result(None)
 
-    def _no_news(self) -> None:
-        if not self._news.done():
-            self._news.set_result(False)
-
-    async def _news_within(self, seconds: float | None) -> bool:
-        """Wait for news, and return true; or false if there were none within *seconds*."""
+    async def _news_by(self, at: float) -> None:
+        """Wait for news until *at*, in the loop's time."""
         loop = asyncio.get_running_loop()
         self._news = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, self._no_news)
+        timer = None if at == math.inf else loop.call_at(at, self._wake)
         try:
-            return await self._news
+            await self._news
         finally:
             if timer is not None:
                 timer.cancel()
@@ -158,9 +153,11 @@ class StreamResponse(Response):
                 committed.add_done_callback(self._wake)
             log.follow(self._wake)
             try:
-                await self._news_within(self._hold if committed is None else None)
+                await self._news_by(_now() + self._hold if committed is None else math.inf)
             finally:
                 log.unfollow(self._wake)
+                if committed is not None:
+                    committed.remove_done_callback(self._wake)
         if self._gone.done():
             return False
         if subscription.dismissed:
@@ -175,12 +172,13 @@ class StreamResponse(Response):
     async def _stream(self, send: Send) -> None:
         """Send the records, and keep-alives, until the stream ends, the client hangs up, or the hub dismisses it."""
         await self._begin(send)
+        self._beat_at = _now() + self._beat
         if not self._gone.done():
             self._subscription.told()
         if self._after is not None:
-            await self._resume(self._after, send)
-        elif not self._subscription.records_behind:
-            await send(_frame(b""))  # our server keeps the head for the first of the body
+            await self._resume(send)
+        if not self._subscription.records_behind:
+            await send(_frame(b""))  # our server holds the head until the first piece of the body; this sends it now
         await (self._send_paced(send) if self._smooth else self._send_all(send))
         if not (self._whole or self._gone.done()):
             await send(_frame(self._last_words(), more=False))
@@ -188,7 +186,7 @@ class StreamResponse(Response):
     async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def _resume(self, after: EventId, send: Send) -> None:
+    async def _resume(self, send: Send) -> None:
         """Bring the encoder to where the client is."""
         log = self._subscription.log
         known = self._subscription.after
@@ -200,16 +198,8 @@ class StreamResponse(Response):
             self._encoder.skip(batch)
             skipped = batch.last
             await asyncio.sleep(0)  # the client may be far into a long stream
-        if after.place:
-            self._pieces = self._rest
         if self._opening:
             await send(_frame(self._opening))
-
-    def _rest(self, batch: Batch) -> Iterator[tuple[bytes, bool]]:
-        """Encode the first batch for a client that has some events of its first record."""
-        assert self._after is not None  # noqa: S101 - this stands in for the encoder only then
-        self._pieces = self._encoder.pieces
-        return blocks_after(self._pieces(batch), self._after)
 
     def _last_words(self) -> bytes:
         """Return what a dismissed reader has still to be sent; nothing at the end of a stream.
@@ -229,40 +219,38 @@ class StreamResponse(Response):
                 await self._send_up_to(log.last, send)
             elif log.ended:
                 return
-            elif not await self._follow():
-                await self._beat(send)
-            elif self._unsent is not None:
-                await self._send(*self._unsent, send)
+            elif _now() >= self._beat_at:
+                await self._keep_alive(send)
+            else:
+                await self._follow()
+                if self._unsent is not None:
+                    await self._send(*self._unsent, send)
 
     async def _send_paced(self, send: Send) -> None:
         """Send what is in the log, and then, spread, what comes."""
         log = self._subscription.log
-        clock = asyncio.get_running_loop().time
         pacer = Pacer(self._smooth)
         live = log.last
-        waits: bool = False  # for news, and not for its time
+        at = 0.0  # when the next record leaves
 
-        def come(batch: Batch | None) -> None:
-            pacer.came(log.last, clock())
-            if waits:
-                self._wake(batch)
+        def come(_: Batch | None) -> None:
+            pacer.came(log.last, _now())
+            if at == math.inf:
+                self._wake()
 
         log.follow(come)
         try:
             await self._send_up_to(live, send)
             while not self._is_over():
-                now = clock()
-                last, at = pacer.step(self._subscription.sent.last, now)
-                await self._send_up_to(last, send)
-                if at < math.inf:
-                    await self._news_within(at - now)
-                elif log.ended:
+                last, at = pacer.step(self._subscription.sent.last, _now())
+                if last > self._subscription.sent.last:
+                    await self._send_up_to(last, send)
+                elif at == math.inf and log.ended:
                     return
+                elif _now() >= self._beat_at:
+                    await self._keep_alive(send)
                 else:
-                    waits = True
-                    if not await self._news_within(self._keep_alive / 2):
-                        await self._beat(send)
-                    waits = False
+                    await self._news_by(min(at, self._beat_at))
         finally:
             log.unfollow(come)
 
@@ -273,7 +261,10 @@ class StreamResponse(Response):
             await turn(min(last - subscription.sent.last, _TURN))
             batch = subscription.log.pending(subscription.sent.last, last)
             assert batch is not None  # noqa: S101 - records are never taken out of a log
-            for data, more in self._pieces(batch):
+            pieces = self._encoder.pieces(batch)
+            if self._within is not None:
+                pieces, self._within = blocks_after(pieces, self._within), None
+            for data, more in pieces:
                 if data or not more:
                     await self._send(subscription.sent if more else batch, data, send)
                 if more:
@@ -294,20 +285,18 @@ class StreamResponse(Response):
             if data:  # a dialect may have no word for the event
                 self._idle = False
 
-    async def _follow(self) -> bool:
-        """Have each batch pushed that is appended from now on, until one is refused or the stream has ended.
-
-        Return false if it is time for a keep-alive.
-        """
+    async def _follow(self) -> None:
+        """Have each batch pushed that is appended until a keep-alive is due, one is refused or the stream has ended."""
         log = self._subscription.log
         log.follow(self._push)
         try:
-            return await self._news_within(self._keep_alive / 2)
+            await self._news_by(self._beat_at)
         finally:
             log.unfollow(self._push)
 
-    async def _beat(self, send: Send) -> None:
-        """Send a keep-alive if nothing else was sent since the last beat."""
+    async def _keep_alive(self, send: Send) -> None:
+        """Send a comment if nothing else was sent since the last beat."""
+        self._beat_at = _now() + self._beat
         if self._idle:
             await send(_frame(COMMENT))
         self._idle = not self._idle  # a comment breaks the silence as well as a record does
@@ -320,13 +309,13 @@ class StreamResponse(Response):
         if self._news.done():
             return  # the sender finds the batch in the log
         if batch is None or self._subscription.log.ended:  # the end may be long in some dialects
-            self._news.set_result(True)  # and now, too
+            self._wake()  # and now, too
             return
         try:
             data = self._encode(batch)
             written = self._write(data)
         except Later:
-            self._news.set_result(True)
+            self._wake()
             return
         except Exception as error:  # of any kind: the sender raises it
             self._news.set_exception(error)
@@ -337,7 +326,7 @@ class StreamResponse(Response):
                 self._idle = False
         else:
             self._unsent = (batch, data)
-            self._news.set_result(True)
+            self._wake()
 
 
 async def read_whole(subscription: Subscription, receive: Receive) -> None:
@@ -349,18 +338,22 @@ async def read_whole(subscription: Subscription, receive: Receive) -> None:
     gone = asyncio.ensure_future(_hang_up(receive))
     try:
         async with subscription as batches:
-            if await _run(_read(subscription, batches), gone, subscription.dismissal):
-                return
-            raise ClientDisconnect if gone.done() else Draining
+            reading = asyncio.ensure_future(_read(subscription, batches))
+            try:
+                await asyncio.wait([reading, gone, subscription.dismissal], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _stop(reading)
+            if reading.cancelled():
+                raise ClientDisconnect if gone.done() else Draining
+            reading.result()
     finally:
         await _stop(gone)
 
 
-async def _read(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> bool:
+async def _read(subscription: Subscription, batches: AsyncGenerator[Batch, None]) -> None:
     async for batch in batches:
         await turn(len(batch.events))
         subscription.sent = batch
-    return True
 
 
 def _frame(data: bytes, *, more: bool = True) -> Message:
@@ -377,16 +370,10 @@ async def _hang_up(receive: Receive) -> None:
         pass
 
 
-async def _run(work: Coroutine[Any, Any, T], *ends: asyncio.Future[None]) -> T | None:
-    """Run *work* until one of *ends* is done. Return what it returns, or None if it was stopped."""
-    task: asyncio.Future[Any] = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _stop(task)
-    return None if task.cancelled() else task.result()
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-async def _stop(task: asyncio.Future[Any]) -> None:
+async def _stop(task: asyncio.Future[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,8 +139,8 @@ class Stream:
         RequestContext("r", "", self._logger, Meter()).put_into(scope)
         if push:
             scope["extensions"] = {WRITE: self.client.write}
-        response = StreamResponse(self.subscription, encode or EventEncoder(Reading(ID)), keep_alive, **options)
-        return asyncio.create_task(response(scope, self.client.receive, self.client.send))
+        self.response = StreamResponse(self.subscription, encode or EventEncoder(Reading(ID)), keep_alive, **options)
+        return asyncio.create_task(self.response(scope, self.client.receive, self.client.send))
 
 
 @asynccontextmanager
@@ -212,6 +215,18 @@ async def test_resume(log: FilteringBoundLogger) -> None:
     assert stream.client.text.startswith(b"retry: ")
 
 
+@pytest.mark.parametrize("opening", [b"", b"event: cut\n\n"])
+async def test_resume_at_the_end(log: FilteringBoundLogger, opening: bytes) -> None:
+    """A reader that lacks nothing has its head at once: a piece of the body goes out, on which our server sends it."""
+    async with streaming(log, START, Delta("a"), after=2) as stream:
+        answering = stream.respond(after=EventId(ID, 2), opening=opening)
+        await until(lambda: stream.client.sends == 2 + bool(opening))
+        assert stream.client.text == opening
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.text.endswith(encoded(3, Done("stop")))
+
+
 async def test_the_status_is_held_back(log: FilteringBoundLogger) -> None:
     """An answer that may still fail does not begin before the first record."""
     async with streaming(log) as stream:
@@ -280,7 +295,10 @@ async def test_no_keep_alives_while_busy(log: FilteringBoundLogger, loop_clock: 
         await answering
 
 
-async def test_what_is_not_sent_is_silence(log: FilteringBoundLogger) -> None:
+@pytest.mark.parametrize(("push", "smooth"), [(True, 0.0), (False, 0.0), (True, 0.1)])
+async def test_what_is_not_sent_is_silence(
+    log: FilteringBoundLogger, loop_clock: LoopClock, push: bool, smooth: float
+) -> None:
     """Records for which a dialect has no word do not keep a connection alive."""
 
     class Mute(EventEncoder):
@@ -288,13 +306,48 @@ async def test_what_is_not_sent_is_silence(log: FilteringBoundLogger) -> None:
             return b""
 
     async with streaming(log, START) as stream:
-        answering = stream.respond(keep_alive=0.01, encode=Mute(Reading(ID)))
-        while COMMENT not in stream.client.frames:
+        answering = stream.respond(keep_alive=2, encode=Mute(Reading(ID)), push=push, smooth=smooth)
+        for _ in range(5):
+            await loop_clock.let_pass(0.5)
             stream.append(Delta("a"))
-            await asyncio.sleep(0)
+        assert stream.client.frames == [COMMENT]
         stream.append(Done("stop"))
+        while not answering.done():
+            await loop_clock.let_pass(0.5)
         await answering
     assert set(stream.client.frames) == {COMMENT}
+
+
+async def test_a_smooth_stream_is_kept_alive(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
+    """Where records are far apart, comments go out between two of them."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond(keep_alive=0.4, smooth=9)
+        await until(lambda: stream.client.frames)
+        stream.append(*map(Delta, "abcd"))
+        while stream.subscription.records_behind:
+            await loop_clock.let_pass(0.1)
+        for earlier, later in pairwise(stream.client.frames[1:]):  # the first delta waits for nothing
+            assert COMMENT in (earlier, later)
+        assert stream.client.frames.count(COMMENT) > 12
+        stream.append(Done("stop"))
+        await answering
+    assert stream.client.text.replace(COMMENT, b"").endswith(encoded(1, START, *map(Delta, "abcd"), Done("stop")))
+
+
+async def test_a_reader_leaves_nothing(log: FilteringBoundLogger) -> None:
+    """What a reader had is freed as it leaves, and not by a garbage collection some time later."""
+    async with streaming(log, START) as stream:
+        answering = stream.respond()
+        await until(lambda: stream.client.frames)
+        response = weakref.ref(stream.response)
+        stream.client.leave()
+        gc.disable()
+        try:
+            await answering
+            del answering, stream.response
+            await until(lambda: response() is None)
+        finally:
+            gc.enable()
 
 
 async def test_a_refused_write(log: FilteringBoundLogger) -> None:

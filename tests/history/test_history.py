@@ -104,9 +104,9 @@ def pushed_and_forgotten(self: StreamResponse, batch: Batch | None) -> None:
         self._write(self._encode(batch))
         self._subscription.sent = batch
         if self._subscription.log.ended:
-            self._news.set_result(True)
+            self._news.set_result(None)
     elif not self._news.done():
-        self._news.set_result(True)
+        self._news.set_result(None)
 
 
 def off_by_one(original: Callable[..., Any]) -> Callable[..., Any]:
