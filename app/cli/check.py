@@ -1,4 +1,6 @@
-"""`chat-sse check`: say whether the settings are right and what they mean, and whether journal and upstreams answer."""
+"""`chat-sse check`: say whether the settings are right and what they mean, and with `--ask` whether the journal can be
+used and the upstreams answer.
+"""
 
 from __future__ import annotations
 
@@ -197,7 +199,8 @@ async def _ask_journal(settings: Settings) -> int:
     begun = time.monotonic()
     usable, said = await ask(journal_url(settings))
     if usable:
-        said = f"ok {(time.monotonic() - begun) * 1000:.0f} ms{said and f'; {said}'}"
+        took = f"ok {(time.monotonic() - begun) * 1000:.0f} ms"
+        said = f"{took}; {said}" if said else took
     print(f"journal: {said}")
     return 0 if usable else 1
 

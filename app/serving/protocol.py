@@ -104,8 +104,8 @@ class BodyWriter:
 class HeadWithBody:
     """A transport that keeps an answer's head until the body's first piece, and sends both in one packet.
 
-    It stands in for the transport of a *cycle* until then. An application whose body is not to begin yet sends an empty
-    piece of it.
+    It stands in for the transport of a *cycle* until then. To send the head before there is a body, the application
+    sends an empty piece of it.
     """
 
     __slots__ = ("_cycle", "_head", "_transport")
@@ -129,7 +129,9 @@ class HeadWithBody:
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Close the transport: there is no body."""
+        """Send a head that is held, and close the transport: the application has failed before the body."""
+        if self._head:
+            self._transport.write(self._head)  # without it, some clients would ask a second time
         self._transport.close()
 
 

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from app.edge.routing import RouteTable
 
@@ -47,6 +48,23 @@ async def test_table(method: str, path: str, status: int, text: str) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         response = await client.request(method, path)
     assert (response.status_code, response.text) == (status, text)
+
+
+async def test_lifespan() -> None:
+    """The events of ASGI's lifespan, which have no path, are answered as Starlette answers them."""
+    app = Starlette()
+    app.router = RouteTable([Route("/plain", answer)])
+    received = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": next(received)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_what_is_plain() -> None:

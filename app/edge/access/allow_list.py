@@ -84,10 +84,12 @@ _STORED_IN_JSON: Final = re.compile(
 # addresses skip what is before the scheme, and Python's, as browsers do, skips tabs and line ends anywhere.
 _ELSEWHERE: Final = re.compile(r"[^a-zA-Z0-9]*+(?!(?i:https?://|data:))[a-zA-Z][a-zA-Z0-9+.\t\r\n-]*+:[^ ]", re.ASCII)
 # What of an address says where it leads; and its host, without a port.
-_AUTHORITY: Final = re.compile(r"[^a-zA-Z0-9]*+https?://[/\\]*+([^/?#]*)", re.ASCII | re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"[^a-zA-Z0-9]*+https?://[/\\\t\r\n]*+([^/?#]*)", re.ASCII | re.IGNORECASE)
+# The most characters of that. A host's name has 253 at most (RFC 1035); there may be a user's name before it.
+_LONGEST_AUTHORITY: Final = 1024
 _NO_BREAKS: Final = dict.fromkeys(map(ord, "\t\r\n"))
 _HOST: Final = re.compile(r"\[[^\]]*\]|[^:]*")
-# Parameters of vLLM and of llama.cpp that ask for log probabilities: the one for those of the prompt's tokens.
+# What else asks for log probabilities: vLLM's parameter, for those of each token of the prompt, and llama.cpp's.
 _MORE_LOGPROBS: Final = ("prompt_logprobs", "n_probs")
 
 _MAX_NAME: Final = 64  # characters of a client's name that an error repeats
@@ -144,11 +146,11 @@ class AllowList:
             raise _refused("logprobs", "log probabilities are not taken", "MAX_TOP_LOGPROBS")
         for name in _MORE_LOGPROBS:
             asked = parameters.get(name)  # not checked before: -1 is all of a vocabulary, and some servers read texts
-            if asked is None:
+            if asked is None or (name == "n_probs" and asked == 0):  # of vLLM's, 0 asks for those of the tokens alone
                 continue
             if not self.max_top_logprobs:
                 raise _refused(name, "log probabilities are not taken", "MAX_TOP_LOGPROBS")
-            if not isinstance(asked, int) or not 0 <= asked <= self.max_top_logprobs:
+            if type(asked) is not int or not 0 <= asked <= self.max_top_logprobs:
                 raise _refused(name, f"a number up to {self.max_top_logprobs} is taken", "MAX_TOP_LOGPROBS")
 
     def _check_message(self, message: Object, place: str, allowed: frozenset[str]) -> None:
@@ -224,19 +226,19 @@ class AllowList:
                 continue
             if _ELSEWHERE.match(text):
                 raise _refused(part.place, "its address is neither http: nor https: nor data:", "STORED_FILES")
-            if self.hosts and not self.hosts.isdisjoint(_hosts_in(text)):
-                raise _refused(part.place, "its address is one of the upstream's own", "STORED_FILES")
+            if self.hosts and (found := _AUTHORITY.match(text)):
+                if len(found[1]) > _LONGEST_AUTHORITY:
+                    raise _refused(part.place, "its address has a host that is too long", "STORED_FILES")
+                if not self.hosts.isdisjoint(_hosts_in(found[1])):
+                    raise _refused(part.place, "its address is one of the upstream's own", "STORED_FILES")
 
 
 ANYTHING: Final = AllowList()
 
 
-def _hosts_in(address: str) -> Iterator[str]:
-    """Yield the hosts that readers of addresses find in one: to some, a backslash is a slash."""
-    found = _AUTHORITY.match(address)
-    if found is None:
-        return
-    plain = found[1].translate(_NO_BREAKS)
+def _hosts_in(authority: str) -> Iterator[str]:
+    """Yield the hosts that readers of addresses find in an *authority*: to some, a backslash is a slash."""
+    plain = authority.translate(_NO_BREAKS)
     authority = unicodedata.normalize("NFKC", unquote(plain)).casefold()
     for whole in {authority, authority.partition("\\")[0]}:
         host = _HOST.match(whole.rpartition("@")[2])

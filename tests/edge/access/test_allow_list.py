@@ -318,10 +318,14 @@ def test_other_log_probabilities(name: str) -> None:
     anything = replace(USUAL, parameters=None, max_top_logprobs=3)
     for asked in (None, 0, 3):
         anything.check([USER], {name: asked})
-    for wrong in (4, -1, "2", 3.5, [1]):
+    for wrong in (4, -1, "2", 3.5, [1], True):
         assert refused(anything, **{name: wrong}) == (name, "MAX_TOP_LOGPROBS")
-    for asked in (0, 1):
-        assert refused(replace(anything, max_top_logprobs=0), **{name: asked}) == (name, "MAX_TOP_LOGPROBS")
+    none = replace(anything, max_top_logprobs=0)
+    assert refused(none, **{name: 1}) == (name, "MAX_TOP_LOGPROBS")
+    if name == "n_probs":
+        none.check([USER], {name: 0})
+    else:  # to vLLM, 0 is the prompt's tokens without others
+        assert refused(none, **{name: 0}) == (name, "MAX_TOP_LOGPROBS")
     assert refused(ANYTHING, **{name: -1}) == (name, "MAX_TOP_LOGPROBS")
 
 
@@ -337,12 +341,14 @@ FILES = "https://files.example/v1beta/files/abc"
         *(FILES.replace("files.example", host) for host in ("fi\tles.example", "ﬁles.example", "files.example\\@b.eu")),
         " " + FILES.replace("https", "HTTP"),
         FILES.replace("files.example", "b.example\\@files.example"),
+        FILES.replace("files.example", "\t/\nfiles.example"),
+        FILES.replace("files.example", "x" * 2000 + "@files.example"),
         "https://files.example",
     ],
 )
 def test_an_upstreams_own_address(address: str) -> None:
     """What has an address at an upstream's own host is a file that its account keeps, however that is spelled."""
-    allowed = replace(USUAL, hosts=frozenset({"files.example", "[::1]"}))
+    allowed = replace(USUAL, hosts=frozenset({"files.example", "[::1]"}), max_media_bytes=0)
     assert refused(allowed, content(picture(address))) == ("messages[0].content[0]", "STORED_FILES")
     replace(allowed, stored_files=True).check([content(picture(address))], {})
 
