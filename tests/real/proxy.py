@@ -47,8 +47,8 @@ class Cut:
 class Link:
     """One proxied connection, and all that passed through it."""
 
-    cut: Cut | None
     client: asyncio.StreamWriter
+    cut: Cut | None = None
     server: asyncio.StreamWriter | None = None
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
@@ -67,7 +67,8 @@ class Link:
 
 
 class Proxy:
-    """Forwards to the port of *url*. Each new connection takes the next of *cuts*; those that find none are not cut."""
+    """Forwards to the port of *url*. Each connection takes the next of *cuts* with its first request; those that find
+    none are not cut."""
 
     def __init__(self, url: str, cuts: Iterable[Cut | None] = ()) -> None:
         self._port = urlsplit(url).port
@@ -114,8 +115,16 @@ class Proxy:
         return b"".join(bytes(link.received) for link in self.links)
 
     def plan(self, cuts: Iterable[Cut | None]) -> None:
-        """Let the connections to come be cut as *cuts* say."""
-        self._cuts = deque(cuts)
+        """Break every connection there is, and let those to come be cut as *cuts* say.
+
+        A browser may have opened one that it has not used yet, which would be of neither kind if this were two steps.
+        """
+
+        def plan() -> None:
+            self._cuts = deque(cuts)
+            self._close(reset=False)
+
+        self._call(plan)
 
     def asked(self, link: Link, head: bytes) -> None:
         """Take note that a request comes over *link*, which begins with *head*. A subclass may say where to cut it."""
@@ -126,13 +135,7 @@ class Proxy:
 
     def cut(self, *, reset: bool = False) -> None:
         """Break every connection there is, now."""
-
-        def close() -> None:
-            for link in self.links:
-                if not link.closed:
-                    link.close(reset=reset)
-
-        self._call(close)
+        self._call(lambda: self._close(reset=reset))
 
     def lose(self) -> None:
         """Let nothing more through on the connections there are, and tell neither side: their network is gone."""
@@ -156,10 +159,14 @@ class Proxy:
 
         asyncio.run_coroutine_threadsafe(call(), self._loop).result(30)
 
+    def _close(self, *, reset: bool) -> None:
+        for link in self.links:
+            if not link.closed:
+                link.close(reset=reset)
+
     async def _shut(self) -> None:
         self._server.close()
-        for link in self.links:
-            link.close(reset=False)
+        self._close(reset=False)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -169,7 +176,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        link = Link(self._cuts.popleft() if self._cuts else None, writer)
+        link = Link(writer)
         self.links.append(link)
         try:
             # A small buffer, so that a stalled reader is soon one for the server as well.
@@ -193,6 +200,8 @@ class Proxy:
             while data := await reader.read(65536):
                 if link.dead:
                     continue
+                if not link.sent and self._cuts:
+                    link.cut = self._cuts.popleft()
                 if data.startswith(_METHODS):
                     self.asked(link, data)
                 link.sent += data

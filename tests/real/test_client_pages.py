@@ -118,7 +118,6 @@ def test_cuts(
     chance = random.Random(5)
     with chatting(browser, door, chat_script, request, chunk="none") as page:
         page.wait_for_load_state("networkidle")  # it has asked whether an answer is being written
-        door.cut()  # what is to be cut are the connections of the answer
         door.plan(Cut(octets=chance.randrange(450, 1500), reset=chance.random() < 0.5) for _ in range(12))
         ask(page)
         whole(page)
@@ -140,7 +139,6 @@ def test_a_head_that_is_cut(
     asked = stats(simulator)["requests"]
     with chatting(browser, door, chat_script, request, retries=1000, maxDelay=5) as page:
         page.wait_for_load_state("networkidle")
-        door.cut()
         door.plan(Cut(octets=octets) for octets in range(10, 800, 7))
         ask(page)
         whole(page)
@@ -271,7 +269,6 @@ def test_errors(
 def test_the_hook(browser: Browser, door: Door, hook_script: str) -> None:
     """It shows an answer through cuts, renders less often than events come, and reads a stream again by its URL."""
     with opened(browser, door, hook_script) as page:
-        door.cut()
         door.plan([Cut(octets=2000, reset=True), Cut(octets=2000)])
         body = {"prompt": LINE, "model": "sim-echo?rate=400&first=0", "chunk": "none"}
         page.evaluate("(body) => answer.send(body)", body)
