@@ -20,6 +20,7 @@ import pytest
 from tests.ports import free_port
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.processes import Server, launch_jumped
+from tests.waiting import until
 
 pytestmark = pytest.mark.real
 
@@ -121,21 +122,19 @@ class Kills:
         """Read many streams, stop the process for a moment at times, and kill it in the midst of them."""
         choose = self.choose
         streams = [Stream(_prompt(f"{number}.{index}", choose)) for index in range(STREAMS)]
-        tasks = [asyncio.create_task(self._read(stream)) for stream in streams]
-        started = [stream for stream in streams if choose.random() < 0.9]
-        async with asyncio.timeout(60):
-            while not all(b"event: delta" in stream.data for stream in started):
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(choose.uniform(0, 1.5))
-        if choose.random() < 0.3:
-            self.service.send(signal.SIGSTOP)
-            await asyncio.sleep(choose.uniform(0.1, 1))
-            self.service.send(signal.SIGCONT)
-            await asyncio.sleep(choose.uniform(0, 0.3))
-        self.service.send(signal.SIGKILL)
-        await asyncio.to_thread(self.service.ended)
-        await asyncio.wait(tasks)
-        return [stream for stream in streams if stream.events]
+        async with asyncio.TaskGroup() as readers:
+            for stream in streams:
+                readers.create_task(self._read(stream))
+            await until(lambda: all(b"event: delta" in stream.data for stream in streams), 60)
+            await asyncio.sleep(choose.uniform(0, 1.5))
+            if choose.random() < 0.3:
+                self.service.send(signal.SIGSTOP)
+                await asyncio.sleep(choose.uniform(0.1, 1))
+                self.service.send(signal.SIGCONT)
+                await asyncio.sleep(choose.uniform(0, 0.3))
+            self.service.send(signal.SIGKILL)
+            await asyncio.to_thread(self.service.ended)
+        return streams
 
     async def _read(self, stream: Stream) -> None:
         chance = random.Random(stream.prompt)
