@@ -11,13 +11,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import JournalDown, ProducerLost
+from app.errors import ProducerLost
 from app.events import Failure
 from app.hub.outcome import Observer
 from app.hub.spending import Spending
@@ -35,8 +36,6 @@ from app.usage import estimate_prompt_tokens
 
 # The most characters of a note: room for the names of a few hundred tools. A stream that needs more cannot be adopted.
 _MOST_NOTE = 16 * 1024
-# How many records are looked at in one turn of the loop.
-_AT_ONCE = 1024
 
 
 class Note(NamedTuple):
@@ -58,8 +57,16 @@ class Note(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Note:
-        """Return what was written. Raises ValueError or TypeError."""
-        return cls(*json.loads(text))
+        """Return what was written. Raises ValueError if that is no note of this version."""
+        note = json.loads(text)
+        if not isinstance(note, list) or len(note) != len(_TYPES) or not all(map(isinstance, note, _TYPES)):
+            raise ValueError("no note of this version")
+        return cls(*note)
+
+
+# What JSON makes of a note's items.
+_NUMBER = (int, float)
+_TYPES: tuple[type | tuple[type, ...], ...] = (dict, dict, str, int, _NUMBER, _NUMBER, int, str)
 
 
 class Production:
@@ -97,9 +104,7 @@ class Production:
         logger: FilteringBoundLogger,
     ) -> Stream:
         """Return a new stream."""
-        for observer in self._observers:
-            if traceparent := observer.opened(stream_id, request):
-                request = replace(request, traceparent=traceparent)
+        request = self._observed(stream_id, request)
         rechunker = create_rechunker(request.chunk)
         if rechunker.pause is not None:
             request = replace(request, pause=rechunker.pause)
@@ -108,55 +113,72 @@ class Production:
         return Stream(stream_id, principal, request, relay, logger)
 
     async def adopt(self, orphan: Orphan, logger: FilteringBoundLogger) -> Stream | None:
-        """Return a stream that goes on with *orphan*; None if that cannot be, and has an end now.
+        """Return a stream that goes on with *orphan*; None if that cannot be, and has an end now. Raises nothing.
 
-        Its note stays as it is, for the process after this one.
+        Its note stays as it is, for the process after this one. A stream that this process may not go on with is
+        returned, too: it is stopped already, so that its producer gives up the answer, and its owner pays for that.
         """
+        last = orphan.log.last
         try:
-            stream = await self._adopted(orphan, Note.read(orphan.note), logger)
-        except (ValueError, TypeError, JournalDown) as error:
-            logger.warning("stream.producer_lost", records=orphan.log.last, reason=type(error).__name__)
+            note = Note.read(orphan.note)
+            stream = await self._adopted(orphan, note, logger)
+        except Exception as error:  # the boundary: what one process has left does not keep the next one from starting
+            logger.warning("stream.producer_lost", records=last, reason=type(error).__name__)
             orphan.writer.append([Failure.of(ProducerLost())])
             return None
-        logger.info("stream.adopted", model=stream.request.model, records=orphan.log.last)
+        if self._hash(stream.request.secrets) == note.secrets:
+            logger.info("stream.adopted", model=stream.request.model, records=last)
+        else:  # the upstream may quote what this process would not know for the operator's
+            logger.warning("stream.producer_lost", records=last, reason="texts_changed")
+            stream.relay.stop(ProducerLost())
         return stream
 
     async def _adopted(self, orphan: Orphan, note: Note, logger: FilteringBoundLogger) -> Stream:
-        """Return a stream that goes on with *orphan*. Raises ValueError or JournalDown."""
-        info = orphan.log.info
-        secrets = tuple(self._secrets(info.model))
-        if self._hash(secrets) != note.secrets:
-            # The upstream may quote what this process would not know for the operator's.
-            raise ValueError("the operator's texts have changed")
-        rechunker = Resumed(create_rechunker(info.chunk))
+        """Return a stream that goes on with *orphan*. Raises JournalDown, or ValueError for a cut there is no more.
+
+        If it raises, what it had done is undone, and the upstream is told that the answer is not wanted.
+        """
+        stream_id, log, writer, _ = orphan
+        info = log.info
+        opener = self._upstreams.resumption(note.upstream)
         request = StreamRequest(
             info.model,
             (),
             chunk=info.chunk,
-            grace=note.grace if orphan.log.last else note.unknown_grace,
-            pause=rechunker.pause,
+            grace=note.grace if log.last else note.unknown_grace,
             include_usage=info.include_usage,
-            secrets=secrets,
+            secrets=tuple(self._secrets(info.model)),
             asked=info.asked,
             keep=info.keep,
             metadata=info.metadata,
         )
-        stream_id = orphan.stream_id
-        last = orphan.log.last
-        for start in range(0, last, _AT_ONCE):
-            rechunker.known(orphan.log.records(start, min(start + _AT_ONCE, last)))
-            await turn(_AT_ONCE)
-        if note.streams:
-            await self._registry.occupy(note.account, stream_id, sys.maxsize)  # it was counted before
-        await self._spending.resume(stream_id, note.account, note.spending)
-        for observer in self._observers:
-            if traceparent := observer.adopted(stream_id, request):
-                request = replace(request, traceparent=traceparent)
-        past = Past(max(0.0, time.time() - info.created / 1e6), last, rechunker.answered, note.prompt_tokens)
-        opener = self._upstreams.resumption(note.upstream)
-        relay = self._relay(stream_id, opener, request, rechunker, orphan.writer, logger, past=past)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(opener.abandon, request, [])
+            rechunker = Resumed(create_rechunker(info.chunk))
+            at = 0
+            while (batch := log.pending(at)) is not None:
+                await turn(len(batch.events))
+                rechunker.known(batch.events)
+                at = batch.last
+            if note.streams:
+                await self._registry.occupy(note.account, stream_id, sys.maxsize)  # it was counted before
+                undo.push_async_callback(self._registry.vacate, note.account, stream_id)
+            await self._spending.resume(stream_id, note.account, note.spending)
+            undo.push_async_callback(self._spending.release, stream_id)
+            request = self._observed(stream_id, replace(request, pause=rechunker.pause), adopted=True)
+            past = Past(max(0.0, time.time() - info.created / 1e6), log.last, rechunker.answered, note.prompt_tokens)
+            relay = self._relay(stream_id, opener, request, rechunker, writer, logger, past=past)
+            undo.pop_all()
         principal = Principal(allowance=Allowance(streams=note.streams), account=note.account)
         return Stream(stream_id, principal, request, relay, logger, is_known=True, adopted=True)
+
+    def _observed(self, stream_id: str, request: StreamRequest, *, adopted: bool = False) -> StreamRequest:
+        """Tell the observers of a stream that begins here, and return its request with the traceparent they give."""
+        for observer in self._observers:
+            observe = observer.adopted if adopted else observer.opened
+            if traceparent := observe(stream_id, request):
+                request = replace(request, traceparent=traceparent)
+        return request
 
     def _relay(
         self,

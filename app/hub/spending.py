@@ -33,7 +33,8 @@ class Spending:
     async def resume(self, stream_id: str, account: str, note: Mapping[str, Any]) -> None:
         """Reserve again what was reserved for a stream of *account* that this process goes on with.
 
-        It is not refused, because it may be spent already. Raises JournalDown.
+        It is not refused, because it may be spent already. Raises JournalDown, or ValueError for a *note* that is not
+        this class's.
         """
 
     async def release(self, stream_id: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import ProducerLost, Truncated
+from app.errors import JournalDown, ProducerLost, Truncated
 from app.events import Delta, Done, Event, Failure, Start
-from app.hub import Observer
+from app.hub import Observer, Outcome, Spending
 from app.journal import Orphan
 from app.journal.memory import MemoryLog
 from app.request import Allowance, Principal, StreamRequest
@@ -141,7 +141,10 @@ async def test_a_note_is_bounded(log: FilteringBoundLogger, notes: list[str], mo
     assert notes == []
 
 
-@pytest.mark.parametrize("note", ["", "{}", "[]", "[1,2,3]", "null", '["a","b","c","d","e","f","g","h"]'])
+NO_NOTES = ["", "{}", "[]", "[1,2,3]", "null", "8", '["a","b","c","d","e","f","g","h"]', '[[],{},"a",1,1,1,1,"h"]']
+
+
+@pytest.mark.parametrize("note", [*NO_NOTES, pytest.param("[" * 9999, id="deep")])
 async def test_a_note_of_no_use(log: FilteringBoundLogger, notes: list[str], note: str) -> None:
     """A stream with a note that cannot be read, or is another version's, ends with `producer_lost`."""
     first = await left(log, notes)
@@ -153,15 +156,56 @@ async def test_a_note_of_no_use(log: FilteringBoundLogger, notes: list[str], not
 
 
 async def test_the_operators_texts_have_changed(log: FilteringBoundLogger, notes: list[str]) -> None:
-    """What the upstream may quote of the operator's would not be known, so that the stream ends."""
+    """What the upstream may quote of the operator's would not be known, so the stream ends, and pays for the answer."""
     first = await left(log, notes, StreamRequest("m", ASKED.messages, secrets=("old",), chunk="none", grace=math.inf))
     for secrets, live in ((("new",), 0), (("old",), 1)):
-        house = House(log, source=Keeping((), forever))
+        ends = Ends()
+        house = House(log, source=Keeping((), forever), observers=[ends])
         house.hub._production._secrets = {"m": secrets}.__getitem__
         found, written = await orphan(house, first, notes[0])
         await house.hub.adopt(found)
-        assert (house.hub.live, written.ended) == (live, not live)
+        if live:
+            await until(lambda: bool(house.source.started))  # noqa: B023 - awaited at once
+            assert not written.ended
         await house.hub.drain(0)
+        assert (house.source.started, house.source.abandoned) == (live, not live)
+        [end] = ends.told
+        assert (end.reason, end.costs) == ("shutting_down" if live else "producer_lost", (None,))
+        assert isinstance(written.records(2, 9)[-1], Failure)
+        assert house.journal.registry._slots == {}
+
+
+class Ends(Observer):
+    """Keeps the outcomes that it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Outcome] = []
+
+    async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
+        self.told.append(outcome)
+
+
+class Failing(Spending):
+    """Cannot go on with what was reserved."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def resume(self, stream_id: str, account: str, note: Mapping[str, Any]) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [JournalDown(), ValueError(), KeyError(), AttributeError()])
+async def test_what_fails_on_the_way(log: FilteringBoundLogger, notes: list[str], error: Exception) -> None:
+    """A stream that cannot be adopted after all ends, with no slot and no observer, and its upstream is told."""
+    first = await left(log, notes)
+    traced = Traced()
+    house = House(log, source=Keeping(), spending=Failing(error), observers=[traced])
+    found, written = await orphan(house, first, notes[0])
+    await house.hub.adopt(found)
+    assert written.records(2, 3) == [Failure.of(ProducerLost())]
+    assert (house.hub.live, house.source.abandoned, traced.told) == (0, 1, [])
+    assert house.journal.registry._slots == {}
 
 
 async def test_nobody_comes(log: FilteringBoundLogger, notes: list[str]) -> None:

@@ -132,7 +132,10 @@ class DailyBudgets(Spending, Observer):
         """See `Spending`."""
         if not note:
             return
-        prompt, limit, taken = (int(note[name]) for name in ("prompt", "limit", "taken"))
+        try:
+            prompt, limit, taken = (int(note[name]) for name in ("prompt", "limit", "taken"))
+        except (KeyError, TypeError):
+            raise ValueError("no note of a reservation") from None
         self._reserved[stream_id] = _Reservation(account, _ANY, prompt, (limit,), taken)
         await self._budgets.reserve(account, stream_id, _ANY, taken + prompt + limit, 0)
 

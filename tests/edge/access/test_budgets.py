@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -479,3 +479,13 @@ async def test_without_a_budget_in_another_process() -> None:
     await first.reserve("s", StreamRequest("m", MESSAGES), principal(0))
     await second.resume("s", "account", first.note("s", [Attempt()]))
     assert len(accounts) == 0
+
+
+@pytest.mark.parametrize("note", [{"prompt": 1}, {"prompt": 1, "limit": [], "taken": 0}])
+async def test_another_note(note: Mapping[str, Any]) -> None:
+    """What is no note of a reservation reserves nothing."""
+    budgets = MemoryBudgets()
+    spending = DailyBudgets(budgets)
+    with pytest.raises(ValueError, match="reservation"):
+        await spending.resume("s", "account", note)
+    assert (await budgets.balance("account"))[:2] == (0, 0)
