@@ -21,7 +21,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.real
 
 PROMPT = " ".join(f"This is sentence number {number} of a text that goes on for a while." for number in range(12))
-FAST = "rate=200&first=0"
+# The answer goes on for more than three seconds.
+SLOW = "rate=50&first=0"
 
 
 def settings(folder: Path, **more: Any) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def read_until(service: Server, enough: Callable[[list[Event]], bool], path: str
                     kill(service)
         except httpx.HTTPError:
             pass  # it broke off, as it was meant to
+    assert parse(data)[-1].event not in ("done", "error"), "the answer had ended before the kill"
     return data
 
 
@@ -75,11 +77,11 @@ def test_kill_it_and_start_it(
     """A page that comes back gets exactly the rest of one whole answer, and the upstream was asked for it once."""
     same = settings(tmp_path)
     service = start_service(simulator, **same)
-    body = {"prompt": PROMPT, "model": f"sim-echo?{FAST}", "chunk": chunk}
+    body = {"prompt": PROMPT, "model": f"sim-echo?{SLOW}", "chunk": chunk}
     seen = parse(read_until(service, lambda events: len(events) > 3, **body))
     service = start_service(simulator, **same)
     rest = rest_of(service, seen[-1])
-    joined = chunk != "none"  # records that lie in the log may be joined for a reader
+    joined = chunk != "none"  # with the others, records that wait are joined: from 2 on, or from 32 on for `sentence`
     check(seen + rest, dense=not joined)
     assert text(seen + rest) == PROMPT
     assert (rest[-1].event, rest[-1].json()["finish_reason"]) == ("done", "stop")
@@ -116,6 +118,7 @@ def test_held_text(start_service: Start, simulator: Server, tmp_path: Path) -> N
     check(seen + rest)
     assert text(seen + rest) == PROMPT
     deltas = [event.json()["content"] for event in seen + rest if event.event == "delta"]
+    # The first text of a stream is never held back, wherever it ends.
     assert all(delta.rstrip().endswith(".") for delta in deltas[1:]), deltas
 
 
@@ -141,7 +144,7 @@ def test_a_tool_call(start_service: Start, simulator: Server, tmp_path: Path) ->
     service = start_service(simulator, **same)
     parameters = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
     tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
-    body: dict[str, Any] = {"prompt": "What is the weather?", "model": "tools?rate=30&first=0", "tools": tools}
+    body: dict[str, Any] = {"prompt": "What is the weather?", "model": "tools?rate=6&first=0", "tools": tools}
 
     def calling(events: list[Event]) -> bool:
         return sum(event.event == "tool_call" for event in events) >= 3
@@ -187,7 +190,7 @@ def test_the_upstream_had_finished(start_service: Start, simulator: Server, tmp_
     same = settings(tmp_path)
     service = start_service(simulator, **same)
     finished = stats(simulator)["background_finished"]
-    body = {"prompt": PROMPT, "model": f"sim-echo?{FAST}", "chunk": "none"}
+    body = {"prompt": PROMPT, "model": f"sim-echo?{SLOW}", "chunk": "none"}
     data = b""
     with reading("POST", f"{service.url}/v1/chat", json=body) as pieces:
         for piece in pieces:
@@ -201,6 +204,7 @@ def test_the_upstream_had_finished(start_service: Start, simulator: Server, tmp_
             for piece in pieces:
                 data += piece
     seen = parse(data)
+    assert seen[-1].event == "delta", "the answer had ended before the kill"
     service = start_service(simulator, **same)
     rest = rest_of(service, seen[-1])
     check(seen + rest)
@@ -213,7 +217,7 @@ def test_the_upstream_has_forgotten(
     """If the upstream does not know the answer any more, the stream ends honestly, with the text that there was."""
     same = settings(tmp_path)
     service = start_service(simulator, **same)
-    body = {"prompt": PROMPT, "model": f"sim-echo?{FAST}", "chunk": "none"}
+    body = {"prompt": PROMPT, "model": f"sim-echo?{SLOW}", "chunk": "none"}
     seen = parse(read_until(service, lambda events: len(events) > 10, **body))
     service = start_service(start_simulator(), **same)
     rest = rest_of(service, seen[-1])
@@ -252,7 +256,7 @@ def test_responses_cursor(start_service: Start, simulator: Server, tmp_path: Pat
     """A client of OpenAI's Responses goes on with its own cursor, and gets what a client of one process gets."""
     same = settings(tmp_path)
     service = start_service(simulator, **same)
-    body = {"input": PROMPT, "model": f"sim-echo?{FAST}", "stream": True, "background": True}
+    body = {"input": PROMPT, "model": f"sim-echo?{SLOW}", "stream": True, "background": True}
     data = b""
     with reading("POST", f"{service.url}/v1/responses", json=body) as pieces:
         try:
@@ -263,6 +267,7 @@ def test_responses_cursor(start_service: Start, simulator: Server, tmp_path: Pat
         except httpx.HTTPError:
             pass
     seen = numbered(data)
+    assert seen[-1]["type"] == "response.output_text.delta", "the answer had ended before the kill"
     response_id = seen[0]["response"]["id"]
     service = start_service(simulator, **same)
     after = seen[-1]["sequence_number"]
