@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.simulator import Simulator, serve
+from app.simulator import Simulator
 from tests.simulator.asking import KEY, Seen
 from tests.simulator.faults import MODELS
 from tests.simulator.test_responses import ANSWER, events, frames, respond
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with await serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
-        yield running
 
 
 def finished(seen: Seen) -> bool:

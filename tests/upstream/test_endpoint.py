@@ -11,7 +11,6 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 import app.upstream.endpoint
-from app import simulator
 from app.errors import (
     ConnectTimeout,
     Disconnected,
@@ -24,22 +23,16 @@ from app.errors import (
     UpstreamError,
 )
 from app.events import Delta, Done
+from app.simulator import Simulator
 from app.turns import ROOM
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import stream_answer
 from app.upstream.http.client import Read
 from app.upstream.reading.chat import chat_reader
 from tests.clock import LoopClock
-from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, chat, hang_up, reply
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
-        yield running
 
 
 async def test_batches() -> None:
@@ -217,9 +210,9 @@ async def test_a_stalled_error_keeps_its_status() -> None:
     assert raised.value.retry_after == 7
 
 
-async def test_the_end_is_not_waited_for_long(simulated: simulator.Simulator) -> None:
+async def test_the_end_is_not_waited_for_long(simulator: Simulator) -> None:
     """A socket that stays open after [DONE] does not delay done; one that is cut after the finish is done, too."""
-    async with chat(simulated.url) as source:
+    async with chat(simulator.url) as source:
         async with asyncio.timeout(30):
             _, done = await answer(source, asked("slow-close"))
         assert done.finish_reason == "stop"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import httpx
@@ -27,6 +26,7 @@ from app.upstream.reading.redaction import MAX_MESSAGE
 from app.upstream.reading.sse import BOM, MAX_STRAY, Splitter
 from app.upstream.responses.reader import responses_reader
 from app.usage import Usage
+from tests.upstream.play import cut_at
 from tests.upstream.reading.quirks import CASES
 from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, call, chunk, event, merged, text, tool
 from tests.upstream.responses.quirks import RESPONSES
@@ -106,11 +106,6 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes] = SEEDS) -> bytes:
             case _:
                 raw[at:] = draw(st.sampled_from(seeds))[length:]
     return bytes(raw[: 8 * MAX_EVENT])
-
-
-def cut_at(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
-    places = sorted({cut % (len(raw) + 1) for cut in cuts} | {0, len(raw)})
-    return [raw[start:end] for start, end in pairwise(places)]
 
 
 def held(value: Any, seen: set[int] | None = None) -> int:

@@ -28,6 +28,7 @@ from app.upstream.reading.body import MAX_BLANK
 from app.upstream.reading.chat import chat_reader
 from app.upstream.reading.reader import AnswerReader
 from app.upstream.reading.sse import MAX_STRAY, Splitter
+from tests.upstream.play import cut_at
 from tests.upstream.reading.fuzz import (
     CUTS,
     ENDS,
@@ -41,7 +42,6 @@ from tests.upstream.reading.fuzz import (
     check_reader,
     check_responses_reader,
     check_splitter,
-    cut_at,
     held,
     inflated,
     mutated,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 
-from app import __version__, simulator
+from app import __version__
 from app.errors import Empty, Misaddressed, Rejected, Unreachable, UpstreamError
 from app.events import Delta
+from app.simulator import Simulator
 from app.upstream import Attempt
 from app.upstream.endpoint import Unstreamed
 from app.upstream.router import Router, Target
 from tests.ports import free_port
-from tests.simulator.faults import MODELS
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, answers, asked, chat, reply
 
 pytestmark = pytest.mark.anyio
@@ -46,22 +45,16 @@ async def test_no_key() -> None:
     assert b"authorization" not in upstream.requests[0].lower()
 
 
-@pytest.fixture
-async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
-        yield running
-
-
-async def test_usage_refused(simulated: simulator.Simulator) -> None:
+async def test_usage_refused(simulator: Simulator) -> None:
     """An upstream that refuses stream_options is asked again without, and that is remembered."""
-    async with chat(simulated.url) as source:
+    async with chat(simulator.url) as source:
         attempts: list[Attempt] = []
         content, done = await answer(source, asked("refuses-stream-options"), attempts)
         assert content
         assert done.usage is None
-        assert (len(answers(attempts)), simulated.stats.requests) == (2, 2)
+        assert (len(answers(attempts)), simulator.stats.requests) == (2, 2)
         await answer(source, asked("refuses-stream-options"))
-        assert simulated.stats.requests == 3
+        assert simulator.stats.requests == 3
 
 
 async def test_usage_refused_by_a_quotation() -> None:

@@ -8,10 +8,10 @@ from contextlib import aclosing
 
 import pytest
 
-from app import simulator
 from app.errors import StreamError
 from app.events import TEXT, Content, Logprobs, Reasoning, ToolCall
 from app.request import StreamRequest
+from app.simulator import Simulator
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import Endpoint
 from app.upstream.http.client import Client, create_client
@@ -34,14 +34,8 @@ CUT = ("cut-before-finish", "cut-reset", "cut-clean-before-finish")
 
 
 @pytest.fixture
-async def simulated() -> AsyncIterator[simulator.Simulator]:
-    async with await simulator.serve(tokens_per_second=0, first_token_delay=0, models=MODELS) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(simulated: simulator.Simulator) -> AsyncIterator[Client]:
-    async with create_client(simulated.url, 5) as client:
+async def client(simulator: Simulator) -> AsyncIterator[Client]:
+    async with create_client(simulator.url, 5) as client:
         yield client
 
 
@@ -73,9 +67,9 @@ async def outcome(source: Source, model: str) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("model", BOTH)
-async def test_either_api(simulated: simulator.Simulator, client: Client, model: str) -> None:
+async def test_either_api(simulator: Simulator, client: Client, model: str) -> None:
     """Text, reasoning, refusals, calls, how it ends and how it fails do not depend on the upstream's dialect."""
-    endpoint = Endpoint(client, simulated.url, "key-of-ours")
+    endpoint = Endpoint(client, simulator.url, "key-of-ours")
     chat = OpenAIChat(endpoint, 1 << 20)
     responses = OpenAIResponses(endpoint, 1 << 20)
     asked = f"{model}?tokens=12&first=0"
@@ -87,20 +81,20 @@ async def test_either_api(simulated: simulator.Simulator, client: Client, model:
 
 
 @pytest.mark.parametrize("model", CUT)
-async def test_cuts_in_the_background(simulated: simulator.Simulator, client: Client, model: str) -> None:
+async def test_cuts_in_the_background(simulator: Simulator, client: Client, model: str) -> None:
     """Cut four times over, an answer in the background is the one that is not cut."""
     timing = Timing(resume_waits=(0.0, 0.001, 0.001))
-    source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True, timing=timing)
+    source = OpenAIResponses(Endpoint(client, simulator.url), 1 << 20, background=True, timing=timing)
     whole = await outcome(source, "sim-gpt?tokens=40")
     assert (await outcome(source, f"{model}?tokens=40&after=5&fail=4"))[:-1] == whole[:-1]
 
 
-async def test_cancel(simulated: simulator.Simulator, client: Client) -> None:
+async def test_cancel(simulator: Simulator, client: Client) -> None:
     """An answer in the background that is left in the middle is cancelled before the source has ended."""
-    source = OpenAIResponses(Endpoint(client, simulated.url), 1 << 20, background=True)
+    source = OpenAIResponses(Endpoint(client, simulator.url), 1 << 20, background=True)
     async with aclosing(source.stream(request("never-ends?rate=500"), Attempt())) as batches:
         async for batch in batches:
             if batch:
                 break
-        assert (simulated.stats.background_live, simulated.stats.background_cancelled) == (1, 0)
-    assert (simulated.stats.background_live, simulated.stats.background_cancelled) == (0, 1)
+        assert (simulator.stats.background_live, simulator.stats.background_cancelled) == (1, 0)
+    assert (simulator.stats.background_live, simulator.stats.background_cancelled) == (0, 1)
