@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -28,6 +29,7 @@ from app.journal.encoding import encode
 from app.journal.redis import entries, keys, listing, messages
 from app.journal.redis.client import Command
 from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, Unanswered, is_foreign
+from app.journal.redis.ended import Ended
 from app.journal.redis.entries import Tail, entries_after, read_tail
 from app.journal.redis.kept import Kept
 from app.journal.redis.outbox import RedisOutbox
@@ -35,14 +37,12 @@ from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver
 from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
-from app.turns import ROOM
+from app.turns import ROOM, turn
 
 # About how many bytes an entry takes in Redis besides its data.
 _ENTRY = 32
 # Records in one entry where a log is written again.
 _RECORDS_PER_ENTRY = 512
-# About how many bytes of ended streams are kept for writing their ends again.
-_ENDED = 16 << 20
 # Logs that are compared in one pipeline.
 _COMPARED_AT_ONCE = 256
 # Seconds between two looks whether all was sent, at the end of the process.
@@ -81,10 +81,10 @@ class Committer:
         self._live: dict[str, RedisWriter] = {}
         self._beginning: set[str] = set()
         self._unreconciled: dict[RedisWriter, None] = {}
-        self._ended: dict[str, tuple[RedisWriter, float]] = {}  # and when it ended, by the loop's clock
-        self._ended_size = 0
-        self._ends_unreconciled = False
+        self._ended = Ended(timing.ended_nearby)
         self._failures = 0
+        self._losses = 0  # how often Redis may have lost something
+        self._restored = 0  # after how many of these times the ends of streams were compared
         self._sending = False
         self._renewed_at = 0.0
 
@@ -103,8 +103,8 @@ class Committer:
     def last(self, stream_id: str) -> int:
         """Return the number of the last record that Redis has of a live stream of ours; -1 if there is none."""
         writer = self._live.get(stream_id)
-        if writer is None and self._ends_unreconciled and stream_id in self._ended:
-            writer, _ = self._ended[stream_id]  # its end may have to be written again
+        if writer is None and self._restored != self._losses:
+            writer = self._ended.get(stream_id)  # its end may have to be written again
         if writer is not None:
             return writer.acked
         return 0 if stream_id in self._beginning else -1
@@ -141,6 +141,7 @@ class Committer:
 
     def renewals(self, now: float) -> list[Command]:
         """Return the commands that keep live logs and their claims; none if they were returned shortly before *now*."""
+        self._ended.prune(now)
         if now - self._renewed_at < self._timing.live / 4:
             return []
         self._renewed_at = now
@@ -149,6 +150,10 @@ class Committer:
         owners = {writer.log.info.owner for writer in self.writers} - {""}
         indexes: list[Command] = [("EXPIRE", keys.streams(owner), self._listed) for owner in owners]
         return [("EXPIRE", key, self._timing.live) for key in kept] + indexes
+
+    def removed(self, stream_id: str) -> None:
+        """Keep no copy of an ended stream: it is being deleted."""
+        self._ended.remove(stream_id)
 
     async def flushed(self) -> None:
         """Wait until all that was appended is in Redis, and told; not while Redis is away."""
@@ -163,7 +168,7 @@ class Committer:
         """Compare what Redis has of every live stream before anything more is sent; what was told may be lost."""
         self._outbox.take_messages()
         self._unreconciled.update(dict.fromkeys(self.writers))
-        self._ends_unreconciled = True
+        self._losses += 1
         self._outbox.wake.set()
 
     def give_up(self) -> None:
@@ -206,7 +211,7 @@ class Committer:
                     self._failures = self._connection.failures
                     self.require_reconcile()
                 await self._reconcile_all()
-                if self._ends_unreconciled:
+                if self._restored != self._losses:
                     await self._restore_ends()
                 if await self._send():
                     self._connection.answered()
@@ -278,7 +283,7 @@ class Committer:
             self._kept.ended(info.owner, writer.id, writer.stored, entries.seconds_kept(info, self._keep))
             self._retire(writer)
             if not writer.given_up:
-                self._remember(writer)
+                self._ended.add(writer, asyncio.get_running_loop().time())
         elif writer.waiting:
             self._outbox.mark(writer.id)
 
@@ -287,33 +292,22 @@ class Committer:
         self._unreconciled.pop(writer, None)
         self._registry.retire(writer.id)
 
-    def _remember(self, writer: RedisWriter) -> None:
-        """Keep an ended stream, in case that Redis loses its end."""
-        now = asyncio.get_running_loop().time()
-        self._ended[writer.id] = writer, now
-        self._ended_size += writer.stored
-        while True:
-            oldest, ended_at = next(iter(self._ended.values()))
-            if self._ended_size <= _ENDED and now - ended_at < self._timing.ended_nearby:
-                return
-            del self._ended[oldest.id]
-            self._ended_size -= oldest.stored
-
     async def _restore_ends(self) -> None:
         """Write again what Redis has lost of streams that have ended. Raises RedisError or OSError.
 
         A log that is gone as a whole stays so, because its owner may have deleted it.
         """
-        writers = [writer for writer, _ in self._ended.values()]
+        losses = self._losses  # there may be more while this waits for Redis
+        writers = self._ended.writers
         for start in range(0, len(writers), _COMPARED_AT_ONCE):
             page = writers[start : start + _COMPARED_AT_ONCE]
             for writer, found in zip(page, await self._last_entries(page), strict=True):
-                if is_foreign(found):
+                if is_foreign(found) or self._ended.get(writer.id) is None:
                     continue
                 if isinstance(found, Exception):
                     raise found
                 await self._restore_end(writer, found)
-        self._ends_unreconciled = False
+        self._restored = losses
 
     async def _restore_end(self, writer: RedisWriter, found: Sequence[Any]) -> None:
         """Write the records again that come after the last entry, *found*, of an ended log."""
@@ -331,9 +325,9 @@ class Committer:
         return await self._connection.pipeline([("XREVRANGE", it.key, "+", "-", "COUNT", 1) for it in writers])
 
     async def _reconcile_all(self) -> None:
-        writers = [*self._unreconciled]
-        for start in range(0, len(writers), _COMPARED_AT_ONCE):
-            page = writers[start : start + _COMPARED_AT_ONCE]
+        while page := [*islice(self._unreconciled, _COMPARED_AT_ONCE)]:
+            for writer in page:  # before this waits for Redis, which may lose something more meanwhile
+                del self._unreconciled[writer]
             for writer, last in zip(page, await self._last_entries(page), strict=True):
                 if is_foreign(last):
                     self._lose(writer, JournalLost())
@@ -367,7 +361,6 @@ class Committer:
             case Agreed(acked):
                 writer.acked = acked
         writer.put_back()
-        self._unreconciled.pop(writer, None)
         if writer.waiting:
             self._outbox.mark(writer.id)
 
@@ -386,7 +379,6 @@ class Committer:
         """
         if isinstance(end := events[-1], TERMINAL):
             await self._connection.execute(*self._expiry(writer, writer.acked + len(events), end))
-        self._unreconciled.pop(writer, None)
         writer.arrived(events)
         self._acknowledge(writer, writer.acked + 1, encode(events))
 
@@ -406,10 +398,10 @@ class Committer:
             # No copy is left of what was acknowledged after that. The copy's last record is the end, not acknowledged.
             writer.acked = max(kept, min(writer.acked, writer.log.last - 1))
         records = writer.log.records(kept, writer.acked)
-        commands += [
-            entries.append(writer.key, kept + 1 + start, encode(records[start : start + _RECORDS_PER_ENTRY]))
-            for start in range(0, len(records), _RECORDS_PER_ENTRY)
-        ]
+        for start in range(0, len(records), _RECORDS_PER_ENTRY):
+            part = records[start : start + _RECORDS_PER_ENTRY]
+            await turn(len(part))
+            commands.append(entries.append(writer.key, kept + 1 + start, encode(part)))
         if commands:
             await self._connection.execute(*commands)
         if records:

@@ -236,6 +236,7 @@ class RedisJournal:
 
     async def remove(self, stream_id: str) -> None:
         log = self._memory.get(stream_id)
+        self._committer.removed(stream_id)
         await self._connection.request(("DEL", keys.log(stream_id)))
         await self.registry.release(stream_id)
         await self._memory.remove(stream_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from redis import Redis
 from app.errors import JournalDown
 from app.events import Delta, Done, Event, Failure
 from app.journal.encoding import decode, encode
+from app.journal.redis import committer as committer_module
 from app.journal.redis import keys
 from app.journal.redis.client import Command
 from app.journal.redis.writer import RedisWriter
@@ -347,6 +349,100 @@ async def test_only_what_has_waited_ends(machine: Machine) -> None:
     assert ending(await opened(a.journal)) == "journal_unavailable"
     other.append([DONE])
     assert await opened(a.journal, "other") == [DONE]
+
+
+@pytest.mark.parametrize("more", [[Delta("1")], [Delta("1"), DONE]], ids=["live", "ended"])
+async def test_a_loss_during_a_comparison(
+    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch, more: list[Event]
+) -> None:
+    """What Redis loses while it is asked what it has is written again, too."""
+    a = await machine.start(timing=SELDOM)
+    writer = await begun(a)
+    older = dumped(redis)
+    writer.append(more)
+    await acked(writer, 1 + len(more))
+    committer = a.journal._committer
+    ask = committer._last_entries
+    losses = 0
+
+    async def asked(writers: Sequence[RedisWriter]) -> list[Any]:
+        nonlocal losses
+        found = await ask(writers)
+        if not losses:
+            losses += 1
+            redis.restore(keys.log("s"), 0, older, replace=True)
+            committer.require_reconcile()
+        return found
+
+    monkeypatch.setattr(committer, "_last_entries", asked)
+    committer.require_reconcile()
+    await until(lambda: losses and len(entries(redis)) == 3)
+    assert read_entries(redis) == [Delta("0"), *more]
+
+
+async def test_a_long_log_is_written_again_in_steps(
+    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No turn of the event loop encodes more of a log than it has time for."""
+    a = await machine.start(timing=SELDOM)
+    writer = await begun(a)
+    writer.append([Delta("x")] * 5000)
+    await acked(writer, 5001)
+    loop = asyncio.get_running_loop()
+    turns = 0
+    in_turn: list[int] = []
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(count)
+
+    def encoded(events: Sequence[Event]) -> bytes:
+        in_turn.append(turns)
+        return encode(events)
+
+    monkeypatch.setattr(committer_module, "encode", encoded)
+    redis.delete(keys.log("s"))
+    loop.call_soon(count)
+    a.journal._committer.require_reconcile()
+    await until(lambda: len(read_entries(redis)) == 5001)
+    assert len(in_turn) == 10
+    assert max(Counter(in_turn).values()) <= 3
+
+
+async def test_a_deleted_stream_is_not_written_again(machine: Machine, redis: Redis) -> None:
+    """If Redis forgets that a stream was deleted, this process does not complete it."""
+    a = await machine.start(timing=SELDOM)
+    writer = await begun(a)
+    older = dumped(redis)
+    writer.append([DONE])
+    await opened(a.journal)
+    await a.journal.remove("s")
+    redis.restore(keys.log("s"), 0, older)
+    a.journal._committer.require_reconcile()
+    other = await a.journal.create("other", INFO)
+    other.append([DONE])
+    await opened(a.journal, "other")  # which is sent after what has ended was compared
+    assert read_entries(redis) == [Delta("0")]
+
+
+async def test_ended_streams_are_let_go(machine: Machine) -> None:
+    """A stream that ended some time ago, or takes too much room, is not kept in case that Redis loses its end."""
+    a = await machine.start(timing=replace(FAST, ended_nearby=1))
+    for name, stored in (("small", 1), ("large", 20 << 20)):
+        writer = await a.journal.create(name, INFO)
+        writer.stored = stored
+        writer.append([DONE])
+        await opened(a.journal, name)
+    await until(lambda: not a.journal._committer.writers)
+    assert a.journal._committer._ended.get("large") is None
+    await until(lambda: not a.journal._committer._ended.writers)
+    assert a.journal.ready
+
+
+def dumped(redis: Redis) -> Any:
+    """Return the log as Redis has it now."""
+    return redis.dump(keys.log("s"))
 
 
 def read_entries(redis: Redis) -> list[Event]:
