@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import orjson
@@ -171,7 +172,7 @@ class Committer:
         lost = [
             writer
             for writer in self.writers
-            if not writer.sealed and not writer.log.ended and (since is None or writer.unacknowledged_since <= since)
+            if not writer.given_up and not writer.log.ended and (since is None or writer.unacknowledged_since <= since)
         ]
         if not lost:
             return
@@ -179,10 +180,11 @@ class Committer:
             writer.give_up(Failure.of(JournalDown()))
             self._outbox.mark(writer.id)
         self._given_up.update(lost)
-        await self._store.note_ends([(writer.id, writer.end) for writer in lost])
-        for writer in lost:
-            writer.show_end()
-            self._on_lost(writer.id, JournalDown())
+        with ExitStack() as ends:  # all of them are shown, whatever fails: no writer is given up twice
+            for writer in lost:
+                ends.callback(self._on_lost, writer.id, JournalDown())
+                ends.callback(writer.show_end)  # what was added last is called first
+            await self._store.note_ends([(writer.id, writer.end) for writer in lost])
 
     async def flushed(self) -> None:
         """Wait until all that was appended is written; not while the disk refuses."""

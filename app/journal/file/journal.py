@@ -149,6 +149,8 @@ class FileJournal:
         assert found is not None  # noqa: S101 - it was found so just now
         try:
             log = await self._read(found)
+        except JournalDown:
+            raise  # a process that can read it may still go on with it
         except StreamError as error:
             self._log.warning("stream.producer_lost", stream_id=stream_id, records=found.last, reason=error.code)
             ended = Tail(identity, found.last, pack([Failure.of(ProducerLost())]))

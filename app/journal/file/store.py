@@ -157,14 +157,16 @@ class Store:
 
     async def note_ends(self, ends: list[tuple[str, int]]) -> None:
         """Note what readers are about to be told of streams that are given up; wait no longer for a disk that hangs."""
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._timing.note):
-                await self._noting.call(lambda: self.given_up.note(ends))
+        await self._note(lambda: self.given_up.note(ends))
 
     async def forget_ends(self) -> None:
-        """Note that all those ends are written."""
-        with suppress(OSError):  # what stays there says what is on the disk
-            await self._noting.call(self.given_up.forget)
+        """Note that all those ends are written; what stays there if this fails says no more than that."""
+        await self._note(self.given_up.forget)
+
+    async def _note(self, call: Callable[[], None]) -> None:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._timing.note):
+                await self._noting.call(call)
 
     async def free(self, now: float, oldest: int) -> list[Gone]:
         """See `Database.free`."""
@@ -177,9 +179,8 @@ class Store:
                 await self._writing.call(self._close)
         except TimeoutError:
             self._log.error("journal.not_closed", reason="the disk hangs")
+        finally:
             self._writing.stop(wait=False)
-        else:
-            self._writing.stop()
 
     def _close(self) -> None:
         self._reading.stop()

@@ -13,7 +13,8 @@ class Timing:
     commit: float = 0.002
     # A commit that takes longer counts as a failure of the disk; it goes on nevertheless.
     slow: float = 5.0
-    # How long a stream that is given up waits for a note of that, before its readers are told.
+    # How long a stream that is given up waits for a note of that, before its readers are told; and how long the
+    # committer waits for the removal of such notes.
     note: float = 1.0
     # The committer's pause between two tries while the disk refuses. It doubles from the first to the last.
     first_pause: float = 0.05

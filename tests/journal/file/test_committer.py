@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ from app.errors import JournalDown
 from app.events import Delta, Done
 from app.journal.file.journal import FileJournal
 from app.usage import Usage
-from tests.journal.file.disk import Disk
+from tests.journal.file.disk import FAST, Disk
 from tests.journal.processes import DONE, INFO, ending, opened, reading, text
 from tests.waiting import until
 
@@ -136,21 +137,73 @@ async def test_a_disk_that_hangs(disk: Disk) -> None:
         assert await opened(journal) == expected
 
 
-async def test_a_record_that_cannot_be_written(disk: Disk) -> None:
-    """Its stream ends with an error; those that share the batch go on."""
+async def test_notes_that_hang(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the notes of ends are not removed in time, streams are written nevertheless."""
+    go = threading.Event()
+    async with disk.start(patience=1, timing=replace(FAST, note=0.05)) as journal:
+        monkeypatch.setattr(journal._store.given_up, "forget", lambda: go.wait(30))
+        writer = await journal.create("s", INFO)
+        with refusing(journal):
+            writer.append([Delta("never shown")])
+            await opened(journal)
+        await until(lambda: not journal._committer.writers)
+        (await journal.create("t", INFO)).append([Delta("x"), DONE])
+        assert text(await opened(journal, "t")) == "x"
+        go.set()
+
+
+@pytest.mark.parametrize("failing", ["note", "tell"])
+async def test_all_ends_are_shown(disk: Disk, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """If an end cannot be noted, or its stream's owner cannot be told, the readers of all streams see it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    async with disk.start(patience=1) as journal:
+        writers = [await journal.create(name, INFO) for name in "st"]
+        with refusing(journal), monkeypatch.context() as patched:
+            if failing == "note":
+                patched.setattr(journal._store, "note_ends", fail)
+            else:
+                patched.setattr(disk.owner, "stop", fail)
+            for writer in writers:
+                writer.append([Delta("never shown")])
+            assert [ending(await opened(journal, name)) for name in "st"] == ["journal_unavailable"] * 2
+
+
+def too_deep() -> Done:
+    """Return an event that cannot be written."""
     deep: dict[str, Any] = {}
     for _ in range(300):
         deep = {"a": deep}
+    return Done("stop", None, Usage({"deep": deep}))
+
+
+async def test_a_record_that_cannot_be_written(disk: Disk) -> None:
+    """Its stream ends with an error; those that share the batch go on."""
     async with disk.start() as journal:
         bad = await journal.create("bad", INFO)
         good = await journal.create("good", INFO)
         bad.note("in the same batch")
-        bad.append([Done("stop", None, Usage({"deep": deep}))])
+        bad.append([too_deep()])
         good.append([Delta("x"), DONE])
         assert ending(await opened(journal, "bad")) == "internal_error"
         assert text(await opened(journal, "good")) == "x"
     async with disk.start() as journal:
         assert ending(await opened(journal, "bad")) == "internal_error"
+
+
+async def test_a_record_that_cannot_be_written_in_an_outage(disk: Disk) -> None:
+    """Its stream ends as the others do, if the disk does not take that error in time."""
+    async with disk.start(patience=1) as journal:
+        writer = await journal.create("s", INFO)
+        with refusing(journal):
+            writer.append([too_deep()])
+            expected = await opened(journal)
+        assert ending(expected) == "journal_unavailable"
+        await until(lambda: not journal._committer.writers)
+    async with disk.start() as journal:
+        assert await opened(journal) == expected
 
 
 async def test_a_request_that_leaves(disk: Disk) -> None:

@@ -330,7 +330,8 @@ async def test_a_note_of_a_stream_that_says_nothing(disk: Disk) -> None:
         assert (orphan.note, orphan.log.last) == ("n", 0)
 
 
-async def test_a_note_on_a_disk_that_refuses(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("look", ["live", "rows"])
+async def test_a_note_on_a_disk_that_refuses(disk: Disk, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
     """If what a stream with a note has cannot be read, the process does not start, and the stream is kept."""
     async with disk.start() as journal:
         writer = await journal.create("s", INFO)
@@ -343,7 +344,7 @@ async def test_a_note_on_a_disk_that_refuses(disk: Disk, monkeypatch: pytest.Mon
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(reading, "live", refuse)
+        patched.setattr(reading, look, refuse)
         with pytest.raises(JournalRefused, match="cannot be read or written"):
             async with left.start():
                 pass

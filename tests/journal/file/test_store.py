@@ -107,6 +107,20 @@ async def test_a_disk_that_hangs_at_the_end(disk: Disk, logs: LogCapture) -> Non
     await until(lambda: not any(thread.name.startswith("journal") for thread in threading.enumerate()))
 
 
+async def test_a_close_that_fails(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is left."""
+    with pytest.raises(OSError, match="broken"):
+        async with disk.start() as journal:
+            close = journal._store._close
+
+            def fail() -> None:
+                close()
+                raise OSError("broken")
+
+            monkeypatch.setattr(journal._store, "_close", fail)
+    await until(lambda: not any(thread.name.startswith("journal") for thread in threading.enumerate()))
+
+
 def test_reasons() -> None:
     """The log has a word that can be looked up."""
     assert reason(OSError(28, "No space left on device")) == "No space left on device"
