@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.clients.packages import package
-from tests.real.browser import Door
+from tests.real.browser import Door, opened
 from tests.real.frameworks import forecasting
 from tests.real.node import NODE
 from tests.real.processes import ROOT, Server, launch, stats
@@ -26,7 +23,6 @@ PACKAGES = ("@assistant-ui/react@0.15.22", "@assistant-ui/react-ai-sdk@1.4.12")
 BESIDE = ("react@19.3.1", "react-dom@19.3.1", "ai@7.0.173", "esbuild@0.28.2")
 LINE = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 3
 SLOW = "sim-echo?rate=15&first=0"
-HTML = '<!DOCTYPE html><meta charset="utf-8"><div id="root"></div><script src="/page.js"></script>'
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +43,6 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
     server = launch(tmp_path_factory.mktemp("service"), simulator, reconnect_ms=50, retry_wait=0.01)
     yield server
     server.stop()
-
-
-@contextmanager
-def opened(browser: Browser, door: Door, script: str, **known: Any) -> Iterator[Page]:
-    thrown: list[str] = []
-    with browser.new_context() as context:
-        context.on("weberror", lambda error: thrown.append(str(error.error)))
-        context.add_init_script("".join(f"window.{name} = {json.dumps(value)};" for name, value in known.items()))
-        context.route("**/page", lambda route: route.fulfill(body=HTML, content_type="text/html"))
-        context.route("**/page.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
-        page = context.new_page()
-        page.goto(f"{door.url}/page")
-        yield page
-    assert thrown == []
 
 
 def ask(page: Page, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.real.processes import Server, stats
 from tests.real.proxy import Proxy
@@ -23,6 +25,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+_PAGE = '<!DOCTYPE html><meta charset="utf-8"><div id="root"></div><script src="/page.js"></script>'
 
 expect.set_options(timeout=30_000)  # milliseconds; its own five seconds are not many on a busy machine
 
@@ -58,6 +62,29 @@ class Door(Proxy):
     def requests(self, start: str) -> int:
         """Return how many requests began with *start*, as in `GET /v1/streams/`."""
         return sum(head.startswith(start) for head in self.heads)
+
+
+@contextmanager
+def opened(browser: Browser, door: Door, script: str, **known: Any) -> Iterator[Page]:
+    """Open a page of the service's own origin that runs *script*, with *known* as its globals.
+
+    Whatever is thrown on it is a failure.
+    """
+    thrown: list[str] = []
+    with browser.new_context() as context:
+        context.on("weberror", lambda error: thrown.append(str(error.error)))
+        context.add_init_script("".join(f"window.{name} = {json.dumps(value)};" for name, value in known.items()))
+        context.route("**/page", lambda route: route.fulfill(body=_PAGE, content_type="text/html"))
+        context.route("**/page.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+        yield tab(context, door)
+    assert thrown == []
+
+
+def tab(context: BrowserContext, door: Door) -> Page:
+    """Open the page of `opened` once more."""
+    page = context.new_page()
+    page.goto(f"{door.url}/page")
+    return page
 
 
 @contextmanager

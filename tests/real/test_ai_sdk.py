@@ -25,7 +25,7 @@ from app.wire import Reading
 from app.wire.ai_sdk import UIMessageEncoder
 from app.wire.openai import completion
 from app.wire.transcript import Transcript
-from tests.real.browser import Door
+from tests.real.browser import Door, opened
 from tests.real.node import CLIENTS, install
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
@@ -369,7 +369,6 @@ def test_keep_alives(node: Node, service: Server, chat_id: str) -> None:
 # The page in clients/, bundled for the browser, at the service's own origin.
 
 LINE = TEXT.strip().replace("\n", " ")
-HTML = '<!DOCTYPE html><meta charset="utf-8"><div id="root"></div><script src="/page.js"></script>'
 
 
 @pytest.fixture(scope="module")
@@ -381,21 +380,6 @@ def script(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run([NODE, esbuild, source, *options], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return bundle.read_text()
-
-
-@contextmanager
-def chatting(browser: Browser, door: Door, script: str, chat_id: str) -> Iterator[Page]:
-    """Open the page. Whatever is thrown on it is a failure."""
-    thrown: list[str] = []
-    with browser.new_context() as context:
-        context.on("weberror", lambda error: thrown.append(str(error.error)))
-        context.add_init_script(f"window.CHAT = {json.dumps(chat_id)}; window.MODEL = {json.dumps(SLOW)};")
-        context.route("**/page", lambda route: route.fulfill(body=HTML, content_type="text/html"))
-        context.route("**/page.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
-        page = context.new_page()
-        page.goto(f"{door.url}/page")
-        yield page
-    assert thrown == []
 
 
 def answer(page: Page) -> str:
@@ -424,7 +408,7 @@ def test_a_page_that_is_reloaded(
 ) -> None:
     """`useChat` shows an answer as it comes, and again all of it when the page is reloaded in the middle of it."""
     asked = stats(simulator)["requests"]
-    with Door(service.url) as door, chatting(browser, door, script, chat_id) as page:
+    with Door(service.url) as door, opened(browser, door, script, CHAT=chat_id, MODEL=SLOW) as page:
         ask(page)
         page.reload()
         expect(page.locator("output")).to_have_text("streaming")
@@ -435,7 +419,7 @@ def test_a_page_that_is_reloaded(
 
 def test_a_page_that_loses_its_connection(browser: Browser, service: Server, script: str, chat_id: str) -> None:
     """It has the answer whole when it resumes, in the message that it has a part of."""
-    with Door(service.url) as door, chatting(browser, door, script, chat_id) as page:
+    with Door(service.url) as door, opened(browser, door, script, CHAT=chat_id, MODEL=SLOW) as page:
         ask(page)
         door.cut(reset=True)
         expect(page.locator("output")).to_have_text("error")

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.real.browser import Door
+from tests.real.browser import Door, opened
 from tests.real.node import CLIENTS, Installed
 from tests.real.processes import Server, launch, launch_nginx, stats
 from tests.real.proxy import Cut, Link
-from tests.real.test_client_pages import opened
 
 pytestmark = pytest.mark.real
 

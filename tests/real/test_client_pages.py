@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.real.browser import Door
+from tests.real.browser import Door, opened, tab
 from tests.real.node import CLIENTS, Installed
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut
@@ -21,7 +20,6 @@ pytestmark = pytest.mark.real
 
 LINE = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 3
 SLOW = "sim-echo?rate=15&first=0"  # six seconds, in which a slow machine opens two pages
-HTML = '<!DOCTYPE html><meta charset="utf-8"><div id="root"></div><script src="/page.js"></script>'
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +48,6 @@ def hook_script(package: Installed) -> str:
 def door(service: Server) -> Iterator[Door]:
     with Door(service.url) as door:
         yield door
-
-
-@contextmanager
-def opened(browser: Browser, door: Door, script: str, **known: Any) -> Iterator[Page]:
-    """Open the page. Whatever is thrown on it is a failure."""
-    thrown: list[str] = []
-    with browser.new_context() as context:
-        context.on("weberror", lambda error: thrown.append(str(error.error)))
-        context.add_init_script("".join(f"window.{name} = {json.dumps(value)};" for name, value in known.items()))
-        context.route("**/page", lambda route: route.fulfill(body=HTML, content_type="text/html"))
-        context.route("**/page.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
-        yield tab(context, door)
-    assert thrown == []
-
-
-def tab(context: BrowserContext, door: Door) -> Page:
-    page = context.new_page()
-    page.goto(f"{door.url}/page")
-    return page
 
 
 @contextmanager

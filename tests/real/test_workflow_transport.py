@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.real.browser import Door
+from tests.real.browser import Door, opened, tab
 from tests.real.node import CLIENTS, Installed
 from tests.real.processes import Server, launch, launch_nginx, stats
-from tests.real.test_client_pages import SLOW, answer, ask, begun, opened, tab, whole
+from tests.real.test_client_pages import SLOW, answer, ask, begun, whole
 
 pytestmark = pytest.mark.real
 
