@@ -175,8 +175,7 @@ def test_it_writes_to_its_volume(image: Image, container: Container, volume: Pat
     body = {"prompt": "hi", "model": "sim-gpt?rate=0&first=0"}
     answer = httpx.post(f"{container.url}/v1/chat", json=body)
     events = parse(answer.content)
-    container.send(signal.SIGKILL)
-    container.ended()
+    container.kill()
     files = [path for path in volume.rglob("*") if path.is_file()]
     assert files
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}

@@ -33,6 +33,14 @@ def impatient(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> It
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server that keeps nothing on disk."""
+    server = launch_redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def counted(simulator: Server) -> Callable[[], dict[str, int]]:
     """The simulator's counters since the test began."""

@@ -38,8 +38,7 @@ class Fleet:
     def kill(self, index: int) -> None:
         """End one with no warning, and start its successor."""
         victim = self.running[index]
-        victim.send(signal.SIGKILL)
-        victim.ended()
+        victim.kill()
         self.killed.append(victim)
         self.running[index] = self._launch(victim.port)
 

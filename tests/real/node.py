@@ -64,6 +64,23 @@ def _npm(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+class Node:
+    """Runs scripts of clients/ that find the packages of npm."""
+
+    def __init__(self) -> None:
+        self._env = {**os.environ, "NODE_PATH": str(install())}
+
+    def __call__(self, script: str, **arguments: Any) -> list[Any]:
+        """Run one to its end, and return the lines that it printed."""
+        return _run([NODE, str(CLIENTS / f"{script}.cjs"), json.dumps(arguments)], self._env)
+
+
+def _run(command: list[str], env: dict[str, str] | None = None) -> list[Any]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+
+
 class Installed:
     """A *folder* in which the package is installed, and where scripts of clients/ are run, as modules of it."""
 
@@ -83,11 +100,7 @@ class Installed:
 
     def run(self, script: str, **arguments: Any) -> list[Any]:
         """Run a script of clients/ to its end, and return the lines that it printed."""
-        done = subprocess.run(
-            self.command(script, **arguments), capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+        return _run(self.command(script, **arguments))
 
     def bundle(self, program: str) -> str:
         """Return a *program* with all that it imports, in React's development form, as one script for a page."""

@@ -65,11 +65,21 @@ class Process:
             assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text()}"
             time.sleep(0.01)
 
+    def memory(self, figure: str = "VmRSS") -> int:
+        """Return the bytes that are resident now; with `VmHWM`, the most that ever were."""
+        fields = Path(f"/proc/{self.popen.pid}/status").read_text()
+        return int(fields.partition(f"{figure}:")[2].split()[0]) * 1024
+
     def send(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
     def ended(self, timeout: float = 60) -> int:
         return self.popen.wait(timeout)
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        self.send(signal.SIGKILL)
+        self.ended()
 
     def stop(self) -> None:
         """End it. A service that after a second still waits for live streams is told to end them."""

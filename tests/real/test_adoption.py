@@ -38,11 +38,6 @@ def reading(method: str, url: str, **request: Any) -> Iterator[Iterator[bytes]]:
         yield answer.iter_raw()
 
 
-def kill(service: Server) -> None:
-    service.send(signal.SIGKILL)
-    service.ended()
-
-
 def read_until(service: Server, enough: Callable[[list[Event]], bool], path: str = "chat", **body: Any) -> bytes:
     """Start a stream, read it until there is *enough*, kill the service, and return all that came."""
     data = b""
@@ -51,7 +46,7 @@ def read_until(service: Server, enough: Callable[[list[Event]], bool], path: str
             for piece in pieces:
                 data += piece
                 if service.popen.poll() is None and enough(parse(data)):
-                    kill(service)
+                    service.kill()
         except httpx.HTTPError:
             pass  # it broke off, as it was meant to
     assert parse(data)[-1].event not in ("done", "error"), "the answer had ended before the kill"
@@ -94,7 +89,7 @@ def test_kill_it_and_start_it(
     assert (line["adopted"], line["stream_id"]) == (True, seen[0].id[:22])
     assert "chat_sse_streams_adopted_total 1" in httpx.get(f"{service.url}/metrics").text
     # Ended, it is a stream as any other, also for the process after this one.
-    kill(service)
+    service.kill()
     service = start_service(simulator, **same)
     assert whole(service, seen[0].id[:22]) == again
 
@@ -131,7 +126,7 @@ def test_a_second_kill(start_service: Start, simulator: Server, tmp_path: Path) 
     seen = parse(read_until(service, lambda events: len(events) > 10, **body))
     for _ in range(2):
         service = start_service(simulator, **same)
-        kill(service)
+        service.kill()
     service = start_service(simulator, **same)
     rest = rest_of(service, seen[-1])
     check(seen + rest)
@@ -176,7 +171,7 @@ def test_before_the_first_delta(start_service: Start, simulator: Server, tmp_pat
     }
     stream_id = httpx.post(f"{service.url}/v1/chat", **keyed).json()["stream_id"]
     wait_until(lambda: any(b"resp_" in file.read_bytes() for file in (tmp_path / "j").iterdir()))
-    kill(service)
+    service.kill()
     service = start_service(simulator, **same)
     assert httpx.post(f"{service.url}/v1/chat", **keyed).json()["stream_id"] == stream_id
     events = whole(service, stream_id)
@@ -199,7 +194,7 @@ def test_the_upstream_had_finished(start_service: Start, simulator: Server, tmp_
                 break
         service.send(signal.SIGSTOP)
         wait_until(lambda: stats(simulator)["background_finished"] > finished)
-        kill(service)
+        service.kill()
         with pytest.raises(httpx.HTTPError):
             for piece in pieces:
                 data += piece
@@ -263,7 +258,7 @@ def test_responses_cursor(start_service: Start, simulator: Server, tmp_path: Pat
             for piece in pieces:
                 data += piece
                 if service.popen.poll() is None and data.count(b"response.output_text.delta") > 20:
-                    kill(service)
+                    service.kill()
         except httpx.HTTPError:
             pass
     seen = numbered(data)

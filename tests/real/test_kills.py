@@ -132,8 +132,7 @@ class Kills:
                 await asyncio.sleep(choose.uniform(0.1, 1))
                 self.service.send(signal.SIGCONT)
                 await asyncio.sleep(choose.uniform(0, 0.3))
-            self.service.send(signal.SIGKILL)
-            await asyncio.to_thread(self.service.ended)
+            await asyncio.to_thread(self.service.kill)
         return streams
 
     async def _read(self, stream: Stream) -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.real.processes import Server, launch
-from tests.real.redis import RedisServer, launch_redis
+from tests.real.redis import RedisServer
 from tests.real.responses_sdk import python
 from tests.waiting import wait_until
 from tests.wire.answers import blocks_of, responses
@@ -21,13 +21,6 @@ pytestmark = pytest.mark.real
 
 TEXT = "one two three four five six seven eight nine ten " * 4
 LIVE = "sim-echo?rate=100&first=0"
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = launch_redis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -222,12 +222,6 @@ class Soak:
                 self.counts["whole" if reason == "stop" else "whole to their cancel"] += 1
 
 
-def memory(server: Server) -> int:
-    """Return the resident memory of a process, in bytes."""
-    fields = Path(f"/proc/{server.popen.pid}/status").read_text()
-    return int(fields.partition("VmRSS:")[2].split()[0]) * 1024
-
-
 def sockets(server: Server) -> int:
     """Count the sockets that a process has open."""
     count = 0
@@ -260,7 +254,7 @@ def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.Captu
     warm_up, soak = (Soak(service.url, chance, seconds) for seconds in (WARM_UP, SECONDS))
     asyncio.run(warm_up.run())
     forgets(warm_up.addresses)
-    before = memory(service)
+    before = service.memory()
 
     asyncio.run(soak.run())
 
@@ -284,7 +278,7 @@ def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.Captu
     # What is open now: the listener and its kind, and idle connections to the upstream, which are closed in 15 to 30 s.
     wait_until(lambda: sockets(service) <= idle + stats(simulator)["connections"] - 1)
     forgets(soak.addresses)
-    grown = memory(service) - before
+    grown = service.memory() - before
     wait_until(lambda: sockets(service) <= idle, timeout=60)
     with capsys.disabled():
         print(f"memory: {before >> 20} MiB before, {grown / (1 << 20):+.1f} MiB after; sockets: {sockets(service)}")

@@ -197,8 +197,7 @@ def test_no_orphans(start_workers: StartWorkers) -> None:
     ):
         lines = answer.iter_lines()
         assert next(lines).startswith("retry:")
-        service.send(signal.SIGKILL)
-        service.ended()
+        service.kill()
 
         def freed() -> bool:
             with httpx.Client() as other:

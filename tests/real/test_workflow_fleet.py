@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,19 +11,12 @@ import pytest
 
 from tests.real.conftest import Start
 from tests.real.processes import Server
-from tests.real.redis import RedisServer, launch_redis
+from tests.real.redis import RedisServer
 
 pytestmark = pytest.mark.real
 
 TEXT = "one two three four five six seven eight nine ten " * 4
 CHAT = "/v1/ai-sdk/chat"
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = launch_redis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 def body(rate: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.anyio
 
 SECRET = "hunter2-hunter2"
 QUICK = Timing(connect=0.5, pipeline=1.0)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = launch_redis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize(
@@ -87,10 +79,10 @@ def test_why(error: Exception, words: str) -> None:
 
 
 @pytest.mark.real
-async def test_asking(redis: RedisServer) -> None:
+async def test_asking(server: RedisServer) -> None:
     """A Redis that answers is fine; of any other, what is wrong is said, and its password is not."""
-    at = redis.url.partition("//")[2]
-    assert await ask(redis.url, QUICK) == (True, "")
+    at = server.url.partition("//")[2]
+    assert await ask(server.url, QUICK) == (True, "")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for url, words in [
             (f"redis://:{SECRET}@127.0.0.1:{free_port()}/0", "connection refused"),
