@@ -27,7 +27,7 @@ from app.composition.settings import PREFIX, Settings, load
 from app.journal.file.address import parse_address
 from app.journal.redis.timing import USUAL
 from tests.ports import free_port
-from tests.real.processes import Process, log_file
+from tests.real.processes import Process, check_nginx, log_file
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -211,12 +211,7 @@ def test_compose_nginx(servers: str, tmp_path: Path) -> None:
     assert re.findall(r"^ *(server .*;) *$", config, re.MULTILINE) == [
         " ".join(f"server {server}:8000;" for server in servers.split())
     ]
-    for old, new in (("/run/", f"{tmp_path}/"), ("/var/log/nginx/", f"{tmp_path}/"), ("user www-data;", "")):
-        config = config.replace(old, new)
-    made.write_text(config)
-    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    checked = subprocess.run([nginx, "-t", "-p", str(tmp_path), "-c", str(made)], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
+    check_nginx(tmp_path, config)
 
 
 @pytest.fixture

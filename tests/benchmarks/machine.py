@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.contenders.packages import NODE
+from tests.real.processes import nginx_program
 
 
 def machine() -> str:
@@ -35,7 +36,7 @@ def build() -> str:
 
 def head() -> str:
     """Return when, where and with what this was measured."""
-    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
+    nginx = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=False).stderr
     node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=False).stdout
     parts = ("chat-sse", "uvicorn", "uvloop", "sse-starlette", "starlette", "httpx", "httptools", "orjson")
     return (

@@ -173,7 +173,6 @@ def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10, con
     One that cannot be reached is left out for *fail_timeout* seconds; 10 is nginx's own default. *config* is a variant
     of the file, whose first server may have TLS.
     """
-    binary = shutil.which("nginx") or "/usr/sbin/nginx"
     config = config or NGINX.read_text()
     addresses = [f"server 127.0.0.1:{service.port} fail_timeout={fail_timeout}s;" for service in services]
     for old, new in (
@@ -186,11 +185,11 @@ def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10, con
     ):
         assert config.count(old) == 1, old
         config = config.replace(old, new)
-    config = re.sub(r"^ *listen \[::\].*", "", config, flags=re.MULTILINE)  # a machine may not have it
+    config = _without_ipv6(config)
     config = re.sub(r"^( *listen )\d+", lambda it: f"{it[1]}127.0.0.1:{free_port()}", config, flags=re.MULTILINE)
     path = directory / "nginx.conf"
     path.write_text(config)
-    server = Server([binary, "-p", str(directory), "-c", str(path)], log_file(directory, "nginx"))
+    server = Server([nginx_program(), "-p", str(directory), "-c", str(path)], log_file(directory, "nginx"))
     address, tls = re.findall(r"^ *listen (\S+?)( ssl.*)?;", config, re.MULTILINE)[0]
     server.url = f"{'https' if tls else 'http'}://{address}"
     try:
@@ -200,6 +199,38 @@ def launch_nginx(directory: Path, *services: Server, fail_timeout: int = 10, con
         server.stop()
         raise
     return server
+
+
+def check_nginx(directory: Path, config: str) -> None:
+    """Have nginx take *config*, in which nothing but paths, ports and the user is replaced, without a word about it."""
+    for old, new in (("/run/", f"{directory}/"), ("/var/log/nginx/", f"{directory}/"), ("user www-data;", "")):
+        config = config.replace(old, new)
+    if not _has_ipv6():
+        config = _without_ipv6(config)
+    path = directory / "nginx.conf"
+    path.write_text(re.sub(r"^( *listen .*?)(80|443)", r"\g<1>50\2", config, flags=re.MULTILINE))
+    command = [nginx_program(), "-t", "-q", "-p", str(directory), "-c", str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def nginx_program() -> str:
+    """Return where nginx is. On Debian only root's PATH leads there."""
+    return shutil.which("nginx") or "/usr/sbin/nginx"
+
+
+def _without_ipv6(config: str) -> str:
+    return re.sub(r"^ *listen \[::\].*", "", config, flags=re.MULTILINE)
+
+
+def _has_ipv6() -> bool:
+    """Return whether this machine has it: nginx does not start where it cannot listen."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def log_file(directory: Path, name: str) -> Path:

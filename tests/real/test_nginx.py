@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.ports import free_port
 from tests.real.conftest import Start
 from tests.real.processes import ROOT, Server, orphaned, stats
 from tests.upstream.raw import CHUNK, FINISH
@@ -142,23 +141,6 @@ def test_connections_are_reused(nginx: Server, service: Server) -> None:
     address = f"0100007F:{service.port:04X}"
     # Without keep-alive each would be closed after its answer, and none be left.
     assert sum(1 for row in table if row.split()[2] == address and row.split()[3] == "01") == 1
-
-
-def test_the_file_is_complete(tmp_path: Path) -> None:
-    """`nginx -t` accepts the file with its paths and ports alone replaced."""
-    port = free_port()
-    replaced = (
-        ("/run/nginx.pid", f"{tmp_path}/pid"),
-        ("/var/log/nginx/", f"{tmp_path}/"),
-        ("listen 80;", f"listen {port};"),
-        ("listen [::]:80;", f"listen [::]:{port};"),
-    )
-    config = CONFIG
-    for old, new in replaced:
-        config = config.replace(old, new)
-    (tmp_path / "nginx.conf").write_text(config)
-    test = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False)
-    assert test.returncode == 0, test.stderr
 
 
 def test_both_families() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.real.clients.sse import check, parse, text
 from tests.real.conftest import Start
-from tests.real.processes import NGINX, Server
+from tests.real.processes import NGINX, Server, check_nginx, nginx_program
 from tests.upstream.http.conftest import Certificate, certificate
 from tests.waiting import wait_until
 
@@ -40,13 +40,10 @@ OFFERS = {"tls": (*TLS, *REDIRECT), "processes": ("server 127.0.0.1:8010;",), "l
 STREAMS = 20  # three times what a browser has of HTTP/1.1 connections
 
 
-def nginx_version() -> tuple[int, ...]:
-    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
-    return tuple(int(part) for part in re.findall(r"\d+", said)[:3])
-
-
-# Whether this nginx has `http2 on`, as the comments say.
-HTTP2_ON = nginx_version() >= (1, 25, 1)
+def http2_on() -> bool:
+    """Return whether this nginx has `http2 on`, as the comments say."""
+    said = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in re.findall(r"\d+", said)[:3]) >= (1, 25, 1)
 
 
 def variant(*offers: str) -> str:
@@ -57,7 +54,7 @@ def variant(*offers: str) -> str:
         assert count == 1, start
     if "tls" in offers:
         config = re.sub(r"^ *listen \S*80;\n", "", config, flags=re.MULTILINE)
-        if HTTP2_ON:
+        if http2_on():
             config = config.replace(" ssl http2;", " ssl;", 1).replace(" ssl http2;", " ssl; http2 on;", 1)
     return config
 
@@ -70,14 +67,7 @@ def with_certificate(config: str, certificate: Certificate) -> str:
 def test_nginx_takes_them(count: int, certificate: Certificate, tmp_path: Path) -> None:
     """nginx takes the file with whatever its comments offer, in any combination, and has nothing to say about it."""
     for offers in itertools.combinations(OFFERS, count):
-        path = tmp_path / "nginx.conf"
-        config = with_certificate(variant(*offers), certificate).replace("user www-data;", "")
-        for old, new in (("/run/", f"{tmp_path}/"), ("/var/log/nginx/", f"{tmp_path}/")):
-            config = config.replace(old, new)
-        path.write_text(re.sub(r"^( *listen .*?)(80|443)", r"\g<1>50\2", config, flags=re.MULTILINE))
-        command = ["nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(path)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (ran.returncode, ran.stderr) == (0, ""), offers
+        check_nginx(tmp_path, with_certificate(variant(*offers), certificate))
 
 
 def test_they_are_all() -> None:

@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.ports import free_port
 from tests.readmes import ROOT, Block, blocks
 from tests.real import node, picture
-from tests.real.processes import Process, Server, launch, launch_simulator, log_file
+from tests.real.processes import Process, Server, launch, launch_simulator, log_file, nginx_program
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
 
@@ -385,7 +385,7 @@ class Recipe:
 
     def _local(self, command: str) -> str:
         command = command.replace("sudo ", "").replace("/tmp/", f"{self._folder}/")
-        command = re.sub(r"\bnginx -c", "/usr/sbin/nginx -c", command)
+        command = re.sub(r"\bnginx -c", f"{nginx_program()} -c", command)
         for port, free in self._ports.items():
             command = re.sub(
                 rf"(--port |localhost:|redis://127\.0\.0\.1:|listen 127\.0\.0\.1:){port}\b", rf"\g<1>{free}", command

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 
 from tests.benchmarks.contenders.ground import PROMPT, SERVERS, Contender, Ground, Running, openai_ask
 from tests.benchmarks.contenders.packages import NODE, node_packages, python_with
 from tests.benchmarks.plan import MODEL, Ask
 from tests.ports import free_port
+from tests.real.processes import nginx_program
 
 OPENAI = "openai==3.51.0"
 HANDLERS = (
@@ -69,8 +69,7 @@ def _nginx(ground: Ground) -> Running:
     directory.mkdir()
     config = directory / "bare.conf"
     config.write_text(_NGINX.format(directory=directory, upstream=ground.simulator.port, port=port))
-    binary = shutil.which("nginx") or "/usr/sbin/nginx"
-    return Running(ground.start([binary, "-p", directory, "-c", config], port), openai_ask())
+    return Running(ground.start([nginx_program(), "-p", directory, "-c", config], port), openai_ask())
 
 
 def _pipe(ground: Ground) -> Running:
