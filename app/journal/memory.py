@@ -241,8 +241,9 @@ class MemoryLog:
 
     def _batch_end(self, start: int, last: int) -> int:
         """Return the last record of a batch of those after record *start*, up to *last*."""
-        end = start
-        size = 0
+        if last == self.last and last - start <= _BATCH_RECORDS and self.size <= _BATCH_SIZE:
+            return last  # all that is there
+        end, size = start, 0
         while end < last and end - start < _BATCH_RECORDS and size < _BATCH_SIZE:
             number, index = divmod(end, PAGE)
             page = self._pages[number] if number < len(self._pages) else self._tail
@@ -325,8 +326,7 @@ class MemoryJournal:
         return self.holder(owner).listing(limit, before, live=live)
 
     async def remove(self, stream_id: str) -> None:
-        log = self._logs.get(stream_id)
-        if log is not None:
+        if (log := self._logs.get(stream_id)) is not None:
             self.drop(log)
 
     def stop(self, stream_id: str) -> None:

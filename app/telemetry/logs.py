@@ -83,7 +83,8 @@ class _Lines:
 
 def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
     """Put first what people look for, and make strings safe to print: a client chooses the model's name, for one."""
-    first = {"timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": event.pop("level")}
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    first = {"timestamp": now.removesuffix("+00:00") + "Z", "level": event.pop("level")}
     first["event"] = event.pop("event", "")
     for key, value in event.items():
         first[key] = ascii(value) if isinstance(value, str) and not value.isprintable() else value

@@ -185,6 +185,8 @@ def _values_in(body: bytes) -> Iterator[Event]:
 
 
 def _parsed(mark: Mark, text: bytes) -> Iterator[Event]:
+    if not text:  # as it nearly always is
+        return
     try:
         value = parse(text)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from app.upstream.reading.values import encodable, text_of
@@ -40,11 +41,16 @@ def read_finish(said: Any) -> tuple[str, str]:
         said = said.get("type") or said.get("reason")
     if not isinstance(said, str) or not said:
         return "", ""
-    word = re.sub("[^a-z0-9]", "", said[:64].lower())
+    return _read(said[:64])
+
+
+@lru_cache(maxsize=256)  # an upstream says the same words every time
+def _read(said: str) -> tuple[str, str]:
+    word = re.sub("[^a-z0-9]", "", said.lower())
     for prefix in ("", *_PREFIXES):
         if (reason := _MEANING.get(word.removeprefix(prefix))) is not None:
-            return reason, encodable(said[:64])
-    return "other", encodable(said[:64])
+            return reason, encodable(said)
+    return "other", encodable(said)
 
 
 def has_failed(said: object) -> bool:

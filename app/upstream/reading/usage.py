@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from app.upstream.reading.values import bounded_json, count_of, number_of
@@ -59,10 +60,16 @@ def in_our_words(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return *said* with chat completions' names beside the upstream's, and counts that are numbers."""
     usage = dict(said)
     for name, value in said.items():
-        ours = _OURS.get(re.sub("[^a-z]", "", name[:64].lower()))
+        ours = _ours(name[:64])
         if ours is not None and (not said.get(ours) if ours != name else value):
             usage[ours] = value if isinstance(value, dict) else _number(value)
     return usage
+
+
+@lru_cache(maxsize=256)  # an upstream says the same names every time
+def _ours(name: str) -> str | None:
+    """Return what chat completions call a count, given an upstream's *name* for it."""
+    return _OURS.get(re.sub("[^a-z]", "", name.lower()))
 
 
 def counts_nothing(usage: Mapping[str, Any]) -> bool:
