@@ -14,6 +14,7 @@ from tests.benchmarks.contenders import ABSENT, CONTENDERS
 from tests.benchmarks.figures import FIGURES
 from tests.benchmarks.machine import allow_many_files, head
 from tests.benchmarks.report import BESIDE, COST, beside_row, cost_row, table
+from tests.benchmarks.results import KEPT, Session
 from tests.benchmarks.stage import DIRECT, stage
 
 # The disk and Redis beside memory; at 1,000 streams less of each, as two services and Redis want more than two cores.
@@ -58,8 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=FIGURES,
         help="besides the loads (default: all of them, or none with --journals)",
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help=f"keep the results of loads and requests in {KEPT.name}, beside those of earlier runs of the same session",
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each load is played (default: 3)")
     arguments = parser.parse_args(argv)
+    try:
+        session = Session.resumed(KEPT) if arguments.keep else None
+    except ValueError as error:
+        parser.error(str(error))
     allow_many_files()
     if arguments.record or arguments.quick:
         return 0 if (baseline.record() if arguments.record else baseline.check()) else 1
@@ -70,10 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _install(names)
     loads = (JOURNALS_LOADS if arguments.journals else tuple(LOADS)) if arguments.loads is None else arguments.loads
     figures = (() if arguments.journals else tuple(FIGURES)) if arguments.figures is None else arguments.figures
-    return _everything(names, loads, figures, arguments.rounds)
+    return _everything(names, loads, figures, arguments.rounds, session)
 
 
-def _everything(names: list[str], loads: Sequence[str], figures: Sequence[str], rounds: int | None) -> int:
+def _everything(
+    names: list[str], loads: Sequence[str], figures: Sequence[str], rounds: int | None, session: Session | None
+) -> int:
     began = time.monotonic()
     print(f"{head()}\n", flush=True)
     played: list[Played] = []
@@ -83,10 +95,15 @@ def _everything(names: list[str], loads: Sequence[str], figures: Sequence[str], 
         scenario = replace(scenario, rounds=rounds or scenario.rounds)
         played.append(compare(scenario, names, saturated(smaller)))
         print(text(played[-1]), flush=True)
+        if session:
+            session.keep(played[-1:], KEPT)
     missing = {name: why for each in played for name, why in each.missing.items() if name not in saturated(played)}
     able = [name for name in names if name not in missing]
     for name in figures:
-        print(FIGURES[name](able, saturated(played)).text(), flush=True)
+        figure = FIGURES[name](able, saturated(played))
+        print(figure.text(), flush=True)
+        if session:
+            session.keep(figure.played, KEPT)
     for name, why in {**missing, **ABSENT}.items():
         print(f"Not measured: {name}: {why}.")
     print(f"\nTook {(time.monotonic() - began) / 60:.0f} minutes.")

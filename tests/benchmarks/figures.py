@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from tests.benchmarks.compare import LOADS, compare
+from tests.benchmarks.compare import LOADS, Played, compare
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.plan import Scenario, Seen, Task
 from tests.benchmarks.report import (
@@ -15,8 +15,10 @@ from tests.benchmarks.report import (
     Verdict,
     behind,
     cost,
+    fullest,
     grown,
     instructions,
+    percent,
     percentile,
     ratios,
     spread,
@@ -36,12 +38,13 @@ _MEMORY = Scenario("memory", 50, rate=200, ramp=0.5, settle=0.5, window=8.0)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A table with its title, and what is to be known of it."""
+    """A table with its title, and what is to be known of it; *played* is what can be kept of it as results."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: str = ""
+    played: Sequence[Played] = ()
 
     def text(self) -> str:
         """The figure in Markdown."""
@@ -50,9 +53,10 @@ class Figure:
 
 def requests(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
     """What a short answer costs. Those that are *excused* because deltas come late are asked as well."""
-    rows = []
+    rows, everything = [], []
     for streams in _AT_ONCE:
         played = compare(replace(_REQUESTS, streams=streams), names)
+        everything.append(played)
         first = next(iter(played.runs))
         for name, runs in played.runs.items():
             latency = [median(percentile(run.first_token, share) for run in runs) for share in (0.5, 0.99)]
@@ -66,7 +70,7 @@ def requests(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
                     "" if name == first else spread(ratios(own, played.runs[first])),
                     spread([*filter(None, map(instructions, own))], 0),
                     " / ".join(f"{each:.1f}" for each in latency),
-                    f"{max(map(_full, runs)) * 100:.0f} %",
+                    percent(fullest(runs)[1]),
                     f"{sum(run.lost for run in runs)}",
                 ]
             )
@@ -87,12 +91,8 @@ def requests(names: Sequence[str], excused: Mapping[str, str]) -> Figure:
         rows,
         "Each client asks again once it has its answer. Where the fullest process takes a whole core, no more\n"
         "requests a second are possible, and they wait for it; it may be the simulator or the load client.",
+        everything,
     )
-
-
-def _full(run: Seen) -> float:
-    """Return what the busiest of all processes took, of one core."""
-    return max(run.cpu.values(), default=0.0) / (run.seconds or 1)
 
 
 def hold(names: Sequence[str], excused: Mapping[str, str]) -> Figure:

@@ -27,7 +27,7 @@ from statistics import median
 from tests.benchmarks.plan import Scenario, Seen
 
 CORES = os.cpu_count() or 1
-_BUSY = 0.93  # of one core: what a process of one thread cannot exceed for long
+BUSY = 0.93  # of one core: what a process of one thread cannot exceed for long
 _BEHIND = 0.97  # of the deltas asked for
 _OURS = ("via", "reader")  # what is measured; the rest is beside it
 _BESIDE = ("reader", "redis", "simulator", "load")
@@ -67,8 +67,8 @@ class Verdict(enum.Enum):
 
 def verdict(scenario: Scenario, runs: Sequence[Seen], direct: Sequence[Seen] = ()) -> Verdict:
     """Judge the *runs* of a contender; *direct* are those with nothing in between."""
-    itself = behind(scenario, runs) or _share(runs, "via") > _BUSY or _share(runs, "reader") > _BUSY
-    if any(_share(runs, name) > _BUSY for name in ("simulator", "load")) or any(
+    itself = behind(scenario, runs) or _share(runs, "via") > BUSY or _share(runs, "reader") > BUSY
+    if any(_share(runs, name) > BUSY for name in ("simulator", "load")) or any(
         behind(scenario, [run]) for run in direct
     ):
         return Verdict.UNSOUND
@@ -89,6 +89,12 @@ def _rate(runs: Sequence[Seen]) -> float:
 def _share(runs: Sequence[Seen], name: str) -> float:
     """Of one core: what *name* took, or, under `idle`, what was unused."""
     return median((run.idle if name == "idle" else run.cpu.get(name, 0.0)) / (run.seconds or 1) for run in runs)
+
+
+def fullest(runs: Sequence[Seen]) -> tuple[str, float]:
+    """Return which process was the busiest, and what it took of one core."""
+    names = {name for run in runs for name in run.cpu}
+    return max(((name, _share(runs, name)) for name in sorted(names)), key=lambda each: each[1], default=("", 0.0))
 
 
 def cost(run: Seen) -> float:
@@ -171,7 +177,7 @@ def beside_row(via: str, runs: Sequence[Seen]) -> list[str]:
 
 def _remarks(scenario: Scenario, runs: Sequence[Seen], found: Verdict) -> list[str]:
     remarks = [f"**{found.value}**"] if found.value else []
-    remarks += [f"{name} full" for name in ("simulator", "load") if _share(runs, name) > _BUSY]
+    remarks += [f"{name} full" for name in ("simulator", "load") if _share(runs, name) > BUSY]
     if found is not Verdict.SOUND and _share(runs, "idle") < 0.05 * CORES:
         remarks.append("machine full")
     if unready := scenario.streams - min(run.streams for run in runs):
