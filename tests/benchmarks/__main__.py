@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from tests.benchmarks import baseline
+from tests.benchmarks import baseline, picture
 from tests.benchmarks.compare import LOADS, Played, compare, saturated, scenario_of
 from tests.benchmarks.contenders import ABSENT, CONTENDERS
 from tests.benchmarks.figures import FIGURES
@@ -64,8 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help=f"keep the results of loads and requests in {KEPT.name}, beside those of earlier runs of the same session",
     )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="print and draw (as SVG) what is kept, and play nothing"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each load is played (default: 3)")
     arguments = parser.parse_args(argv)
+    if arguments.picture:
+        kept = Session.read(KEPT)
+        arguments.picture.write_text(picture.draw(kept))
+        print(kept.text())
+        return 0
     try:
         session = Session.resumed(KEPT) if arguments.keep else None
     except ValueError as error:

@@ -1,6 +1,6 @@
 """What the runs of a session showed, kept in a file, so that runs of a few contenders each can be put together.
 
-The README's tables are made of what is kept, and so of one session.
+The README's tables and its picture (`tests.benchmarks.picture`) are made of what is kept, and so of one session.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.benchmarks.plan import Seen
 from tests.benchmarks.report import BUSY, cost, fullest, instructions, percentile, ratios, spread, table, verdict
 from tests.benchmarks.stage import DIRECT
 
-KEPT = Path(__file__).parent / "results.json"
+KEPT = Path(__file__).parent / "results.jsonl"
 
 _COLUMNS = ("via", "a second", "× nginx", "k instructions each", "CPU each, µs", "p50 / p99, ms", "remark")
 
@@ -61,9 +61,9 @@ class Session:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote."""
-        kept = json.loads(path.read_text())
-        return cls(kept["day"], kept["machine"], [Result(**each) for each in kept["results"]])
+        """Read what `keep` wrote: a line of JSON for the session, and one for each result."""
+        head, *lines = map(json.loads, path.read_text().splitlines())
+        return cls(**head, results=[Result(**line) for line in lines])
 
     @classmethod
     def resumed(cls, path: Path) -> Self:
@@ -81,7 +81,8 @@ class Session:
         new = [result for each in played for result in results(each)]
         found = {(each.load, each.via): each for each in [*self.results, *new]}
         self.results[:] = found.values()
-        path.write_text(f"{json.dumps(asdict(self), ensure_ascii=False, indent=1)}\n")
+        lines = [{"day": self.day, "machine": self.machine}, *map(asdict, self.results)]
+        path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
 
     def text(self) -> str:
         """Return a table for each load, in Markdown."""

@@ -44,7 +44,7 @@ def test_an_answer() -> None:
 
 def test_runs_of_a_session_are_put_together(tmp_path: Path) -> None:
     """A later run adds its contenders to the file, and replaces those that were kept for the same load."""
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     Session.resumed(path).keep([played(LOAD, nginx=seen(0.2, 0.7), service=seen(0.6, 1.5))], path)
     Session.resumed(path).keep([played(LOAD, nginx=seen(0.1, 0.7), redis=seen(0.3, 1.5))], path)
     Session.resumed(path).keep([played(ANSWERS, nginx=seen(0.2, 0.7))], path)
@@ -63,7 +63,7 @@ def test_sessions_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Results of another day or machine are in the way of new ones, which is said before anything is played."""
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     replace(Session(), machine="another").keep([], path)
     monkeypatch.setattr("tests.benchmarks.__main__.KEPT", path)
     with pytest.raises(SystemExit):
