@@ -21,7 +21,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.real
 
 PROMPT = " ".join(f"This is sentence number {number} of a text that goes on for a while." for number in range(12))
-# The answer goes on for more than three seconds.
+# PROMPT takes more than three seconds, and a kill comes at its beginning: a machine that pauses for a second is not too
+# late for it. It is no slower, because the next process is read to that end.
 SLOW = "rate=50&first=0"
 
 
@@ -139,6 +140,7 @@ def test_a_tool_call(start_service: Start, simulator: Server, tmp_path: Path) ->
     service = start_service(simulator, **same)
     parameters = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
     tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
+    # Of some 20 pieces three come before the kill, and the others within three seconds after it.
     body: dict[str, Any] = {"prompt": "What is the weather?", "model": "tools?rate=6&first=0", "tools": tools}
 
     def calling(events: list[Event]) -> bool:
