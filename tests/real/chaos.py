@@ -104,7 +104,7 @@ class Load:
         self.running: set[asyncio.Task[None]] = set()
         self.ended = 0
         self.session: aiohttp.ClientSession
-        self._live = live
+        self.live = live
         self._node = asyncio.Semaphore(node_readers)
         self._ended = asyncio.Condition()
         self._stopping = False
@@ -122,12 +122,12 @@ class Load:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as self.session:
             while not self._stopping:
-                if len(self.running) < self._live:
+                if len(self.running) < self.live:
                     self.streams.append(Stream(len(self.streams), self.chance))
                     task = asyncio.create_task(self._play(self.streams[-1]))
                     self.running.add(task)
                     task.add_done_callback(self.running.discard)
-                await asyncio.sleep(8 / self._live)  # else all would end together
+                await asyncio.sleep(8 / self.live)  # else all would end together
             await self.settled()
 
     def finish(self) -> None:

@@ -22,7 +22,7 @@ from tests.real.processes import Server
 from tests.real.proxy import Proxy
 from tests.real.redis import RedisServer
 from tests.real.test_chaos import Chaos
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -62,14 +62,6 @@ class Pair:
         self._move()
         return died_at
 
-    def fill(self) -> None:
-        """Leave no room in the primary until it has refused writes."""
-        with self.primary.client() as client:
-            memory: Any = client.info("memory")
-            client.config_set("maxmemory", memory["used_memory"])
-            _await_refusals(client, "OOM")
-            client.config_set("maxmemory", 0)
-
     def _move(self) -> None:
         self._proxy.move(self.replica.url)
         self._proxy.cut(reset=True)
@@ -102,7 +94,17 @@ class FailingOver(Chaos):
         await asyncio.to_thread(self.pair.switch)
 
     async def _fill(self) -> None:
-        await asyncio.to_thread(self.pair.fill)
+        """Leave no room in the primary until writes and new streams have been refused.
+
+        The load begins some more, because those that are live cannot end meanwhile and make place for others.
+        """
+        self.load.live += 5
+        with self.pair.primary.client() as client:
+            memory: Any = client.info("memory")
+            client.config_set("maxmemory", memory["used_memory"])
+            await asyncio.to_thread(_await_refusals, client, "OOM")
+            await until(lambda: self.load.counts["503 journal_unavailable"])
+            client.config_set("maxmemory", 0)
 
     async def _die(self) -> None:
         self.died_at.append(await asyncio.to_thread(self.pair.die))
