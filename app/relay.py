@@ -81,20 +81,25 @@ class Past(NamedTuple):
 NO_PAST = Past()
 
 
-Keep = Callable[[Sequence[Attempt]], None]
-"""Is told of a stream's attempts when the last one has a note, before any of its content is appended."""
+Keep = Callable[[Sequence[Attempt]], bool]
+"""Is told of a stream's attempts when the last one has a note, before any of its content is appended.
+
+Returns whether another process could go on with the stream now.
+"""
 
 
-def keep_nothing(attempts: Sequence[Attempt]) -> None:
-    """Take no note."""
+def keep_nothing(attempts: Sequence[Attempt]) -> bool:
+    """Keep no note."""
+    return False
 
 
 class Relay:
-    """One stream's producer. `run` it in a task of its own; `stop` ends it from outside.
+    """One stream's producer. `run` it in a task of its own; `stop` ends the stream from outside, and `leave` does not.
 
     *attempts* are what the upstreams said. *deltas* and *output_bytes* (UTF-8) count what the model wrote. The times
-    are whole milliseconds since the stream was opened. *ended* is the terminal record, once there is one. *committed*
-    is done when the answer's HTTP status has waited for long enough.
+    are whole milliseconds since the stream was opened. *ended* is the terminal record, once there is one; *left* says
+    that there will be none by this producer. *committed* is done when the answer's HTTP status has waited for long
+    enough.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class Relay:
         self.first_token_ms: int | None = None
         self.duration_ms = 0
         self.ended: Done | Failure | None = None
+        self.left = False
         self._opener = opener
         self._request = request
         self._rechunker = rechunker
@@ -127,6 +133,7 @@ class Relay:
         self._keep = keep
         self._past = past
         self._noted: Attempt | None = None
+        self._adoptable = past is not NO_PAST  # whether there is a note with which another process could go on
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped: Done | StreamError | None = None
@@ -155,16 +162,16 @@ class Relay:
         self._watch()
         self._task = asyncio.current_task()
         try:
-            if self._stopped is None:
-                await self._relay()
-            else:  # it was stopped before the task had its first turn, or a limit had passed by then
+            if self._stopped is not None:  # before the task had its first turn, or a limit had passed by then
                 await self._opener.abandon(self._request, self.attempts)
+            elif not self.left:
+                await self._relay()
             self._end(InternalError())  # a source that ends without a Done broke its contract
         except StreamError as error:
             self._end(error)
         except asyncio.CancelledError:
             self._end(Draining())
-            if self._stopped is None:  # the loop itself is going down
+            if self._stopped is None and not self.left:  # the loop itself is going down
                 raise
         except Exception as error:  # the boundary: a bug must not leave readers without a terminal record
             self._log_crash(error)
@@ -176,10 +183,27 @@ class Relay:
 
     def stop(self, ending: Done | StreamError) -> None:
         """End the stream with *ending* and abort the upstream. Harmless if the stream has ended or is being stopped."""
-        if self._stopped is None and self.ended is None:
+        if self._stopped is None and self.ended is None and not self.left:
             self._stopped = ending
             if self._task is not None:
                 self._task.cancel()
+
+    def leave(self) -> bool:
+        """Leave the stream as it is to another process, and return whether one can go on with it.
+
+        The log gets no end, and the upstream, which keeps the answer, is told nothing.
+        """
+        attempt = self._attempt
+        if self._stopped is not None or self.ended is not None or attempt.done is not None or not self._adoptable:
+            return False
+        if self.attempts:
+            if attempt.kept is None or attempt.note is None:
+                return False  # it fell back to an upstream that keeps nothing
+            attempt.kept.leave()
+        self.left = True
+        if self._task is not None:
+            self._task.cancel()
+        return True
 
     async def _relay(self) -> None:
         """Relay batch after batch. This is the hot path: it runs once per network read."""
@@ -270,6 +294,7 @@ class Relay:
 
     def _changed(self) -> None:
         """Take note of what has become of the last attempt."""
+        self._adoptable = self._adoptable and not self._attempt.failed
         self._note()
         self._arm_commit()
 
@@ -278,7 +303,7 @@ class Relay:
         attempt = self._attempt
         if attempt is not self._noted and attempt.note is not None:
             self._noted = attempt
-            self._keep(self.attempts)
+            self._adoptable = self._keep(self.attempts)
 
     def _arm_commit(self) -> None:
         """Have the stream started at its commit deadline, as that is now."""
@@ -359,7 +384,7 @@ class Relay:
 
     def _end(self, ending: Done | StreamError) -> None:
         """Append the terminal record, once, after the text that was held back. What `stop` was given comes first."""
-        if self.ended is not None:
+        if self.ended is not None or self.left:
             return
         ending = self._stopped or ending
         if self._attempt.done is not None and isinstance(ending, (TimedOut, Draining)):

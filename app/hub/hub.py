@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import Failure, new_stream_id
-from app.hub.outcome import Observer, Outcome
+from app.hub.outcome import Observer
 from app.hub.ownership import IdempotencyKey, alias, log_of, may_use, payer
 from app.hub.production import Production
 from app.hub.spending import Spending
@@ -76,7 +76,6 @@ class Hub:
         self._capacity = capacity
         self._meter = meter
         self._logger = logger
-        self._observers = observers
         self._first_reader = first_reader
         self._spending = spending or Spending()
         self._key = key
@@ -348,6 +347,19 @@ class Hub:
         if stream is not None:
             stream.cancel() if error is None else stream.relay.stop(error)
 
+    def leave(self, stream_id: str) -> bool:
+        """Leave a live stream to another process, and return whether one can go on with it. Its readers are sent there.
+
+        See `Relay.leave`.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.relay.leave():
+            return False
+        for reader in self._readers:
+            if reader.stream_id == stream_id:
+                reader.dismiss()
+        return True
+
     def entered(self, reader: Subscription) -> None:
         """Count a reader in."""
         self._readers.add(reader)
@@ -373,10 +385,11 @@ class Hub:
         write("journal.evicted", stream_id=stream_id, reason=reason, so_far=evicted[reason])
 
     async def drain(self, grace: float) -> None:
-        """Take no new streams, give the live ones *grace* seconds to finish, then end the rest with Draining.
+        """Take no new streams, give the live ones *grace* seconds to finish, and leave the rest to another process.
 
-        A reader of another process's stream is sent away at once, because every other process can serve it for longer.
-        If it cannot come back by itself, it has the *grace*, too.
+        What no other process can go on with, or no client comes back to, is ended with Draining. A reader of another
+        process's stream is sent away at once, because every other process can serve it for longer. If it cannot come
+        back by itself, it has the *grace*, too.
         """
         if not self._draining:
             self._draining = True
@@ -391,7 +404,8 @@ class Hub:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         for stream in list(self._streams.values()):
-            stream.relay.stop(Draining())
+            if not (stream.lasting and self.leave(stream.id)):
+                stream.relay.stop(Draining())
         for reader in self._staying():
             reader.dismiss()
         with suppress(TimeoutError):  # each stream has its terminal record by now; an upstream's socket may take longer
@@ -406,14 +420,14 @@ class Hub:
             del self._streams[stream.id]
             async with AsyncExitStack() as last:  # what was pushed last is done first; one that fails stops no other
                 last.callback(self._note_idle)
-                if stream.relay.first_token_ms is None and not stream.adopted:
-                    # Nothing was answered or paid for, so the same key may be used for another try.
-                    last.push_async_callback(self._journal.registry.release, stream.id)
-                if stream.principal.allowance.streams:
-                    last.push_async_callback(self._journal.registry.vacate, stream.principal.counted_as(), stream.id)
-                outcome = Outcome.of(stream)
-                for observer in reversed(self._observers):
-                    last.push_async_callback(observer.ended, outcome, stream.logger)
+                if not stream.relay.left:  # else its key and its slot are of the process that goes on with it
+                    if stream.relay.first_token_ms is None and not stream.adopted:
+                        # Nothing was answered or paid for, so the same key may be used for another try.
+                        last.push_async_callback(self._journal.registry.release, stream.id)
+                    if stream.principal.allowance.streams:
+                        account = stream.principal.counted_as()
+                        last.push_async_callback(self._journal.registry.vacate, account, stream.id)
+                self._production.conclude(stream, last)
 
     def _staying(self) -> list[Subscription]:
         """Return the readers of other processes' streams that cannot come back for the rest."""

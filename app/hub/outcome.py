@@ -99,3 +99,6 @@ class Observer:
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         """Take note of a stream's end. *log* is bound to the stream's id and to the request that opened it."""
+
+    def left(self, stream_id: str) -> None:
+        """Take note that this process has left a live stream to another one, which tells of its end."""

@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import ProducerLost
 from app.events import Failure
-from app.hub.outcome import Observer
+from app.hub.outcome import Observer, Outcome
 from app.hub.spending import Spending
 from app.hub.stream import Stream
 from app.journal import Orphan, Writer
@@ -28,7 +28,7 @@ from app.journal.registry import Registry
 from app.meter import Meter
 from app.rechunk import Rechunker, Resumed
 from app.rechunk import create as create_rechunker
-from app.relay import NO_PAST, Keep, Limits, Past, Relay, keep_nothing
+from app.relay import NO_PAST, Keep, Limits, Past, Relay
 from app.request import Allowance, Principal, StreamRequest, keyed_hash
 from app.turns import turn
 from app.upstream import Attempt, Opener, Upstreams
@@ -167,10 +167,21 @@ class Production:
             undo.push_async_callback(self._spending.release, stream_id)
             request = self._observed(stream_id, replace(request, pause=rechunker.pause), adopted=True)
             past = Past(max(0.0, time.time() - info.created / 1e6), log.last, rechunker.answered, note.prompt_tokens)
-            relay = self._relay(stream_id, opener, request, rechunker, writer, logger, past=past)
+            relay = self._relay(stream_id, opener, request, rechunker, writer, logger, lambda attempts: True, past)
             undo.pop_all()
         principal = Principal(allowance=Allowance(streams=note.streams), account=note.account)
         return Stream(stream_id, principal, request, relay, logger, is_known=True, adopted=True)
+
+    def conclude(self, stream: Stream, last: AsyncExitStack) -> None:
+        """Have *last* tell the observers what has become of a stream that was begun or adopted here."""
+        if stream.relay.left:
+            stream.logger.info("stream.left", deltas=stream.relay.deltas)
+            for observer in reversed(self._observers):
+                last.callback(observer.left, stream.id)
+        else:
+            outcome = Outcome.of(stream)
+            for observer in reversed(self._observers):
+                last.push_async_callback(observer.ended, outcome, stream.logger)
 
     def _observed(self, stream_id: str, request: StreamRequest, *, adopted: bool = False) -> StreamRequest:
         """Tell the observers of a stream that begins here, and return its request with the traceparent they give."""
@@ -188,7 +199,7 @@ class Production:
         rechunker: Rechunker,
         writer: Writer,
         logger: FilteringBoundLogger,
-        keep: Keep = keep_nothing,
+        keep: Keep,
         past: Past = NO_PAST,
     ) -> Relay:
         afford = partial(self._spending.extend, stream_id)
@@ -201,8 +212,8 @@ class Production:
         principal: Principal,
         writer: Writer,
         attempts: Sequence[Attempt],
-    ) -> None:
-        """Leave a note of a stream whose upstream keeps the answer."""
+    ) -> bool:
+        """Leave a note of a stream whose upstream keeps the answer, and return whether it is kept."""
         attempt = attempts[-1]
         note = Note(
             {"upstream": attempt.upstream, "fallback": attempt.fallback, **(attempt.note or {})},
@@ -215,8 +226,7 @@ class Production:
             self._hash(request.secrets),
         )
         text = json.dumps(note)
-        if len(text) <= _MOST_NOTE:
-            writer.note(text)
+        return len(text) <= _MOST_NOTE and writer.note(text)
 
     def _hash(self, secrets: Sequence[str]) -> str:
         return keyed_hash(json.dumps(secrets), self._key)

@@ -53,6 +53,11 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream {self.id} {'ended' if self.relay.ended else 'live'}, {self.readers} reading>"
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it goes on for a while without a reader."""
+        return (self.request.grace if self.is_known else self.request.unknown_grace) > 0
+
     def cancel(self) -> None:
         """End the stream as its client asked, and abort the upstream. Harmless once it has ended."""
         self.relay.stop(_CANCELLED)
@@ -67,7 +72,7 @@ class Stream:
     def left(self) -> None:
         """Count a reader out. When the last one leaves, the grace starts."""
         self.readers -= 1
-        if not self.readers and self.relay.ended is None:
+        if not self.readers and self.relay.ended is None and not self.relay.left:
             self.end_grace()
             self.start_grace(self.request.grace if self.is_known else self.request.unknown_grace)
 

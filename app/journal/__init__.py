@@ -82,11 +82,11 @@ class Writer(Protocol):
     async def drain(self) -> None:
         """Wait while the journal is behind: asyncio's write/drain idiom."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str) -> bool:
         """Keep *text* with the stream until its end: what another process needs to go on with it (see `Orphan`).
 
-        It takes the place of an earlier one, and is kept before anything that is appended later can be read. A journal
-        that does not outlive the process does nothing.
+        It takes the place of an earlier one, and is kept before anything that is appended later can be read. Return
+        whether it will be; a journal that does not outlive the process does nothing.
         """
 
 
@@ -173,6 +173,9 @@ class Owner(Protocol):
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         """Cancel the stream, as its client wishes; or end it with *error*, because it is this process's no more."""
+
+    def leave(self, stream_id: str) -> bool:
+        """Produce the stream no longer: another process goes on with it. Return whether it could."""
 
     async def adopt(self, orphan: Orphan) -> None:
         """Go on with a stream of a process that is gone, or end it. Raises nothing."""

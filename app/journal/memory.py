@@ -93,9 +93,7 @@ class MemoryLog:
         self._readers = 0
 
     def __repr__(self) -> str:
-        return (
-            f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading, {len(self._sinks)} following>"
-        )
+        return f"<MemoryLog {self.last} records, {self.size} bytes, {self._readers} reading>"
 
     @property
     def reading(self) -> int:
@@ -158,8 +156,9 @@ class MemoryLog:
     async def drain(self) -> None:
         """Return at once."""
 
-    def note(self, text: str) -> None:
-        """Do nothing: no process can go on with what is in this one's memory."""
+    def note(self, text: str) -> bool:
+        """Keep nothing: no process can go on with what is in this one's memory."""
+        return False
 
     def records(self, after: int, last: int) -> list[Event]:
         """Return the records after number *after*, up to *last*."""

@@ -92,6 +92,13 @@ class Exporter(Observer):
                 span.set_status(Status(StatusCode.ERROR, outcome.terminal.code))
         span.end()
 
+    def left(self, stream_id: str) -> None:
+        """End the part of the stream that was here. The process that goes on with it makes a span of its own."""
+        span = self._spans.pop(stream_id, None)
+        if span is not None:
+            span.set_attribute("chat_sse.left", value=True)
+            span.end()
+
     def measure(self, read: Callable[[], Sequence[InstrumentReading]]) -> None:
         """From now on send what *read* returns, every OTEL_METRIC_EXPORT_INTERVAL milliseconds and at the end."""
         if _wanted("METRICS"):

@@ -29,6 +29,9 @@ class Kept(Protocol):
     def note(self) -> Mapping[str, Any] | None:
         """What `Resumable.resume` takes: JSON without a key or a prompt. None before the upstream has named it."""
 
+    def leave(self) -> None:
+        """Have the upstream go on with it after this reader, too: another process will read it."""
+
 
 @dataclass(slots=True)
 class Attempt:

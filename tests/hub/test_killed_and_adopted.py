@@ -1,4 +1,4 @@
-"""Kills at any moment: what readers had seen stays as it was, and the rest of the answer follows, through any cut."""
+"""Kills and drains at any moment: what readers had seen stays, and the rest of the answer follows, through any cut."""
 
 from __future__ import annotations
 
@@ -49,6 +49,9 @@ class Kept:
         self._choose = choose
         self._content = content
 
+    def leave(self) -> None:
+        """Go on: the answer is never said not to be wanted."""
+
     def stream(self, request: StreamRequest, attempt: Attempt) -> Batches:
         self.asked += 1
         attempt.status, attempt.sent = 200, True
@@ -56,6 +59,7 @@ class Kept:
 
     def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
         assert note["response"] == "resp_1"
+        attempt.kept = self
         return self._played(attempt)
 
     async def _played(self, attempt: Attempt) -> Batches:
@@ -100,14 +104,23 @@ async def process(
         await hub.drain(0)
 
 
+async def left(disk: Disk, hub: Hub, journal: FileJournal, choose: random.Random) -> Disk:
+    """Return what a process leaves that is killed now, or drained."""
+    if choose.random() < 0.5:
+        return await journal._store.write(disk.killed)
+    await hub.drain(0)
+    return disk
+
+
 @pytest.mark.parametrize("seed", range(24))
 async def test_killed_and_adopted(tmp_path: Path, log: FilteringBoundLogger, seed: int) -> None:
-    """After up to three kills the log is one answer, it begins with what was seen each time, and was paid for once."""
+    """After up to three the log is one answer, which begins with what was seen each time, and was paid for once."""
     choose = random.Random(seed)
     content = drawn(choose)
     source = Kept(random.Random(seed), content)
     chunk = choose.choice(SPECS)
-    request = StreamRequest("m", ({"role": "user", "content": "x"},), chunk=chunk, grace=math.inf)
+    asked = ({"role": "user", "content": "x"},)
+    request = StreamRequest("m", asked, chunk=chunk, grace=math.inf, unknown_grace=math.inf)
     seen: list[Event] = []
     disk = Disk(tmp_path / "streams", log)
     async with process(disk, source, log, Meter()) as (hub, journal):
@@ -116,7 +129,7 @@ async def test_killed_and_adopted(tmp_path: Path, log: FilteringBoundLogger, see
         at = choose.randrange(1, 20)
         await until(lambda: written.ended or written.last >= at)
         seen = records(written)
-        disk = await journal._store.write(disk.killed)
+        disk = await left(disk, hub, journal, choose)
     for _ in range(choose.randrange(3)):
         async with process(disk, source, log, Meter()) as (hub, journal):
             written = await journal.open(stream_id)
@@ -124,7 +137,7 @@ async def test_killed_and_adopted(tmp_path: Path, log: FilteringBoundLogger, see
             await until(lambda: written.ended or written.last >= at)  # noqa: B023 - awaited at once
             known, seen = seen, records(written)
             assert seen[: len(known)] == known
-            disk = await journal._store.write(disk.killed)
+            disk = await left(disk, hub, journal, choose)
     meter = Meter()
     async with process(disk, source, log, meter) as (hub, journal):
         assert await hub.open(request, ANN, KEY) == stream_id

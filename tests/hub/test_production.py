@@ -18,6 +18,7 @@ from app.hub import Observer, Outcome, Spending
 from app.journal import Orphan
 from app.journal.memory import MemoryLog
 from app.request import Allowance, Principal, StreamRequest
+from app.upstream import Attempt
 from tests.house import House
 from tests.script import Script, forever
 from tests.waiting import until
@@ -34,9 +35,16 @@ class Keeping(Script):
 
     note: Mapping[str, Any] = MappingProxyType({"response": "resp_1"})
 
+    attempt = Attempt()
+    left = False
+
+    def leave(self) -> None:
+        self.left = True
+
     async def begin(self, request: StreamRequest, attempts: Any, *more: Any) -> Any:
         first, batches = await super().begin(request, attempts, *more)
         attempts[-1].kept = self
+        self.attempt = attempts[-1]
         return first, batches
 
 
@@ -44,7 +52,12 @@ class Keeping(Script):
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is noted, of all streams."""
     notes: list[str] = []
-    monkeypatch.setattr(MemoryLog, "note", lambda self, text: notes.append(text))
+
+    def note(self: MemoryLog, text: str) -> bool:
+        notes.append(text)
+        return True
+
+    monkeypatch.setattr(MemoryLog, "note", note)
     return notes
 
 
@@ -176,10 +189,14 @@ async def test_the_operators_texts_have_changed(log: FilteringBoundLogger, notes
 
 
 class Ends(Observer):
-    """Keeps the outcomes that it is told."""
+    """Keeps the outcomes that it is told, and the ids of streams that were left."""
 
     def __init__(self) -> None:
         self.told: list[Outcome] = []
+        self.streams_left: list[str] = []
+
+    def left(self, stream_id: str) -> None:
+        self.streams_left.append(stream_id)
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:
         self.told.append(outcome)
@@ -206,6 +223,58 @@ async def test_what_fails_on_the_way(log: FilteringBoundLogger, notes: list[str]
     assert written.records(2, 3) == [Failure.of(ProducerLost())]
     assert (house.hub.live, house.source.abandoned, traced.told) == (0, 1, [])
     assert house.journal.registry._slots == {}
+
+
+async def test_a_drain_leaves(log: FilteringBoundLogger, logs: LogCapture, notes: list[str]) -> None:
+    """At the end of a drain, a stream that another process can go on with has no end, and its readers are sent away."""
+    ends = Ends()
+    source = Keeping((), (HELLO,), forever)
+    house = House(log, source=source, observers=[ends])
+    stream_id = await house.hub.open(ASKED, ANN)
+    written = await house.journal.open(stream_id)
+    reader = await house.hub.attach(stream_id, ANN)
+    async with reader:
+        await until(lambda: written.last == 2)
+        await house.hub.drain(0)
+        assert reader.dismissed
+    assert (house.hub.live, written.last, written.ended) == (0, 2, False)
+    assert source.left
+    assert (ends.told, ends.streams_left) == ([], [stream_id])
+    assert [entry["event"] for entry in logs.entries if entry["event"].startswith("stream.")][1:] == ["stream.left"]
+    assert house.journal.registry._slots == {ANN.counted_as(): {stream_id}}  # it is the next process's
+    # And that one can leave it again.
+    source = Keeping((), (HELLO,), forever)
+    last = House(log, source=source)
+    found, known = await orphan(last, written, notes[0])
+    await last.hub.adopt(found)
+    await until(lambda: source.attempt.kept is not None)
+    await last.hub.drain(0)
+    assert (last.hub.live, known.last, known.ended) == (0, 2, False)
+
+
+@pytest.mark.parametrize("why", ["no note", "cancel", "unknown", "stopped", "done"])
+async def test_a_drain_ends(
+    log: FilteringBoundLogger, notes: list[str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """What no other process could go on with, or no client would come back to, has an end, and so has what is over."""
+    if why == "no note":
+        monkeypatch.setattr(MemoryLog, "note", lambda self, text: False)
+    graces = {"cancel": (0.0, 0.0), "unknown": (math.inf, 0.0)}
+    grace, unknown_grace = graces.get(why, (math.inf, math.inf))
+    source = Keeping((), (HELLO,), forever)
+    house = House(log, source=source)
+    stream_id = await house.hub.open(StreamRequest("m", (), grace=grace, unknown_grace=unknown_grace))
+    written = await house.journal.open(stream_id)
+    await until(lambda: written.last == 2)
+    if why == "done":
+        source.attempt.done = STOP
+    if why == "stopped":
+        house.hub._streams[stream_id].cancel()
+    await house.hub.drain(0)
+    end = written.records(0, written.last)[-1]
+    code = end.finish_reason if isinstance(end, Done) else end.code if isinstance(end, Failure) else ""
+    assert code == {"stopped": "cancelled", "done": "stop"}.get(why, "shutting_down")
+    assert not source.left
 
 
 async def test_nobody_comes(log: FilteringBoundLogger, notes: list[str]) -> None:

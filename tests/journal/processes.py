@@ -35,6 +35,7 @@ class Owner:
 
     readers: dict[str, int] = field(default_factory=dict)
     stopped: list[tuple[str, str | None]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     orphans: list[Orphan] = field(default_factory=list)
     evictions: list[tuple[str, str]] = field(default_factory=list)
 
@@ -46,6 +47,10 @@ class Owner:
 
     def stop(self, stream_id: str, error: StreamError | None) -> None:
         self.stopped.append((stream_id, None if error is None else error.code))
+
+    def leave(self, stream_id: str) -> bool:
+        self.left.append(stream_id)
+        return True
 
     async def adopt(self, orphan: Orphan) -> None:
         self.orphans.append(orphan)

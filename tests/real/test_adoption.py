@@ -1,8 +1,9 @@
-"""A killed process's streams are adopted: the next process goes on with the answer that the upstream has kept."""
+"""A process's live streams are adopted by the next one: it goes on with the answer that the upstream has kept."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,6 +94,46 @@ def test_kill_it_and_start_it(
     service.kill()
     service = start_service(simulator, **same)
     assert whole(service, seen[0].id[:22]) == again
+
+
+def test_drain_it_and_start_it(
+    start_service: Start, simulator: Server, counted: Callable[[], dict[str, int]], tmp_path: Path
+) -> None:
+    """A deploy in the middle of an answer: the reader is told to come back, and gets exactly the rest from the next."""
+    same = settings(tmp_path, shutdown_grace=0)
+    service = start_service(simulator, **same)
+    body = {"prompt": PROMPT, "model": f"sim-echo?{SLOW}", "chunk": "none"}
+    data = b""
+    with reading("POST", f"{service.url}/v1/chat", json=body) as pieces:
+        for piece in pieces:  # which end as those of a whole response do
+            data += piece
+            if len(parse(data)) > 3 and service.popen.poll() is None:
+                service.send(signal.SIGTERM)
+    assert service.ended() == 0
+    assert re.search(rb"\nretry: [0-9]+\n$", data)
+    seen = parse(data)
+    assert seen[-1].event == "delta"
+    service = start_service(simulator, **same)
+    rest = rest_of(service, seen[-1])
+    check(seen + rest)
+    assert (text(seen + rest), rest[-1].event) == (PROMPT, "done")
+    counts = counted()
+    assert (counts["responses"], counts["background_finished"], counts["background_cancelled"]) == (1, 1, 0)
+
+
+def test_a_drain_ends_what_no_client_comes_back_to(start_service: Start, simulator: Server, tmp_path: Path) -> None:
+    """A client that could not come back is told that the service is shutting down, and the upstream to stop."""
+    service = start_service(simulator, **settings(tmp_path, shutdown_grace=0))
+    cancelled = stats(simulator)["background_cancelled"]
+    body = {"messages": [{"role": "user", "content": "x"}], "model": "never-ends?rate=100&first=0", "stream": True}
+    data = b""
+    with reading("POST", f"{service.url}/v1/chat/completions", json=body) as pieces:
+        for piece in pieces:
+            data += piece
+            if data.count(b'"content"') > 3 and service.popen.poll() is None:
+                service.send(signal.SIGTERM)
+    assert b'"shutting_down"' in data
+    wait_until(lambda: stats(simulator)["background_cancelled"] == cancelled + 1)
 
 
 def test_held_text(start_service: Start, simulator: Server, tmp_path: Path) -> None:

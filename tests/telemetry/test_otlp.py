@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
@@ -164,6 +164,18 @@ def _value(pair: KeyValue) -> Any:
 
 def traceparent(span: Span) -> str:
     return f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
+
+
+async def test_a_span_of_a_stream_that_is_left(collector: Collector, log: FilteringBoundLogger) -> None:
+    """It ends where the stream is left to another process, and says so; it is no error."""
+    meter = Meter(["m"])
+    async with exporting(meter, log) as exporter:
+        exporter.opened("s", StreamRequest("m", ()))
+        exporter.left("s")
+        exporter.left("another")  # which has none
+    (span,) = collector.spans
+    assert attributes(span.attributes)["chat_sse.left"] is True
+    assert span.status.code == Status.STATUS_CODE_UNSET
 
 
 async def test_a_span_for_a_stream(collector: Collector, log: FilteringBoundLogger) -> None:

@@ -416,6 +416,8 @@ async def test_a_note_is_told() -> None:
     class Named:
         note: Mapping[str, Any] = MappingProxyType({"response": "r"})
 
+        def leave(self) -> None: ...
+
     async def name() -> None:
         attempts[-1].kept = Named()
 

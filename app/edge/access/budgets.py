@@ -152,6 +152,10 @@ class DailyBudgets(Spending, Observer):
             tokens = self._tokens(outcome.costs, reservation, outcome.output_bytes)
             await self._budgets.settle(reservation.account, outcome.stream_id, tokens)
 
+    def left(self, stream_id: str) -> None:
+        """Forget what was reserved: the process that goes on with the stream reserves and charges it."""
+        self._reserved.pop(stream_id, None)
+
     def _tokens(self, costs: Iterable[Usage | None], reservation: _Reservation, output_bytes: int = 0) -> int:
         """Return the tokens of all attempts that may have cost something."""
         tokens = reservation.taken

@@ -38,10 +38,12 @@ class FileWriter(GroupWriter):
         if not self.acked:
             self.outbox.hurry()
 
-    def note(self, text: str) -> None:
-        if not self.ended and not self.sealed and not self.removed:
-            self.identity = self.identity._replace(note=text)
-            self.outbox.put([self.id, NOTED, text])
+    def note(self, text: str) -> bool:
+        if self.ended or self.sealed or self.removed:
+            return False
+        self.identity = self.identity._replace(note=text)
+        self.outbox.put([self.id, NOTED, text])
+        return True
 
     def fail(self, ending: Failure) -> None:
         """End the log with *ending* in place of what is under way. Readers see it once it is written."""

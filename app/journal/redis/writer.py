@@ -48,8 +48,9 @@ class RedisWriter(GroupWriter):
         self.key = keys.log(self.id)
         self.stored = _LOG + sum(map(len, self.header.values()))
 
-    def note(self, text: str) -> None:
-        """Do nothing: the streams of a process that is gone are ended by those that read them (see `peers`)."""
+    def note(self, text: str) -> bool:
+        """Keep nothing: the streams of a process that is gone are ended by those that read them (see `peers`)."""
+        return False
 
     def arrived(self, events: Sequence[Event]) -> None:
         """Take *events*, which Redis has, for sent: they are the first of those that are pending."""

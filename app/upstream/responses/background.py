@@ -57,6 +57,7 @@ class BackgroundResponse:
         self._include = include
         self._timing = timing
         self._tools = reader.dialect.offered
+        self._left = False
 
     @classmethod
     def noted(
@@ -80,10 +81,15 @@ class BackgroundResponse:
             return None
         return {"response": dialect.response_id, "include": self._include, "tools": self._tools}
 
+    def leave(self) -> None:
+        """See `Kept`."""
+        self._left = True
+
     @property
-    def goes_on(self) -> bool:
-        """Whether the upstream may be going on with it."""
-        return bool(self._reader.dialect.response_id) and not self._reader.answer.ended_by_upstream
+    def unwanted(self) -> bool:
+        """Whether the upstream may be going on with it, for no reader."""
+        named = bool(self._reader.dialect.response_id)
+        return named and not self._reader.answer.ended_by_upstream and not self._left
 
     async def chunks(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None]:
         """Yield *body* and, if it is cut before the response is over, the rest over other connections.

@@ -99,7 +99,7 @@ class OpenAIResponses:
         finally:
             if not streamed and reader.answer.has_content:
                 self._unstreamed.add(request.model)
-            if self._background and kept.goes_on:
+            if self._background and kept.unwanted:
                 await self._cancel(kept, attempt)
 
     def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
@@ -115,7 +115,7 @@ class OpenAIResponses:
             async with aclosing(kept.chunks(None)) as chunks:
                 yield pausing(partial(anext, chunks, b""))
         finally:
-            if kept.goes_on:
+            if kept.unwanted:
                 await self._cancel(kept, attempt)
 
     async def _cancel(self, kept: BackgroundResponse, attempt: Attempt) -> None:

@@ -481,6 +481,20 @@ async def test_without_a_budget_in_another_process() -> None:
     assert len(accounts) == 0
 
 
+async def test_left_to_another_process() -> None:
+    """Nothing is charged for a stream that is left, and what is reserved for it stays so for the other process."""
+    budgets = MemoryBudgets()
+    spending = DailyBudgets(budgets)
+    ann = principal(1000)
+    await spending.reserve("s", StreamRequest("m", MESSAGES, parameters={"max_tokens": 100}), ann)
+    note = spending.note("s", [Attempt()])
+    spending.left("s")
+    assert not spending._reserved
+    assert (await budgets.balance(ann.counted_as()))[:2] == (0, 100)
+    await DailyBudgets(budgets).resume("s", ann.counted_as(), note)
+    assert (await budgets.balance(ann.counted_as()))[:2] == (0, 100)
+
+
 @pytest.mark.parametrize("note", [{"prompt": 1}, {"prompt": 1, "limit": [], "taken": 0}])
 async def test_another_note(note: Mapping[str, Any]) -> None:
     """What is no note of a reservation reserves nothing."""

@@ -160,6 +160,19 @@ async def test_cancel() -> None:
         assert PARENT.encode() in upstream.requests[1]
 
 
+async def test_leave() -> None:
+    """An answer that is left to another process is not cancelled."""
+    async with Upstream(held(b"".join(BLOCKS[:8]))) as upstream, responses(upstream.url, background=True) as source:
+        attempt = Attempt()
+        async with aclosing(source.stream(asked(), attempt)) as batches:
+            while not await anext(batches):
+                pass
+            assert attempt.kept is not None
+            attempt.kept.leave()
+        await upstream.idle()
+    assert len(upstream.requests) == 1
+
+
 async def followed(source: OpenAIResponses, seen: asyncio.Event) -> None:
     async with aclosing(source.stream(asked(), Attempt())) as batches:
         async for batch in batches:
