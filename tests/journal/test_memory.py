@@ -97,7 +97,7 @@ async def test_a_reader_that_leaves_costs_nothing(journal: MemoryJournal) -> Non
             await asyncio.sleep(0)
             reader.cancel()
             await asyncio.wait([reader])
-    assert repr(log) == "<MemoryLog 0 records, 0 bytes, 0 reading, 0 following>"
+    assert repr(log) == "<MemoryLog 0 records, 0 bytes, 0 reading>"
 
 
 async def test_nothing_follows_the_terminal_record(journal: MemoryJournal) -> None:
