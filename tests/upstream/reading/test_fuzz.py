@@ -1,7 +1,7 @@
 """Bytes that no upstream would send, and some that one might: the splitter, the reader and the decompression.
 
-`FUZZ_SECONDS` (10) bounds the part that is different each time; what it finds, it prints with the `FUZZ_SEED` that
-finds it again. What was found once is an `@example`.
+`FUZZ_SECONDS` (10) bounds the part that goes on from one `FUZZ_SEED` (1) to the next; what it finds, it prints with
+the seed that finds it again. What was found once is an `@example`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import sys
 import time
 import zlib
@@ -52,7 +51,7 @@ from tests.upstream.reading.quirks_bytes import END, HI, call, event, text, tool
 pytestmark = pytest.mark.no_cover  # thousands of streams, through lines that the readers' own tests cover
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
-SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
+SEED = int(os.environ.get("FUZZ_SEED") or 1)
 FIXED = settings(derandomize=True, database=None, max_examples=120)
 ROUND = settings(FIXED, derandomize=False, max_examples=100)
 
@@ -107,7 +106,7 @@ def test_gzip(raw: bytes, cuts: list[int], harm: list[int]) -> None:
 
 
 def test_for_a_while() -> None:
-    """All four hold for other examples each time, for as long as `FUZZ_SECONDS` says."""
+    """All four hold for one seed's examples after another's, for as long as `FUZZ_SECONDS` says."""
     checks: list[Callable[[], None]] = [
         ROUND(given(mutated(), CUTS, ENDS)(check_reader)),
         ROUND(given(mutated(RESPONSE_SEEDS), CUTS, ENDS)(check_responses_reader)),
