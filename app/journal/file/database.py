@@ -322,15 +322,16 @@ class Database:
     def shrink(self) -> bool:
         """Give back to the file system some of the pages that hold nothing; return whether there were enough of them.
 
-        The file is shorter after the next checkpoint.
+        The file is shorter after the next checkpoint. A file of the first builds does not become shorter.
         """
         [(free,)] = self.connection.execute("PRAGMA freelist_count")
         [(pages,)] = self.connection.execute("PRAGMA page_count")
         if free <= max(_SPARE_PAGES, pages // 4):
             return False
         self.connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
-        self.erased = True
-        return True
+        [(left,)] = self.connection.execute("PRAGMA freelist_count")
+        self.erased = self.erased or left < free
+        return bool(left < free)
 
     def free(self, reserve: Reserve, now: float, oldest: int) -> list[Gone]:
         """Free what can be freed on a full disk, and return the streams that have gone; see `expire` and `trim`.

@@ -166,10 +166,11 @@ class Keeper:
             self._forgot_at = clock()
             await self._store.write(database.forget_accounts, self._clock())
         due = database.erased and clock() >= self._checked_at + self._timing.erased
-        if due or self._store.log_is_large:
+        if due or await self._store.log_is_large():
             self._checked_at = clock()
             await self._store.flush()
             await self._store.write(database.checkpoint)
+        await self._store.fill_reserve()
 
 
 async def _rows(writer: FileWriter, last: int) -> tuple[list[tuple[int, bytes]], int]:

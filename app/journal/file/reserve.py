@@ -27,11 +27,11 @@ class Reserve:
         self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
 
     def fill(self) -> None:
-        """Take the room; where there is little, no more than it gave back: what is left is for new streams."""
+        """Take what is missing; where there is little room, no more than it gave back: new streams need the rest."""
         with suppress(OSError):  # the disk is full, or broken: then less is set aside
             disk = os.fstatvfs(self._file)
             size = self.size if disk.f_bavail * disk.f_frsize >= 2 * self.size else self._had
-            for start in range(0, size, _BLOCK):
+            for start in range(os.fstat(self._file).st_size, size, _BLOCK):
                 if sys.platform == "darwin":
                     os.pwrite(self._file, bytes(_BLOCK), start)
                 else:

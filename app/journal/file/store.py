@@ -123,17 +123,6 @@ class Store:
             raise JournalRefused(f"{path} cannot be used: {reason(error)}") from None
         return found
 
-    @property
-    def log_is_large(self) -> bool:
-        """Whether a checkpoint is due, which moves SQLite's log into the database.
-
-        On a full disk, what is set aside has to be room enough for that.
-        """
-        path = self._folder.database
-        with suppress(FileNotFoundError):
-            return path.with_name(f"{path.name}-wal").stat().st_size > self._reserve.size // 2
-        return False
-
     async def write(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Call a method of the database in its thread. Raises one of `FAILURES`."""
         return await self._writing.call(lambda: call(*arguments, **named))
@@ -167,6 +156,23 @@ class Store:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._timing.note):
                 await self._noting.call(call)
+
+    async def log_is_large(self) -> bool:
+        """Whether a checkpoint is due, which moves SQLite's log into the database. Raises OSError.
+
+        On a full disk, what is set aside has to be room enough for that.
+        """
+        return await self.write(self._log_is_large)
+
+    def _log_is_large(self) -> bool:
+        path = self._folder.database
+        with suppress(FileNotFoundError):
+            return path.with_name(f"{path.name}-wal").stat().st_size > self._reserve.size // 2
+        return False
+
+    async def fill_reserve(self) -> None:
+        """Set aside what there was no room for before."""
+        await self.write(self._reserve.fill)
 
     async def free(self, now: float, oldest: int) -> list[Gone]:
         """See `Database.free`."""

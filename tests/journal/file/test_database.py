@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.journal import JournalRefused
-from app.journal.file.database import APPLICATION, VERSION, Database, Move, check_header, connect
+from app.journal.file.database import _SCHEMA, APPLICATION, VERSION, Database, Move, check_header, connect
 from app.journal.file.folder import Mark
 from app.journal.file.reserve import NAME, Reserve
 from tests.journal.processes import ROOMY
@@ -104,13 +104,7 @@ def test_a_write_that_fails(database: Database, what: str) -> None:
     database.move(move("a"))
     pages = database.connection.execute("PRAGMA page_count").fetchone()[0]
     database.connection.execute(f"PRAGMA max_page_count = {pages}")
-    before = (
-        database.last,
-        database._sums.size,
-        database._sums.count,
-        count(database, "streams"),
-        count(database, "records"),
-    )
+    before = state_of(database)
     large = b"x" * 50_000
     writes: dict[str, Callable[[], object]] = {
         "commit": lambda: database.commit(large, [("ann", 1, 1.0)]),
@@ -119,14 +113,7 @@ def test_a_write_that_fails(database: Database, what: str) -> None:
     }
     with pytest.raises(sqlite3.OperationalError, match="full"):
         writes[what]()
-    after = (
-        database.last,
-        database._sums.size,
-        database._sums.count,
-        count(database, "streams"),
-        count(database, "records"),
-    )
-    assert after == before
+    assert state_of(database) == before
     database.connection.execute("PRAGMA max_page_count = 100000")
     writes[what]()
 
@@ -231,6 +218,20 @@ def test_shrinking(database: Database) -> None:
     database.checkpoint()
     assert parts >= 15
     assert 2 << 20 < database._path.stat().st_size < large / 3
+
+
+def test_a_file_that_does_not_shrink(tmp_path: Path, mark: Mark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of the first builds keeps its size, and the keeper stops trying at once."""
+    monkeypatch.setattr(
+        "app.journal.file.database._SCHEMA", _SCHEMA.replace("auto_vacuum = INCREMENTAL", "auto_vacuum = NONE")
+    )
+    database = Database(tmp_path / "old.sqlite3", mark, ROOMY, durable=False)
+    database.open()
+    database.move(move("a", rows=[(1, bytes(20 << 20))]))
+    database.remove("a")
+    database.checkpoint()
+    assert (database.shrink(), database.erased) == (False, False)
+    database.close()
 
 
 def test_a_removal_is_on_the_disk(database: Database) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from structlog.testing import LogCapture
 from app.errors import UnknownStream
 from app.events import Delta, Event
 from app.journal.file.journal import FileJournal
+from app.journal.file.reserve import NAME as RESERVE
 from app.journal.file.writer import FileWriter
 from app.request import StreamInfo
 from tests.journal.file.disk import FAST, Disk
@@ -222,6 +227,34 @@ async def test_what_expires_partly_moved(
         assert refused == ["a"]
         query = "SELECT count(*) FROM streams"
         assert await journal._store.read(lambda connection: connection.execute(query).fetchone()) == (0,)
+
+
+async def test_the_reserve_comes_back(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there was no room to set aside is set aside once there is."""
+    real = os.statvfs(disk.folder.parent)
+    full = SimpleNamespace(f_bavail=0, f_blocks=real.f_blocks, f_frsize=real.f_frsize)
+    monkeypatch.setattr("os.fstatvfs", lambda _: full)
+    async with disk.start() as journal:
+        reserve = disk.folder / RESERVE
+        assert reserve.stat().st_size == 0
+        monkeypatch.undo()
+        await until(lambda: reserve.stat().st_size == journal._store._reserve.size)
+
+
+async def test_the_loop_looks_at_no_file(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How large SQLite's log is, is asked for in a thread: a disk that hangs does not hold the event loop."""
+    threads: set[str] = set()
+    stat = Path.stat
+
+    def noted(path: Path, **how: bool) -> os.stat_result:
+        threads.add(threading.current_thread().name)
+        return stat(path, **how)
+
+    async with disk.start():
+        monkeypatch.setattr(Path, "stat", noted)
+        await until(lambda: threads)
+        monkeypatch.undo()
+    assert threads == {"journal writes"}
 
 
 async def test_what_leaves_memory(disk: Disk) -> None:
