@@ -1,13 +1,15 @@
-"""The tasks that a journal has for as long as it is in use."""
+"""The tasks of a journal: those that run for as long as it is in use, and those that load a stream."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from structlog.typing import FilteringBoundLogger
+
+T = TypeVar("T")
 
 
 async def running(
@@ -36,6 +38,35 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.05)
+
+
+class Loads(Generic[T]):
+    """What is being loaded, by stream. Many readers may come back at once: a stream is loaded once for all of them."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[T]] = {}
+
+    def __contains__(self, stream_id: str) -> bool:
+        return stream_id in self._tasks
+
+    @property
+    def tasks(self) -> list[asyncio.Task[T]]:
+        """The tasks that load."""
+        return [*self._tasks.values()]
+
+    async def load(self, stream_id: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return or raise what *load* does, or the one that is under way. It goes on if the caller is cancelled."""
+        task = self._tasks.get(stream_id)
+        if task is None:
+            task = self._tasks[stream_id] = asyncio.create_task(load(), name=f"load {stream_id}")
+            task.add_done_callback(lambda task: self._loaded(stream_id, task))
+        await asyncio.wait([task])  # from Python 3.14 on, `shield` logs an error that no caller waits for
+        return task.result()
+
+    def _loaded(self, stream_id: str, task: asyncio.Task[T]) -> None:
+        del self._tasks[stream_id]
+        if not task.cancelled():
+            task.exception()  # read here, because all callers may have left
 
 
 def _where(error: BaseException) -> str:

@@ -34,7 +34,7 @@ from app.journal.file.registry import FileRegistry
 from app.journal.file.store import FAILURES, Store, reason
 from app.journal.file.timing import USUAL, Timing
 from app.journal.file.writer import FileWriter
-from app.journal.loops import cancelled, running
+from app.journal.loops import Loads, cancelled, running
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.request import StreamInfo
 from app.turns import turn
@@ -77,7 +77,7 @@ class FileJournal:
         self._keeper = Keeper(
             self._store, self._committer, self._memory, bounds.seconds, self._clock, on_evict, timing, log
         )
-        self._loading: dict[str, asyncio.Task[MemoryLog]] = {}
+        self._loads = Loads[MemoryLog]()
 
     def __repr__(self) -> str:
         return f"<FileJournal {self._memory!r}, {self._committer!r}>"
@@ -115,7 +115,7 @@ class FileJournal:
                     async with asyncio.timeout(self._timing.flush):
                         await self._committer.flushed()
             finally:
-                await cancelled([*tasks, *self._loading.values()])
+                await cancelled([*tasks, *self._loads.tasks])
                 self._memory.close()
         finally:
             await self._store.close()
@@ -195,22 +195,12 @@ class FileJournal:
         return log
 
     async def _open(self, stream_id: str) -> MemoryLog:
-        # Many readers may come back at once: one of them loads the stream.
-        loading = self._loading.get(stream_id)
-        if loading is None:
+        if stream_id not in self._loads:
             writer = self._committer.writer(stream_id)
             log = self._memory.get(stream_id) if writer is None or writer.removed else writer.log
             if log is not None:
                 return log
-            loading = asyncio.create_task(self._load(stream_id), name=f"load {stream_id}")
-            self._loading[stream_id] = loading
-            loading.add_done_callback(lambda task: self._loaded(stream_id, task))
-        return await asyncio.shield(loading)
-
-    def _loaded(self, stream_id: str, task: asyncio.Task[MemoryLog]) -> None:
-        del self._loading[stream_id]
-        if not task.cancelled():
-            task.exception()  # read here, because every request that waited for it may have left
+        return await self._loads.load(stream_id, lambda: self._load(stream_id))
 
     async def _load(self, stream_id: str) -> MemoryLog:
         """Return a log that is on disk. Raises UnknownStream, JournalDown, JournalLost or Overloaded."""
@@ -252,7 +242,7 @@ class FileJournal:
     async def streams_of(self, owner: str, limit: int, before: int | None = None, *, live: bool = False) -> Listing:
         nearby = self._memory.holder(owner).listing(limit, before, live=live)
         # What is being loaded looks as if it were live.
-        nearby = nearby._replace(streams=[each for each in nearby.streams if each.stream_id not in self._loading])
+        nearby = nearby._replace(streams=[each for each in nearby.streams if each.stream_id not in self._loads])
         if live:
             return nearby
         kept = await self._store.read(reading.listed, owner_of(owner), limit + 1, before, self._clock())

@@ -11,6 +11,7 @@ from app.journal.file.entries import unpack_info
 from app.request import StreamInfo
 
 _ROWS_AT_ONCE = 8
+_FIND = "SELECT number, info, state, last FROM streams WHERE id = ? AND "
 
 
 class Kept(NamedTuple):
@@ -25,17 +26,18 @@ class Kept(NamedTuple):
 
 def find(connection: sqlite3.Connection, stream_id: str, now: float) -> Kept | None:
     """Return a stream that has ended, or None."""
-    row = connection.execute(
-        "SELECT number, info, state, last FROM streams WHERE id = ? AND expires > ?", (stream_id, now)
-    ).fetchone()
-    return row and Kept(stream_id, row[0], unpack_info(row[1]), *row[2:])
+    return _kept(stream_id, connection.execute(_FIND + "expires > ?", (stream_id, now)))
 
 
 def live(connection: sqlite3.Connection, stream_id: str) -> Kept | None:
-    """Return a stream that the last process left live, or None. Of those of this process, not all is moved."""
-    query = "SELECT number, info, state, last FROM streams WHERE id = ? AND state = 'live'"
-    row = connection.execute(query, (stream_id,)).fetchone()
-    return row and Kept(stream_id, row[0], unpack_info(row[1]), *row[2:])
+    """Return a stream that the last process left live, or None. One that is live in this process may lack records."""
+    return _kept(stream_id, connection.execute(_FIND + "state = 'live'", (stream_id,)))
+
+
+def _kept(stream_id: str, found: sqlite3.Cursor) -> Kept | None:
+    for number, info, state, last in found:
+        return Kept(stream_id, number, unpack_info(info), state, last)
+    return None
 
 
 def rows(connection: sqlite3.Connection, kept: Kept, after: int) -> list[tuple[int, bytes]]:

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import JournalDown, StreamError
 from app.events import Failure
 from app.journal import Bounds, Listing, Owner
-from app.journal.loops import cancelled, running
+from app.journal.loops import Loads, cancelled, running
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import keys
 from app.journal.redis.budgets import RedisBudgets
@@ -98,7 +98,7 @@ class RedisJournal:
             timing,
             log,
         )
-        self._loading: dict[str, asyncio.Task[Replica]] = {}
+        self._loads = Loads[Replica]()
 
     def __repr__(self) -> str:
         return f"<RedisJournal {self._process}: {self._memory!r}, {self._committer!r}, {self._replicas!r}>"
@@ -134,7 +134,7 @@ class RedisJournal:
                 async with asyncio.timeout(self._timing.flush):
                     await self._committer.flushed()
         finally:
-            await cancelled([*tasks, *self._loading.values(), *self._replicas.checks])
+            await cancelled([*tasks, *self._loads.tasks, *self._replicas.checks])
             with suppress(RedisError, OSError):
                 await self.budgets.store()
             await self._peers.release_lease()
@@ -207,23 +207,17 @@ class RedisJournal:
         return log
 
     async def _open(self, stream_id: str) -> MemoryLog:
-        # Many readers may come back at once, to a process that does not have the stream: one of them loads it.
-        loading = self._loading.get(stream_id)
-        if loading is None:
+        if stream_id not in self._loads:
             log = self._memory.get(stream_id)
             if log is not None:
                 return log
-            replica = self._replicas.revived(stream_id)
-            load = self._replicas.load(stream_id) if replica is None else self._replicas.caught_up(replica)
-            loading = asyncio.create_task(load, name=f"load {stream_id}")
-            self._loading[stream_id] = loading
-            loading.add_done_callback(lambda task: self._loaded(stream_id, task))
-        return await asyncio.shield(loading)
+        return await self._loads.load(stream_id, lambda: self._load(stream_id))
 
-    def _loaded(self, stream_id: str, task: asyncio.Task[Replica]) -> None:
-        del self._loading[stream_id]
-        if not task.cancelled():
-            task.exception()  # read here, because every request that waited for it may have left
+    async def _load(self, stream_id: str) -> Replica:
+        replica = self._replicas.revived(stream_id)
+        if replica is None:
+            return await self._replicas.load(stream_id)
+        return await self._replicas.caught_up(replica)
 
     async def live(self, stream_id: str) -> StreamInfo | None:
         known = self._memory.get(stream_id)
