@@ -41,8 +41,9 @@ class Identity(NamedTuple):
     def of_ended(self, events: Sequence[Event]) -> Identity:
         """Return what is kept of a stream that has ended. *events* are all that it had, or more than two of them.
 
-        If nothing was answered, the idempotency key may be used again: the process may not live to write so later. With
-        a note, or where this journal has ended the stream, there may have been an answer that was not written.
+        A stream that ended before anything was answered keeps no idempotency key, so that the key may be used again.
+        The hub releases the key, too, but the process may be killed before that is on disk. A stream that has a note,
+        or that the journal itself has ended, keeps its key: there may have been an answer that was not written.
         """
         end = events[-1]
         unanswered = len(events) <= 2 and all(isinstance(event, (Start, *TERMINAL)) for event in events)

@@ -1,7 +1,7 @@
-"""Streams that were given up while the disk refused, and whose end it does not have yet.
+"""Notes of the streams that were given up because the disk refused: readers saw an end that the database lacks.
 
-Readers were told that end, so its number belongs to it, also after a kill. A full disk takes a write where it has room
-already: the file is as large from the start as it ever is.
+If the process is killed, the next one gives such a stream the same end, with the same number. The notes are a file of
+their own, which has its full size from the start: a full disk does not refuse to overwrite it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 NAME = "given-up"
 _SIZE = 64 << 10
-_OTHERS = b"*\n"  # there are more streams than the file has room for
+_OTHERS = b"*\n"  # stands for the streams that the file has no room for
 
 
 class GivenUp:
-    """The file in *folder*: what the last process has left there, from `begin` on what this one notes.
+    """The notes in *folder*. All methods raise OSError.
 
-    *found* has the streams, and the numbers of their ends. *others* says that there are some that it does not have.
-    Raises OSError.
+    *found* are the streams that the last process has noted, with the numbers of their ends. *others* says that there
+    were more than the file has room for. From `begin` on, the file has the notes of this process.
     """
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
@@ -36,7 +36,7 @@ class GivenUp:
                 self.found[stream_id] = int(number)
 
     def begin(self) -> None:
-        """Forget what the last process has left."""
+        """Remove the notes of the last process."""
         os.pwrite(self._file, bytes(_SIZE), 0)
 
     def note(self, ends: Iterable[tuple[str, int]]) -> None:
@@ -52,7 +52,7 @@ class GivenUp:
             os.fsync(self._file)
 
     def forget(self) -> None:
-        """Note that the disk has all those ends."""
+        """Remove all notes: the database has those ends now."""
         os.pwrite(self._file, bytes(self._end + len(_OTHERS)), 0)
         self._end = 0
         self._full = False

@@ -18,7 +18,7 @@ from app.request import StreamInfo
 class FileRegistry:
     """The registry of this process: what *memory* has, what is being written, and what the *store* has.
 
-    Slots are in memory alone: no stream is live when the process begins.
+    Slots are in memory alone: a stream that is adopted is counted in again.
     """
 
     def __init__(self, memory: MemoryRegistry, committer: Committer, store: Store, clock: Callable[[], float]) -> None:
@@ -89,7 +89,8 @@ class FileRegistry:
     async def labelled(self, owner: str, label: str) -> str | None:
         known = await self._memory.labelled(owner, label)
         if known is not None:
-            return known  # this process's newest one; what is on disk alone may be newer than what is live
+            return known
+        # This process has created none, or its newest one has left memory: one that is live may be older than that.
         key = digest(owner, label)
         found = [self._committer.labelled(key), await self._store.read(reading.labelled, key, self._clock())]
         return max((each for each in found if each is not None), default=(0, None))[1]

@@ -145,11 +145,11 @@ class Store:
         await self._reading.call(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
     async def note_ends(self, ends: list[tuple[str, int]]) -> None:
-        """Note what readers are about to be told of streams that are given up; wait no longer for a disk that hangs."""
+        """Note the numbers of the ends that readers are about to see. Do not wait for a disk that hangs."""
         await self._note(lambda: self.given_up.note(ends))
 
     async def forget_ends(self) -> None:
-        """Note that all those ends are written; what stays there if this fails says no more than that."""
+        """Remove these notes: the ends are written. If this fails, the notes say the same as the database."""
         await self._note(self.given_up.forget)
 
     async def _note(self, call: Callable[[], None]) -> None:
