@@ -11,14 +11,15 @@ from tests.benchmarks.plan import MODEL, Ask
 from tests.ports import free_port
 from tests.real.processes import nginx_program
 
-OPENAI = "openai==3.51.0"
+OPENAI = "openai==3.57.0"
 HANDLERS = (
-    *("fastapi==0.163.2", "httpx==0.28.1", "httpx-sse==0.4.3", OPENAI, "sse-starlette==3.7.0"),
+    *("fastapi==0.165.0", "httpx==0.28.1", "httpx-sse==0.4.3", OPENAI, "sse-starlette==3.7.0"),
     *("uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0"),
 )
 SOCKET_IO = ("socket.io@4.8.4", "axios@1.21.1")
 AI_SDK = ("ai@7.0.173", "@ai-sdk/openai-compatible@3.0.92")
-LITELLM = ("litellm[proxy]==1.106.2",)
+# The newest whose proxy could be installed on 2026-11-28: later ones ask for packages that PyPI did not have.
+LITELLM = ("litellm[proxy]==1.108.7",)
 TENSORZERO = ("tensorzero==2026.6.0", OPENAI)
 PORTKEY = ("@portkey-ai/gateway@1.15.2",)
 
