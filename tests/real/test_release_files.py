@@ -35,10 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files(folder: Path) -> None:
-    """There are the wheel, the tested versions, the SBOM and the notes, and nothing else."""
+    """There are the wheel, the tested versions, the SBOM, the client's package and the notes, and nothing else."""
     assert {file.name for file in folder.iterdir()} == {
         f"chat_sse-{app.__version__}-py3-none-any.whl",
         f"chat-sse-{app.__version__}.cdx.json",
+        f"chat-sse-client-{app.__version__}.tgz",
         "constraints.txt",
         "notes.md",
     }
