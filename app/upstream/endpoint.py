@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.events import Content
 from app.request import StreamRequest, texts_in
 from app.turns import ROOM, turn
 from app.upstream import Attempt, Batches
-from app.upstream.http.client import Client, Read, headers_of, read_capped, send
+from app.upstream.http.client import Client, Read, headers_of, read_capped, response_to, send
 from app.upstream.reading.answer import ENDED, OPEN
 from app.upstream.reading.errors import read_refusal
 from app.upstream.reading.reader import AnswerReader
@@ -95,30 +95,26 @@ class Endpoint:
         def sending() -> None:
             attempt.sent = True
 
+        headers = self._headers_for(request, accept)
         try:
-            async with self.post(path, request, content, accept, sending) as response:
-                attempt.status = response.status_code
-                attempt.answers[-1] = str(response.status_code)
-                request_id: str | None = response.headers.get("x-request-id")
-                attempt.request_id = request_id[:128] if request_id is not None else None
-                if not response.is_success:
-                    raise await self._refusal(response, request)
-                yield response
+            response = await response_to(self._client, "POST", self._base_url + path, headers, content, sending)
         except UpstreamError as error:
-            if attempt.status is None:
-                attempt.answers[-1] = error.code
+            attempt.answers[-1] = error.code
             raise
+        try:
+            attempt.status = response.status_code
+            attempt.answers[-1] = str(response.status_code)
+            request_id: str | None = response.headers.get("x-request-id")
+            attempt.request_id = request_id[:128] if request_id is not None else None
+            if not response.is_success:
+                raise await self._refusal(response, request)
+            yield response
+        finally:
+            await response.aclose()
 
-    def post(
-        self,
-        path: str,
-        request: StreamRequest,
-        content: bytes = b"",
-        accept: str = _STREAM,
-        sending: Callable[[], None] | None = None,
-    ) -> AbstractAsyncContextManager[httpx.Response]:
-        """Send a POST on behalf of *request*; *sending* is called once there is a connection. Raises UpstreamError."""
-        return send(self._client, "POST", self._base_url + path, self._headers_for(request, accept), content, sending)
+    def post(self, path: str, request: StreamRequest) -> AbstractAsyncContextManager[httpx.Response]:
+        """Send a POST without content, on behalf of *request*. Raises UpstreamError."""
+        return send(self._client, "POST", self._base_url + path, self._headers_for(request, _STREAM))
 
     async def _refusal(self, response: httpx.Response, request: StreamRequest) -> UpstreamError:
         """Return what a response with another status than 2xx means."""
@@ -193,53 +189,50 @@ async def stream_answer(
                 yield ()
                 read_on = read
                 content: Sequence[Content] = ()
-                with _recording(reader, attempt):
-                    try:
-                        rest = b""
-                        while data := rest or await read_on(pause if content else None):
-                            rest = data[_SLICE:]
-                            if rest:
-                                await turn(ROOM)
-                            content = feed(data[:_SLICE])
-                            while reader.unread is not None:
-                                yield content
-                                await turn(ROOM)
-                                content = reader.go_on()
-                            yield content
-                            if answer.state is OPEN:
-                                continue
-                            if answer.state is ENDED:
-                                break
-                            if attempt.done is None or content:
-                                attempt.done = answer.done
-                                read_on = _reading_briefly(read, after_finish)
-                        for _ in reader.parse():
+                try:
+                    rest = b""
+                    while data := rest or await read_on(pause if content else None):
+                        rest = data[_SLICE:]
+                        if rest:
                             await turn(ROOM)
-                        yield reader.end()
-                    except UpstreamError as error:
-                        yield reader.end(error)
-                    yield (reader.result(),)
-                    await _drain(read)
-                    return
+                        content = feed(data[:_SLICE])
+                        while reader.unread is not None:
+                            yield content
+                            await turn(ROOM)
+                            content = reader.go_on()
+                        yield content
+                        if answer.state is OPEN:
+                            continue
+                        if answer.state is ENDED:
+                            break
+                        if attempt.done is None or content:
+                            attempt.done = answer.done
+                            read_on = _reading_briefly(read, after_finish)
+                    for _ in reader.parse():
+                        await turn(ROOM)
+                    yield reader.end()
+                except UpstreamError as error:
+                    yield reader.end(error)
+                finally:
+                    _record(reader, attempt)
+                yield (reader.result(),)
+                await _drain(read)
+                return
         except UpstreamError as error:
             otherwise = None if answer.has_content else again(error)
             if otherwise is None:
                 raise
 
 
-@contextmanager
-def _recording(reader: AnswerReader[Any], attempt: Attempt) -> Iterator[None]:
-    """Record at the end what came of *attempt*."""
+def _record(reader: AnswerReader[Any], attempt: Attempt) -> None:
+    """Record what came of *attempt*."""
     answer = reader.answer
-    try:
-        yield
-    finally:
-        attempt.usage = answer.usage
-        attempt.model = answer.model
-        attempt.replaced_bytes = reader.replaced_bytes
-        attempt.cut_after_finish = answer.cut_after_finish
-        ended = answer.state is ENDED and answer.ended_by_upstream
-        attempt.complete = ended and answer.fault is None and not isinstance(answer.error, Malformed)
+    attempt.usage = answer.usage
+    attempt.model = answer.model
+    attempt.replaced_bytes = reader.replaced_bytes
+    attempt.cut_after_finish = answer.cut_after_finish
+    ended = answer.state is ENDED and answer.ended_by_upstream
+    attempt.complete = ended and answer.fault is None and not isinstance(answer.error, Malformed)
 
 
 def _reading_briefly(read: Read, seconds: float) -> Read:

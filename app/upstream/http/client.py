@@ -54,13 +54,13 @@ class Client:
         self, method: str, url: httpx.URL, headers: httpx.Headers, content: bytes, sending: Callable[[], None] | None
     ) -> httpx.Response:
         """Send one request, and return its response as soon as the headers are there. Raises UpstreamError."""
-        headers = headers.copy()
-        headers["Host"] = url.netloc.decode("ascii")
-        if content or method == "POST":
-            headers["Content-Length"] = str(len(content))
         extensions = {"timeout": self._timeout, SENDING: sending}
         # With a stream httpx adds no headers: it would read all of them again for that.
         request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content), extensions=extensions)
+        request.headers["Host"] = url.netloc.decode("ascii")  # the request's own copy of *headers*
+        if content or method == "POST":
+            request.headers["Content-Length"] = str(len(content))
+        request.read()  # here, since it takes less than `aread`
         return await self._transport.handle_async_request(request)
 
     async def __aenter__(self) -> Self:
@@ -100,32 +100,38 @@ def _trust() -> ssl.SSLContext:
         raise Unreachable(f"{name} names certificates that cannot be read.") from error
 
 
-@asynccontextmanager
-async def send(
+async def response_to(
     client: Client,
     method: str,
     url: str,
     headers: httpx.Headers,
     content: bytes = b"",
     sending: Callable[[], None] | None = None,
-) -> AsyncIterator[httpx.Response]:
-    """Send one request, and give its response as soon as the headers are there. Raises UpstreamError.
+) -> httpx.Response:
+    """Send one request, and return its response as soon as the headers are there. It has to be closed.
 
-    *sending* is called when a connection is there, just before anything is sent.
+    *sending* is called when a connection is there, just before anything is sent. Raises UpstreamError.
 
     Redirects that keep the method are followed on the same host, as OpenAI's own SDKs do (row H20). Their bodies, which
     may be large, are not read.
     """
     response = await client.send(method, _parsed(url), headers, content, sending)
+    for _ in range(_MOST_REDIRECTS):
+        if response.status_code not in (307, 308) or "location" not in response.headers:
+            break
+        await response.aclose()
+        target = _target_of(response)
+        if not _is_same_owner(response.url, target):
+            raise Unreachable("The upstream service redirects to another host.")
+        response = await client.send(method, target, headers, content, sending)
+    return response
+
+
+@asynccontextmanager
+async def send(client: Client, method: str, url: str, headers: httpx.Headers) -> AsyncIterator[httpx.Response]:
+    """Send a request without content, give its response, and close that. Raises UpstreamError."""
+    response = await response_to(client, method, url, headers)
     try:
-        for _ in range(_MOST_REDIRECTS):
-            if response.status_code not in (307, 308) or "location" not in response.headers:
-                break
-            await response.aclose()
-            target = _target_of(response)
-            if not _is_same_owner(response.url, target):
-                raise Unreachable("The upstream service redirects to another host.")
-            response = await client.send(method, target, headers, content, sending)
         yield response
     finally:
         await response.aclose()

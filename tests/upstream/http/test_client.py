@@ -23,11 +23,13 @@ OK = reply(b"ok")
 
 
 async def ask(url: str, connect: float = 5, headers: dict[str, str] | None = None) -> bytes:
-    async with (
-        create_client(url, connect) as client,
-        transport.send(client, "POST", f"{url}/chat", transport.headers_of(headers or {}), b"secret") as response,
-    ):
-        return b"".join([data async for data in transport.body(response)])
+    async with create_client(url, connect) as client:
+        sent = transport.headers_of(headers or {})
+        response = await transport.response_to(client, "POST", f"{url}/chat", sent, b"secret")
+        try:
+            return b"".join([data async for data in transport.body(response)])
+        finally:
+            await response.aclose()
 
 
 async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
