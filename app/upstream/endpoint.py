@@ -237,12 +237,17 @@ def _record(reader: AnswerReader[Any], attempt: Attempt) -> None:
 
 def _reading_briefly(read: Read, seconds: float) -> Read:
     """Return *read* for what may follow a finish reason; after *seconds* it returns b"", as at the body's end."""
-    deadline = asyncio.get_running_loop().time() + seconds
+    now = asyncio.get_running_loop().time
+    deadline = now() + seconds
+    late = False
 
-    async def read_briefly(pause: float | None) -> bytes:
+    async def read_briefly(pause: float | None = None, until: float | None = None) -> bytes:
+        nonlocal late
+        if late:
+            return b""
+        late = now() >= deadline  # what has come by then is still read, once: it may never stop
         try:
-            async with asyncio.timeout_at(deadline):
-                return await read(None)
+            return await read(until=deadline)
         except TimeoutError:
             return b""
 
@@ -251,10 +256,11 @@ def _reading_briefly(read: Read, seconds: float) -> Read:
 
 async def _drain(read: Read) -> None:
     """Read to the end of the body, if that comes at once, so that the connection can be used again."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + _AFTER_END
     with suppress(UpstreamError, TimeoutError):
-        async with asyncio.timeout(_AFTER_END):
-            while await read(None):
-                pass
+        while now() < deadline and await read(until=deadline):
+            pass
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

@@ -27,7 +27,7 @@ from app.simulator import Simulator
 from app.turns import ROOM
 from app.upstream import Attempt, Source
 from app.upstream.endpoint import stream_answer
-from app.upstream.http.client import Read
+from app.upstream.http.client import Read, pausing
 from app.upstream.reading.chat import chat_reader
 from tests.clock import LoopClock
 from tests.upstream.raw import CHUNK, FINISH, Upstream, answer, asked, chat, hang_up, reply
@@ -230,8 +230,8 @@ async def test_a_pause_follows_content_alone(pause: float | None) -> None:
 
     @asynccontextmanager
     async def asked() -> AsyncIterator[Read]:
-        async def read(seconds: float | None) -> bytes:
-            waits.append(seconds)
+        async def read(pause: float | None = None, until: float | None = None) -> bytes:
+            waits.append(pause)
             return arriving.pop(0) if arriving else b""
 
         yield read
@@ -243,6 +243,27 @@ async def test_a_pause_follows_content_alone(pause: float | None) -> None:
     assert waits[:6] == [None, None, pause, pause, None, pause]
 
 
+async def test_what_never_stops_after_a_finish_reason(loop_clock: LoopClock) -> None:
+    """What has no content and never stops is read no longer than is waited for what may follow a finish reason."""
+    read_later = 0
+
+    @asynccontextmanager
+    async def asked() -> AsyncIterator[Read]:
+        async def read(pause: float | None = None, until: float | None = None) -> bytes:
+            nonlocal read_later
+            loop_clock.now += 0.1
+            read_later += until is not None
+            assert read_later < 100
+            return b":\n\n" if until else CHUNK % b"a" + FINISH.partition(b"data: [DONE]")[0]
+
+        yield read
+
+    stream = stream_answer((chat_reader(), asked()), lambda _: None, Attempt(), None, after_finish=0.35)
+    batches = [batch async for batch in stream]
+    assert batches[-1] == (Done("stop"),)
+    assert 3 <= read_later <= 6
+
+
 async def test_content_after_a_finish_reason_is_waited_for_anew(loop_clock: LoopClock) -> None:
     """Where each chunk has a finish reason, all of them come, in longer than what one is waited for (row C19)."""
     finished = b'data: {"choices":[{"index":0,"delta":{"content":"%d"},"finish_reason":"stop"}]}\n\n'
@@ -250,11 +271,11 @@ async def test_content_after_a_finish_reason_is_waited_for_anew(loop_clock: Loop
 
     @asynccontextmanager
     async def asked() -> AsyncIterator[Read]:
-        async def read(seconds: float | None) -> bytes:
+        async def read() -> bytes:
             await loop_clock.let_pass(0.06 if arriving else 60)
             return arriving.pop(0)
 
-        yield read
+        yield pausing(read)
 
     stream = stream_answer((chat_reader(), asked()), lambda _: None, Attempt(), None, after_finish=0.3)
     batches = [batch async for batch in stream]

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import httpx
 
@@ -25,8 +25,17 @@ from app.errors import Malformed, Unreachable, UpstreamError
 from app.upstream.http.pool import READ, SENDING, Http1Transport
 from app.upstream.http.proxies import find_proxy, origin_of
 
-Read = Callable[[float | None], Awaitable[bytes]]
-"""Returns whatever has arrived of a body, b"" at its end; given seconds, it looks only after so long."""
+
+class Read(Protocol):
+    """Reads a body."""
+
+    def __call__(self, pause: float | None = None, until: float | None = None) -> Awaitable[bytes]:
+        """Return whatever has arrived, or wait for some; b"" at the body's end. Raises UpstreamError.
+
+        It looks only after *pause* seconds, and raises TimeoutError if it still waits at *until*, in the loop's time.
+        """
+        ...
+
 
 USER_AGENT = f"chat-sse/{__version__}"
 
@@ -179,12 +188,15 @@ def reading(response: httpx.Response) -> Read:
 
 
 def pausing(read: Callable[[], Awaitable[bytes]]) -> Read:
-    """Return *read* with a pause before it."""
+    """Return *read* with a pause before it, and a time until which it waits."""
 
-    async def read_after(pause: float | None) -> bytes:
+    async def read_after(pause: float | None = None, until: float | None = None) -> bytes:
         if pause:
             await asyncio.sleep(pause)
-        return await read()
+        if until is None:
+            return await read()
+        async with asyncio.timeout_at(until):
+            return await read()
 
     return read_after
 
@@ -192,12 +204,12 @@ def pausing(read: Callable[[], Awaitable[bytes]]) -> Read:
 async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, decoded. Raises UpstreamError."""
     read = reading(response)
-    while data := await read(None):
+    while data := await read():
         yield data
 
 
 async def _chunks(read: Read) -> AsyncGenerator[bytes, None]:
-    while arrived := await read(None):
+    while arrived := await read():
         yield arrived
 
 

@@ -220,6 +220,23 @@ async def test_read_after_close() -> None:
             await response.extensions[READ]()
 
 
+async def test_a_read_until_a_time() -> None:
+    """A read that waits until a time raises TimeoutError then; what comes later is for the next one."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        await late.wait()
+        writer.write(b"1\r\na\r\n0\r\n\r\n")
+
+    late = asyncio.Event()
+    async with Upstream(serve) as upstream, direct() as client, client.stream("GET", upstream.url) as response:
+        now, read = asyncio.get_running_loop().time, response.extensions[READ]
+        with pytest.raises(TimeoutError):
+            await read(until=now() + 0.01)
+        late.set()
+        assert b"".join([await read(until=now() + 60), await read(until=now() + 60)]) == b"a"
+
+
 async def test_reads_keep_up(counted: Counted) -> None:
     """While each piece is taken before the next comes, reading is never paused."""
     taken = asyncio.Event()
