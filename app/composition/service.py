@@ -127,7 +127,8 @@ async def compose(settings: Settings, log: FilteringBoundLogger, overlap: float 
         streams = Streams(hub, _options(settings, models, listed, policy, access))
         public = _public_routes(settings, hub, metrics, access)
         app = _application(streams, public, settings, access, quota)
-        app = MetricsPorts(app, metrics_ports(settings))
+        if ports := metrics_ports(settings):
+            app = MetricsPorts(app, ports)
         app = ContextMiddleware(app, access.origins, meter, log, error_forms())
         yield Service(app, hub, _upstreams(settings, config))
 

@@ -103,6 +103,9 @@ class Parameters(BaseModel):
     web_search_options: dict[str, Any] | None = None
 
 
+_PARAMETERS = frozenset(Parameters.model_fields)
+
+
 class AskedParameters(Parameters):
     """OpenAI's parameters as clients send them: a limit of -1 says what an absent one does."""
 
@@ -216,7 +219,7 @@ def stream_request(
 
 def parameters_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenAI's parameters in a body, as they came. One that is null is one that is not there."""
-    return {name: data[name] for name in Parameters.model_fields if data.get(name) is not None}
+    return {name: value for name, value in data.items() if value is not None and name in _PARAMETERS}
 
 
 def shown(metadata: Mapping[str, Any] | None) -> str:
@@ -241,6 +244,8 @@ def parse_chunk(chunk: str, default: str, field: str = "chunk") -> tuple[str, fl
 
     `smooth:MS`, which is about the reader, stands alone or follows a cut. Raises BadRequest, which names *field*.
     """
+    if not chunk:
+        return default, 0.0
     smoothed = _SMOOTHED.fullmatch(chunk)
     cut = (smoothed[1] if smoothed else chunk) or default
     try:

@@ -52,14 +52,16 @@ async def parse_json(body: bytes) -> Any:
         raise BadRequest("The body is not in UTF-8: it looks like UTF-16 or UTF-32.")
     values = await _count_values(body)
     work = values // 8 + (len(body) >> 10)
-    await turn(work)
+    if work:
+        await turn(work)
     try:
         data = await _loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    await turn(work)  # to validate it takes as long
+    if work:
+        await turn(work)  # to validate it takes as long
     return data
 
 

@@ -114,7 +114,7 @@ def _tidy(path: str, raw: bytes) -> str:
     answer is not a redirect, which many clients would follow with a GET. Other paths stay as they are, because a proxy
     may guard one of them, as `deploy/nginx.conf` does `/metrics`, by its exact spelling.
     """
-    tidy = _SLASHES.sub(b"/", raw)
+    tidy = _SLASHES.sub(b"/", raw) if b"//" in raw else raw
     if not tidy.startswith(_API):
         return path
     tidy = tidy.rstrip(b"/")

@@ -30,8 +30,11 @@ class StreamCounts(Observer):
         model = meter.model(outcome.model)
         upstream = outcome.attempt.upstream
         meter.ended[model, upstream, outcome.reason] += 1
-        meter.answers.update(outcome.answers)
-        meter.retries.update(again for (before, _), (again, _) in pairwise(outcome.answers) if again == before)
+        for answer in outcome.answers:
+            meter.answers[answer] += 1
+        for (before, _), (again, _) in pairwise(outcome.answers):
+            if again == before:
+                meter.retries[again] += 1
         if outcome.attempt.fallback:
             meter.fallbacks[upstream] += 1
         meter.duration.observe(outcome.duration_ms / 1000)

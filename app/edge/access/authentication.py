@@ -127,7 +127,8 @@ class AccessMiddleware:
             context.count = partial(self._count, context)
             await self._app(scope, receive, send)
             return
-        standing = await self._quota.admit(principal, spends=_spends(scope))
+        spends = principal.allowance.tokens > 0 and _spends(scope)
+        standing = await self._quota.admit(principal, spends=spends)
         context.headers = standing.headers
         if standing.refusal is None:
             await self._app(scope, receive, send)

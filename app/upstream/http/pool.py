@@ -154,7 +154,9 @@ def kept_for(headers: Sequence[tuple[bytes, bytes]], unsaid: float) -> float:
 
     `Keep-Alive` is not in the RFCs any more, but many servers send it, and close at the time that it names.
     """
-    said = b",".join(value for name, value in headers if name.lower() == b"keep-alive")
+    said = b",".join([value for name, value in headers if name.lower() == b"keep-alive"])
+    if not said:
+        return unsaid
     most = _MOST_REQUESTS.search(said)
     if most is not None and int(most[1]) < 1:
         return 0.0
