@@ -166,7 +166,14 @@ DISK_MUTANTS: dict[str, tuple[Any, str, Any]] = {
 
 
 # The search for a history that notices begins here, where few do: shortly before the first that did. (All are tried.)
-BEGIN = {"a charge whose reply was lost is forgotten": 530}
+BEGIN = {
+    "a dead process's streams are not ended": 110,
+    "a charge whose reply was lost is forgotten": 530,
+    "Redis is not compared after an outage": 65,
+    "what was live is forgotten at the start": 130,
+    "the end of what was given up is not noted": 205,
+    "what the disk refused is not written later": 25,
+}
 
 
 # A history that is broken off leaves generators that wait where they close, which Python complains of as it frees them.
