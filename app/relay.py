@@ -80,7 +80,6 @@ class Past(NamedTuple):
 
 NO_PAST = Past()
 
-
 Keep = Callable[[Sequence[Attempt]], bool]
 """Is told of a stream's attempts when the last one has a note, before any of its content is appended.
 

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
 from app.events import Failure, new_stream_id
 from app.hub.outcome import Observer
-from app.hub.ownership import IdempotencyKey, alias, log_of, may_use, payer
+from app.hub.ownership import IdempotencyKey, alias, is_live, log_of, payer
 from app.hub.production import Production
 from app.hub.spending import Spending
 from app.hub.stream import Stream
@@ -290,16 +290,12 @@ class Hub:
         first = stream_id not in self._stopping
         self._stopping.add(stream_id)
         try:
-            if repeated is not None and not (first and await self._is_live(stream_id, principal)):
+            if repeated is not None and not (first and await is_live(self._journal, stream_id, principal)):
                 await repeated()
             return await self._cancel(stream_id, principal, within)
         finally:
             if first:
                 self._stopping.discard(stream_id)
-
-    async def _is_live(self, stream_id: str, principal: Principal) -> bool:
-        info = await self._journal.live(stream_id)
-        return info is not None and may_use(principal, stream_id, info)
 
     async def _cancel(self, stream_id: str, principal: Principal, within: float) -> Log:
         log = await self.log_of(stream_id, principal)

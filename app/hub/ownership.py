@@ -21,6 +21,12 @@ def may_use(principal: Principal, stream_id: str, info: StreamInfo) -> bool:
     return principal.stream_id == stream_id if principal.stream_id else principal.owner == info.owner
 
 
+async def is_live(journal: Journal, stream_id: str, principal: Principal) -> bool:
+    """Whether a stream is live that is the principal's, or that its ticket opens. Raises JournalDown."""
+    info = await journal.live(stream_id)
+    return info is not None and may_use(principal, stream_id, info)
+
+
 async def log_of(journal: Journal, stream_id: str, principal: Principal, after: int = 0) -> Log:
     """Return a stream's log, up to number *after* at least. Raises what `Journal.open` does.
 
