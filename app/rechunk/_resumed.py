@@ -1,8 +1,8 @@
 """Re-chunking for a stream that another process has begun, and of which the log has some already.
 
 The upstream's answer is read again from its start and cut as before, and what the log has is left out of what comes of
-that: of each kind of text so many characters, of each tool call so much of its name and its arguments, and every other
-event as often as it is there.
+that: of each kind of text so many characters, of each tool call so much of its id, its name and its arguments, and
+every other event as often as it is there.
 
 To keep with the log how far the upstream was read would be no simpler. That position may be within an event whose text
 was cut, would have to agree with the log after any kill, and would not do: what an event means depends on those before
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from app.errors import ProducerLost
-from app.events import TEXT, Event, Start, Text, ToolCall, values
+from app.events import TEXT, Event, Start, ToolCall, values
 from app.rechunk._rechunker import Rechunker
 
 
-class _Pieces:
-    """A text that came in pieces, and how far it was read again."""
+class _Known:
+    """A text that the log has, in pieces, and how far it has come again."""
 
     __slots__ = ("_at", "_pieces", "_text")
 
@@ -48,59 +48,31 @@ class _Pieces:
         self._at += len(known)
         return piece[len(known) :]
 
-
-class _Call:
-    """What is known of a tool call."""
-
-    __slots__ = ("arguments", "extra", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = _Pieces()
-        self.arguments = _Pieces()
-        self.extra: dict[str, object] = {}
-
-    def add(self, piece: ToolCall) -> None:
-        self.id = self.id or piece.id
-        self.name.add(piece.name)
-        self.arguments.add(piece.arguments)
-        self.extra |= piece.extra or {}
-
-    def news(self, piece: ToolCall) -> ToolCall | None:
-        """Return what of the next *piece* is not known, if there is anything. Raises ProducerLost."""
-        if self.id and piece.id and self.id != piece.id:
-            raise ProducerLost
-        extra = {name: value for name, value in (piece.extra or {}).items() if self.extra.get(name) != value}
-        id = "" if self.id else piece.id
-        name, arguments = self.name.news(piece.name), self.arguments.news(piece.arguments)
-        if not (id or name or arguments or extra):
-            return None
-        return replace(piece, id=id, name=name, arguments=arguments, extra=extra or None)
+    @property
+    def has_come(self) -> bool:
+        """Whether all of it has come again."""
+        return not self._pieces and self._at == len(self._text)
 
 
 class Resumed(Rechunker):
-    """Cuts as *rechunker* does, and leaves out what it was told is `known`.
+    """Cuts as *rechunker* does, and leaves out what it was told is `known`, until all of that has come again.
 
-    `feed` and `flush` raise ProducerLost if what comes differs from what is known: it is not the same answer.
+    `feed` and `flush` raise ProducerLost if what comes differs from what is known: it is another answer.
     """
 
-    __slots__ = ("_calls", "_differs", "_firsts", "_others", "_rechunker", "_texts", "answered", "max_delay", "pause")
+    __slots__ = ("_differs", "_firsts", "_others", "_rechunker", "_texts", "answered", "held", "max_delay", "pause")
 
     def __init__(self, rechunker: Rechunker) -> None:
+        self.held = False
         self.max_delay = rechunker.max_delay
         self.pause = rechunker.pause
         self.answered = False  # whether anything of an answer is known
         self._rechunker = rechunker
-        self._texts: dict[type[Text], _Pieces] = {}
-        self._firsts: dict[type[Event], int] = {}  # the length of the first text of each kind that did not come again
-        self._calls: dict[int, _Call] = {}
+        # What has not come again.
+        self._texts: dict[object, _Known] = {}
+        self._firsts: dict[type[Event], int] = {}  # the length of the first text of each kind
         self._others: Counter[str] = Counter()
         self._differs = False
-
-    @property
-    def held(self) -> bool:  # type: ignore[override]  # an attribute of the others, which set it
-        """See `Rechunker`."""
-        return self._rechunker.held
 
     def known(self, events: Iterable[Event]) -> None:
         """Take note of *events* that the log has, in their order."""
@@ -109,25 +81,35 @@ class Resumed(Rechunker):
                 continue
             self.answered = True
             if isinstance(event, TEXT):
-                self._texts.setdefault(type(event), _Pieces()).add(event.text)
                 self._firsts.setdefault(type(event), len(event.text))
-            elif isinstance(event, ToolCall):
-                self._calls.setdefault(event.index, _Call()).add(event)
-            else:
+            elif not isinstance(event, ToolCall):
                 self._others[_written(event)] += 1
+            elif event.extra:
+                self._others[_written_extra(event)] += 1
+            for part, text in _texts_of(event):
+                if text:
+                    self._texts.setdefault(part, _Known()).add(text)
 
     def feed(self, events: Sequence[Event], *, more: bool = False) -> Sequence[Event]:
+        feed = self._feed_again if self._texts or self._others else self._rechunker.feed
+        out = feed(events, more=more)
+        self.held = self._rechunker.held
+        return out
+
+    def flush(self) -> Sequence[Event]:
+        self.held = False
+        return self._news(self._rechunker.flush)
+
+    def _feed_again(self, events: Sequence[Event], *, more: bool) -> Sequence[Event]:
+        """Feed *events*, of which some are known."""
         for at, event in enumerate(events if self._firsts else ()):
             first = self._firsts.pop(type(event), 0)
             if first and isinstance(event, TEXT):
                 # The first text of a kind is not held back. It is what came first then, and not all that comes now.
                 begun = [*events[:at], replace(event, text=event.text[:first])]
                 rest = [replace(event, text=event.text[first:]), *events[at + 1 :]]
-                return [*self._news(partial(self._rechunker.feed, begun)), *self.feed(rest, more=more)]
+                return [*self._news(partial(self._rechunker.feed, begun)), *self._feed_again(rest, more=more)]
         return self._news(partial(self._rechunker.feed, events, more=more))
-
-    def flush(self) -> Sequence[Event]:
-        return self._news(self._rechunker.flush)
 
     def _news(self, cut: Callable[[], Sequence[Event]]) -> Sequence[Event]:
         if self._differs:
@@ -140,23 +122,53 @@ class Resumed(Rechunker):
 
     def _news_of(self, event: Event) -> Event | None:
         if isinstance(event, TEXT):
-            known = self._texts.get(type(event))
-            if known is None:
-                return event
-            text = known.news(event.text)
+            text = self._news_in(type(event), event.text)
             return replace(event, text=text) if text else None
         if isinstance(event, ToolCall):
-            call = self._calls.get(event.index)
-            return event if call is None else call.news(event)
-        if not self._others:
-            return event
-        written = _written(event)
-        if not self._others[written]:
-            return event
+            id, name, arguments = [self._news_in(part, text) for part, text in _texts_of(event)]
+            extra = event.extra
+            if extra and self._others and self._comes_again(_written_extra(event)):
+                extra = None
+            if not (id or name or arguments or extra):
+                return None
+            return replace(event, id=id, name=name, arguments=arguments, extra=extra)
+        return None if self._others and self._comes_again(_written(event)) else event
+
+    def _news_in(self, part: object, text: str) -> str:
+        """Return what of the next *text* of a *part* is not known. Raises ProducerLost if it differs from what is."""
+        known = self._texts.get(part)
+        if known is None:
+            return text
+        news = known.news(text)
+        if known.has_come:
+            del self._texts[part]
+        return news
+
+    def _comes_again(self, written: str) -> bool:
+        """Whether an event is known; it is so as often as the log has it."""
+        if written not in self._others:
+            return False
         self._others[written] -= 1
-        return None
+        if not self._others[written]:
+            del self._others[written]
+        return True
+
+
+def _texts_of(event: Event) -> Iterator[tuple[object, str]]:
+    """Yield the texts of *event* that may come in other pieces, each after what it is a piece of."""
+    if isinstance(event, TEXT):
+        yield type(event), event.text
+    elif isinstance(event, ToolCall):
+        yield (event.index, "id"), event.id
+        yield (event.index, "name"), event.name
+        yield (event.index, "arguments"), event.arguments
 
 
 def _written(event: Event) -> str:
     """Return a text that equal events share; they may have come through JSON."""
     return json.dumps([type(event).__name__, *values(event)])
+
+
+def _written_extra(call: ToolCall) -> str:
+    """Return the same for the other fields of a piece of a call."""
+    return json.dumps([call.index, call.extra])

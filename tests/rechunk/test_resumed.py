@@ -156,6 +156,27 @@ def test_another_answer(known: Event, comes: Event) -> None:
     assert again.flush() == ()
 
 
+SIGNED = ToolCall(0, "", "", "", extra={"signature": "x"})
+
+
+@pytest.mark.parametrize("known", [[Start("m", 1)], [Delta("Hello"), Extra({"a": 1}, {}, {})], [SIGNED]])
+def test_once_all_of_it_has_come(known: list[Event]) -> None:
+    """From then on the cut alone decides, and what is sent again is news."""
+    again = Resumed(create("none"))
+    again.known(known)
+    assert again.feed([event for event in known if not isinstance(event, Start)]) == []
+    for more in ([Delta("Hello")], [Extra({"a": 1}, {}, {})], [SIGNED]):
+        assert again.feed(more) is more
+
+
+def test_a_signature_in_pieces() -> None:
+    """The other fields of a call are left out as often as the log has them, and no more often."""
+    pieces = [ToolCall(0, "", "", "", extra={"signature": part}) for part in ("a", "b", "a")]
+    again = Resumed(create("none"))
+    again.known(pieces[:2])
+    assert [*again.feed(pieces[:1]), *again.feed(pieces[1:])] == pieces[2:]
+
+
 def test_a_delay() -> None:
     """The pauses of the cut, and its longest delay, are the same."""
     assert Resumed(create("word,80ms")).max_delay == 0.08
