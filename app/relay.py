@@ -392,6 +392,8 @@ class Relay:
         try:
             self._flush()
             if isinstance(ending, Done):
+                if ending is not self._stopped:
+                    self._rechunker.finish()
                 self._start()
             usage = self._usage(ending)
         except StreamError as error:

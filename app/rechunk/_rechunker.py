@@ -32,6 +32,12 @@ class Rechunker:
         """Return the text that was held back, as one event, or nothing if there is none."""
         return ()
 
+    def finish(self) -> None:
+        """Take note that the upstream has ended its answer, after the last `flush`.
+
+        Raises ProducerLost if the log of a stream that is gone on with has more of the answer than has come.
+        """
+
 
 class Merging(Rechunker):
     """Joins the neighbours within a batch."""

@@ -57,7 +57,7 @@ class _Known:
 class Resumed(Rechunker):
     """Cuts as *rechunker* does, and leaves out what it was told is `known`, until all of that has come again.
 
-    `feed` and `flush` raise ProducerLost if what comes differs from what is known: it is another answer.
+    `feed`, `flush` and `finish` raise ProducerLost if what comes differs from what is known: it is another answer.
     """
 
     __slots__ = ("_differs", "_firsts", "_others", "_rechunker", "_texts", "answered", "held", "max_delay", "pause")
@@ -99,6 +99,10 @@ class Resumed(Rechunker):
     def flush(self) -> Sequence[Event]:
         self.held = False
         return self._news(self._rechunker.flush)
+
+    def finish(self) -> None:
+        if self._texts:
+            raise ProducerLost
 
     def _feed_again(self, events: Sequence[Event], *, more: bool) -> Sequence[Event]:
         """Feed *events*, of which some are known."""

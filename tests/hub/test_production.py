@@ -109,6 +109,24 @@ async def test_adopted(log: FilteringBoundLogger, logs: LogCapture, notes: list[
     assert (line["adopted"], line["principal"], line["deltas"]) == (True, ANN.account, 2)
 
 
+@pytest.mark.parametrize(("steps", "reason"), [([(STOP,)], "producer_lost"), ([forever], "cancelled")])
+async def test_an_answer_that_is_shorter_now(
+    log: FilteringBoundLogger, notes: list[str], steps: list[Any], reason: str
+) -> None:
+    """If the upstream's answer ends before what readers have of it, the stream is lost. It can be stopped before."""
+    first = await left(log, notes)
+    ends = Ends()
+    house = House(log, source=Keeping((), (Delta("Hel"),), *steps), observers=[ends])
+    found, written = await orphan(house, first, notes[0])
+    await house.hub.adopt(found)
+    if reason == "cancelled":
+        await until(lambda: house.hub._streams[first.id].relay.deltas == 1)
+        house.hub._streams[first.id].cancel()
+    assert len((await read(written))[2:]) == 1
+    await house.settled()
+    assert [end.reason for end in ends.told] == [reason]
+
+
 class Traced(Observer):
     """Keeps what it is told of, and names a span for each stream."""
 

@@ -111,6 +111,7 @@ def test_log_and_rest_are_the_whole(spec: str, batches: list[list[Event]], data:
             rest += again.flush()
         at += size
     rest += again.flush()
+    again.finish()
     assert put_together([*log[1:], *rest]) == put_together(whole)
 
 
@@ -159,6 +160,24 @@ def test_another_answer(known: Event, comes: Event) -> None:
 SIGNED = ToolCall(0, "", "", "", extra={"signature": "x"})
 
 
+@pytest.mark.parametrize(
+    ("known", "comes"),
+    [
+        (Delta("Hello"), [Delta("Hell")]),
+        (Delta("Hello"), [Reasoning("Hello")]),
+        (ToolCall(0, "a", "f", "{1"), [ToolCall(0, "a", "f", "{")]),
+        (ToolCall(0, "a", "f", "{1"), []),
+    ],
+)
+def test_a_shorter_answer(known: Event, comes: list[Event]) -> None:
+    """An upstream's answer that ends before what the log has of it is another one."""
+    again = Resumed(create("none"))
+    again.known([known])
+    again.feed(comes)
+    with pytest.raises(ProducerLost):
+        again.finish()
+
+
 @pytest.mark.parametrize("known", [[Start("m", 1)], [Delta("Hello"), Extra({"a": 1}, {}, {})], [SIGNED]])
 def test_once_all_of_it_has_come(known: list[Event]) -> None:
     """From then on the cut alone decides, and what is sent again is news."""
@@ -167,6 +186,7 @@ def test_once_all_of_it_has_come(known: list[Event]) -> None:
     assert again.feed([event for event in known if not isinstance(event, Start)]) == []
     for more in ([Delta("Hello")], [Extra({"a": 1}, {}, {})], [SIGNED]):
         assert again.feed(more) is more
+    again.finish()
 
 
 def test_a_signature_in_pieces() -> None:
