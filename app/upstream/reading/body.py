@@ -66,6 +66,11 @@ class Body:
         """Whether the last event is complete and nothing of another one has come."""
         return self._splitter.between
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is JSON, and not a stream."""
+        return self._kind == "json"
+
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the events that one network read completes. Raises Malformed, after which nothing more can be read."""
         if self._kind != "stream":

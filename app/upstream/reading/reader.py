@@ -64,6 +64,11 @@ class AnswerReader(Generic[D]):
         """How many U+FFFD took the place of broken UTF-8 (row F25)."""
         return self._body.replaced_bytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body is JSON in place of a stream, which is read at its end."""
+        return self._body.is_json
+
     def feed(self, data: bytes) -> list[Content]:
         """Take one network read, and return the content in it, up to what is `unread`."""
         if self._by_template and len(data) <= self._max_event:

@@ -98,10 +98,7 @@ class BackgroundResponse:
         if the rest cannot be read; ProducerLost if that is all of it.
         """
         fault: StreamError | None = None
-        unread = body is None
-        if body is None:
-            fault = ProducerLost()
-        else:
+        if body is not None:
             try:
                 async with aclosing(body) as chunks:
                     async for data in chunks:
@@ -113,7 +110,7 @@ class BackgroundResponse:
         now = asyncio.get_running_loop().time
         tries = 0
         deadline = now() + timing.resume_within
-        while (unread or dialect.resumable) and tries < len(timing.resume_waits) and now() < deadline:
+        while dialect.resumable and tries < len(timing.resume_waits) and now() < deadline:
             sequence = dialect.sequence
             if tries or body is not None:
                 await asyncio.sleep(timing.resume_waits[tries])
@@ -127,15 +124,17 @@ class BackgroundResponse:
                         self._reader.resume()
                         async with aclosing(client.body(response)) as chunks:
                             async for data in chunks:
-                                if unread:
-                                    unread, fault = False, None
                                 yield data
+                        if self._reader.is_whole and dialect.unread:
+                            return  # its reader reads it now
             except UpstreamError as error:
-                if body is None and not unread:
+                if body is None and not dialect.unread:
                     fault = fault or error
             if dialect.sequence > sequence:  # it went on, so what cuts it now is another cut
                 tries = 0
                 deadline = now() + timing.resume_within
+        if body is None and dialect.unread:
+            fault = ProducerLost()
         if fault is not None and self._reader.answer.state is not ENDED:
             raise fault
 

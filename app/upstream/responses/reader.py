@@ -123,7 +123,7 @@ class ResponsesDialect:
     """See `Dialect`. One response may come over several bodies.
 
     *response_id* is "" until the upstream gave it one, *sequence* is the number of the last event that was read, -1 if
-    the upstream does not number its events.
+    the upstream does not number its events. *unread* says that no event was read yet, apart from heartbeats.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -131,6 +131,7 @@ class ResponsesDialect:
         self.ready = False
         self.response_id = ""
         self.sequence = -1
+        self.unread = True
         self._read_before: int | None = None  # after a resumption: events up to this number are known
         self._begun: set[_Part] = set()
         self._answered: set[int] = set()  # items of which text or a refusal came
@@ -146,8 +147,9 @@ class ResponsesDialect:
 
     @property
     def resumable(self) -> bool:
-        """Whether the upstream can be asked for the rest."""
-        return bool(self.response_id) and self.sequence >= 0 and self.answer.state is not ENDED
+        """Whether the upstream can be asked for the rest, which is all of it as long as it is unread."""
+        named = bool(self.response_id)
+        return named and (self.unread or self.sequence >= 0) and self.answer.state is not ENDED
 
     def offer(self, tools: object) -> None:
         """Note the *tools* that the request offers: only those are the client's to run."""
@@ -160,7 +162,8 @@ class ResponsesDialect:
 
     def resume(self) -> None:
         """Expect the rest in another body. Events that were read already are skipped if they come again."""
-        self._read_before = self.sequence
+        if not self.unread:
+            self._read_before = self.sequence
 
     def take_text(self, event: Any) -> str | None:
         """See `Dialect.take_text`: one more delta of the same part, whose number is noted. This saves half the time."""
@@ -196,8 +199,11 @@ class ResponsesDialect:
         if not isinstance(kind, str) or kind in ("error", "response.error"):
             self.answer.judge(event, certain=isinstance(kind, str))  # rows R3, E1, E3
             return
+        if kind in _HEARTBEATS:  # the upstream does not keep them, so their numbers do not count
+            return
+        self.unread = False
         sequence = event.get("sequence_number")
-        if type(sequence) is int and kind not in _HEARTBEATS:  # the upstream does not keep heartbeats
+        if type(sequence) is int:
             if self._read_before is not None and sequence <= self._read_before:
                 return
             if self.sequence < sequence < 1 << 53:

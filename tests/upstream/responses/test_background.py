@@ -19,6 +19,7 @@ from app.upstream.router import Router, Target
 from app.upstream.sources.openai_responses import OpenAIResponses
 from app.usage import Usage
 from tests.upstream.raw import Handler, Upstream, answer, answers, asked, hang_up, reply
+from tests.upstream.reading.quirks_bytes import event
 from tests.upstream.responses.bytes import AS_CHAT, END, WHOLE, function, over, said, sent
 from tests.upstream.responses.server import BLOCKS, PARENT, cut, held, responses
 
@@ -359,6 +360,24 @@ async def test_an_answer_that_is_gone(refusals: list[Handler | bytes], tries: in
             await resumed(source)
         asked_again = [b"GET /v1/responses/resp_1?stream=true"] * tries
         assert lines(upstream) == [*asked_again, b"POST /v1/responses/resp_1/cancel"]
+
+
+@pytest.mark.parametrize("begun", [BLOCKS[0][:9], event({"type": "keepalive", "sequence_number": 7}) + BLOCKS[0][:9]])
+async def test_cut_within_the_first_event(begun: bytes) -> None:
+    """As long as no event has come whole, the answer is asked for from its start, as if nothing had come."""
+    async with Upstream(cut(begun), reply(WHOLE)) as upstream, responses(upstream.url, background=True) as source:
+        content = await resumed(source)
+        assert content == [Delta("Hello"), Delta(" "), Delta("you"), Done("stop", None, Usage(AS_CHAT), "gpt-5")]
+        assert lines(upstream) == [b"GET /v1/responses/resp_1?stream=true"] * 2
+
+
+async def test_an_answer_that_comes_whole() -> None:
+    """An upstream that does not stream an answer that is over is read, too, also if it is cut at first."""
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Hello you"}]}
+    whole = json.dumps({"id": "resp_1", "status": "completed", "model": "gpt-5", "output": [message]}).encode()
+    async with Upstream(cut(whole[:9]), reply(whole)) as upstream, responses(upstream.url, background=True) as source:
+        assert await resumed(source) == [Delta("Hello you"), Done("stop", None, None, "gpt-5")]
+        assert len(upstream.requests) == 2
 
 
 async def test_an_answer_that_breaks_again() -> None:
