@@ -41,6 +41,9 @@ class Script:
             self.abandoned += 1
             attempts.append(Attempt(status=200, sent=True))
 
+    def secrets_at(self, upstream: str, request: StreamRequest) -> Sequence[str]:
+        return request.secrets
+
     def resumption(self, note: Mapping[str, Any]) -> Opener:
         """Play the same steps again."""
         self.notes.append(note)

@@ -43,7 +43,8 @@ class Note(NamedTuple):
 
     *upstream* is what `Upstreams.resumption` takes, *spending* what `Spending.resume` does. *account* is the owner's,
     and *streams* how many of its streams may be live. *grace* and *unknown_grace* are those of the request. The prompt
-    was estimated at *prompt_tokens*. *secrets* is a keyed hash of the operator's texts in the request.
+    was estimated at *prompt_tokens*. *secrets* is a keyed hash of the operator's texts in the request as the upstream
+    got it.
     """
 
     upstream: dict[str, Any]
@@ -126,10 +127,10 @@ class Production:
             logger.warning("stream.producer_lost", records=last, reason=type(error).__name__)
             orphan.writer.append([Failure.of(ProducerLost())])
             return None
-        if self._hash(stream.request.secrets) == note.secrets:
+        if self._hash(str(note.upstream.get("upstream")), stream.request) == note.secrets:
             logger.info("stream.adopted", model=stream.request.model, records=last)
         else:  # the upstream may quote what this process would not know for the operator's
-            logger.warning("stream.producer_lost", records=last, reason="texts_changed")
+            logger.warning("stream.producer_lost", records=last, reason="settings_changed")
             stream.relay.stop(ProducerLost())
         return stream
 
@@ -223,10 +224,10 @@ class Production:
             request.grace,
             request.unknown_grace,
             estimate_prompt_tokens(request.messages),
-            self._hash(request.secrets),
+            self._hash(attempt.upstream, request),
         )
         text = json.dumps(note)
         return len(text) <= _MOST_NOTE and writer.note(text)
 
-    def _hash(self, secrets: Sequence[str]) -> str:
-        return keyed_hash(json.dumps(secrets), self._key)
+    def _hash(self, upstream: str, request: StreamRequest) -> str:
+        return keyed_hash(json.dumps(sorted(self._upstreams.secrets_at(upstream, request))), self._key)

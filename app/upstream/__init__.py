@@ -118,6 +118,10 @@ class Resumable(Protocol):
         """
         ...
 
+    def secrets(self, request: StreamRequest) -> Sequence[str]:
+        """Return the texts of the operator's in *request* as it is sent, which the upstream may quote."""
+        ...
+
 
 Afford = Callable[[StreamRequest, Sequence[Attempt]], Awaitable[StreamRequest]]
 """Returns the request for one attempt more, with what that may spend as its limit. Raises BudgetSpent or JournalDown.
@@ -158,6 +162,10 @@ class Upstreams(Opener, Protocol):
         *note* is `Attempt.note`, with the `upstream` and the `fallback` of the attempt. The opener's `begin` raises
         ProducerLost, too, if there is no such upstream any more, or if it keeps no answers.
         """
+        ...
+
+    def secrets_at(self, upstream: str, request: StreamRequest) -> Sequence[str]:
+        """Return the texts of the operator's in *request* as *upstream* gets it, if that keeps its answers."""
         ...
 
 

@@ -129,6 +129,11 @@ class Router:
         """See `Upstreams.resumption`."""
         return Resumption(self._sources.get(str(note.get("upstream"))), note)
 
+    def secrets_at(self, upstream: str, request: StreamRequest) -> Sequence[str]:
+        """See `Upstreams.secrets_at`."""
+        source: object = self._sources.get(upstream)
+        return source.secrets(request) if isinstance(source, Resumable) else request.secrets
+
     async def _ask_last(
         self,
         target: Target,

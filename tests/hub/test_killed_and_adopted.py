@@ -62,6 +62,9 @@ class Kept:
         attempt.kept = self
         return self._played(attempt)
 
+    def secrets(self, request: StreamRequest) -> Sequence[str]:
+        return request.secrets
+
     async def _played(self, attempt: Attempt) -> Batches:
         choose = self._choose
         yield ()

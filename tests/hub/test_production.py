@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -31,9 +31,13 @@ HELLO, YOU, STOP = Delta("Hello "), Delta("you"), Done("stop")
 
 
 class Keeping(Script):
-    """Its upstream keeps the answer, and names it before the first content."""
+    """Its upstream keeps the answer, and names it before the first content. It gets texts of the operator's *own*."""
 
     note: Mapping[str, Any] = MappingProxyType({"response": "resp_1"})
+    own: Sequence[str] = ()
+
+    def secrets_at(self, upstream: str, request: StreamRequest) -> Sequence[str]:
+        return [*request.secrets, *self.own]
 
     attempt = Attempt()
     left = False
@@ -186,13 +190,18 @@ async def test_a_note_of_no_use(log: FilteringBoundLogger, notes: list[str], not
     assert written.records(2, 3) == [Failure.of(ProducerLost())]
 
 
-async def test_the_operators_texts_have_changed(log: FilteringBoundLogger, notes: list[str]) -> None:
+async def test_the_operators_texts_have_changed(
+    log: FilteringBoundLogger, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the upstream may quote of the operator's would not be known, so the stream ends, and pays for the answer."""
+    monkeypatch.setattr(Keeping, "own", ("header", "field"))
     first = await left(log, notes, StreamRequest("m", ASKED.messages, secrets=("old",), chunk="none", grace=math.inf))
-    for secrets, live in ((("new",), 0), (("old",), 1)):
+    cases = [("new", ("header", "field"), 0), ("old", ("header",), 0), ("old", ("field", "header"), 1)]
+    for secret, own, live in cases:
         ends = Ends()
+        monkeypatch.setattr(Keeping, "own", own)
         house = House(log, source=Keeping((), forever), observers=[ends])
-        house.hub._production._secrets = {"m": secrets}.__getitem__
+        house.hub._production._secrets = {"m": (secret,)}.__getitem__
         found, written = await orphan(house, first, notes[0])
         await house.hub.adopt(found)
         if live:

@@ -373,6 +373,9 @@ class Resuming(Script):
         self.notes.append(note)
         return self.stream(request, attempt)
 
+    def secrets(self, request: StreamRequest) -> Sequence[str]:
+        return [*request.secrets, "of the endpoint"]
+
 
 async def test_resumption() -> None:
     """An answer of an earlier process is read from the upstream that has it, and none is asked for."""
@@ -394,6 +397,14 @@ async def test_resumption_without_the_upstream(upstream: str | None) -> None:
     with pytest.raises(ProducerLost):
         await anext(played(opener, ASKED, attempts))
     assert attempts[-1].costs == (None,)
+
+
+def test_what_an_upstream_may_quote() -> None:
+    """An upstream that keeps its answers may quote what its own settings add to a request, too."""
+    router = route(Script(), Resuming())
+    request = replace(ASKED, secrets=("of the model",))
+    assert router.secrets_at("b", request) == ["of the model", "of the endpoint"]
+    assert router.secrets_at("a", request) == router.secrets_at("gone", request) == ("of the model",)
 
 
 @pytest.mark.parametrize("upstream", ["a", "b"])

@@ -109,6 +109,10 @@ class OpenAIResponses:
         attempt.kept = kept
         return stream_answer((reader, self._resumed(kept, attempt)), lambda error: None, attempt, request.pause)
 
+    def secrets(self, request: StreamRequest) -> list[str]:
+        """See `Resumable.secrets`."""
+        return self._endpoint.secrets(request)
+
     @asynccontextmanager
     async def _resumed(self, kept: BackgroundResponse, attempt: Attempt) -> AsyncIterator[Read]:
         try:

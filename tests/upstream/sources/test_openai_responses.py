@@ -54,6 +54,8 @@ async def test_operator() -> None:
     ):
         with pytest.raises(Rejected, match=r"^No: \[redacted\], \[redacted\], hello-hello$"):
             await answer(source, asked(prompt="hello-hello"))
+        # So a process that goes on with an answer can see whether they are what they were.
+        assert {"abcd-efgh", "route-of-secrets", "s"} <= {*source.secrets(replace(asked(), secrets=("s",)))}
     assert b"x-team: abcd-efgh" in upstream.requests[0].lower()
     assert b"authorization" not in upstream.requests[0].lower()
     assert b'"reasoning":{"summary":"auto"}' in upstream.requests[0]
