@@ -133,15 +133,20 @@ class FileJournal:
         self._log.info("journal.opened", streams=found.streams, **counts)
 
     async def _hand_over(self, orphans: Mapping[str, Identity]) -> None:
-        """Have the owner go on with the streams that the last process left live. Raises JournalRefused."""
+        """Have the owner go on with the streams that the last process left live.
+
+        Raises JournalRefused, before the owner has begun with any.
+        """
         try:
-            for stream_id, identity in orphans.items():
-                await self._hand_over_one(stream_id, identity)
+            loaded = [await self._load_orphan(stream_id, identity) for stream_id, identity in orphans.items()]
         except (JournalDown, *FAILURES):
             raise JournalRefused("what it holds cannot be read or written") from None
+        for orphan in loaded:
+            if orphan is not None:
+                await self._owner.adopt(orphan)
 
-    async def _hand_over_one(self, stream_id: str, identity: Identity) -> None:
-        """Have the owner go on with a stream, or end it if it cannot be loaded.
+    async def _load_orphan(self, stream_id: str, identity: Identity) -> Orphan | None:
+        """Return a stream that can be gone on with; None for one that cannot be loaded, which has an end now.
 
         Raises JournalDown or one of `FAILURES`.
         """
@@ -156,12 +161,12 @@ class FileJournal:
             ended = Tail(identity, found.last, pack([Failure.of(ProducerLost())]))
             move = moved_of(stream_id, ended, "error", self._clock(), self._bounds.seconds)
             self._keeper.drop(await self._store.write(self._store.database.move, move))
-            return
+            return None
         writer = FileWriter(self._outbox, log, identity)
         writer.acked = writer.moved = log.last
         writer.stored = identity
         self._committer.adopt(writer)
-        await self._owner.adopt(Orphan(stream_id, log, writer, identity.note or ""))
+        return Orphan(stream_id, log, writer, identity.note or "")
 
     async def _watch_outages(self) -> None:
         while True:

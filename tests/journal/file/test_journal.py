@@ -332,21 +332,29 @@ async def test_a_note_of_a_stream_that_says_nothing(disk: Disk) -> None:
 
 @pytest.mark.parametrize("look", ["live", "rows"])
 async def test_a_note_on_a_disk_that_refuses(disk: Disk, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
-    """If what a stream with a note has cannot be read, the process does not start, and the stream is kept."""
+    """If what a stream with a note has cannot be read, the process does not start, and goes on with no other one."""
     async with disk.start() as journal:
-        writer = await journal.create("s", INFO)
-        writer.note("n")
-        writer.append([Delta("a")])
+        for stream_id in ("s", "t"):
+            writer = await journal.create(stream_id, INFO)
+            writer.note("n")
+            writer.append([Delta("a")])
         await until(lambda: writer.log.last == 1)
         left = disk.killed()
+    read = []
 
-    def refuse(*args: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+    def refuse(*given: Any) -> Any:
+        read.append(given)
+        if len(read) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return real(*given)
+
+    real = getattr(reading, look)
 
     with monkeypatch.context() as patched:
         patched.setattr(reading, look, refuse)
         with pytest.raises(JournalRefused, match="cannot be read or written"):
             async with left.start():
                 pass
+    assert (len(read), left.owner.orphans) == (2, [])
     async with left.start():
-        assert [orphan.note for orphan in left.owner.orphans] == ["n"]
+        assert [orphan.note for orphan in left.owner.orphans] == ["n", "n"]
