@@ -87,6 +87,7 @@ class Hub:
         self._reserved = 0
         self._stopping: set[str] = set()  # the streams that are being cancelled on request
         self._readers_of: Counter[str] = Counter()
+        self._accepting = False
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -195,12 +196,19 @@ class Hub:
         if stream is not None:
             self._start(stream)
 
+    def accepting(self) -> None:
+        """Take note that readers can come from now on: streams that were adopted before have waited for none."""
+        self._accepting = True
+        for stream in self._streams.values():
+            stream.await_reader(self._first_reader)
+
     def _start(self, stream: Stream) -> None:
         """Start a stream's producer, and count the time until its first reader."""
         self._streams[stream.id] = stream
         self._idle.clear()
         stream.task = asyncio.create_task(self._produce(stream), name=f"stream {stream.id}")
-        stream.start_grace(max(self._first_reader, stream.request.grace))
+        if self._accepting or not stream.adopted:
+            stream.await_reader(self._first_reader)
 
     async def attach(
         self,

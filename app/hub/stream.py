@@ -76,6 +76,12 @@ class Stream:
             self.end_grace()
             self.start_grace(self.request.grace if self.is_known else self.request.unknown_grace)
 
+    def await_reader(self, seconds: float) -> None:
+        """Let the stream go on until its first reader, for *seconds* or its grace, whichever is longer."""
+        if not self.readers:
+            self.end_grace()
+            self.start_grace(max(seconds, self.request.grace))
+
     def start_grace(self, grace: float) -> None:
         """Let the stream go on for *grace* seconds without a reader, then cancel it."""
         if grace == 0:

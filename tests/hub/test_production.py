@@ -19,6 +19,7 @@ from app.journal import Orphan
 from app.journal.memory import MemoryLog
 from app.request import Allowance, Principal, StreamRequest
 from app.upstream import Attempt
+from tests.clock import LoopClock
 from tests.house import House
 from tests.script import Script, forever
 from tests.waiting import until
@@ -304,15 +305,40 @@ async def test_a_drain_ends(
     assert not source.left
 
 
-async def test_nobody_comes(log: FilteringBoundLogger, notes: list[str]) -> None:
-    """A stream that is adopted has as long to get its first reader as a new one, whatever its policy."""
+@pytest.mark.parametrize("accepting", [True, False])
+async def test_nobody_comes(
+    log: FilteringBoundLogger, notes: list[str], loop_clock: LoopClock, accepting: bool
+) -> None:
+    """A stream that is adopted has as long to get its first reader as a new one, from when readers can come."""
     first = await left(log, notes, StreamRequest("m", ASKED.messages, chunk="none"))
-    house = House(log, source=Keeping((), forever), first_reader=0.05)
+    house = House(log, source=Keeping((), forever), first_reader=5)
     found, written = await orphan(house, first, notes[0])
+    if accepting:
+        house.hub.accepting()
     await house.hub.adopt(found)
+    if not accepting:
+        await loop_clock.let_pass(60)
+        house.hub.accepting()
+    await loop_clock.let_pass(4)
+    assert not written.ended
+    await loop_clock.let_pass(2)
     [end] = (await read(written))[2:]
     assert isinstance(end, Done)
     assert end.finish_reason == "cancelled"
+    await house.settled()
+
+
+async def test_somebody_is_there(log: FilteringBoundLogger, notes: list[str], loop_clock: LoopClock) -> None:
+    """An adopted stream that another process reads waits for no reader."""
+    first = await left(log, notes, StreamRequest("m", ASKED.messages, chunk="none"))
+    house = House(log, source=Keeping((), forever), first_reader=5)
+    found, written = await orphan(house, first, notes[0])
+    await house.hub.adopt(found)
+    house.hub.presence(first.id, 1)
+    house.hub.accepting()
+    await loop_clock.let_pass(6)
+    assert not written.ended
+    house.hub.presence(first.id, -1)
     await house.settled()
 
 

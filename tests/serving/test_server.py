@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,8 +21,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
 
+from app.events import Done
 from app.hub import Hub
-from app.request import StreamRequest
+from app.hub.production import Note
+from app.journal import Orphan
+from app.request import StreamInfo, StreamRequest, keyed_hash
 from app.serving.server import LISTENERS, Server
 from tests.house import House
 from tests.script import forever
@@ -105,6 +110,19 @@ async def test_a_second_interrupt(log: FilteringBoundLogger) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await at.ended()
     await house.hub.drain(0)
+
+
+async def test_adopted_streams(log: FilteringBoundLogger) -> None:
+    """Streams that were adopted before there was a server wait for a reader from then on."""
+    house = House(log, forever, first_reader=0.01)
+    writer = await house.journal.create("s", StreamInfo("none", created=time.time_ns() // 1000))
+    note = Note({}, {}, "", 0, 0.0, 0.0, 0, keyed_hash("[]"))
+    await house.hub.adopt(Orphan("s", writer, writer, json.dumps(note)))
+    async with running(house.hub):
+        await until(lambda: house.hub.live == 0)
+    [*_, end] = writer.records(0, 9)
+    assert isinstance(end, Done)
+    await house.settled()
 
 
 async def test_retiring(log: FilteringBoundLogger) -> None:
