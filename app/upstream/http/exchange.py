@@ -385,10 +385,10 @@ def _with_one_length(head: bytes) -> bytes:
 
 
 def encoded(request: httpx.Request, proxy: httpx.Proxy | None = None) -> tuple[bytes, bytes]:
-    """Return the bytes of a request whose content is read: its head and, framed as that says, its content.
+    """Return the bytes of a request whose content is read, and whose headers say how long that is: head and content.
 
-    For a *proxy* that forwards it, the head names the whole URL (RFC 9112, 3.2.2). httpx asks for chunks if it did not
-    know the length. Raises Unreachable if a header would break its line.
+    For a *proxy* that forwards it, the head names the whole URL (RFC 9112, 3.2.2). Raises Unreachable if a header would
+    break its line.
     """
     target = request.url.raw_path
     if proxy is not None:
@@ -400,7 +400,4 @@ def encoded(request: httpx.Request, proxy: httpx.Proxy | None = None) -> tuple[b
     head = b"\r\n".join(lines)
     if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1 or b"\0" in head:
         raise Unreachable
-    content = request.content
-    if "transfer-encoding" in request.headers:
-        content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) if content else b"0\r\n\r\n"
-    return head + b"\r\n\r\n", content
+    return head + b"\r\n\r\n", request.content
