@@ -141,8 +141,8 @@ class Output(WithCalls[ItemCall, Said]):
         """The items, each as far as it has come."""
         items = list(self._items)
         for call in self._calls.values():
-            if call.at is not None:
-                items[call.at] = call.item(self._stream_id, items[call.at]["status"])
+            if call.at is not None and items[call.at]["status"] == "in_progress":
+                items[call.at] = call.item(self._stream_id, "in_progress")
         if self._item is not None:
             items[self._at] = self._so_far(self._item)
         return items
@@ -269,14 +269,12 @@ class Output(WithCalls[ItemCall, Said]):
     def _end_call(self, call: ItemCall, *, whole: bool) -> list[Said]:
         events = [] if call.at is not None else self._start(call)
         assert call.at is not None  # noqa: S101 - it has started
-        if not whole:
-            self._items[call.at]["status"] = "incomplete"
-            return events
-        if call.type == "function" and not call.arguments.strip():  # some models say nothing where a tool takes nothing
-            call.pieces.append("{}")
+        if whole and call.type == "function" and not call.arguments.strip():
+            call.pieces.append("{}")  # some models say nothing where a tool takes nothing
             events += self._arguments(call, "{}")
-        self._items[call.at]["status"] = "completed"
-        item = call.item(self._stream_id, "completed")
+        item = self._items[call.at] = call.item(self._stream_id, "completed" if whole else "incomplete")
+        if not whole:
+            return events
         at = {"output_index": call.at}
         done: Said = {"type": f"response.{call.event}.done", "item_id": item["id"], **at, call.field: item[call.field]}
         return [*events, done, {"type": "response.output_item.done", **at, "item": item}]

@@ -118,6 +118,15 @@ def test_a_text_that_was_cut() -> None:
     assert items(Delta("a"), Done("length"))[0]["status"] == "incomplete"
 
 
+def test_the_arguments_are_one_text() -> None:
+    """The end of a call and the whole response have the same text, which is encoded once for both if it is long."""
+    found = output(ToolCall(0, "c", "f", '{"a": '))
+    found.take(ToolCall(0, "", "", "1}"))
+    done, item_done = found.take(DONE)[-2:]
+    assert done["arguments"] == '{"a": 1}'
+    assert done["arguments"] is item_done["item"]["arguments"] is found.items[0]["arguments"]
+
+
 def test_calls_without_arguments() -> None:
     """A function's arguments are an empty object then, as clients parse them. A custom tool's input stays empty."""
     function, custom = items(ToolCall(0, "c", "f", ""), ToolCall(1, "d", "g", "", "custom"), DONE)
