@@ -141,7 +141,7 @@ async def test_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: Lo
     await loop_clock.let_pass(0.02)
     assert house.hub.live == 0
     await house.settled()
-    assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.orphaned"]
+    assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.unread"]
     assert logs.entries[-1]["reason"] == "cancelled"
 
 

@@ -90,9 +90,9 @@ class Process:
                     self.popen.wait(seconds)
 
 
-def orphaned(service: Process) -> set[str]:
+def left_unread(service: Process) -> set[str]:
     """Return the streams that the service ended because a grace had passed, by the log in JSON."""
-    lines = [json.loads(line) for line in service.text().splitlines() if "stream.orphaned" in line]
+    lines = [json.loads(line) for line in service.text().splitlines() if "stream.unread" in line]
     return {line["stream_id"] for line in lines}
 
 

@@ -21,7 +21,7 @@ from app.events import EventId
 from tests.real.clients.sse import Event, check, parse, text
 from tests.real.conftest import Start
 from tests.real.node import Node
-from tests.real.processes import Server, launch, launch_nginx, orphaned
+from tests.real.processes import Server, launch, launch_nginx, left_unread
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
 
@@ -273,7 +273,7 @@ def test_policy_cancel(service: Server, counted: Callable[[], dict[str, int]]) -
         assert counted()["live"] == 1
     wait_until(lambda: counted()["streams_aborted"] == 1)
     assert snapshot(address)["finish_reason"] == "cancelled"
-    assert address[-22:] not in orphaned(service)
+    assert address[-22:] not in left_unread(service)
 
 
 def test_policy_continue(service: Server, counted: Callable[[], dict[str, int]]) -> None:
@@ -298,7 +298,7 @@ def test_policy_grace(service: Server, counted: Callable[[], dict[str, int]]) ->
     wait_until(lambda: counted()["streams_aborted"] == 1)
     assert time.monotonic() - left_at > 1
     assert snapshot(left)["finish_reason"] == "cancelled"
-    assert orphaned(service) & {address[-22:], left[-22:]} == {left[-22:]}
+    assert left_unread(service) & {address[-22:], left[-22:]} == {left[-22:]}
     assert snapshot(address)["state"] == "live"
     httpx.delete(address).raise_for_status()
 
@@ -343,7 +343,7 @@ def test_cancel(
         assert answer.status_code == 200
         assert answer.json()["finish_reason"] == "cancelled"
         wait_until(lambda: counted()["streams_aborted"] == 1)
-        assert address[-22:] not in orphaned(service)
+        assert address[-22:] not in left_unread(service)
         transcripts = [future.result(30) for future in reading]
     for events in transcripts:
         check(events, dense=False)
@@ -365,7 +365,7 @@ def test_cancel_before_upstream_answered(service: Server, counted: Callable[[], 
         reading = readers.submit(read, "GET", address)
         httpx.delete(address).raise_for_status()
         wait_until(lambda: counted()["aborted_before_headers"] == 1)
-        assert address[-22:] not in orphaned(service)
+        assert address[-22:] not in left_unread(service)
         events = reading.result(30)
     check(events)
     assert [event.event for event in events] == ["start", "done"]
@@ -619,7 +619,7 @@ def test_the_first_reader_has_ten_seconds(unread: Unread) -> None:
     cancel, grace, goes_on, was_read = addresses
     assert snapshot(was_read)["finish_reason"] == "cancelled"  # it had its reader, who left
     wait_until(lambda: snapshot(cancel)["finish_reason"] == snapshot(grace)["finish_reason"] == "cancelled")
-    assert orphaned(service) == {cancel[-22:], grace[-22:]}
+    assert left_unread(service) == {cancel[-22:], grace[-22:]}
     ends = [line for line in logged(service, "stream.finished") if line["stream_id"] != was_read[-22:]]
     assert len(ends) == 2
     assert all(line["duration_ms"] > 9_500 for line in ends)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.real.clients.sse import check, parse
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, orphaned
+from tests.real.processes import Server, launch, left_unread
 from tests.real.wire import answers, connect, received, request
 from tests.upstream.raw import CHUNK, FINISH
 from tests.waiting import wait_until
@@ -215,7 +215,7 @@ def test_hanging_up_before_the_answer(service: Server, dialect: str) -> None:
     """Before a client has the stream's id it cannot come back: its upstream is let go without a grace."""
     ask(service, dialect, "silent").close()
     wait_until(lambda: _Asked.left)
-    assert not orphaned(service)
+    assert not left_unread(service)
 
 
 def test_hanging_up_in_the_middle(service: Server) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, launch, orphaned, stats
+from tests.real.processes import ROOT, Server, launch, left_unread, stats
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -97,7 +97,7 @@ def test_pipelining(start_simulator: Start, start_service: Start) -> None:
         sock.sendall(post(body))
         assert answer_or_reset(sock) == b""
     wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1)
-    assert not orphaned(service)
+    assert not left_unread(service)
 
 
 def answer_or_reset(sock: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, orphaned, stats
+from tests.real.processes import ROOT, Server, left_unread, stats
 from tests.upstream.raw import CHUNK, FINISH
 from tests.waiting import wait_until
 
@@ -100,7 +100,7 @@ def test_an_abort_reaches_upstream(nginx: Server, service: Server, simulator: Se
                 break
         process.kill()
     wait_until(lambda: stats(simulator)["streams_aborted"] == 1)
-    assert not orphaned(service)
+    assert not left_unread(service)
 
 
 def test_a_killed_service_is_a_cut_not_an_end(nginx: Server, service: Server, tmp_path: Path) -> None:

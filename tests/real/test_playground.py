@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from app.edge.static import playground as files
 from tests.real.playground import answer, ask, ended, part, playground, snapshot
-from tests.real.processes import Server, launch, orphaned, stats
+from tests.real.processes import Server, launch, left_unread, stats
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -159,7 +159,7 @@ def test_stop_reaches_upstream(page: Page, service: Server, simulator: Server, t
     assert ended(page) == snapshot(page)["content"]
     expect(part(page, "ending")).to_have_text("Stopped.")
     assert snapshot(page)["finish_reason"] == "cancelled"
-    assert page.url.rpartition("=")[2] not in orphaned(service)
+    assert page.url.rpartition("=")[2] not in left_unread(service)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -15,7 +15,7 @@ import pytest
 
 from app.events import EventId
 from tests.real.conftest import Start
-from tests.real.processes import Server, launch, orphaned, stats
+from tests.real.processes import Server, launch, left_unread, stats
 from tests.real.wire import CHAT, connect, request
 from tests.waiting import wait_until
 
@@ -279,7 +279,7 @@ def test_client_gone_before_headers(start_simulator: Start, start_service: Start
         client.sendall(request(CHAT, body=b'{"prompt":"x","model":"slow-headers?seconds=60"}'))
         wait_until(lambda: stats(simulator)["requests"] == 1)
     wait_until(lambda: stats(simulator)["aborted_before_headers"] == 1)
-    assert not orphaned(service)
+    assert not left_unread(service)
     service.awaits(r"stream.finished.*cancelled|cancelled.*stream.finished")
 
 
@@ -293,7 +293,7 @@ def test_client_gone_in_mid_stream(start_simulator: Start, start_service: Start)
             pass
     wait_until(lambda: stats(simulator)["streams_aborted"] == 1)
     wait_until(lambda: stats(simulator)["live"] == 0)
-    assert not orphaned(service)
+    assert not left_unread(service)
 
 
 def test_full_house(start_service: Start) -> None:
