@@ -66,10 +66,10 @@ class Limits:
 
 
 class Past(NamedTuple):
-    """What an earlier process has done for the stream, which this one goes on with.
+    """What an earlier process has done for a stream that this one goes on with.
 
-    That was opened *seconds* ago, and has that many *records*; with *answered*, there is content among them. The prompt
-    was estimated at *prompt_tokens*.
+    The stream was opened *seconds* ago, and has so many *records*; *answered* says that content is among them. The
+    prompt was estimated at *prompt_tokens*.
     """
 
     seconds: float = 0.0
@@ -211,7 +211,7 @@ class Relay:
         take = self._take
         observe_gap = self._meter.gap.observe
         first, batches = await self._opener.begin(self._request, self.attempts, self._changed, self._afford)
-        self._note()
+        self._keep_note()
         async with aclosing(batches):
             now = clock()
             self._read_at = now
@@ -294,11 +294,11 @@ class Relay:
     def _changed(self) -> None:
         """Take note of what has become of the last attempt."""
         self._adoptable = self._adoptable and not self._attempt.failed
-        self._note()
+        self._keep_note()
         self._arm_commit()
 
-    def _note(self) -> None:
-        """Tell what the last attempt has noted, once."""
+    def _keep_note(self) -> None:
+        """Have the note of the last attempt kept, once there is one."""
         attempt = self._attempt
         if attempt is not self._noted and attempt.note is not None:
             self._noted = attempt

@@ -94,7 +94,10 @@ class Observer:
         return ""
 
     def adopted(self, stream_id: str, request: StreamRequest) -> str:
-        """The same for a stream that a process has begun which is gone. No messages are in the *request*."""
+        """Take note of a stream that this process goes on with, and return what `opened` does.
+
+        The process that began it is gone. No messages are in the *request*.
+        """
         return self.opened(stream_id, request)
 
     async def ended(self, outcome: Outcome, log: FilteringBoundLogger) -> None:

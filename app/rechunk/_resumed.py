@@ -149,7 +149,7 @@ class Resumed(Rechunker):
         return news
 
     def _comes_again(self, written: str) -> bool:
-        """Whether an event is known; it is so as often as the log has it."""
+        """Whether what is *written* so is known. It is known as often as the log has it."""
         if written not in self._others:
             return False
         self._others[written] -= 1
@@ -174,5 +174,5 @@ def _written(event: Event) -> str:
 
 
 def _written_extra(call: ToolCall) -> str:
-    """Return the same for the other fields of a piece of a call."""
+    """Return a text that pieces of a call share if their other fields are equal."""
     return json.dumps([call.index, call.extra])
