@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-import app
-
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "app" / "client"
 
@@ -19,11 +17,6 @@ CLIENT = ROOT / "app" / "client"
 def package() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((CLIENT / "package.json").read_text())
     return found
-
-
-def test_version(package: dict[str, Any]) -> None:
-    """The package has the version of the service."""
-    assert package["version"] == app.__version__
 
 
 def test_licence(package: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""The release check: version, changelog and tag agree. And the notes of a release."""
+"""The release check: version, changelog, tag, client and description agree. And the notes of a release."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app
+from app.edge.openapi.document import document
 
 ROOT = Path(__file__).parent.parent
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
@@ -40,6 +42,13 @@ def test_version_has_one_home() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "app/__init__.py"
+
+
+def test_the_others_have_the_same() -> None:
+    """The client's npm package and the description at /openapi.json have the version of the service."""
+    client = json.loads((ROOT / "app" / "client" / "package.json").read_text())
+    assert client["version"] == app.__version__
+    assert document(credentials=False)["info"]["version"] == app.__version__
 
 
 def test_the_release_is_tagged() -> None:
