@@ -32,6 +32,8 @@ from tests.upstream.reading.quirks_bytes import DONE, END, HI, STOP, call, chunk
 from tests.upstream.responses.quirks import RESPONSES
 
 MAX_EVENT = 4096
+# Bytes after which it is looked again at what a reader holds. To look after each of them took nearly all of the time.
+LOOK = 64
 
 
 def escaped(delta: object, **more: object) -> bytes:
@@ -139,8 +141,13 @@ def read(pieces: Iterable[bytes], ends: str, make: Callable[[int], AnswerReader[
     """Read one body to its end. What is said and held on the way has to be bounded."""
     reader = make(MAX_EVENT)
     events: list[Content] = []
+    unseen = 0
     for piece in pieces:
         events += reader.feed(piece)
+        unseen += len(piece)
+        if unseen < LOOK:
+            continue
+        unseen = 0
         handed_out = sum(len(call.id) + len(call.name) for call in events if isinstance(call, ToolCall))
         # Five of an event's size: the line, the data and the name of one; usage; the body that is none.
         assert held(reader) <= 5 * MAX_EVENT + MAX_BLANK + 2 * MAX_STRAY + 2 * handed_out + 2000
@@ -229,7 +236,7 @@ def inflated(pieces: Iterable[bytes], encoding: str = "gzip") -> tuple[bytes, bo
     """Return what the transport makes of a compressed body, and whether it was whole as far as that can be told."""
     rest = iter(pieces)
 
-    async def read(pause: float | None) -> bytes:
+    async def read(pause: float | None = None, until: float | None = None) -> bytes:
         return next(rest, b"")
 
     response = httpx.Response(200, headers={"Content-Encoding": encoding}, extensions={READ: read})
