@@ -32,7 +32,7 @@ from tests.history.world import history
 from tests.real.redis import launch_redis
 
 # For how long other histories are tried each time, and from which seed on.
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "3"))
 SEED = int(os.environ.get("HISTORY_SEED") or 1000)
 
 

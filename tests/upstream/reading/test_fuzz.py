@@ -1,6 +1,6 @@
 """Bytes that no upstream would send, and some that one might: the splitter, the reader and the decompression.
 
-`FUZZ_SECONDS` (10) bounds the part that goes on from one `FUZZ_SEED` (1) to the next; what it finds, it prints with
+`FUZZ_SECONDS` (3) bounds the part that goes on from one `FUZZ_SEED` (1) to the next; what it finds, it prints with
 the seed that finds it again. What was found once is an `@example`.
 """
 
@@ -50,7 +50,7 @@ from tests.upstream.reading.quirks_bytes import END, HI, call, event, text, tool
 
 pytestmark = pytest.mark.no_cover  # thousands of streams, through lines that the readers' own tests cover
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "3"))
 SEED = int(os.environ.get("FUZZ_SEED") or 1)
 FIXED = settings(derandomize=True, database=None, max_examples=120)
 ROUND = settings(FIXED, derandomize=False, max_examples=100)
