@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +26,10 @@ def install() -> Path:
     """Return the npm packages of clients/packages.txt, installed once per virtual environment and list."""
     packages = (CLIENTS / "packages.txt").read_text().split()
     home = Path(sys.prefix) / f"node-clients-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
-    if not home.exists():
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        if home.exists():
+            return home / "node_modules"
         unfinished = home.with_suffix(f".{os.getpid()}")
         # Without the peers that are not in the list: those of the AI SDK's workflows are 400 packages.
         options = [
@@ -38,10 +42,7 @@ def install() -> Path:
         ]
         done = npm(["install", *options, "--prefix", str(unfinished), *packages], True, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        try:
-            unfinished.rename(home)
-        except OSError:  # another session was first
-            shutil.rmtree(unfinished)
+        unfinished.rename(home)
     return home / "node_modules"
 
 
