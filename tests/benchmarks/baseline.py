@@ -32,7 +32,7 @@ TOLERANCE = 1.3
 
 _QUIET = 0.15  # of one core: what others may take
 _ENOUGH = 3  # quiet rounds, or rounds with instructions counted
-_SHORT = Scenario("quick", 200, ramp=0.6, settle=0.4, window=2.5, probing=0.2, probes=3, rounds=5, direct_rounds=1)
+_SHORT = Scenario("quick", 200, ramp=0.6, settle=0.4, window=2.5, probing=0.2, probes=3, rounds=5, direct_rounds=0)
 _COLUMNS = ("relative to bare nginx", "instructions", "recorded", "CPU", "recorded", "verdict")
 
 
