@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -46,6 +47,8 @@ _held = pytest.StashKey[bool]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Run a test again if something held its loop: what is too long is so each time, and what is around it is not."""
+    if item.get_closest_marker("timeout") is not None:
+        faulthandler.cancel_dump_traceback_later()  # what ends a stuck process has the other tests' time
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for _ in range(ATTEMPTS):
         item.stash[_held] = False

@@ -242,6 +242,7 @@ def forgets(addresses: list[str]) -> None:
             wait_until(lambda address=address: client.get(address).status_code == 404)  # type: ignore[misc]  # mypy infers no default of a lambda
 
 
+@pytest.mark.timeout(600 + 2 * SECONDS)
 def test_soak(start_simulator: Start, start_service: Start, capsys: pytest.CaptureFixture[str]) -> None:
     """Of 500 streams with random disconnects, resumes, double attaches and cancels, every transcript is whole.
 

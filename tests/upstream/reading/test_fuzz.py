@@ -105,6 +105,7 @@ def test_gzip(raw: bytes, cuts: list[int], harm: list[int]) -> None:
     check_gzip(raw, cuts, harm)
 
 
+@pytest.mark.timeout(600 + 2 * SECONDS)
 def test_for_a_while() -> None:
     """All four hold for one seed's examples after another's, for as long as `FUZZ_SECONDS` says."""
     checks: list[Callable[[], None]] = [
