@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from xml.sax.saxutils import escape
 
+from tests.benchmarks.report import Verdict
 from tests.benchmarks.results import Result, Session
 
 # Who is shown, and under which name; ours stands out.
@@ -45,10 +46,11 @@ _ROW, _HEAD, _GAP, _LINE = 24, 34, 18, 16
 
 
 def draw(session: Session) -> str:
-    """Return the picture of a *session* as SVG. A panel for whose load nothing was kept is left out."""
+    """Return the picture of a *session* as SVG, without what is unsound, and without a panel that has no nginx."""
     parts, words, top = [], [], _MARGIN
     for load, heading, unit in PANELS:
-        shown = [each for each in session.results if each.load == load and each.via in NAMES]
+        sound = [each for each in session.results if each.remark != Verdict.UNSOUND.value]
+        shown = [each for each in sound if each.load == load and each.via in NAMES]
         nginx = next((median(each.cost) for each in shown if each.via == "nginx"), None)
         if nginx is None:
             continue

@@ -23,6 +23,7 @@ def session() -> Session:
         Result(deltas, "LiteLLM", False, 1_500, [700.0], [30.0]),
         Result(deltas, "service", False, 10_000, [65.0], [1.9, 2.0, 2.4]),
         Result(deltas, "service none", False, 10_000, [90.0], [3.0]),
+        Result(deltas, "TensorZero", False, 10_000, [40.0], [1.3], remark="unsound"),
         Result(answers, "nginx", True, 5_000, [100.0]),
         Result(answers, "service", True, 2_000, [500.0], [4.0]),
     ]
@@ -49,6 +50,7 @@ def test_bars() -> None:
     assert bars[3] / bars[4] == pytest.approx(4, rel=0.01)
     ours = [each for each in root.iter(f"{SVG}rect") if "ours" in each.get("class", "")]
     assert len(ours) == 2
+    assert len(bars) == 5
 
 
 def test_words() -> None:
