@@ -6,6 +6,7 @@ The address stays, as that of a managed Redis does. What else happens, and how i
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_a_switch(chaos: FailingOver, capsys: pytest.CaptureFixture[str]) -> Non
     with capsys.disabled():
         asyncio.run(chaos.run("switch"))
         chaos.judge()
-    assert chaos.read_again() == 0
+    assert chaos.read_again() == set()
 
 
 def test_a_death(chaos: FailingOver, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,13 +143,17 @@ def test_a_death(chaos: FailingOver, capsys: pytest.CaptureFixture[str]) -> None
     with capsys.disabled():
         asyncio.run(chaos.run("die"))
         chaos.judge(keys_kept=False)
-    assert chaos.read_again() == 0
+    assert chaos.read_again() == set()
 
 
 def test_a_full_redis(chaos: FailingOver, capsys: pytest.CaptureFixture[str]) -> None:
-    """While Redis has no room and drops nothing, live streams wait, and new ones get a 503; then all go on."""
+    """While Redis has no room and drops nothing, live streams wait, and new ones get a 503; then all go on.
+
+    The processes may have dropped streams that had ended, to make room; the log says which.
+    """
     with capsys.disabled():
         asyncio.run(chaos.run("fill"))
         chaos.judge()
     assert chaos.load.counts["503 journal_unavailable"] > 0
-    assert chaos.read_again() == 0
+    logs = "".join(server.text() for server in chaos.fleet.all)
+    assert chaos.read_again() <= set(re.findall(r'"journal.evicted", "stream_id": "([^"]+)", "reason": "memory"', logs))
