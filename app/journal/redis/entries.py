@@ -1,9 +1,15 @@
-"""A stream's log in Redis: its header, and its entries, each a batch of events."""
+"""A stream's log in Redis: its header, and its entries, each a batch of events.
+
+The id of an entry is the number of its first record and, after the dash, the epoch of its producer: 0 for the process
+that began the stream, and two more for each that has adopted it. To adopt a stream is to append an entry without
+records, the claim, whose epoch is one lower than the new producer's. Redis takes no id that is not above the last one,
+so the former producer can append nothing after a claim.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -19,12 +25,12 @@ MOST_ENTRIES = 1000
 """How many entries are read at once."""
 
 
-def append(key: bytes, first: int, data: bytes) -> bytes:
+def append(key: bytes, first: int, data: bytes, epoch: int = 0) -> bytes:
     """Return the command that appends an entry, the number of its first record being *first*, to an existing log.
 
     The command is sent for nearly every delta: these are the bytes that redis-py would send, at a tenth of the price.
     """
-    entry_id = b"%d-0" % first
+    entry_id = b"%d-%d" % (first, epoch)
     return b"*6\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$10\r\nNOMKSTREAM\r\n$%d\r\n%b\r\n$1\r\ne\r\n$%d\r\n%b\r\n" % (
         len(key),
         key,
@@ -113,13 +119,24 @@ class Tail:
 
     *last* is the number of its last record, also if that is not after the named one, and *ending* that record if it is
     terminal. *newer* are the records after the named one. If records are missing between the two, *gap* is true, and
-    *newer* has none.
+    *newer* has none. *entry* is the id of the last entry.
     """
 
     last: int
     newer: list[Event]
     ending: Terminal | None = None
     gap: bool = False
+    entry: bytes = field(default=HEADER, compare=False)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the stream's producer."""
+        return 0 if self.entry == HEADER else -(-int(self.entry.partition(b"-")[2]) // 2) * 2
+
+    @property
+    def claim(self) -> bytes:
+        """The id of the entry with which another process claims the stream."""
+        return b"%d-%d" % (self.last + 1, self.epoch + 1)
 
 
 def read_tail(entries: Sequence[Any], after: int) -> Tail:
@@ -135,7 +152,7 @@ def read_tail(entries: Sequence[Any], after: int) -> Tail:
         newer += events[max(0, known + 1 - first) :]
         last = first + len(events) - 1
         ending = events[-1] if events and isinstance(events[-1], TERMINAL) else None
-    return Tail(last, [] if gap else newer, ending, gap)
+    return Tail(last, [] if gap else newer, ending, gap, entries[-1][0] if entries else HEADER)
 
 
 async def entries_after(execute: Callable[..., Awaitable[list[Any]]], key: bytes, after: int) -> Tail | None:

@@ -1,7 +1,7 @@
 """What to make of a log in Redis that may not have what its producer believes. Pure: no I/O, no clock.
 
 An entry may have arrived though its acknowledgement did not. Redis may have been restarted, and have less than it had
-acknowledged. And another process may have ended the stream, because it took this one for dead.
+acknowledged. And another process may have ended the stream or adopted it, because it took this one for dead.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ class Ours:
     """What the producer knows of its log.
 
     *acked* is the number of the last record that Redis has acknowledged. *pending* are the records after it, sent or
-    not. *given_up* says that the producer has ended the log for its own readers, without Redis.
+    not. *given_up* says that the producer has ended the log for its own readers, without Redis. The producer has this
+    *epoch*; what it adopted begins with record number *claimed*.
     """
 
     acked: int
     pending: Sequence[Event]
     given_up: bool = False
+    epoch: int = 0
+    claimed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,24 @@ class TakenOver:
     events: Sequence[Event]
 
 
-Verdict = Agreed | Arrived | Behind | TakenOver
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Another process has adopted the stream, and goes on with it."""
+
+
+Verdict = Agreed | Arrived | Behind | TakenOver | Adopted
 
 
 def reconcile(ours: Ours, theirs: Tail | None) -> Verdict:
     """Return how *ours* compares with *theirs*, the log's tail in Redis after `ours.acked`, or None if it is gone."""
     if theirs is None:
         return Behind(None)
+    if theirs.epoch > ours.epoch:
+        return Adopted()
+    if theirs.epoch < ours.epoch:  # Redis has lost our claim
+        if theirs.ending is None and theirs.last < ours.claimed:
+            return Behind(theirs.last)
+        return TakenOver([] if theirs.ending is None else [theirs.ending])
     if theirs.last > ours.acked:
         if theirs.newer and _same(theirs.newer, ours.pending[: len(theirs.newer)]):
             return Arrived(theirs.newer)

@@ -69,6 +69,27 @@ def test_how_long_it_is_kept(keep: float, seconds: int) -> None:
     assert seconds_kept(StreamInfo("none", keep=keep), 60) == seconds
 
 
+def test_an_entry_of_an_adopter() -> None:
+    """The id of an entry has the producer's epoch after the number."""
+    key = keys.log("a" * 22)
+    assert append(key, 12, b"[]", 4) == packed("XADD", key, "NOMKSTREAM", "12-4", "e", b"[]")
+
+
+@pytest.mark.parametrize(
+    ("last", "epoch", "claim"),
+    [
+        ((HEADER, [b"chunk", b"none"]), 0, b"1-1"),
+        ((b"7-0", [b"e", b'["a","b"]']), 0, b"9-1"),
+        ((b"9-1", [b"e", b"[]"]), 2, b"9-3"),  # a claim, after which nothing was written
+        ((b"9-2", [b"e", b'["c"]']), 2, b"10-3"),
+    ],
+)
+def test_epochs(last: Any, epoch: int, claim: bytes) -> None:
+    """A claim is above all that the stream's producer may write next, and below what the adopter writes."""
+    tail = read_tail([last], 0)
+    assert (tail.epoch, tail.claim) == (epoch, claim)
+
+
 def entry(first: int, *events: Event) -> Any:
     return b"%d-0" % first, [b"e", encode(events)]
 
@@ -86,6 +107,8 @@ TAILS: list[tuple[list[Any], int, Tail]] = [
     ([entry(1, A, DONE)], 5, Tail(2, [], DONE)),
     ([entry(3, C)], 1, Tail(3, [], gap=True)),
     ([entry(2, B), entry(4, DONE)], 1, Tail(4, [], DONE, gap=True)),
+    ([entry(1, A), entry(2), entry(2, B)], 0, Tail(2, [A, B])),  # with a claim
+    ([entry(1, A), entry(2)], 1, Tail(1, [])),
 ]
 
 

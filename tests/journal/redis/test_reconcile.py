@@ -7,7 +7,7 @@ import pytest
 from app.errors import JournalDown, ProducerLost
 from app.events import Delta, Done, Event, Failure, Logprobs
 from app.journal.redis.entries import Tail
-from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver, Verdict, reconcile
+from app.journal.redis.reconcile import Adopted, Agreed, Arrived, Behind, Ours, TakenOver, Verdict, reconcile
 from app.usage import Usage
 
 X, Y, Z = map(Delta, "xyz")
@@ -33,6 +33,24 @@ TABLE: dict[str, tuple[Ours, Tail | None, Verdict]] = {
     "another process ended it where we are": (Ours(3, [X]), Tail(3, [], LOST), TakenOver([LOST])),
     "somebody wrote": (Ours(2, [X]), Tail(3, [Y]), TakenOver([Y])),
     "somebody wrote, and records are missing": (Ours(2, [X]), Tail(9, [], gap=True), TakenOver([])),
+    "adopted": (Ours(2, [X]), Tail(2, [], entry=b"3-1"), Adopted()),
+    "adopted, and gone on": (Ours(2, [X]), Tail(3, [X], entry=b"3-2"), Adopted()),
+    "adopted, and ended": (Ours(2, [X]), Tail(3, [DONE], DONE, entry=b"3-2"), Adopted()),
+    "adopted, what was under way arrived": (Ours(2, [X]), Tail(3, [X], entry=b"4-1"), Adopted()),
+    "adopted by us": (Ours(2, [X], epoch=2, claimed=3), Tail(2, [], entry=b"3-1"), Agreed(2)),
+    "adopted from us": (Ours(3, [X], epoch=2, claimed=3), Tail(3, [], entry=b"4-3"), Adopted()),
+    "our claim is lost": (Ours(4, [X], epoch=2, claimed=3), Tail(2, [], entry=b"2-0"), Behind(2)),
+    "our claim is lost, with nothing after it": (Ours(2, [X], epoch=2, claimed=3), Tail(2, []), Behind(2)),
+    "our claim is lost, and somebody wrote": (
+        Ours(4, [X], epoch=2, claimed=3),
+        Tail(3, [], entry=b"3-0"),
+        TakenOver([]),
+    ),
+    "our claim is lost, and somebody ended it": (
+        Ours(2, [X], epoch=2, claimed=3),
+        Tail(3, [LOST], LOST, entry=b"3-0"),
+        TakenOver([LOST]),
+    ),
     "given up, nothing under way": (Ours(2, [GIVEN_UP], True), Tail(2, []), Agreed(2)),
     "given up, what was under way arrived": (Ours(2, [X, GIVEN_UP], True), Tail(3, [X]), Arrived([X])),
     "given up, what was forgotten arrived": (Ours(2, [GIVEN_UP], True), Tail(4, [X, Y]), Agreed(4)),
