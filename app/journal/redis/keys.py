@@ -13,6 +13,11 @@ def log(stream_id: str) -> bytes:
     return b"%s{%s}:log" % (_PREFIX, stream_id.encode())
 
 
+def note(stream_id: str) -> bytes:
+    """A string: what another process needs to go on with a live stream, and which process produces it (see `notes`)."""
+    return b"%s{%s}:note" % (_PREFIX, stream_id.encode())
+
+
 def claim(owner: str, name: str) -> bytes:
     """A string: the stream that an idempotency key stands for, and the fingerprint of the body that came with it."""
     return b"%skey:%s" % (_PREFIX, f"{owner}:{name}".encode())

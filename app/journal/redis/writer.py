@@ -32,15 +32,20 @@ class Follower(NamedTuple):
 class RedisWriter(GroupWriter):
     """The writer of one stream. *header* is the header of the log in Redis.
 
-    *claim* lives as long as the log, and *label* until the stream's end.
+    *claim* lives as long as the log, and *label* until the stream's end. With an *epoch* other than 0, the stream was
+    adopted, and its records from number *claimed* on are this process's (see `entries`).
     """
 
     header: Mapping[bytes, bytes]
     claim: Pointer | None = None
     label: Pointer | None = None
+    epoch: int = 0
+    claimed: int = 0
     key: bytes = field(init=False)
     followers: dict[str, Follower] = field(default_factory=dict)  # by process
     begun: bool = False  # whether the log was begun in Redis
+    noted: str | None = None  # the owner's note
+    note_due: bool = False  # whether it is to be written
     stored: int = field(init=False)  # about how many bytes of Redis its header and its entries take
 
     def __post_init__(self) -> None:
@@ -49,8 +54,12 @@ class RedisWriter(GroupWriter):
         self.stored = _LOG + sum(map(len, self.header.values()))
 
     def note(self, text: str) -> bool:
-        """Keep nothing: the streams of a process that is gone are ended by those that read them (see `peers`)."""
-        return False
+        if self.ended or self.given_up:
+            return False
+        self.noted = text
+        self.note_due = True
+        self.outbox.mark(self.id)
+        return True
 
     def arrived(self, events: Sequence[Event]) -> None:
         """Take *events*, which Redis has, for sent: they are the first of those that are pending."""
@@ -60,10 +69,13 @@ class RedisWriter(GroupWriter):
         self.taken_size = self.waiting_size = self.taken_size + self.waiting_size
 
     def lose(self, events: Sequence[Event]) -> None:
-        """End the log with *events*, of which the last is terminal: another process has ended it in Redis."""
-        if not self.given_up:
-            self.given_up = True
+        """Take nothing more: the stream is another process's now.
+
+        The log ends with *events*, of which the last is terminal, unless there are none: then it does not end here.
+        """
+        if not self.given_up and events:
             self.log.publish(events)
+        self.given_up = True
         self.taken = []
         self.waiting = []
         self._wake()

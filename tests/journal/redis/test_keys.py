@@ -10,6 +10,7 @@ from app.journal.redis import keys
 def test_names() -> None:
     """A key says whose it is and what it holds."""
     assert keys.log("S") == b"chat-sse:{S}:log"
+    assert keys.note("S") == b"chat-sse:{S}:note"
     assert keys.lease("p") == b"chat-sse:lease:p"
     assert keys.inbox("p") == b"chat-sse:inbox:p"
     assert keys.slots("ann") == b"chat-sse:slots:ann"
@@ -20,7 +21,7 @@ def test_names() -> None:
 
 def test_slots_of_a_cluster() -> None:
     """A stream's keys are where its id is."""
-    assert key_slot(keys.log("S")) == key_slot(b"S")
+    assert key_slot(keys.log("S")) == key_slot(keys.note("S")) == key_slot(b"S")
 
 
 def test_kinds_are_apart() -> None:
