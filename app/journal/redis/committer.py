@@ -6,7 +6,7 @@ fewer and larger pipelines, and a record takes no task.
 
 The id of an entry is the number of its first record, and Redis refuses an id that is not above the last one. If two
 processes believe that a stream is theirs, the second to write a number is refused: a producer that was taken for dead
-cannot write after the end that another process wrote for it.
+cannot write after the end that another process wrote for it, or after another process has adopted the stream.
 
 After Redis was away, what it has of each live stream is compared with what it had acknowledged, and what is missing is
 written again, header and all. This process has all of it until the stream has ended, and for a while longer, because a
@@ -16,7 +16,9 @@ Redis that crashed, or failed over to a replica, may have lost the end of a stre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -24,25 +26,25 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import InternalError, JournalDown, JournalLost, ProducerLost, StreamError
-from app.events import TERMINAL, Event, Failure, Terminal
+from app.events import TERMINAL, Event, Failure
 from app.journal.encoding import encode
-from app.journal.redis import entries, keys, listing, messages
+from app.journal.redis import entries, keys, messages, notes
 from app.journal.redis.client import Command
 from app.journal.redis.connection import Reconnected, RecordConnection, RedisConnection, Unanswered, is_foreign
 from app.journal.redis.ended import Ended
 from app.journal.redis.entries import Tail, entries_after, read_tail
 from app.journal.redis.kept import Kept
+from app.journal.redis.lifetimes import Lifetimes
 from app.journal.redis.outbox import RedisOutbox
-from app.journal.redis.reconcile import Agreed, Arrived, Behind, Ours, TakenOver, reconcile
-from app.journal.redis.registry import RedisRegistry, removal
+from app.journal.redis.reconcile import Adopted, Agreed, Arrived, Behind, Ours, TakenOver, reconcile
+from app.journal.redis.registry import RedisRegistry
+from app.journal.redis.rewriter import Rewriter
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
-from app.turns import ROOM, turn
+from app.turns import ROOM
 
 # About how many bytes an entry takes in Redis besides its data.
 _ENTRY = 32
-# Records in one entry where a log is written again.
-_RECORDS_PER_ENTRY = 512
 # Logs that are compared in one pipeline.
 _COMPARED_AT_ONCE = 256
 # Seconds between two looks whether all was sent, at the end of the process.
@@ -53,7 +55,7 @@ class Committer:
     """Sends what is in *outbox*: the records over *records*, and the messages with them.
 
     *keep* is how many seconds an ended log stays in Redis. *on_lost* is told which stream this process may
-    not write any more, and why.
+    not write any more, and why; *on_left* which one another process goes on with, or may go on with.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Committer:
         registry: RedisRegistry,
         kept: Kept,
         on_lost: Callable[[str, StreamError], None],
+        on_left: Callable[[str], None],
         keep: int,
         timing: Timing,
         log: FilteringBoundLogger,
@@ -74,12 +77,14 @@ class Committer:
         self._registry = registry
         self._kept = kept
         self._on_lost = on_lost
+        self._on_left = on_left
         self._keep = keep
-        self._listed = timing.live + keep  # how many seconds an index stays that has a live stream
+        self._lifetimes = Lifetimes(timing.live, keep)
+        self._rewriter = Rewriter(connection, self._lifetimes, log)
         self._timing = timing
         self._log = log
         self._live: dict[str, RedisWriter] = {}
-        self._beginning: set[str] = set()
+        self._expected: set[str] = set()
         self._unreconciled: dict[RedisWriter, None] = {}
         self._ended = Ended(timing.ended_nearby)
         self._failures = 0
@@ -107,7 +112,7 @@ class Committer:
             writer = self._ended.get(stream_id)  # its end may have to be written again
         if writer is not None:
             return writer.acked
-        return 0 if stream_id in self._beginning else -1
+        return 0 if stream_id in self._expected else -1
 
     async def create(self, writer: RedisWriter) -> None:
         """Begin a log in Redis. Raises JournalDown.
@@ -115,9 +120,9 @@ class Committer:
         Redis may have the log although it did not answer, and who has the same idempotency key may read it. So then it
         gets an end, as soon as Redis is back.
         """
-        self._beginning.add(writer.id)  # other processes may see the log before this one knows that it is there
         try:
-            await self._begin(writer)
+            with self.expecting(writer.id):
+                await self._begin(writer)
             self._live[writer.id] = writer
         except Unanswered as error:
             # No upstream was asked. So its claim goes when it ends, as a label does: the same key may be used again.
@@ -125,11 +130,18 @@ class Committer:
             self._live[writer.id] = writer
             self._end(writer, error)
             raise
+
+    @contextmanager
+    def expecting(self, stream_id: str) -> Iterator[None]:
+        """Say in the block that a stream is ours: others may see so in Redis before this process has its answer."""
+        self._expected.add(stream_id)
+        try:
+            yield
         finally:
-            self._beginning.discard(writer.id)
+            self._expected.discard(stream_id)
 
     async def _begin(self, writer: RedisWriter) -> None:
-        commands = self._header(writer)
+        commands = self._lifetimes.begin(writer)
         if writer.claim is None:
             await self._connection.request(*commands)
             return
@@ -139,17 +151,20 @@ class Committer:
             await self._connection.request(("DEL", writer.key))
             raise JournalDown
 
+    def adopt(self, writer: RedisWriter) -> None:
+        """Go on with a stream of another process: see first what Redis has of it."""
+        self._live[writer.id] = writer
+        self._unreconciled[writer] = None
+        self._renewed_at = -math.inf  # its claim may be near its end
+        self._outbox.wake.set()
+
     def renewals(self, now: float) -> list[Command]:
         """Return the commands that keep live logs and their claims; none if they were returned shortly before *now*."""
         self._ended.prune(now)
         if now - self._renewed_at < self._timing.live / 4:
             return []
         self._renewed_at = now
-        kept = [writer.key for writer in self.writers]
-        kept += [writer.claim.key for writer in self.writers if writer.claim is not None]
-        owners = {writer.log.info.owner for writer in self.writers} - {""}
-        indexes: list[Command] = [("EXPIRE", keys.streams(owner), self._listed) for owner in owners]
-        return [("EXPIRE", key, self._timing.live) for key in kept] + indexes
+        return self._lifetimes.renewals(self.writers)
 
     def removed(self, stream_id: str) -> None:
         """Keep no copy of an ended stream: it is being deleted."""
@@ -188,7 +203,10 @@ class Committer:
             self._outbox.mark(writer.id)
             for process in writer.followers:
                 self.tell_end(writer, process)
-            self._on_lost(writer.id, error)
+            if writer.noted is not None and self._connection.away:
+                self._on_left(writer.id)  # another process, for which Redis is there, may have adopted it
+            else:
+                self._on_lost(writer.id, error)
 
     def tell_end(self, writer: RedisWriter, process: str) -> None:
         """Tell another *process* that its readers are to end as ours have: Redis may not take the end for a while."""
@@ -228,15 +246,20 @@ class Committer:
 
     async def _send(self) -> bool:
         """Send what waits, and return whether anything did. Raises RedisError, OSError or Reconnected."""
-        commands = [messages.publish(keys.inbox(name), told) for name, told in self._outbox.take_messages().items()]
+        told = self._outbox.take_messages()
+        commands: list[Command] = [messages.publish(keys.inbox(process), each) for process, each in told.items()]
         sent: list[tuple[RedisWriter, int, bytes]] = []
         expiries: list[Command] = []
+        late: dict[RedisWriter, list[Command]] = {}  # the same for streams that another process may have adopted
         room = ROOM  # after an outage, each of many streams has some hundred records: more than the loop has time for
         for stream_id in self._outbox.take_streams():
             if room <= 0:
                 self._outbox.mark(stream_id)
                 continue
             writer = self._live.get(stream_id)
+            if writer is not None and writer.note_due:
+                writer.note_due = False
+                commands.append(notes.put(writer, self._timing.live))
             if writer is None or not writer.waiting:
                 continue
             room -= len(writer.waiting) + writer.waiting_size // 1024
@@ -249,15 +272,21 @@ class Committer:
                 continue
             sent.append((writer, first, data))
             if isinstance(end := events[-1], TERMINAL):
-                expiries += self._expiry(writer, first + len(events) - 1, end)
-        appends = [entries.append(writer.key, first, data) for writer, first, data in sent]
+                ending = self._lifetimes.end(writer, first + len(events) - 1, end)
+                if writer.noted is None:
+                    expiries += ending
+                else:
+                    late[writer] = ending
+        appends = [entries.append(writer.key, first, data, writer.epoch) for writer, first, data in sent]
         if not commands and not appends:
             return False
         replies = await self._records.send([*commands, *appends, *expiries])
         refusal: Exception | None = None
+        written: list[Command] = []
         for (writer, first, data), reply in zip(sent, replies[len(commands) :], strict=False):
             if isinstance(reply, bytes):
                 self._acknowledge(writer, first, data)
+                written += late.get(writer, ())
             elif entries.is_taken(reply):
                 self._unreconciled[writer] = None
                 self._outbox.wake.set()
@@ -265,6 +294,8 @@ class Committer:
                 self._lose(writer, JournalLost())
             else:
                 refusal = refusal or reply
+        if written:
+            await self._connection.execute(*written)
         if refusal is not None:
             raise refusal
         return True
@@ -316,9 +347,10 @@ class Committer:
         except ValueError:
             return  # the entry is not this service's
         [end] = writer.log.records(writer.acked - 1, writer.acked)
-        if found and tail.last < writer.acked and tail.ending is None and isinstance(end, TERMINAL):
-            await self._write_again(writer, tail.last)
-            await self._connection.execute(*self._expiry(writer, writer.acked, end))
+        lost = tail.last < writer.acked and tail.ending is None and tail.epoch <= writer.epoch
+        if found and lost and isinstance(end, TERMINAL):
+            await self._rewriter.write_again(writer, tail)
+            await self._connection.execute(*self._lifetimes.end(writer, writer.acked, end))
 
     async def _last_entries(self, writers: Sequence[RedisWriter]) -> list[Any]:
         """Return what Redis has as the last entry of each log, refusals among them. Raises RedisError or OSError."""
@@ -345,7 +377,8 @@ class Committer:
         Raises RedisError, OSError, or ValueError for an entry that is not ours.
         """
         theirs = await self._theirs(writer, last)
-        ours = Ours(writer.acked, writer.taken + writer.waiting, writer.given_up)
+        pending = writer.taken + writer.waiting
+        ours = Ours(writer.acked, pending, writer.given_up, writer.epoch, writer.claimed)
         match reconcile(ours, theirs):
             case Arrived(events):
                 await self._arrived(writer, events)
@@ -353,15 +386,22 @@ class Committer:
             case TakenOver(events) if events and isinstance(events[-1], TERMINAL):
                 self._lose(writer, ProducerLost(), events)
                 return
-            case TakenOver():
+            case TakenOver() if writer.noted is None:
                 self._lose(writer, JournalLost())
                 return
-            case Behind(kept):
-                await self._write_again(writer, kept)
+            case TakenOver():
+                self._leave(writer, [Failure.of(JournalLost())])
+                return
+            case Adopted():
+                self._leave(writer)
+                return
+            case Behind():
+                await self._rewriter.write_again(writer, theirs)
             case Agreed(acked):
                 writer.acked = acked
         writer.put_back()
-        if writer.waiting:
+        writer.note_due = writer.noted is not None
+        if writer.waiting or writer.note_due:
             self._outbox.mark(writer.id)
 
     async def _theirs(self, writer: RedisWriter, last: Sequence[Any]) -> Tail | None:
@@ -378,7 +418,7 @@ class Committer:
         sent again together with later ones.
         """
         if isinstance(end := events[-1], TERMINAL):
-            await self._connection.execute(*self._expiry(writer, writer.acked + len(events), end))
+            await self._connection.execute(*self._lifetimes.end(writer, writer.acked + len(events), end))
         writer.arrived(events)
         self._acknowledge(writer, writer.acked + 1, encode(events))
 
@@ -390,39 +430,9 @@ class Committer:
         if not known:
             self._on_lost(writer.id, error)
 
-    async def _write_again(self, writer: RedisWriter, last: int | None) -> None:
-        """Write the records after number *last* again; if that is None, the whole log."""
-        commands = self._header(writer) if last is None else []
-        kept = last or 0
-        if writer.given_up:
-            # No copy is left of what was acknowledged after that. The copy's last record is the end, not acknowledged.
-            writer.acked = max(kept, min(writer.acked, writer.log.last - 1))
-        records = writer.log.records(kept, writer.acked)
-        for start in range(0, len(records), _RECORDS_PER_ENTRY):
-            part = records[start : start + _RECORDS_PER_ENTRY]
-            await turn(len(part))
-            commands.append(entries.append(writer.key, kept + 1 + start, encode(part)))
-        if commands:
-            await self._connection.execute(*commands)
-        if records:
-            self._log.warning("journal.rewritten", stream_id=writer.id, records=len(records))
-
-    def _header(self, writer: RedisWriter) -> list[Command]:
-        """Return the commands that begin a log."""
-        commands = entries.begin(writer.key, writer.header, self._timing.live)
-        commands += listing.note(writer.id, writer.log.info, self._listed)
-        if writer.begun and writer.claim is not None:
-            # What lost the log has lost the claim as well.
-            commands.append(("SET", writer.claim.key, writer.claim.value, "NX", "EX", self._timing.live))
-        writer.begun = True
-        return commands
-
-    def _expiry(self, writer: RedisWriter, last: int, end: Terminal) -> list[Command]:
-        """Return the commands that let a log go in time that has ended with *end*, its record number *last*."""
-        keep = entries.seconds_kept(writer.log.info, self._keep)
-        commands: list[Command] = [("EXPIRE", writer.key, keep)]
-        if writer.claim is not None:
-            commands.append(("EXPIRE", writer.claim.key, keep))
-        if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
-            commands.append(removal(writer.label))
-        return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)
+    def _leave(self, writer: RedisWriter, events: Sequence[Event] = ()) -> None:
+        """Leave a stream to another process, which goes on with it. Here it ends with *events*, if there are any."""
+        writer.lose(events)
+        self._retire(writer)
+        self._log.warning("journal.fenced", stream_id=writer.id, records=writer.acked)
+        self._on_left(writer.id)

@@ -81,7 +81,16 @@ class RedisJournal:
         self._listings = Listings(self._connection, self._memory.get)
         self._kept = Kept(self._connection, bounds.owner, on_evict, timing, log)
         self._committer = Committer(
-            self._connection, self._records, outbox, self.registry, self._kept, self._stop, keep, timing, log
+            self._connection,
+            self._records,
+            outbox,
+            self.registry,
+            self._kept,
+            self._stop,
+            self._leave,
+            keep,
+            timing,
+            log,
         )
         self._replicas = Replicas(self._connection, self._memory, outbox, process, keep, log)
         self._peers = Peers(
@@ -181,6 +190,10 @@ class RedisJournal:
 
     def _stop(self, stream_id: str, error: StreamError | None = None) -> None:
         self._owner.stop(stream_id, error)
+
+    def _leave(self, stream_id: str) -> None:
+        """Have no more to do with the making of a stream: another process goes on with it."""
+        self._owner.leave(stream_id)
 
     async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
         log = await self._memory.create(stream_id, info)

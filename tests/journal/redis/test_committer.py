@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,6 @@ from redis import Redis
 from app.errors import JournalDown
 from app.events import Delta, Done, Event, Failure
 from app.journal.encoding import decode, encode
-from app.journal.redis import committer as committer_module
 from app.journal.redis import keys
 from app.journal.redis.client import Command
 from app.journal.redis.writer import RedisWriter
@@ -378,36 +376,6 @@ async def test_a_loss_during_a_comparison(
     committer.require_reconcile()
     await until(lambda: losses and len(entries(redis)) == 3)
     assert read_entries(redis) == [Delta("0"), *more]
-
-
-async def test_a_long_log_is_written_again_in_steps(
-    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No turn of the event loop encodes more of a log than it has time for."""
-    a = await machine.start(timing=SELDOM)
-    writer = await begun(a)
-    writer.append([Delta("x")] * 5000)
-    await acked(writer, 5001)
-    loop = asyncio.get_running_loop()
-    turns = 0
-    in_turn: list[int] = []
-
-    def count() -> None:
-        nonlocal turns
-        turns += 1
-        loop.call_soon(count)
-
-    def encoded(events: Sequence[Event]) -> bytes:
-        in_turn.append(turns)
-        return encode(events)
-
-    monkeypatch.setattr(committer_module, "encode", encoded)
-    redis.delete(keys.log("s"))
-    loop.call_soon(count)
-    a.journal._committer.require_reconcile()
-    await until(lambda: len(read_entries(redis)) == 5001)
-    assert len(in_turn) == 10
-    assert max(Counter(in_turn).values()) <= 3
 
 
 async def test_a_deleted_stream_is_not_written_again(machine: Machine, redis: Redis) -> None:

@@ -1,0 +1,55 @@
+"""How long Redis keeps what belongs to a stream: the commands at its beginning, while it is live, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.events import Terminal
+from app.journal.redis import entries, keys, listing
+from app.journal.redis.client import Command
+from app.journal.redis.registry import removal
+from app.journal.redis.writer import RedisWriter
+
+
+class Lifetimes(NamedTuple):
+    """Seconds: *live* is the life of a live stream unless it is renewed, *keep* that of one that has ended."""
+
+    live: int
+    keep: int
+
+    @property
+    def _listed(self) -> int:
+        """How long an index stays that has a live stream."""
+        return self.live + self.keep
+
+    def begin(self, writer: RedisWriter) -> list[Command]:
+        """Return the commands that begin a log."""
+        commands = entries.begin(writer.key, writer.header, self.live)
+        commands += listing.note(writer.id, writer.log.info, self._listed)
+        if writer.begun and writer.claim is not None:
+            # What lost the log has lost the claim as well.
+            commands.append(("SET", writer.claim.key, writer.claim.value, "NX", "EX", self.live))
+        writer.begun = True
+        return commands
+
+    def renewals(self, writers: Sequence[RedisWriter]) -> list[Command]:
+        """Return the commands that keep what belongs to live streams."""
+        kept = [writer.key for writer in writers]
+        kept += [writer.claim.key for writer in writers if writer.claim is not None]
+        kept += [keys.note(writer.id) for writer in writers if writer.noted is not None]
+        owners = {writer.log.info.owner for writer in writers} - {""}
+        indexes: list[Command] = [("EXPIRE", keys.streams(owner), self._listed) for owner in owners]
+        return [("EXPIRE", key, self.live) for key in kept] + indexes
+
+    def end(self, writer: RedisWriter, last: int, end: Terminal) -> list[Command]:
+        """Return the commands that let a log go in time that has ended with *end*, its record number *last*."""
+        keep = entries.seconds_kept(writer.log.info, self.keep)
+        commands: list[Command] = [("EXPIRE", writer.key, keep)]
+        if writer.claim is not None:
+            commands.append(("EXPIRE", writer.claim.key, keep))
+        if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
+            commands.append(removal(writer.label))
+        if writer.noted is not None:
+            commands.append(("DEL", keys.note(writer.id)))
+        return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)
