@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -66,12 +67,14 @@ class RedisBudgets:
     """The budgets of all processes, as seen by one of them.
 
     A charge that Redis could not be told is kept until it is. There are no more of them than streams were live when
-    Redis went away, because none can be opened without Redis.
+    Redis went away, because none can be opened without Redis. A charge is also kept as long as a stream's end is
+    *undecided*: another process may have adopted the stream, and will charge it.
     """
 
-    def __init__(self, connection: RedisConnection, timing: Timing) -> None:
+    def __init__(self, connection: RedisConnection, timing: Timing, undecided: Callable[[str], bool]) -> None:
         self._connection = connection
         self._timing = timing
+        self._undecided = undecided
         self._reserved: dict[str, _Reservation] = {}  # by live stream of this process
         self._unsettled: dict[str, Command] = {}  # by ended stream: the charge that Redis has not acknowledged
 
@@ -92,13 +95,20 @@ class RedisBudgets:
             return
         charge: Command = ("EVAL", _SETTLE, 1, keys.budget(account), stream_id, tokens, self._timing.settled, DAY)
         self._unsettled[stream_id] = charge
+        if self._undecided(stream_id):
+            return
         with suppress(JournalDown):
             await self._connection.request(charge)
             self._unsettled.pop(stream_id, None)
 
+    def disown(self, stream_id: str) -> None:
+        """Neither renew nor charge what was reserved for a stream that another process goes on with."""
+        self._reserved.pop(stream_id, None)
+        self._unsettled.pop(stream_id, None)
+
     async def store(self) -> None:
         """Send the charges that Redis has not acknowledged, again. Raises RedisError or OSError."""
-        unsettled = [*self._unsettled.items()]
+        unsettled = [each for each in self._unsettled.items() if not self._undecided(each[0])]
         if unsettled:
             await self._connection.execute(*(charge for _, charge in unsettled))
             for stream_id, _ in unsettled:

@@ -77,7 +77,7 @@ class RedisJournal:
         self._records = RecordConnection(connect, timing)
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)
-        self.budgets = RedisBudgets(self._connection, timing)
+        self.budgets = RedisBudgets(self._connection, timing, self._is_undecided)
         self._listings = Listings(self._connection, self._memory.get)
         self._kept = Kept(self._connection, bounds.owner, on_evict, timing, log)
         self._committer = Committer(
@@ -193,7 +193,14 @@ class RedisJournal:
 
     def _leave(self, stream_id: str) -> None:
         """Have no more to do with the making of a stream: another process goes on with it."""
+        self.registry.disown(stream_id)
+        self.budgets.disown(stream_id)
         self._owner.leave(stream_id)
+
+    def _is_undecided(self, stream_id: str) -> bool:
+        """Whether another process may adopt the stream: its end is not in Redis."""
+        writer = self._committer.writer(stream_id)
+        return writer is not None and writer.noted is not None
 
     async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
         log = await self._memory.create(stream_id, info)

@@ -93,6 +93,16 @@ class RedisRegistry:
         if stream_id in self._claims:
             asyncio.get_running_loop().call_later(self._timing.release, self._claims.pop, stream_id, None)
 
+    def adopt(self, stream_id: str, claim: Pointer | None) -> None:
+        """Take note of the *claim* of a stream that another process began."""
+        if claim is not None:
+            self._claims[stream_id] = claim
+
+    def disown(self, stream_id: str) -> None:
+        """Forget the claim and the slot of a stream that another process goes on with."""
+        self._claims.pop(stream_id, None)
+        self._slots.pop(stream_id, None)
+
     async def release(self, stream_id: str) -> None:
         claim = self._claims.pop(stream_id, None)
         if claim is not None:

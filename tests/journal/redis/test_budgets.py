@@ -12,7 +12,7 @@ from redis import Redis
 from app.errors import JournalDown
 from app.journal.redis import keys
 from app.journal.redis.journal import RedisJournal
-from tests.journal.processes import FAST, Machine
+from tests.journal.processes import DONE, FAST, INFO, Machine, acked
 from tests.real.redis import RedisServer
 from tests.waiting import until
 
@@ -116,3 +116,37 @@ async def test_the_last_try(machine: Machine, monkeypatch: pytest.MonkeyPatch) -
     assert await standing(b.journal) == (0, 600)
     await a.held.aclose()
     assert await standing(b.journal) == (50, 0)
+
+
+async def test_a_charge_waits_for_the_end(machine: Machine) -> None:
+    """What another process may adopt is charged once its end is in Redis."""
+    a = await machine.start()
+    await reserve(a.journal, "s")
+    writer = await a.journal.create("s", INFO)
+    writer.note("n")
+    await a.journal.budgets.settle("ann", "s", 50)
+    await a.journal.budgets.store()
+    assert await standing(a.journal) == (0, 600)
+    writer.append([DONE])
+    await until(lambda: not a.journal.budgets._unsettled)
+    assert await standing(a.journal) == (50, 0)
+
+
+@pytest.mark.parametrize("charges", [True, False])
+async def test_a_stream_that_another_process_goes_on_with(machine: Machine, charges: bool) -> None:
+    """A process neither charges nor reserves anything for a stream that it has left to another one."""
+    a, b = [await machine.start() for _ in "ab"]
+    await reserve(a.journal, "s")
+    writer = await a.journal.create("s", INFO)
+    writer.note("n")
+    if charges:
+        await a.journal.budgets.settle("ann", "s", 50)
+    a.journal.budgets.disown("s")
+    writer.append([DONE])
+    await acked(writer, 1)
+    assert a.journal.budgets.renewals() == []
+    await a.journal.budgets.store()
+    assert await standing(b.journal) == (0, 600)
+    await reserve(b.journal, "s", 300)
+    await b.journal.budgets.settle("ann", "s", 70)
+    assert await standing(b.journal) == (70, 0)

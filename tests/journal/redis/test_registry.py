@@ -80,3 +80,21 @@ async def test_labels_end_with_their_streams(machine: Machine, redis: Redis) -> 
     second.append([DONE])
     await until(lambda: not redis.keys("chat-sse:label:*"))
     assert await a.journal.registry.labelled("o", "l") is None
+
+
+async def test_a_stream_that_another_process_goes_on_with(machine: Machine, redis: Redis) -> None:
+    """A process that has left a stream renews and releases nothing of it; the one that goes on with it does."""
+    a, b = [(await machine.start()).journal.registry for _ in "ab"]
+    assert await a.claim("ann", "k", b"1", "s") is None
+    assert await a.occupy("ann", "s", 1)
+    claim = a.claim_of("s")
+    a.disown("s")
+    await a.vacate("ann", "s")
+    await a.release("s")
+    assert a.renewals() == []
+    assert redis.exists(keys.claim("ann", "k"), keys.slots("ann")) == 2
+    b.adopt("s", claim)
+    assert await b.occupy("ann", "s", 9)
+    await b.vacate("ann", "s")
+    await b.release("s")
+    assert redis.exists(keys.claim("ann", "k"), keys.slots("ann")) == 0
