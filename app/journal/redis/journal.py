@@ -5,8 +5,9 @@ readers know no other log. Redis stands between a record's making and its being 
 the processes that read the stream elsewhere (`peers`), and has what all have to agree on (`registry`). No work is done
 per reader, and per delta only an entry in a pipeline that many streams share.
 
-Calls go one way: the journal → peers → committer, replicas → registry, writer → outbox, connection → client. What comes
-up from Redis unasked is told to the owner of the streams, by `_presence` and `_stop` below and nowhere else.
+Calls go one way: the journal → peers → replicas → adoption → committer → registry, writer → outbox, connection →
+client. What comes up from Redis unasked is told to the owner of the streams, by `_presence`, `_stop`, `_leave` and
+`_adopt` below and nowhere else.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, StreamError
 from app.events import Failure
-from app.journal import Bounds, Listing, Owner
+from app.journal import Bounds, Listing, Orphan, Owner
 from app.journal.loops import Loads, cancelled, running
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.journal.redis import keys
+from app.journal.redis.adoption import Adoption
 from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
 from app.journal.redis.connection import RecordConnection, RedisConnection, connector
@@ -92,7 +94,12 @@ class RedisJournal:
             timing,
             log,
         )
-        self._replicas = Replicas(self._connection, self._memory, outbox, process, keep, log)
+        adoption = Adoption(
+            self._connection, self._committer, outbox, self.registry, self._adopt, self._presence, process, timing
+        )
+        self._replicas = Replicas(
+            self._connection, self._memory, outbox, adoption, self._presence, self._stop, process, keep, log
+        )
         self._peers = Peers(
             self._connection,
             self._subscriber,
@@ -191,11 +198,17 @@ class RedisJournal:
     def _stop(self, stream_id: str, error: StreamError | None = None) -> None:
         self._owner.stop(stream_id, error)
 
+    async def _adopt(self, orphan: Orphan) -> None:
+        await self._owner.adopt(orphan)
+
     def _leave(self, stream_id: str) -> None:
         """Have no more to do with the making of a stream: another process goes on with it."""
         self.registry.disown(stream_id)
         self.budgets.disown(stream_id)
         self._owner.leave(stream_id)
+        log = self._memory.get(stream_id)
+        if isinstance(log, Replica) and not log.ended:
+            self._replicas.release(log)
 
     def _is_undecided(self, stream_id: str) -> bool:
         """Whether another process may adopt the stream: its end is not in Redis."""
@@ -203,8 +216,8 @@ class RedisJournal:
         return writer is not None and writer.noted is not None
 
     async def create(self, stream_id: str, info: StreamInfo) -> RedisWriter:
-        log = await self._memory.create(stream_id, info)
         header = header_of(info, self._process)
+        log = self._replicas.create(stream_id, header)
         writer = RedisWriter(self._outbox, log, header, self.registry.claim_of(stream_id))
         try:
             await self._committer.create(writer)
@@ -222,7 +235,7 @@ class RedisJournal:
 
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
         log = await self._open(stream_id)
-        if after > log.last and isinstance(log, Replica) and not log.ended:
+        if after > log.last and isinstance(log, Replica) and not log.ours and not log.ended:
             await self._replicas.reach(log, after)
         return log
 
@@ -251,7 +264,7 @@ class RedisJournal:
     async def remove(self, stream_id: str) -> None:
         log = self._memory.get(stream_id)
         self._committer.removed(stream_id)
-        await self._connection.request(("DEL", keys.log(stream_id)))
+        await self._connection.request(("DEL", keys.log(stream_id), keys.note(stream_id)))
         await self.registry.release(stream_id)
         await self._memory.remove(stream_id)
         if log is not None:

@@ -4,7 +4,8 @@ It has the newest `MOST` streams of the owner, each with the time of its creatio
 has ended by its id, its state and the number of its last record. The process that produces a stream writes them, with
 the commands that begin and end the log. A reader of the index looks at the logs, too: a stream that is no longer kept
 is left out, and one whose process died before it could write the end there has ended if its log has. If the log has
-not ended either, it is the process's lease that tells: without one, the stream's next reader will find an error.
+not ended either, it is the process's lease that tells: without one, the stream's next reader will find an error. But a
+stream with a note goes on.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ _FIND = (
     "end "
     "return found"
 )
-# Returns the first entry of a log and, if asked for, the last; something else at the key is not a log.
+# Returns the first entry of a log and, if asked for, the last, and whether there is a note; something else at the key
+# is not a log.
 _LOOK = (
     "local first=redis.pcall('XRANGE',KEYS[1],ARGV[1],ARGV[1]) "
-    "if first.err then return {{},{}} end "
-    "return {first,ARGV[2]=='1' and redis.call('XREVRANGE',KEYS[1],'+','-','COUNT',1) or {}}"
+    "if first.err then return {{},{},0} end "
+    "local last=ARGV[2]=='1' and redis.call('XREVRANGE',KEYS[1],'+','-','COUNT',1) or {} "
+    "return {first,last,redis.call('EXISTS',KEYS[2])}"
 )
 
 
@@ -117,14 +120,14 @@ class Listings:
             if log is not None:
                 streams[each.item] = listed(stream_id, log)
             else:
-                commands[each.item] = ("EVAL", _LOOK, 1, keys.log(stream_id), HEADER, int(state == "live"))
+                commands[each.item] = ("EVAL", _LOOK, 2, *_keys(stream_id), HEADER, int(state == "live"))
         replies = dict(zip(commands, await self._connection.request(*commands.values()), strict=True))
         for each in found:
             if each.item in replies:
-                first, last = replies[each.item]
+                first, last, noted = replies[each.item]
                 await turn(1 + sum(len(part) for _, fields in last for part in fields) // 1024)
                 streams[each.item] = stream = _read(*each.parts(), first, last)
-                if stream is not None and stream.state == "live":
+                if stream is not None and stream.state == "live" and not noted:
                     live[each.item] = (stream, read_header(first[0])[b"process"].decode())
         gone = await self._gone({process for _, process in live.values()})
         streams |= {item: stream._replace(state="error") for item, (stream, process) in live.items() if process in gone}
@@ -137,6 +140,10 @@ class Listings:
         asked = sorted(processes)
         leases = await self._connection.request(*[("EXISTS", keys.lease(process)) for process in asked])
         return {process for process, alive in zip(asked, leases, strict=True) if not alive}
+
+
+def _keys(stream_id: str) -> tuple[bytes, bytes]:
+    return keys.log(stream_id), keys.note(stream_id)
 
 
 def _read(stream_id: str, state: str, number: int, first: list[object], last: list[object]) -> Listed | None:

@@ -1,9 +1,13 @@
-"""Copies of logs that other processes write. They are kept up with the originals as long as readers read them here."""
+"""Copies of logs in Redis. Those that other processes write are kept up as long as readers read them here.
+
+The log of a stream that this process produces is such a copy, too: if another process adopts the stream, its readers
+here read on.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
@@ -14,10 +18,12 @@ from app.errors import JournalDown, JournalLost, ProducerLost, StreamError, Unkn
 from app.events import Event, Failure
 from app.journal.encoding import encode
 from app.journal.memory import MemoryJournal, MemoryLog
-from app.journal.redis import entries, keys
+from app.journal.redis import entries, keys, notes
+from app.journal.redis.adoption import Adoption
 from app.journal.redis.connection import RedisConnection
-from app.journal.redis.entries import HEADER, MOST_ENTRIES, entries_after, info_of, read_header, read_tail
+from app.journal.redis.entries import HEADER, MOST_ENTRIES, Tail, entries_after, info_of, read_header, read_tail
 from app.journal.redis.messages import Cancel, Following, Records, pack
+from app.journal.redis.notes import Note
 from app.journal.redis.outbox import RedisOutbox
 from app.request import StreamInfo
 
@@ -26,15 +32,29 @@ _AT_ONCE = 16
 
 
 class Replica(MemoryLog):
-    """The copy of a log that *producer*, another process, writes. The log begins with *header* in Redis."""
+    """The copy of a log that *producer* writes: this process, if it is *ours*. The log begins with *header* in Redis.
 
-    __slots__ = ("__weakref__", "_replicas", "header", "key", "producer")
+    An *adopted* one is ours, and was not at first. A *cancelled* one is to end, as a client here wishes.
+    """
 
-    def __init__(self, journal: MemoryJournal, replicas: Replicas, stream_id: str, header: dict[bytes, bytes]) -> None:
+    __slots__ = ("__weakref__", "_replicas", "adopted", "cancelled", "header", "key", "ours", "producer")
+
+    def __init__(
+        self,
+        journal: MemoryJournal,
+        replicas: Replicas,
+        stream_id: str,
+        header: dict[bytes, bytes],
+        *,
+        ours: bool = False,
+    ) -> None:
         super().__init__(journal, stream_id, info_of(header))
         self.key = keys.log(stream_id)
         self.header = header
         self.producer = header[b"process"].decode()
+        self.ours = ours
+        self.adopted = False
+        self.cancelled = False
         self._replicas = replicas
 
     def extend(self, events: Sequence[Event]) -> None:
@@ -55,7 +75,8 @@ class Replica(MemoryLog):
 class Replicas:
     """The replicas of *process*, in *memory*, which keeps those that have ended.
 
-    *keep* is how many seconds Redis keeps a log that is ended here because its producer is dead.
+    *keep* is how many seconds Redis keeps a log that is ended here because its producer is dead. Of what is adopted
+    by way of *adoption*, *on_presence* is told whether there are readers here, and *on_cancel* that it is to end.
     """
 
     def __init__(
@@ -63,6 +84,9 @@ class Replicas:
         connection: RedisConnection,
         memory: MemoryJournal,
         outbox: RedisOutbox,
+        adoption: Adoption,
+        on_presence: Callable[[str, int], None],
+        on_cancel: Callable[[str], None],
         process: str,
         keep: int,
         log: FilteringBoundLogger,
@@ -70,6 +94,9 @@ class Replicas:
         self._connection = connection
         self._memory = memory
         self._outbox = outbox
+        self._adoption = adoption
+        self._on_presence = on_presence
+        self._on_cancel = on_cancel
         self._process = process
         self._keep = keep
         self._log = log
@@ -79,6 +106,7 @@ class Replicas:
         self._known: WeakValueDictionary[str, Replica] = WeakValueDictionary()
         self._unread: set[str] = set()  # the replicas that had no reader at the last `drop_unread`
         self._checks: dict[str, asyncio.Task[None]] = {}
+        self._orphans: set[str] = set()  # streams of dead processes that are being adopted or ended
 
     def __repr__(self) -> str:
         return f"<Replicas: {len(self._followed)} followed, {len(self._checks)} being checked>"
@@ -94,9 +122,10 @@ class Replicas:
         return [*self._checks.values()]
 
     def stop(self, stream_id: str) -> None:
-        """Ask the producer of a stream that is followed here to cancel it."""
-        replica = self._followed.get(stream_id)
-        if replica is not None:
+        """Ask the producer of a stream that is followed here to cancel it, and the process that adopts it."""
+        replica = self._known.get(stream_id)
+        if replica is not None and not replica.ended:
+            replica.cancelled = True
             self._outbox.tell(replica.producer, pack(Cancel(stream_id)))
 
     def drain(self) -> None:
@@ -111,8 +140,23 @@ class Replicas:
         self.follow(replica)
         return replica
 
+    def create(self, stream_id: str, header: dict[bytes, bytes]) -> Replica:
+        """Return the log of a new stream of ours. Raises Overloaded."""
+        replica = Replica(self._memory, self, stream_id, header, ours=True)
+        self._memory.adopt(replica)
+        return replica
+
+    def release(self, replica: Replica) -> None:
+        """Follow a stream that was ours, and that another process goes on with."""
+        replica.ours = replica.adopted = False
+        self.follow(replica)
+        self.check(replica, disowned=True)  # which finds that process
+
     def follow(self, replica: Replica) -> None:
         """Keep *replica* up with the original until it has ended, or has no readers any more."""
+        if replica.ours:
+            self.announce(replica)
+            return
         if replica.id not in self._followed:
             self._memory.readopt(replica)
             self._followed[replica.id] = replica
@@ -132,6 +176,10 @@ class Replicas:
 
     def announce(self, replica: Replica) -> None:
         """Tell the producer that this process follows a stream, and whether it has readers; or that it does not."""
+        if replica.ours:
+            if replica.adopted:  # those who read it already count as readers of one more process
+                self._on_presence(replica.id, 1 if replica.reading else -1)
+            return
         if self._draining:
             return
         followed = self._followed.get(replica.id) is replica
@@ -152,13 +200,17 @@ class Replicas:
         Raises UnknownStream, Overloaded, JournalDown, or JournalLost if records are missing.
         """
         key = keys.log(stream_id)
-        [found] = await self._connection.request(("XRANGE", key, HEADER, "+", "COUNT", MOST_ENTRIES))
+        found, [noted] = await self._connection.request(
+            ("XRANGE", key, HEADER, "+", "COUNT", MOST_ENTRIES), notes.find(stream_id)
+        )
         if not found or found[0][0] != HEADER:
             raise self._absence()
         try:
             replica = Replica(self._memory, self, stream_id, read_header(found[0]))
         except ValueError:
             raise JournalLost from None
+        if (note := notes.read(noted)) is not None:
+            replica.producer = note.process
         self._memory.adopt(replica)
         try:
             while found and not replica.ended:
@@ -198,7 +250,17 @@ class Replicas:
         """Return *replica* with what it has missed. Raises UnknownStream, JournalDown or JournalLost."""
         if await self._catch_up(replica) is None:
             raise self._absence()
+        [[noted]] = await self._connection.request(notes.find(replica.id))
+        self._moved(replica, notes.read(noted))
         return replica
+
+    def _moved(self, replica: Replica, note: Note | None) -> None:
+        """Follow the process that produces the stream now, as its *note* says."""
+        if note is not None and note.process not in (replica.producer, self._process):
+            replica.producer = note.process
+            self.announce(replica)
+            if replica.cancelled:
+                self.stop(replica.id)
 
     def _absence(self) -> StreamError:
         """Return what it means that Redis does not have a log."""
@@ -241,11 +303,12 @@ class Replicas:
 
     async def _check(self, replica: Replica, disowned: bool) -> None:
         try:
-            last = await self._catch_up(replica)
+            tail = await self._catch_up(replica)
             if disowned and not replica.ended:
-                if last is None:
+                if tail is None:
                     raise JournalLost  # the stream has ended, and is no longer kept
-                await self._end_orphan(replica)  # the log was begun, and the producer was never told so
+                # The producer has left the stream, or the log was begun, and the producer was never told so.
+                await self._end_orphan(replica)
         except JournalDown:
             pass  # the next announcement leads here again
         except (RedisError, OSError) as error:
@@ -255,27 +318,57 @@ class Replicas:
             self._log.error("journal.lost", stream_id=replica.id)
 
     async def end_orphans(self, process: str) -> None:
-        """End the streams of a dead *process* that are followed here. Raises RedisError or OSError."""
+        """Adopt or end the streams of a dead *process* that are followed here. Raises RedisError or OSError."""
         dead = [replica for replica in self.followed if replica.producer == process]
         for start in range(0, len(dead), _AT_ONCE):
             await asyncio.gather(*[self._end_orphan(replica) for replica in dead[start : start + _AT_ONCE]])
 
     async def _end_orphan(self, replica: Replica) -> None:
+        if replica.id in self._orphans:
+            return
+        self._orphans.add(replica.id)
         try:
-            last = await self._catch_up(replica)
+            tail = await self._catch_up(replica)
+            note = await self._adoption.note_of(replica.id)
+            if replica.ended or self._followed.get(replica.id) is not replica:
+                return
+            if note is None or tail is None:
+                await self._end(replica, tail)
+            elif note.process not in (replica.producer, self._process):
+                self._moved(replica, note)
+            elif not self._draining:  # another process has more time for it
+                await self._adopt(replica, tail, note)
         except (JournalDown, JournalLost):
             self.check(replica)  # which knows what to do then
+        finally:
+            self._orphans.discard(replica.id)
+
+    async def _adopt(self, replica: Replica, tail: Tail, note: Note) -> None:
+        """Have this process go on with a stream, unless another one does."""
+        known = await self._adoption.claim(replica.id, tail, note)
+        if known is None or known.process != self._process:
+            self._moved(replica, known)
+            self.check(replica)
             return
-        if replica.ended or self._followed.get(replica.id) is not replica:
-            return
-        if last is None:
+        self._followed.pop(replica.id, None)
+        self._memory.readopt(replica)
+        replica.ours = replica.adopted = True
+        await self._adoption.go_on(replica, replica.header, tail, known)
+        if replica.reading:
+            self._on_presence(replica.id, 1)
+        if replica.cancelled:
+            self._on_cancel(replica.id)
+
+    async def _end(self, replica: Replica, tail: Tail | None) -> None:
+        """End the stream of a dead process, which no process can go on with."""
+        last, epoch = (0, 0) if tail is None else (tail.last, tail.epoch)
+        if tail is None:
             await self._connection.pipeline(entries.begin(replica.key, replica.header, self._keep))
-            last = 0
         # What Redis has lost of the stream is in this replica, and no producer is left to write it again. All of it is
         # one entry, so that nothing comes between if another process does the same.
         ending = Failure.of(ProducerLost())
         data = encode([*replica.records(last, replica.last), ending])
-        [reply] = await self._connection.pipeline([entries.append(replica.key, last + 1, data)])
+        [reply] = await self._connection.pipeline([entries.append(replica.key, last + 1, data, epoch)])
         if entries.is_taken(reply):
             self.check(replica)  # another process was first
             return
@@ -285,11 +378,10 @@ class Replicas:
         self._append(replica, [ending])
         self._log.warning("stream.producer_lost", stream_id=replica.id, peer=replica.producer, records=replica.last)
 
-    async def _catch_up(self, replica: Replica) -> int | None:
+    async def _catch_up(self, replica: Replica) -> Tail | None:
         """Append to *replica* what the original has beyond it.
 
-        Return the number of the original's last record; None if it is gone. Raises JournalDown, or JournalLost if
-        records are missing.
+        Return the original's tail; None if it is gone. Raises JournalDown, or JournalLost if records are missing.
         """
         while True:
             after = replica.last
@@ -305,11 +397,11 @@ class Replicas:
             if newer:
                 self._append(replica, newer)
             if self._followed.get(replica.id) is not replica:
-                return tail.last  # it has ended, or was dropped
+                return tail  # it has ended, or was dropped
             if not newer:
                 if tail.ending is not None:
                     raise JournalLost  # the original ended before what this process has
-                return tail.last
+                return tail
 
     def give_up(self) -> None:
         """End what is followed here, because Redis has been away too long."""

@@ -97,6 +97,18 @@ async def test_a_producer_that_died(machine: Machine, redis: Redis) -> None:
     assert await states(b) == {"s": "error", "t": "error"}
 
 
+async def test_a_producer_that_died_and_left_a_note(machine: Machine, redis: Redis) -> None:
+    """A stream without a reader that another process can adopt is live."""
+    a, b = await machine.start(), await machine.start()
+    writer = await a.journal.create("s", made(0))
+    writer.note("n")
+    writer.append([Delta("x")])
+    await acked(writer, 1)
+    await a.pause()
+    redis.delete(a.lease)
+    assert await states(b) == {"s": "live"}
+
+
 async def test_redis_lost_everything(machine: Machine, redis: Redis) -> None:
     """What is written again is listed again."""
     a, b = await machine.start(), await machine.start()

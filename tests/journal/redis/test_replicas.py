@@ -15,7 +15,7 @@ from app.events import Delta, Failure
 from app.journal.encoding import encode
 from app.journal.memory import MemoryLog
 from app.journal.redis import keys, messages
-from app.journal.redis.entries import HEADER
+from app.journal.redis.entries import HEADER, Tail
 from app.journal.redis.messages import Positions
 from app.journal.redis.replicas import Replica
 from app.journal.redis.writer import RedisWriter
@@ -264,12 +264,12 @@ async def test_an_end_that_comes_too_late(machine: Machine, redis: Redis, monkey
     [replica] = b.journal._replicas.followed
     catch_up = b.journal._replicas._catch_up
 
-    async def slow(replica: Replica) -> int | None:
-        last = await catch_up(replica)
+    async def slow(replica: Replica) -> Tail | None:
+        tail = await catch_up(replica)
         writer.followers.clear()
         writer.append([Delta("alive")])
         await acked(writer, 1)
-        return last
+        return tail
 
     with monkeypatch.context() as late:
         late.setattr(b.journal._replicas, "_catch_up", slow)

@@ -1,0 +1,187 @@
+"""A process goes on with the stream of another one that is gone: one log, by several writers. On a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
+
+from app.events import Delta
+from app.journal.redis import keys
+from app.journal.redis.entries import HEADER
+from app.journal.redis.writer import RedisWriter
+from app.request import StreamInfo
+from tests.journal.processes import (
+    DONE,
+    FAST,
+    INFO,
+    Machine,
+    Process,
+    acked,
+    entries,
+    opened,
+    reading,
+    text,
+)
+from tests.real.redis import RedisServer
+from tests.waiting import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+NOTE = '{"what": "the owner needs"}'
+# A busy machine may be slow to answer: that is not what is tested here.
+PATIENT = replace(FAST, pipeline=5.0, lease=2.0)
+
+
+@pytest.fixture
+async def machine(redis: Redis, server: RedisServer, log: FilteringBoundLogger) -> AsyncIterator[Machine]:
+    async with AsyncExitStack() as held:
+        yield Machine(server.url, log, held, PATIENT)
+
+
+async def noted(process: Process, info: StreamInfo = INFO) -> RedisWriter:
+    """Begin a stream with two records and a note."""
+    writer = await process.journal.create("s", info)
+    writer.append([Delta("0")])
+    await acked(writer, 1)
+    writer.note(NOTE)
+    writer.append([Delta("1")])
+    await acked(writer, 2)
+    return writer
+
+
+async def adopter(*processes: Process) -> tuple[Process, Any]:
+    """Wait until one of the *processes* has adopted the stream, and return it, and its writer."""
+    await until(lambda: any(each.owner.orphans for each in processes))
+    [found] = [each for each in processes if each.owner.orphans]
+    return found, found.owner.orphans[-1].writer
+
+
+def ids(redis: Redis) -> list[bytes]:
+    return [entry_id for entry_id, _ in entries(redis)]
+
+
+def dump(redis: Redis) -> dict[bytes, Any]:
+    """Return what Redis has of the stream now."""
+    return {key: redis.dump(key) for key in (keys.log("s"), keys.note("s"))}
+
+
+def restore(redis: Redis, dumped: dict[bytes, Any]) -> None:
+    """Have Redis lose what it was given since."""
+    for key, value in dumped.items():
+        redis.delete(key)
+        redis.restore(key, 3_600_000, value)
+
+
+async def test_one_whole_answer(machine: Machine, redis: Redis, logs: LogCapture) -> None:
+    """The readers of a dead process's stream read on what the adopter writes; what belongs to it goes with it."""
+    a, b, c = [await machine.start() for _ in "abc"]
+    info = StreamInfo("none", "ann", 3, "l")
+    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+    await noted(a, info)
+    readers = [await reading(each.journal) for each in (b, b, c)]
+    await a.pause()
+    adopting, writer = await adopter(b, c)
+    [orphan] = adopting.owner.orphans
+    assert (orphan.stream_id, orphan.log.last, orphan.log.info, orphan.note) == ("s", 2, info, NOTE)
+    await until(lambda: adopting.owner.readers.get("s") == 2)  # its own readers, and those of the other process
+    assert await c.journal.registry.keyed("ann", "k") == await c.journal.registry.labelled("ann", "l") == "s"
+    writer.append([Delta("2")])
+    writer.append([Delta("3"), DONE])
+    assert [text(events) for events in await asyncio.gather(*readers)] == ["0123"] * 3
+    assert ids(redis)[:4] == [HEADER, b"1-0", b"2-0", b"3-1"]
+    assert {entry_id.partition(b"-")[2] for entry_id in ids(redis)[4:]} == {b"2"}
+    await until(lambda: not redis.exists(keys.note("s")))
+    await until(lambda: not redis.exists(keys.label("ann", "l")))
+    assert 0 < redis.ttl(keys.log("s")) <= 60
+    assert 0 < redis.ttl(keys.claim("ann", "k")) <= 60
+    assert not [entry for entry in logs.entries if entry["event"] == "stream.producer_lost"]
+    fresh = await machine.start()
+    assert text(await opened(fresh.journal)) == "0123"
+
+
+async def test_the_first_reader_comes_later(machine: Machine) -> None:
+    """A stream that has no reader when its process dies is adopted once one comes."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    await a.pause()
+    await until(lambda: not b.journal._connection.away)
+    reader = await reading(b.journal)
+    _, writer = await adopter(b)
+    writer.append([DONE])
+    assert text(await reader) == "01"
+    assert b.owner.readers == {"s": 1}
+
+
+@pytest.mark.parametrize("writes", [True, False])
+async def test_a_producer_that_wakes_up(machine: Machine, redis: Redis, logs: LogCapture, writes: bool) -> None:
+    """A producer that was taken for dead leaves the stream: it writes nothing, and its own readers read on."""
+    a, b = [await machine.start() for _ in "ab"]
+    assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
+    old = await noted(a, StreamInfo("none", "ann", 3, "l"))
+    here, there = await reading(a.journal), await reading(b.journal)
+    await until(lambda: a.owner.readers.get("s") == 1)
+    await a.pause()
+    _, writer = await adopter(b)
+    written = ids(redis)
+    awake = [asyncio.create_task(loop()) for loop in (a.journal._peers.renew_lease, a.journal._peers.listen)]
+    if writes:
+        old.append([Delta("not this"), DONE])  # it had the rest of the answer, too
+    await until(lambda: a.owner.left == ["s"])
+    old.append([DONE])
+    await old.drain()
+    assert a.owner.stopped == []
+    assert ids(redis) == written
+    assert min(redis.ttl(key) for key in (keys.log("s"), keys.note("s"), keys.claim("ann", "k"))) > 3000
+    assert redis.get(keys.label("ann", "l")) == b"s"
+    await until(lambda: b.owner.readers.get("s") == 2)
+    writer.append([Delta("2"), DONE])
+    assert [text(events) for events in await asyncio.gather(here, there)] == ["012", "012"]
+    assert [entry["stream_id"] for entry in logs.entries if entry["event"] == "journal.fenced"] == ["s"]
+    for task in awake:
+        task.cancel()
+
+
+async def test_two_adopters(machine: Machine, redis: Redis) -> None:
+    """Of many processes that could adopt a stream, one does, and the others follow it."""
+    a, *others = [await machine.start() for _ in "abcd"]
+    await noted(a)
+    readers = [await reading(each.journal) for each in others]
+    await a.pause()
+    adopting, writer = await adopter(*others)
+    await until(lambda: adopting.owner.readers.get("s") == 3)
+    writer.append([Delta("2"), DONE])
+    assert [text(events) for events in await asyncio.gather(*readers)] == ["012"] * 3
+    assert sum(len(each.owner.orphans) for each in others) == 1
+    assert ids(redis)[3:] == [b"3-1", b"3-2"]
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+async def test_an_adopter_that_dies(machine: Machine, redis: Redis, wrote: bool) -> None:
+    """A stream is adopted as often as its process dies, whether or not that one has written anything."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    (await reading(b.journal)).add_done_callback(lambda _: None)
+    await a.pause()
+    _, second = await adopter(b)
+    if wrote:
+        second.append([Delta("2")])
+        await acked(second, 3)
+    c = await machine.start()
+    reader = await reading(c.journal)
+    await b.pause()
+    _, third = await adopter(c)
+    assert c.owner.orphans[0].note == NOTE
+    second.append([Delta("too late")])
+    await until(lambda: b.owner.left == ["s"])
+    third.append([Delta("3"), DONE])
+    assert text(await reader) == ("0123" if wrote else "013")
+    own = [entry_id for entry_id in ids(redis)[3:] if int(entry_id[2:]) % 2 == 0]
+    assert [entry_id[:1] for entry_id in own] == ([b"3", b"4"] if wrote else [b"3"])
