@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
 from app.events import Delta
-from app.journal.redis import keys
+from app.journal.encoding import encode
+from app.journal.redis import keys, notes
 from app.journal.redis.entries import HEADER
 from app.journal.redis.writer import RedisWriter
 from app.request import StreamInfo
@@ -25,8 +27,10 @@ from tests.journal.processes import (
     Machine,
     Process,
     acked,
+    ending,
     entries,
     opened,
+    read,
     reading,
     text,
 )
@@ -185,3 +189,210 @@ async def test_an_adopter_that_dies(machine: Machine, redis: Redis, wrote: bool)
     assert text(await reader) == ("0123" if wrote else "013")
     own = [entry_id for entry_id in ids(redis)[3:] if int(entry_id[2:]) % 2 == 0]
     assert [entry_id[:1] for entry_id in own] == ([b"3", b"4"] if wrote else [b"3"])
+
+
+async def test_redis_lost_all(machine: Machine, redis: Redis) -> None:
+    """What Redis has lost of an adopted stream is written again, with who produces it now."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    reader = await reading(b.journal)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([Delta("2")])
+    await acked(writer, 3)
+    redis.flushall()
+    await until(lambda: redis.exists(keys.note("s")))
+    c = await machine.start()
+    other = await reading(c.journal)
+    await until(lambda: b.owner.readers.get("s") == 2)
+    writer.append([Delta("3"), DONE])
+    assert [text(events) for events in await asyncio.gather(reader, other)] == ["0123", "0123"]
+
+
+async def test_redis_lost_the_claim(machine: Machine, redis: Redis) -> None:
+    """An adopter whose claim Redis has lost claims the stream again; its former producer stays out."""
+    a, b = [await machine.start() for _ in "ab"]
+    old = await noted(a)
+    reader = await reading(b.journal)
+    before = dump(redis)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([Delta("2")])
+    await acked(writer, 3)
+    restore(redis, before)
+    b.journal._committer.require_reconcile()  # as after every failure
+    await until(lambda: ids(redis)[-2:] == [b"3-1", b"3-2"])
+    old.append([Delta("too late")])
+    await until(lambda: a.owner.left == ["s"])
+    writer.append([Delta("3"), DONE])
+    assert text(await reader) == "0123"
+    assert text(await opened(a.journal)) == "0123"
+
+
+async def test_redis_lost_the_claim_and_has_other_records(machine: Machine, redis: Redis) -> None:
+    """If the former producer has written on where Redis lost a claim, what the adopter's readers have is lost."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    reader = await reading(b.journal)
+    before = dump(redis)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([Delta("2")])
+    await acked(writer, 3)
+    restore(redis, before)
+    redis.xadd(keys.log("s"), {"e": encode([Delta("other"), Delta("records")])}, id="3-0")
+    b.journal._committer.require_reconcile()
+    events = await reader
+    assert (text(events), ending(events)) == ("012", "journal_lost")
+    assert (b.owner.left, b.owner.stopped) == (["s"], [])
+
+
+async def test_redis_lost_the_note(machine: Machine, redis: Redis) -> None:
+    """A note that Redis has lost is written again as its records are."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    redis.delete(keys.note("s"))
+    a.journal._committer.require_reconcile()
+    await until(lambda: redis.exists(keys.note("s")))
+    reader = await reading(b.journal)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([DONE])
+    assert text(await reader) == "01"
+
+
+async def test_redis_has_fewer_records_than_the_adopter(machine: Machine, redis: Redis) -> None:
+    """What Redis has lost of a dead process's stream is written again by the adopter, out of its copy."""
+    a, b = [await machine.start() for _ in "ab"]
+    old = await noted(a)
+    reader = await reading(b.journal)
+    await until(lambda: old.followers)
+    before = dump(redis)
+    old.append([Delta("2"), Delta("3")])
+    log = await b.journal.open("s")
+    await until(lambda: log.last == 4)
+    await a.pause()
+    restore(redis, before)
+    _, writer = await adopter(b)
+    await until(lambda: ids(redis)[3:] == [b"3-1", b"3-2"])
+    writer.append([Delta("4"), DONE])
+    assert text(await reader) == "01234"
+    assert text(await opened((await machine.start()).journal)) == "01234"
+
+
+async def test_a_draining_process_adopts_nothing(machine: Machine) -> None:
+    """A process that is about to end leaves the streams of a dead one to the others."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    (await reading(b.journal)).add_done_callback(lambda _: None)
+    b.journal.drain()
+    await a.pause()
+    await until(lambda: a.journal._process in b.journal._peers._missing)
+    c = await machine.start()
+    reader = await reading(c.journal)
+    _, writer = await adopter(c)
+    assert not b.owner.orphans
+    writer.append([DONE])
+    assert text(await reader) == "01"
+
+
+async def test_stopped_while_no_process_produces_it(machine: Machine) -> None:
+    """A client's stop that comes while the producer is dead reaches the adopter, whichever process that is."""
+    a, b, c = [await machine.start() for _ in "abc"]
+    await noted(a)
+    for each in (b, c):
+        (await reading(each.journal)).add_done_callback(lambda _: None)
+    await a.pause()
+    b.journal.stop("s")
+    adopting, _ = await adopter(b, c)
+    await until(lambda: adopting.owner.stopped == [("s", None)])
+
+
+async def test_a_claim_without_an_answer(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not know whether it has claimed a stream claims it again."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    reader = await reading(b.journal)
+    adoption = b.journal._replicas._adoption
+    claim = adoption.claim
+    lost = 0
+
+    async def unanswered(*arguments: Any) -> Any:
+        nonlocal lost
+        found = await claim(*arguments)
+        if not lost:
+            lost += 1
+            raise RedisConnectionError
+        return found
+
+    monkeypatch.setattr(adoption, "claim", unanswered)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([DONE])
+    assert text(await reader) == "01"
+    assert ids(redis)[3:5] == [b"3-1", b"3-3"]
+
+
+async def test_a_producer_that_is_alive_after_all(
+    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream is not claimed if its producer has written since it was looked at."""
+    a, b = [await machine.start() for _ in "ab"]
+    old = await noted(a)
+    reader = await reading(b.journal)
+    await until(lambda: old.followers)
+    [replica] = b.journal._replicas.followed
+    note_of = b.journal._replicas._adoption.note_of
+
+    async def slow(stream_id: str) -> notes.Note | None:
+        old.append([Delta("alive")])
+        await acked(old, 3)
+        return await note_of(stream_id)
+
+    with monkeypatch.context() as late:
+        late.setattr(b.journal._replicas._adoption, "note_of", slow)
+        await b.journal._replicas._end_orphan(replica)
+    assert not b.owner.orphans
+    old.append([DONE])
+    assert text(await reader) == "01alive"
+    assert a.owner.left == []
+
+
+async def test_ended_while_it_is_claimed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose end comes just before the claim has that end, once."""
+    a, b = [await machine.start() for _ in "ab"]
+    old = await noted(a)
+    reader = await reading(b.journal)
+    await until(lambda: old.followers)
+    [replica] = b.journal._replicas.followed
+    claim = b.journal._replicas._adoption.claim
+
+    async def slow(*arguments: Any) -> Any:
+        old.followers.clear()
+        old.append([DONE])
+        await acked(old, 3)
+        return await claim(*arguments)
+
+    monkeypatch.setattr(b.journal._replicas._adoption, "claim", slow)
+    await b.journal._replicas._end_orphan(replica)
+    assert ending(await reader) == "done"
+    assert not b.owner.orphans
+
+
+async def test_readers_come_and_go(machine: Machine) -> None:
+    """The adopter's own readers count as those of one process, also those that were there before it adopted."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    log = await b.journal.open("s")
+    first, second = [asyncio.create_task(read(log)) for _ in range(2)]
+    await a.pause()
+    _, writer = await adopter(b)
+    assert b.owner.readers == {"s": 1}
+    for task in (first, second):
+        task.cancel()
+        await asyncio.wait([task])
+    assert b.owner.readers == {"s": 0}
+    third = await reading(b.journal)
+    await until(lambda: b.owner.readers == {"s": 1})
+    writer.append([DONE])
+    assert text(await third) == "01"
