@@ -97,7 +97,8 @@ class Settings(BaseSettings):
     upstream_background: bool = Field(
         False,
         description="With `openai-responses`: let the upstream answer in the background and keep the answer, so "
-        "that nothing is lost when the connection to it breaks or, with a journal on disk, this process is killed.",
+        "that nothing is lost when the connection to it breaks or, with a journal on disk or in Redis, this process "
+        "is killed.",
     )
     upstream_keep_idle: Seconds = Field(
         4,

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.real.browser import chromium
-from tests.real.processes import Server, launch, launch_nginx, launch_simulator, launch_watched, stats
+from tests.real.processes import Server, launch, launch_hasty, launch_nginx, launch_simulator, launch_watched, stats
 from tests.real.redis import RedisServer, launch_redis
 
 Start = Callable[..., Server]
@@ -74,6 +74,12 @@ def _starting(processes: list[Server], launcher: Callable[..., Server], director
 @pytest.fixture
 def start_service(processes: list[Server], tmp_path: Path) -> Start:
     return _starting(processes, launch, tmp_path)
+
+
+@pytest.fixture
+def start_hasty(processes: list[Server], tmp_path: Path) -> Start:
+    """Start services that take each other for gone sooner than usual."""
+    return _starting(processes, launch_hasty, tmp_path)
 
 
 @pytest.fixture

@@ -137,6 +137,11 @@ def launch_jumped(directory: Path, upstream: Server, jump: float, /, **settings:
     return _serve("tests.real.jumped", directory, upstream, settings, {"CLOCK_JUMP": str(jump)}).listening(LISTENS)
 
 
+def launch_hasty(directory: Path, upstream: Server, /, **settings: Any) -> Server:
+    """Start the service as `launch` does, with shorter times in Redis."""
+    return _serve("tests.real.hasty", directory, upstream, settings, {}).listening(LISTENS)
+
+
 def start_activated(listener: socket.socket, directory: Path, upstream: Server, /, **settings: Any) -> Server:
     """Start the service on *listener*, as systemd does for a `.socket` unit. It is not awaited: see `LISTENS`."""
     passing = [sys.executable, "-c", _PASS, str(listener.fileno())]

@@ -40,10 +40,13 @@ def reading(method: str, url: str, **request: Any) -> Iterator[Iterator[bytes]]:
         yield answer.iter_raw()
 
 
-def read_until(service: Server, enough: Callable[[list[Event]], bool], path: str = "chat", **body: Any) -> bytes:
+def read_until(
+    service: Server, enough: Callable[[list[Event]], bool], path: str = "chat", key: str = "", **body: Any
+) -> bytes:
     """Start a stream, read it until there is *enough*, kill the service, and return all that came."""
     data = b""
-    with reading("POST", f"{service.url}/v1/{path}", json=body) as pieces:
+    headers = {"Idempotency-Key": key} if key else {}
+    with reading("POST", f"{service.url}/v1/{path}", json=body, headers=headers) as pieces:
         try:
             for piece in pieces:
                 data += piece
