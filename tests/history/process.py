@@ -160,6 +160,7 @@ class Process:
         """Serve while the block runs, and drain then."""
         try:
             async with self.journal.serving(self.hub):
+                self.hub.accepting()
                 yield
                 await self.hub.drain(0)
         finally:
