@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -80,13 +80,13 @@ class Endpoint:
         """Return the texts of the operator's that no error message may hold."""
         return [*request.secrets, *self._secrets]
 
-    @asynccontextmanager
     async def ask(
         self, path: str, request: StreamRequest, content: bytes, attempt: Attempt, *, accept: str = _STREAM
-    ) -> AsyncIterator[httpx.Response]:
-        """Post *content* for *request*, and give the response, if it is an answer. Raises UpstreamError.
+    ) -> httpx.Response:
+        """Post *content* for *request*, and return the response, if it is an answer. Raises UpstreamError.
 
-        Any 2xx is an answer (row H30): the status says what the upstream thinks of what was asked, and the body is it.
+        It has to be closed. Any 2xx is an answer (row H30): the status says what the upstream thinks of what was asked,
+        and the body is it.
         """
         attempt.status = None
         attempt.sent = False
@@ -108,9 +108,10 @@ class Endpoint:
             attempt.request_id = request_id[:128] if request_id is not None else None
             if not response.is_success:
                 raise await self._refusal(response, request)
-            yield response
-        finally:
+        except BaseException:
             await response.aclose()
+            raise
+        return response
 
     def post(self, path: str, request: StreamRequest) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a POST without content, on behalf of *request*. Raises UpstreamError."""

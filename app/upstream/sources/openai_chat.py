@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,8 @@ class OpenAIChat:
         """Ask, and give what reads the answer. Raises UpstreamError."""
         body = _body(request, self._endpoint.extra_body, streamed, ask_usage)
         accept = "text/event-stream" if streamed else "application/json"
-        async with self._endpoint.ask("/chat/completions", request, body, attempt, accept=accept) as response:
+        asked = self._endpoint.ask("/chat/completions", request, body, attempt, accept=accept)
+        async with aclosing(await asked) as response:
             try:
                 yield reading(response)
             finally:

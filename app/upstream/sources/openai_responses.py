@@ -90,7 +90,8 @@ class OpenAIResponses:
         del fields  # as large as the prompt, which is kept once already
         accept = "text/event-stream" if streamed else "application/json"
         try:
-            async with self._endpoint.ask("/responses", request, content, attempt, accept=accept) as response:
+            asked = self._endpoint.ask("/responses", request, content, attempt, accept=accept)
+            async with aclosing(await asked) as response:
                 if not self._background:
                     yield reading(response)
                 else:
