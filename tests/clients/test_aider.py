@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.offline import ENVIRONMENT
 from tests.real.openai_sdk import saying
 from tests.real.processes import launch
 from tests.servers.environments import environment
@@ -27,7 +28,7 @@ def test_an_edit(tmp_path: Path) -> None:
         )
         service = launch(tmp_path, upstream.url)
         env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONUTF8": "1"}
-        env |= {"OPENAI_API_BASE": f"{service.url}/v1", "OPENAI_API_KEY": "csk_test"}
+        env |= {"OPENAI_API_BASE": f"{service.url}/v1", "OPENAI_API_KEY": "csk_test", **ENVIRONMENT}
         alone = ["--no-git", "--yes-always", "--no-check-update", "--analytics-disable", "--map-tokens", "0"]
         options = ["--model", "openai/m", "--edit-format", "whole", "--no-pretty", "--no-show-model-warnings", *alone]
         try:

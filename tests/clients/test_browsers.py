@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.cuts import check, cut_stream, serving
+from tests.clients.offline import FIREFOX_ENVIRONMENT, firefox_profile
 from tests.real.processes import ROOT, Server
 from tests.real.proxy import Cut
 
@@ -100,7 +101,9 @@ def firefox(url: str, profile: Path) -> Iterator[None]:
     """Show a page in Firefox."""
     program = shutil.which("firefox-esr") or shutil.which("firefox")
     assert program is not None
-    with running(program, "--headless", "--no-remote", "--profile", str(profile), url):
+    (profile / "user.js").write_text(firefox_profile())
+    env = {**os.environ, **FIREFOX_ENVIRONMENT}
+    with running(program, "--headless", "--no-remote", "--profile", str(profile), url, env=env):
         yield
 
 

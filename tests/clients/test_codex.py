@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.offline import ENVIRONMENT
 from tests.clients.packages import package
 from tests.real.node import NODE
 from tests.real.openai_sdk import Upstream, saying
@@ -56,6 +57,7 @@ def test_a_turn_with_a_tool(codex: list[str], tmp_path: Path) -> None:
         service = launch(tmp_path, upstream.url)
         provider = f'{{name="local",base_url="{service.url}/v1",wire_api="responses",env_key="LOCAL_KEY"}}'
         env = {"HOME": str(tmp_path), "CODEX_HOME": str(tmp_path), "PATH": os.environ["PATH"], "LOCAL_KEY": "csk_test"}
+        env |= ENVIRONMENT
         options = ["-c", "model_provider=local", "-c", f"model_providers.local={provider}", "-m", "m"]
         options += ["-c", 'web_search="disabled"', "--disable", "multi_agent"]  # upstreams of chats have no such tools
         unasked = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "-C", str(work)]

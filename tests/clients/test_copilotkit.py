@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.offline import ENVIRONMENT
 from tests.clients.packages import package
 from tests.real.frameworks import forecasting
 from tests.real.node import NODE
@@ -29,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def ask(service: Server, agent: str, model: str) -> dict[str, Any]:
     modules = package("@copilotkit/runtime@1.75.0", "@ag-ui/client@1.0.0").parent
-    env = {**os.environ, "NODE_PATH": str(modules), "COPILOTKIT_TELEMETRY_DISABLED": "true"}
+    env = {**os.environ, **ENVIRONMENT, "NODE_PATH": str(modules), "COPILOTKIT_TELEMETRY_DISABLED": "true"}
     plan = {"url": service.url, "agent": agent, "model": model, "prompt": "Rome?"}
     command = [NODE, str(SCRIPT), json.dumps(plan)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)

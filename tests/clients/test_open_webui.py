@@ -12,6 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.clients.offline import ENVIRONMENT
 from tests.ports import free_port
 from tests.real.processes import Process, Server, launch, log_file, stats
 from tests.servers.environments import environment
@@ -52,7 +53,7 @@ def webui(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("webui")
     url = f"http://127.0.0.1:{(port := free_port())}"
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": "", "HOME": str(folder), "DATA_DIR": str(folder), **SETTINGS}
-    env |= {"OPENAI_API_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": "csk_test"}
+    env |= {"OPENAI_API_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": "csk_test", **ENVIRONMENT}
     command = [str(environment("open-webui") / "open-webui"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     process = Process(command, log_file(folder, "webui"), env)
     try:
