@@ -83,6 +83,8 @@ bearer = "{TOKEN}"
 @pytest.mark.parametrize("credentials", [False, True])
 def test_holds_what_it_describes(start_service: Start, tmp_path: Path, credentials: bool) -> None:
     """Whatever is sent: no 5xx, only described statuses, types, headers, bodies and events; what is wrong, refused."""
+    # The bodies and parameters are the same with credentials: each of their keywords is covered once.
+    phases = ["examples", *["coverage"] * credentials, "fuzzing", "stateful"]
     asked = {"api_keys": f"web:{digest(KEY)}", "metrics_token": TOKEN} if credentials else {}
     # A model list alone would let the ordinary parameters pass only, which the description of all services cannot say.
     anything = {"extra_parameters": "*", "tool_types": "*", "media_types": "*", "max_media": 0, "stored_files": True}
@@ -101,7 +103,7 @@ def test_holds_what_it_describes(start_service: Start, tmp_path: Path, credentia
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", "openapi.json"),
-            *("--url", service.url, "--request-timeout", "10", "--warnings", "off"),
+            *("--url", service.url, "--request-timeout", "10", "--warnings", "off", "--phases", ",".join(phases)),
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -113,7 +115,7 @@ def test_holds_what_it_describes(start_service: Start, tmp_path: Path, credentia
     operations = sum(len({"get", "post", "delete"} & set(item)) for item in description["paths"].values())
     assert f"Tested: {operations}\n" in ran.stdout
     generated = re.search(r"(\d+) generated", ran.stdout)
-    assert generated and int(generated[1]) > 50 * operations, ran.stdout
+    assert generated and int(generated[1]) > (50 if credentials else EXAMPLES) * operations, ran.stdout
     assert httpx.get(f"{service.url}/readyz").is_success
     assert "crashed" not in service.text()
     assert "Traceback" not in service.text()
