@@ -355,8 +355,8 @@ class Settings(BaseSettings):
     keep: Seconds = Field(3600, description="How many seconds an ended stream is kept. 0 is not at all.")
     shutdown_grace: Seconds = Field(
         20,
-        description="How many seconds live streams get to finish after SIGTERM. Those that are left then end with "
-        "an error.",
+        description="How many seconds live streams get to finish after SIGTERM. Those that are live then are left to "
+        "the next process if it can adopt them; the others end with an error.",
     )
     otlp: bool = Field(
         False,

@@ -55,6 +55,13 @@ class Names(Credentials):
         return Principal(name.decode(), Allowance(requests=1))
 
 
+class Budgeted(Names):
+    """The same, with tokens to spend."""
+
+    async def principal(self, scope: Scope) -> Principal:
+        return Principal((await super().principal(scope)).name, Allowance(tokens=1))
+
+
 class Noted(Quota):
     """A quota that notes what it is asked, and answers *standing*."""
 
@@ -186,10 +193,11 @@ async def test_stopping(log: FilteringBoundLogger) -> None:
 async def test_what_spends(
     log: FilteringBoundLogger, method: str, path: str, headers: Mapping[str, str], spends: bool
 ) -> None:
-    """Whatever may start a stream asks for tokens; reading on in one, where a POST can do that, does not."""
+    """Whatever may start a stream asks for tokens, if they are counted; reading on by a POST does not."""
     quota = Noted(Standing(None, {}))
+    await OneEndpoint(log, quota, credentials=Budgeted()).client.request(method, path, headers=headers)
     await OneEndpoint(log, quota).client.request(method, path, headers=headers)
-    assert quota.asked == [("ann", spends)]
+    assert quota.asked == [("ann", spends), ("ann", False)]
 
 
 OVERLOADS: list[tuple[StreamError, int, int]] = [
