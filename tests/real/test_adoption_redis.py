@@ -113,6 +113,22 @@ def test_killed(
     assert counted()["responses"] == 1
 
 
+def test_without_a_reader(start: Callable[..., Server], redis: Redis, counted: Callable[[], dict[str, int]]) -> None:
+    """A stream that goes on without a reader is adopted, too: it is whole, and paid for, before a reader comes."""
+    a, b = start(), start()
+    body = {"prompt": PROMPT, "model": f"sim-echo?{SLOW}", "chunk": "none", "on_disconnect": "continue"}
+    opened = httpx.post(f"{a.url}/v1/chat", json=body, headers={"Accept": "application/json"}).json()
+    wait_until(lambda: redis.keys("*:note"))
+    a.kill()
+    line = json.loads(b.awaits(r".*stream\.finished.*")[0])
+    assert (line["adopted"], line["stream_id"]) == (True, opened["stream_id"])
+    events = whole(b, opened["stream_id"])
+    check(events)
+    assert (text(events), events[-1].event) == (PROMPT, "done")
+    is_paid_once(redis, events[-1])
+    assert counted()["responses"] == 1
+
+
 def test_killed_twice(start: Callable[..., Server], redis: Redis, counted: Callable[[], dict[str, int]]) -> None:
     """A process that has adopted a stream may die, too."""
     a, b = start(), start()

@@ -259,7 +259,7 @@ class Committer:
             writer = self._live.get(stream_id)
             if writer is not None and writer.note_due:
                 writer.note_due = False
-                commands.append(notes.put(writer, self._timing.live))
+                commands += notes.put(writer, self._timing.live)
             if writer is None or not writer.waiting:
                 continue
             room -= len(writer.waiting) + writer.waiting_size // 1024

@@ -110,6 +110,7 @@ class RedisJournal:
             self.budgets,
             self._presence,
             self._stop,
+            self._open,
             process,
             timing,
             log,

@@ -61,6 +61,16 @@ def lease(process: str) -> bytes:
     return b"%slease:%s" % (_PREFIX, process.encode())
 
 
+def processes() -> bytes:
+    """A sorted set: the processes, each with the time at which its lease lapses unless renewed."""
+    return b"%sprocesses" % _PREFIX
+
+
+def noted(process: str) -> bytes:
+    """A set: the live streams that a process produces, and that others can adopt."""
+    return b"%snoted:%s" % (_PREFIX, process.encode())
+
+
 def inbox(process: str) -> bytes:
     """The channel on which the other processes send messages to one."""
     return b"%sinbox:%s" % (_PREFIX, process.encode())

@@ -37,7 +37,9 @@ class Lifetimes(NamedTuple):
         """Return the commands that keep what belongs to live streams."""
         kept = [writer.key for writer in writers]
         kept += [writer.claim.key for writer in writers if writer.claim is not None]
-        kept += [keys.note(writer.id) for writer in writers if writer.noted is not None]
+        noted = [writer for writer in writers if writer.noted is not None]
+        kept += [keys.note(writer.id) for writer in noted]
+        kept += {keys.noted(writer.process) for writer in noted}
         owners = {writer.log.info.owner for writer in writers} - {""}
         indexes: list[Command] = [("EXPIRE", keys.streams(owner), self._listed) for owner in owners]
         return [("EXPIRE", key, self.live) for key in kept] + indexes
@@ -51,5 +53,5 @@ class Lifetimes(NamedTuple):
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         if writer.noted is not None:
-            commands.append(("DEL", keys.note(writer.id)))
+            commands += [("DEL", keys.note(writer.id)), ("SREM", keys.noted(writer.process), writer.id)]
         return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -62,10 +62,15 @@ def read(data: object) -> Note | None:
     return None
 
 
-def put(writer: RedisWriter, seconds: int) -> Command:
-    """Return the command that keeps the note of a *writer*'s stream for *seconds*."""
-    note = Note(writer.header[b"process"].decode(), writer.noted or "", writer.claim)
-    return ("EVAL", _PUT, 2, writer.key, keys.note(writer.id), writer.epoch, note.pack(), seconds)
+def put(writer: RedisWriter, seconds: int) -> list[Command]:
+    """Return the commands that keep the note of a *writer*'s stream for *seconds*, so that other processes find it."""
+    note = Note(writer.process, writer.noted or "", writer.claim)
+    noted = keys.noted(note.process)
+    return [
+        ("SADD", noted, writer.id),
+        ("EXPIRE", noted, seconds),
+        ("EVAL", _PUT, 2, writer.key, keys.note(writer.id), writer.epoch, note.pack(), seconds),
+    ]
 
 
 def claim(stream_id: str, tail: Tail, note: Note, seconds: int) -> Command:

@@ -5,19 +5,22 @@ once Redis has it. A message may be lost, and the log is not: a gap in the numbe
 producer says of its last number at every renewal, make the replica look there. Each renewal
 repeats which streams have readers.
 
-A process lives as long as it renews its lease. The streams of a process that is gone are ended by those that read them,
-with the number that the producer would have written next: if it is alive after all, its own next record is refused.
+A process lives as long as it renews its lease. The streams of a process that is gone are adopted, or else ended, by
+those that read them, with the number that the producer would have written next: if it is alive after all, its own next
+record is refused. A list of all processes, and one for each of the streams that others can adopt, let any process find
+what has no reader.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
+from app.errors import JournalDown, Overloaded, StreamError
 from app.journal.redis import keys, messages
 from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.client import Client, Command
@@ -30,12 +33,22 @@ from app.journal.redis.replicas import Replicas
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import Follower, RedisWriter
 
+# Puts a process on the list of those that are there, for so many seconds. Returns some that should have renewed.
+_SIGN = (
+    "local now=tonumber(redis.call('TIME')[1]) "
+    "redis.call('ZADD',KEYS[1],now+ARGV[2],ARGV[1]) "
+    "redis.call('EXPIRE',KEYS[1],ARGV[3]) "
+    "return redis.call('ZRANGEBYSCORE',KEYS[1],'-inf',now,'LIMIT',0,16)"
+)
+# Streams of a dead process that are found at once.
+_FOUND_AT_ONCE = 64
+
 
 class Peers:
     """The other processes, as *process* sees them. It listens over *subscriber*.
 
     *on_presence* is told that another process has begun to read a stream of ours (1), or that none of its readers is
-    left (-1); *on_cancel* that a client of another process wishes a stream's end.
+    left (-1); *on_cancel* that a client of another process wishes a stream's end. *find* opens a stream.
     """
 
     def __init__(
@@ -49,6 +62,7 @@ class Peers:
         budgets: RedisBudgets,
         on_presence: Callable[[str, int], None],
         on_cancel: Callable[[str], None],
+        find: Callable[[str], Awaitable[object]],
         process: str,
         timing: Timing,
         log: FilteringBoundLogger,
@@ -62,9 +76,11 @@ class Peers:
         self._budgets = budgets
         self._on_presence = on_presence
         self._on_cancel = on_cancel
+        self._find = find
         self._process = process
         self._timing = timing
         self._log = log
+        self._late: set[str] = set()  # processes that should have renewed, by their list
         self._missing: set[str] = set()  # processes whose lease was missing at the last renewal
         self._grace_until = 0.0
 
@@ -95,9 +111,12 @@ class Peers:
         await self._connection.execute(self._lease())
 
     async def release_lease(self) -> None:
-        """Give our lease back, so that no process waits for it to end."""
+        """Give our lease back, so that no process waits for it to end. Others look for the streams that are left."""
+        commands: list[Command] = [("DEL", keys.lease(self._process))]
+        if all(writer.noted is None for writer in self._committer.writers):
+            commands.append(("ZREM", keys.processes(), self._process))
         with suppress(RedisError, OSError):
-            await self._connection.execute(("DEL", keys.lease(self._process)))
+            await self._connection.execute(*commands)
 
     def _lease(self) -> tuple[bytes | str | int, ...]:
         return ("SET", keys.lease(self._process), b"1", "PX", round(self._timing.lease * 1000))
@@ -122,13 +141,14 @@ class Peers:
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
-        producers = sorted({replica.producer for replica in self._replicas.followed})
-        commands: list[Command] = [(*self._lease(), "GET"), messages.publish(keys.inbox(self._process))]
+        producers = sorted({replica.producer for replica in self._replicas.followed} | self._late)
+        commands: list[Command] = [(*self._lease(), "GET"), messages.publish(keys.inbox(self._process)), self._sign()]
         commands += [("EXISTS", keys.lease(process)) for process in producers]
         commands += self._registry.renewals()
         commands += self._budgets.renewals()
         commands += self._committer.renewals(now)
-        renewed, _, *rest = await self._connection.execute(*commands)
+        renewed, _, late, *rest = await self._connection.execute(*commands)
+        self._late = {process.decode() for process in late}
         await self._budgets.store()
         if renewed is None:  # this process was asleep, or Redis has forgotten the lease
             self._grant_grace()
@@ -137,11 +157,40 @@ class Peers:
             missing = {process for process, alive in zip(producers, rest, strict=False) if not alive}
             for process in sorted(missing & self._missing):
                 self._log.warning("peer.gone", peer=process)
+                found = await self._find_orphans(process)
                 await self._replicas.end_orphans(process)
+                await self._forget(process, found)
             self._missing = missing
             self._drop_followers(now - self._timing.lease)
         self._replicas.drop_unread()
         self._replicas.announce_all()
+
+    def _sign(self) -> Command:
+        return ("EVAL", _SIGN, 1, keys.processes(), self._process, self._timing.lease, self._timing.live)
+
+    async def _find_orphans(self, process: str) -> list[bytes]:
+        """Follow streams of a dead *process* that can be adopted, and return them. Raises RedisError or OSError."""
+        if self._replicas.draining:
+            return []
+        [found] = await self._connection.execute(("SRANDMEMBER", keys.noted(process), _FOUND_AT_ONCE))
+        return [each for each in found if await self._is_settled(each.decode())]
+
+    async def _is_settled(self, stream_id: str) -> bool:
+        """Open a stream, and return whether it is followed now, or need not be: it has ended, or is gone."""
+        try:
+            await self._find(stream_id)
+        except (Overloaded, JournalDown):
+            return False
+        except StreamError:
+            pass
+        return True
+
+    async def _forget(self, process: str, found: list[bytes]) -> None:
+        """Take off the lists what was *found* of a dead *process*; if that is nothing, the process."""
+        if found:
+            await self._connection.execute(("SREM", keys.noted(process), *found))
+        elif not self._replicas.draining:
+            await self._connection.execute(("ZREM", keys.processes(), process))
 
     def _drop_followers(self, before: float) -> None:
         """Count out the followers that were last heard *before*: they are gone, or were not heard when they left."""

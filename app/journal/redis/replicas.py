@@ -100,7 +100,7 @@ class Replicas:
         self._process = process
         self._keep = keep
         self._log = log
-        self._draining = False
+        self.draining = False
         self._followed: dict[str, Replica] = {}
         # While a request holds a replica and may begin to read it, there is never a second one of the same stream.
         self._known: WeakValueDictionary[str, Replica] = WeakValueDictionary()
@@ -130,7 +130,7 @@ class Replicas:
 
     def drain(self) -> None:
         """Tell producers no more of readers that leave: they are on their way to another process."""
-        self._draining = True
+        self.draining = True
 
     def revived(self, stream_id: str) -> Replica | None:
         """Return a replica that was dropped and that a request still holds, followed again; or None."""
@@ -180,7 +180,7 @@ class Replicas:
             if replica.adopted:  # those who read it already count as readers of one more process
                 self._on_presence(replica.id, 1 if replica.reading else -1)
             return
-        if self._draining:
+        if self.draining:
             return
         followed = self._followed.get(replica.id) is replica
         following = Following(self._process, {replica.id: replica.reading > 0 if followed else None})
@@ -336,7 +336,7 @@ class Replicas:
                 await self._end(replica, tail)
             elif note.process not in (replica.producer, self._process):
                 self._moved(replica, note)
-            elif not self._draining:  # another process has more time for it
+            elif not self.draining:  # another process has more time for it
                 await self._adopt(replica, tail, note)
         except (JournalDown, JournalLost):
             self.check(replica)  # which knows what to do then

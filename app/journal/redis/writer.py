@@ -53,6 +53,11 @@ class RedisWriter(GroupWriter):
         self.key = keys.log(self.id)
         self.stored = _LOG + sum(map(len, self.header.values()))
 
+    @property
+    def process(self) -> str:
+        """The process that produces the stream."""
+        return self.header[b"process"].decode()
+
     def note(self, text: str) -> bool:
         if self.ended or self.given_up:
             return False

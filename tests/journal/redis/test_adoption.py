@@ -111,12 +111,40 @@ async def test_one_whole_answer(machine: Machine, redis: Redis, logs: LogCapture
     assert text(await opened(fresh.journal)) == "0123"
 
 
-async def test_the_first_reader_comes_later(machine: Machine) -> None:
-    """A stream that has no reader when its process dies is adopted once one comes."""
+async def test_without_a_reader(machine: Machine, redis: Redis) -> None:
+    """A stream that has no reader when its process dies is adopted, too, and the lists in Redis are empty then."""
     a, b = [await machine.start() for _ in "ab"]
     await noted(a)
     await a.pause()
-    await until(lambda: not b.journal._connection.away)
+    redis.sadd(keys.noted(a.journal._process), "gone")  # it was removed, or is not kept any more
+    adopting, writer = await adopter(b)
+    assert redis.smembers(keys.noted(b.journal._process)) == {b"s"}
+    assert adopting.owner.readers == {}
+    await until(lambda: redis.zrange(keys.processes(), 0, -1) == [b.journal._process.encode()])
+    writer.append([DONE])
+    assert text(await opened(b.journal)) == "01"
+    await until(lambda: not redis.keys("chat-sse:noted:*"))
+
+
+async def test_who_is_on_the_list(machine: Machine, redis: Redis) -> None:
+    """A process that ends takes itself off the list of processes, unless it leaves streams that others can adopt."""
+    a, b, c = [await machine.start() for _ in "abc"]
+    await noted(b)
+    await until(lambda: redis.zcard(keys.processes()) == 3)
+    for each in (a, b):
+        await each.held.aclose()
+    assert not redis.exists(a.lease, b.lease)
+    assert redis.zscore(keys.processes(), a.journal._process) is None
+    await adopter(c)
+
+
+async def test_the_first_reader_comes_later(machine: Machine, redis: Redis) -> None:
+    """A stream without a reader that is on no list is adopted once a reader comes."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+    redis.delete(keys.noted(a.journal._process))
+    await a.pause()
+    await until(lambda: redis.zrange(keys.processes(), 0, -1) == [b.journal._process.encode()])
     reader = await reading(b.journal)
     _, writer = await adopter(b)
     writer.append([DONE])

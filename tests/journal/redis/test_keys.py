@@ -11,6 +11,8 @@ def test_names() -> None:
     """A key says whose it is and what it holds."""
     assert keys.log("S") == b"chat-sse:{S}:log"
     assert keys.note("S") == b"chat-sse:{S}:note"
+    assert keys.processes() == b"chat-sse:processes"
+    assert keys.noted("p") == b"chat-sse:noted:p"
     assert keys.lease("p") == b"chat-sse:lease:p"
     assert keys.inbox("p") == b"chat-sse:inbox:p"
     assert keys.slots("ann") == b"chat-sse:slots:ann"

@@ -20,17 +20,17 @@ LABEL = Pointer(keys.label("ann", "l"), b"s")
 
 def writer(owner: str = "ann") -> RedisWriter:
     log = MemoryLog(MemoryJournal(ROOMY), "s", StreamInfo("none", owner, keep=30))
-    return RedisWriter(RedisOutbox(), log, {}, CLAIM, LABEL)
+    return RedisWriter(RedisOutbox(), log, {b"process": b"p"}, CLAIM, LABEL)
 
 
 @pytest.mark.parametrize("noted", [None, "text"])
 def test_live(noted: str | None) -> None:
-    """A live stream's log, claim, note and index are renewed."""
+    """A live stream's log, claim, note and index are renewed, and the list of its process."""
     live = writer()
     live.noted = noted
     renewed = {command[1]: command[2] for command in LIFETIMES.renewals([live])}
     expected = {live.key: 3600, CLAIM.key: 3600, keys.streams("ann"): 3660}
-    assert renewed == expected | ({keys.note("s"): 3600} if noted else {})
+    assert renewed == expected | ({keys.note("s"): 3600, keys.noted("p"): 3600} if noted else {})
 
 
 @pytest.mark.parametrize("noted", [None, "text"])
@@ -44,7 +44,8 @@ def test_ended(noted: str | None) -> None:
         ("EXPIRE", CLAIM.key, 30),
     ]
     assert [command[3] for command in commands if command[0] == "EVAL"] == [LABEL.key]
-    assert [command for command in commands if command[0] == "DEL"] == ([("DEL", keys.note("s"))] if noted else [])
+    gone = [("DEL", keys.note("s")), ("SREM", keys.noted("p"), "s")]
+    assert [command for command in commands if command[0] in ("DEL", "SREM")] == (gone if noted else [])
 
 
 def test_begun() -> None:

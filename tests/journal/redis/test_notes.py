@@ -65,7 +65,8 @@ def test_who_may_write_it(redis: Redis, entries: list[bytes], epoch: int, writte
     """The producer writes the note of a stream that is there, unless another process has adopted the stream."""
     for entry_id in entries:
         entry(redis, entry_id, Delta("x"))
-    assert run(redis, notes.put(writer(epoch), 60)) == int(written)
+    assert [run(redis, command) for command in notes.put(writer(epoch), 60)] == [1, 1, int(written)]
+    assert (redis.smembers(keys.noted("p")), redis.ttl(keys.noted("p"))) == ({b"s"}, 60)
     [data] = run(redis, notes.find("s"))
     assert notes.read(data) == (Note("p", "text", None) if written else None)
     assert (0 < redis.ttl(NOTE) <= 60) == written
