@@ -57,9 +57,9 @@ def test_a_large_delta_as_a_whole_answer(start_watched: Start, simulator: Server
 
 @pytest.mark.parametrize("query", ["", "?dialect=ai-sdk", "?dialect=openai", "?smooth=50"])
 def test_long_replays(start_watched: Start, simulator: Server, query: str) -> None:
-    """Three readers of a stream of half a million records, at once, delay no other client."""
+    """Three readers of a stream of a quarter of a million records, at once, delay no other client."""
     service = start_watched(simulator)
-    body = {"prompt": "x", "model": "giant-line?mib=1", "chunk": "size:2", "on_disconnect": "continue"}
+    body = {"prompt": "x", "model": "giant-line?mib=1", "chunk": "size:4", "on_disconnect": "continue"}
 
     async def replay() -> list[int]:
         async with httpx.AsyncClient(base_url=service.url, timeout=240) as client:
