@@ -30,7 +30,7 @@ from tests.real.redis import FORGETFUL, PERSISTENT, RedisServer
 pytestmark = pytest.mark.real
 
 SEED = int(os.environ.get("CHAOS_SEED") or 1)
-LIVE = int(os.environ.get("CHAOS_LIVE", "60"))
+LIVE = int(os.environ.get("CHAOS_LIVE", "40"))
 STEPS = os.environ.get("CHAOS_STEPS", "kill,stall,restart,replace").split(",")
 # Seconds: longer than any trip to Redis may take, so that not only answers come late, but whole trips are given up.
 STALL = 6.0

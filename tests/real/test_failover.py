@@ -28,7 +28,7 @@ from tests.waiting import until, wait_until
 pytestmark = pytest.mark.real
 
 # Bytes of the primary's writes that the replica does not have: about a second of them, in which streams end, too.
-MISSED = 150_000
+MISSED = 100_000
 
 
 class Pair:
