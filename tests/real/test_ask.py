@@ -6,12 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, launch, stats
+from tests.real.processes import ROOT, Server, launch
 from tests.real.proxy import Cut, Proxy
 from tests.waiting import wait_until
 
@@ -83,9 +83,10 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", ["pipe", "interrupt"])
-def test_who_leaves_stops_the_stream(start_simulator: Start, start_service: Start, how: str) -> None:
+def test_who_leaves_stops_the_stream(
+    start_service: Start, simulator: Server, counted: Callable[[], dict[str, int]], how: str
+) -> None:
     """If the pipe after it closes, or Ctrl-C is pressed, it ends without a traceback, and the upstream is stopped."""
-    simulator = start_simulator()
     service = start_service(simulator)
     asked = command(service.url, "hi", "--model", "never-ends?rate=50")
     with subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
@@ -98,5 +99,5 @@ def test_who_leaves_stops_the_stream(start_simulator: Start, start_service: Star
             asking.send_signal(signal.SIGINT)
         assert asking.wait(60) == {"pipe": 141, "interrupt": 130}[how]
         assert asking.stderr.read() == ""
-    wait_until(lambda: stats(simulator)["streams_aborted"] == 1)
+    wait_until(lambda: counted()["streams_aborted"] == 1)
     service.awaits("cancelled")

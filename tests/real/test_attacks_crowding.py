@@ -13,6 +13,7 @@ import pytest
 
 from tests.real.conftest import Start
 from tests.real.neighbour import neighbour
+from tests.real.processes import Server
 from tests.real.redis import RedisServer
 from tests.waiting import wait_until
 
@@ -31,7 +32,7 @@ REDIS = 16 << 20
 
 @pytest.mark.parametrize(("journal", "streams"), [("memory", 12), ("redis", 45)])
 def test_large_answers(
-    journal: str, streams: int, start_service: Start, start_simulator: Start, start_redis: Callable[..., RedisServer]
+    journal: str, streams: int, start_service: Start, simulator: Server, start_redis: Callable[..., RedisServer]
 ) -> None:
     """Each attacker is below its own bound, and together they are far above all that there is.
 
@@ -40,7 +41,7 @@ def test_large_answers(
     redis = start_redis("--maxmemory", str(REDIS), "--maxmemory-policy", "noeviction") if journal == "redis" else None
     bounds = {"max_total": 32 << 20, "max_per_principal": 24 << 20}
     place = redis.url if redis else "memory"
-    service = start_service(start_simulator(), journal=place, api_keys=KEYS, secret="s" * 32, **bounds)
+    service = start_service(simulator, journal=place, api_keys=KEYS, secret="s" * 32, **bounds)
     with httpx.Client(base_url=service.url, headers=JSON, timeout=60) as honest:
         kept = [answered(honest) for _ in range(5)]
 

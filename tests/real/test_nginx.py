@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from tests.real.conftest import Start
-from tests.real.processes import ROOT, Server, left_unread, stats
+from tests.real.processes import ROOT, Server, left_unread
 from tests.upstream.raw import CHUNK, FINISH
 from tests.waiting import wait_until
 
@@ -22,11 +23,6 @@ pytestmark = pytest.mark.real
 
 DELTAS = 10
 CONFIG = (ROOT / "deploy" / "nginx.conf").read_text()
-
-
-@pytest.fixture
-def simulator(start_simulator: Start) -> Server:
-    return start_simulator()
 
 
 @pytest.fixture
@@ -91,7 +87,7 @@ def test_the_answer_is_whole(nginx: Server) -> None:
     assert [b["event"] for b in blocks if b["event"] in ("done", "error")] == ["done"]
 
 
-def test_an_abort_reaches_upstream(nginx: Server, service: Server, simulator: Server) -> None:
+def test_an_abort_reaches_upstream(nginx: Server, service: Server, counted: Callable[[], dict[str, int]]) -> None:
     """curl killed mid-answer: nginx lets the service go, and the service the upstream."""
     with subprocess.Popen(curl(nginx.url, model="never-ends"), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -99,7 +95,7 @@ def test_an_abort_reaches_upstream(nginx: Server, service: Server, simulator: Se
             if line.startswith(b"event: delta"):
                 break
         process.kill()
-    wait_until(lambda: stats(simulator)["streams_aborted"] == 1)
+    wait_until(lambda: counted()["streams_aborted"] == 1)
     assert not left_unread(service)
 
 

@@ -77,8 +77,8 @@ def test_they_are_all() -> None:
 
 
 @pytest.fixture
-def service(start_service: Start, start_simulator: Start) -> Server:
-    return start_service(start_simulator(), on_disconnect="grace:60")
+def service(start_service: Start, simulator: Server) -> Server:
+    return start_service(simulator, on_disconnect="grace:60")
 
 
 @pytest.fixture

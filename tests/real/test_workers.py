@@ -35,13 +35,11 @@ StartWorkers = Callable[..., Server]
 
 
 @pytest.fixture
-def start_workers(
-    start_redis: Callable[..., RedisServer], start_simulator: Start, start_service: Start
-) -> StartWorkers:
-    """Start a service of `COUNT` workers, with a simulator and a Redis of its own."""
+def start_workers(start_redis: Callable[..., RedisServer], simulator: Server, start_service: Start) -> StartWorkers:
+    """Start a service of `COUNT` workers, with a Redis of its own."""
 
     def start(**settings: Any) -> Server:
-        return start_service(start_simulator(), journal=start_redis().url, workers=COUNT, log_format="json", **settings)
+        return start_service(simulator, journal=start_redis().url, workers=COUNT, log_format="json", **settings)
 
     return start
 
