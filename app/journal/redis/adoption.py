@@ -58,11 +58,15 @@ class Adoption:
         ours = note._replace(process=self._process)
         noted = keys.noted(self._process)
         with self._committer.expecting(stream_id):
-            *_, reply = await self._connection.execute(
-                ("SADD", noted, stream_id),
-                ("EXPIRE", noted, self._timing.live),
-                notes.claim(stream_id, tail, ours, self._timing.live),
+            *_, reply = await self._connection.pipeline(
+                [
+                    ("SADD", noted, stream_id),
+                    ("EXPIRE", noted, self._timing.live),
+                    notes.claim(stream_id, tail, ours, self._timing.live),
+                ]
             )
+        if isinstance(reply, Exception):
+            raise reply
         return ours if notes.claimed(reply) else notes.read(reply)
 
     async def go_on(self, log: MemoryLog, header: dict[bytes, bytes], tail: Tail, note: Note) -> None:

@@ -11,6 +11,9 @@ from app.journal.redis.client import Command
 from app.journal.redis.registry import removal
 from app.journal.redis.writer import RedisWriter
 
+# Takes a stream off its process's list. Something else at the key is no reason to keep what has ended.
+_UNLIST = "redis.pcall('SREM',KEYS[1],ARGV[1]) return 1"
+
 
 class Lifetimes(NamedTuple):
     """Seconds: *live* is the life of a live stream unless it is renewed, *keep* that of one that has ended."""
@@ -53,5 +56,5 @@ class Lifetimes(NamedTuple):
         if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
             commands.append(removal(writer.label))
         if writer.noted is not None:
-            commands += [("DEL", keys.note(writer.id)), ("SREM", keys.noted(writer.process), writer.id)]
+            commands += [("DEL", keys.note(writer.id)), ("EVAL", _UNLIST, 1, keys.noted(writer.process), writer.id)]
         return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -25,7 +25,7 @@ from app.journal.redis import keys, messages
 from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.client import Client, Command
 from app.journal.redis.committer import Committer
-from app.journal.redis.connection import RedisConnection
+from app.journal.redis.connection import RedisConnection, is_foreign
 from app.journal.redis.messages import Cancel, Following, Message, Positions, Records
 from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.registry import RedisRegistry
@@ -33,12 +33,14 @@ from app.journal.redis.replicas import Replicas
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import Follower, RedisWriter
 
-# Puts a process on the list of those that are there, for so many seconds. Returns some that should have renewed.
+# Puts a process on the list of those that are there, for so many seconds. Returns some that should have renewed. If
+# something else is at the key, or Redis is full, there is no list.
 _SIGN = (
     "local now=tonumber(redis.call('TIME')[1]) "
-    "redis.call('ZADD',KEYS[1],now+ARGV[2],ARGV[1]) "
-    "redis.call('EXPIRE',KEYS[1],ARGV[3]) "
-    "return redis.call('ZRANGEBYSCORE',KEYS[1],'-inf',now,'LIMIT',0,16)"
+    "redis.pcall('ZADD',KEYS[1],now+ARGV[2],ARGV[1]) "
+    "redis.pcall('EXPIRE',KEYS[1],ARGV[3]) "
+    "local late=redis.pcall('ZRANGEBYSCORE',KEYS[1],'-inf',now,'LIMIT',0,16) "
+    "return late.err and {} or late"
 )
 # Streams of a dead process that are found at once.
 _FOUND_AT_ONCE = 64
@@ -172,7 +174,11 @@ class Peers:
         """Follow streams of a dead *process* that can be adopted, and return them. Raises RedisError or OSError."""
         if self._replicas.draining:
             return []
-        [found] = await self._connection.execute(("SRANDMEMBER", keys.noted(process), _FOUND_AT_ONCE))
+        [found] = await self._connection.pipeline([("SRANDMEMBER", keys.noted(process), _FOUND_AT_ONCE)])
+        if is_foreign(found):
+            return []
+        if isinstance(found, Exception):
+            raise found
         return [each for each in found if await self._is_settled(each.decode())]
 
     async def _is_settled(self, stream_id: str) -> bool:
@@ -190,7 +196,7 @@ class Peers:
         if found:
             await self._connection.execute(("SREM", keys.noted(process), *found))
         elif not self._replicas.draining:
-            await self._connection.execute(("ZREM", keys.processes(), process))
+            await self._connection.pipeline([("ZREM", keys.processes(), process)])  # if that is a list
 
     def _drop_followers(self, before: float) -> None:
         """Count out the followers that were last heard *before*: they are gone, or were not heard when they left."""

@@ -138,6 +138,21 @@ async def test_who_is_on_the_list(machine: Machine, redis: Redis) -> None:
     await adopter(c)
 
 
+async def test_lists_that_are_something_else(machine: Machine, redis: Redis, logs: LogCapture) -> None:
+    """Something else at the keys of the lists stops nothing: what has a reader is adopted."""
+    a, b = [await machine.start() for _ in "ab"]
+    redis.set(keys.processes(), "x")
+    for each in (a, b):
+        redis.set(keys.noted(each.journal._process), "x")
+    await noted(a)
+    reader = await reading(b.journal)
+    await a.pause()
+    _, writer = await adopter(b)
+    writer.append([DONE])
+    assert text(await reader) == "01"
+    assert not [entry for entry in logs.entries if entry["event"] == "journal.away"]
+
+
 async def test_the_first_reader_comes_later(machine: Machine, redis: Redis) -> None:
     """A stream without a reader that is on no list is adopted once a reader comes."""
     a, b = [await machine.start() for _ in "ab"]
