@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "deploy" / "constraints.txt"
 # The Pythons that are supported. Debian 12's needs a package that later ones do not.
-PYTHONS = ("3.11.2", "3.11.14", "3.12.0", "3.13.0")
+PYTHONS = ("3.11.2", "3.11.14", "3.12.0", "3.13.0", "3.14.0")
 # The extras of the service itself.
 EXTRAS = ("otlp", "redis")
 
