@@ -1,3 +1,3 @@
 """chat-sse: streams OpenAI chat completions over Server-Sent Events."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
