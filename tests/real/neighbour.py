@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import httpx
 
@@ -33,7 +31,7 @@ class Neighbour:
         self._arrivals: list[float] = []
         self._url = ""
         self._ended = threading.Event()
-        self._before = self._resident()
+        self._before = service.memory()
         self.looks = 0
         self.health = 0.0
         self.grown = 0
@@ -77,11 +75,7 @@ class Neighbour:
             assert self._client.get("/healthz").status_code == 200
             self.health = max(self.health, time.monotonic() - began)
             self.looks += 1
-            self.grown = max(self.grown, self._resident() - self._before)
-
-    def _resident(self) -> int:
-        pages = int(Path(f"/proc/{self._service.popen.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+            self.grown = max(self.grown, (self._service.memory() - self._before) >> 20)
 
 
 @contextmanager

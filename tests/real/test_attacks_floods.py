@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 
@@ -51,12 +50,6 @@ def sockets(service: Server) -> int:
     return len(os.listdir(f"/proc/{service.popen.pid}/fd"))
 
 
-def resident(service: Server) -> int:
-    """Return the process's memory, in MiB."""
-    pages = int(Path(f"/proc/{service.popen.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
-
-
 FLOODS = {
     "silent": b"",
     "half a head": CHAT + b"\r\nHost: localhost\r\n",
@@ -71,7 +64,7 @@ def test_flood(start_service: Start, kind: str) -> None:
     """Two thousand idle connections keep no client out: they are bounded in number, and so is what they take."""
     service = start_service(max_connections=200, log_level="error")
     assert ask(service, request(CHAT, body=BODY)).status == 200
-    before, memory = sockets(service), resident(service)
+    before, memory = sockets(service), service.memory()
     most = 0
     flood: list[socket.socket] = []
     try:
@@ -83,7 +76,7 @@ def test_flood(start_service: Start, kind: str) -> None:
                 assert ask(service, request(CHAT, body=BODY)).events[-1].event == "done"
                 most = max(most, sockets(service))
         assert most <= before + 200 + 20
-        assert resident(service) < memory + 40
+        assert service.memory() < memory + (40 << 20)
     finally:
         for sock in flood:
             sock.close()
