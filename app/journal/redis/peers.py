@@ -170,16 +170,20 @@ class Peers:
     def _sign(self) -> Command:
         return ("EVAL", _SIGN, 1, keys.processes(), self._process, self._timing.lease, self._timing.live)
 
-    async def _find_orphans(self, process: str) -> list[bytes]:
-        """Follow streams of a dead *process* that can be adopted, and return them. Raises RedisError or OSError."""
+    async def _find_orphans(self, process: str) -> list[bytes] | None:
+        """Follow streams of a dead *process* that can be adopted, and return them; None if there is no room for any.
+
+        Raises RedisError or OSError.
+        """
         if self._replicas.draining:
-            return []
+            return None
         [found] = await self._connection.pipeline([("SRANDMEMBER", keys.noted(process), _FOUND_AT_ONCE)])
         if is_foreign(found):
             return []
         if isinstance(found, Exception):
             raise found
-        return [each for each in found if await self._is_settled(each.decode())]
+        settled = [each for each in found if await self._is_settled(each.decode())]
+        return settled if settled or not found else None
 
     async def _is_settled(self, stream_id: str) -> bool:
         """Open a stream, and return whether it is followed now, or need not be: it has ended, or is gone."""
@@ -191,11 +195,11 @@ class Peers:
             pass
         return True
 
-    async def _forget(self, process: str, found: list[bytes]) -> None:
+    async def _forget(self, process: str, found: list[bytes] | None) -> None:
         """Take off the lists what was *found* of a dead *process*; if that is nothing, the process."""
         if found:
             await self._connection.execute(("SREM", keys.noted(process), *found))
-        elif not self._replicas.draining:
+        elif found is not None:
             await self._connection.pipeline([("ZREM", keys.processes(), process)])  # if that is a list
 
     def _drop_followers(self, before: float) -> None:

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
+from app.errors import Overloaded
 from app.events import Delta
 from app.journal.encoding import encode
 from app.journal.redis import keys, notes
@@ -124,6 +125,21 @@ async def test_without_a_reader(machine: Machine, redis: Redis) -> None:
     writer.append([DONE])
     assert text(await opened(b.journal)) == "01"
     await until(lambda: not redis.keys("chat-sse:noted:*"))
+
+
+async def test_no_room_at_first(machine: Machine, logs: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream without a reader is adopted once there is room for it in a process."""
+    a, b = [await machine.start() for _ in "ab"]
+    await noted(a)
+
+    async def full(stream_id: str) -> None:
+        raise Overloaded
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(b.journal._peers, "_find", full)
+        await a.pause()
+        await until(lambda: sum(entry["event"] == "peer.gone" for entry in logs.entries) >= 2)
+    await adopter(b)
 
 
 async def test_who_is_on_the_list(machine: Machine, redis: Redis) -> None:
