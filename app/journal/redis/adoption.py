@@ -50,6 +50,11 @@ class Adoption:
         [[data]] = await self._connection.execute(notes.find(stream_id))
         return notes.read(data)
 
+    async def is_alive(self, process: str) -> bool:
+        """Whether another *process* has its lease. Raises RedisError or OSError."""
+        [found] = await self._connection.execute(("EXISTS", keys.lease(process)))
+        return bool(found) and process != self._process
+
     async def claim(self, stream_id: str, tail: Tail, note: Note) -> Note | None:
         """Claim a stream of which the log has this *tail*, and return its note; None if that is gone.
 

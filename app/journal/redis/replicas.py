@@ -336,7 +336,9 @@ class Replicas:
                 await self._end(replica, tail)
             elif note.process not in (replica.producer, self._process):
                 self._moved(replica, note)
-            elif not self.draining:  # another process has more time for it
+            elif self.draining:
+                pass  # another process has more time for it
+            elif not await self._adoption.is_alive(note.process):  # who disowned it may have been the one before
                 await self._adopt(replica, tail, note)
         except (JournalDown, JournalLost):
             self.check(replica)  # which knows what to do then

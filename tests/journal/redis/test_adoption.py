@@ -226,6 +226,22 @@ async def test_two_adopters(machine: Machine, redis: Redis) -> None:
     assert ids(redis)[3:] == [b"3-1", b"3-2"]
 
 
+async def test_a_late_word_of_the_former_producer(machine: Machine) -> None:
+    """That the former producer has left the stream is no reason to claim it from the process that adopted it."""
+    a, b, c = [await machine.start() for _ in "abc"]
+    await noted(a)
+    readers = [await reading(each.journal) for each in (b, c)]
+    await a.pause()
+    adopting, writer = await adopter(b, c)
+    other = c if adopting is b else b
+    await until(lambda: adopting.owner.readers.get("s") == 2)
+    other.journal._replicas.on_position("s", -1)
+    await until(lambda: not other.journal._replicas.checks)
+    assert (adopting.owner.left, other.owner.orphans) == ([], [])
+    writer.append([DONE])
+    assert [text(events) for events in await asyncio.gather(*readers)] == ["01", "01"]
+
+
 @pytest.mark.parametrize("wrote", [True, False])
 async def test_an_adopter_that_dies(machine: Machine, redis: Redis, wrote: bool) -> None:
     """A stream is adopted as often as its process dies, whether or not that one has written anything."""
@@ -401,6 +417,8 @@ async def test_a_producer_that_is_alive_after_all(
     reader = await reading(b.journal)
     await until(lambda: old.followers)
     [replica] = b.journal._replicas.followed
+    await a.pause()
+    redis.delete(a.lease)
     note_of = b.journal._replicas._adoption.note_of
 
     async def slow(stream_id: str) -> notes.Note | None:
@@ -417,13 +435,15 @@ async def test_a_producer_that_is_alive_after_all(
     assert a.owner.left == []
 
 
-async def test_ended_while_it_is_claimed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ended_while_it_is_claimed(machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream whose end comes just before the claim has that end, once."""
     a, b = [await machine.start() for _ in "ab"]
     old = await noted(a)
     reader = await reading(b.journal)
     await until(lambda: old.followers)
     [replica] = b.journal._replicas.followed
+    await a.pause()
+    redis.delete(a.lease)
     claim = b.journal._replicas._adoption.claim
 
     async def slow(*arguments: Any) -> Any:
