@@ -235,6 +235,7 @@ async def test_a_late_word_of_the_former_producer(machine: Machine) -> None:
     adopting, writer = await adopter(b, c)
     other = c if adopting is b else b
     await until(lambda: adopting.owner.readers.get("s") == 2)
+    await until(lambda: not other.journal._replicas.checks)
     other.journal._replicas.on_position("s", -1)
     await until(lambda: not other.journal._replicas.checks)
     assert (adopting.owner.left, other.owner.orphans) == ([], [])
