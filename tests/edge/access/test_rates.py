@@ -102,10 +102,10 @@ async def test_a_stall_is_not_the_storage(log: FilteringBoundLogger, logs: LogCa
     async def stalled() -> None:
         """Take two turns of the loop, and have the loop held in each, as by a large body."""
         for _ in range(2):
-            asyncio.get_running_loop().call_soon(time.sleep, 0.02)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.3)
             await asyncio.sleep(0)
 
-    rates = SharedCounts(Storage(stalled), log, patience=0.01)
+    rates = SharedCounts(Storage(stalled), log, patience=0.2)
     assert await admitted(rates, ANN, 4) == 3
     assert not logs.entries
 

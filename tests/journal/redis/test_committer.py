@@ -128,7 +128,7 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
 async def test_a_key_of_an_answer_that_was_given_up(machine: Machine, redis: Redis) -> None:
     """An answer of which Redis has nothing but the end was paid for, so its idempotency key stands for it still."""
     with Proxy(machine.url) as proxy:
-        a = await machine.start(url_of(proxy))
+        a = await machine.start(url_of(proxy), timing=replace(FAST, pipeline=5.0))
         assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
         writer = await a.journal.create("s", INFO)
         proxy.pause()
