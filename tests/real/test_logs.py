@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app import __version__
 from tests.real.conftest import Start
 from tests.waiting import wait_until
 
@@ -77,7 +78,7 @@ def test_nothing_secret_is_logged(start_simulator: Start, start_service: Start) 
 def test_console(start_service: Start) -> None:
     """For people, the same lines without braces; what the service is doing is said in one friendly line first."""
     service = start_service(log_format="console")
-    assert service.text().startswith("chat-sse 0.")
+    assert service.text().startswith(f"chat-sse {__version__} ")
     assert "built-in simulator" in service.text()
     httpx.post(f"{service.url}/v1/chat", json={"prompt": "x", "model": "sim-echo?rate=0&first=0"})
     service.awaits("stream.finished")

@@ -385,9 +385,7 @@ async def test_a_refusing_collector(collector: Collector, log: FilteringBoundLog
     meter = Meter()
     async with exporting(meter, log) as exporter:
         await Observed(log, meter, exporter, *ANSWERED).whole()
-    lines = troubles(logs)
-    assert lines
-    assert all("401" in line["because"] for line in lines)
+    assert any("401" in line["because"] for line in troubles(logs))
 
 
 def test_without_the_packages() -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ _HEADER = struct.Struct(">60xi4xi")
 # How many rows are deleted in one transaction, so that the commits between two of them do not wait long.
 _BATCHES_AT_ONCE = 256
 _STREAMS_AT_ONCE = 64
-_STREAMS_ON_A_FULL_DISK = 8
+_STREAMS_ON_A_FULL_DISK = (8, 1)
+_BATCHES_ON_A_FULL_DISK = (_BATCHES_AT_ONCE, 16, 1)
 # How many pages are given back to the file system in one transaction; and how many stay for what is written next.
 _PAGES_AT_ONCE = 256
 _SPARE_PAGES = 1024
@@ -286,12 +288,12 @@ class Database:
         """Delete what accounts have spent that no longer counts."""
         self.connection.execute("DELETE FROM accounts WHERE until <= ?", (now,))
 
-    def trim(self, oldest: int) -> bool:
-        """Delete batches before number *oldest*, a bounded number of them; return whether more are left.
+    def trim(self, oldest: int, at_once: int = _BATCHES_AT_ONCE) -> bool:
+        """Delete batches before number *oldest*, *at_once* of them at most; return whether more are left.
 
         The last number has to be known after a restart, so an empty batch takes the place of the last one.
         """
-        end = min(oldest, self._first + _BATCHES_AT_ONCE)
+        end = min(oldest, self._first + at_once)
         if self._first >= end or self.last == self._empty:
             return False
         with self.transaction():
@@ -340,16 +342,19 @@ class Database:
         takes it.
         """
         gone: list[Gone] = []
+
+        def expire(at_once: int) -> None:
+            gone.extend(self.expire(now, at_once))
+
+        # What is deleted takes as much room in SQLite's log until the next checkpoint. Where that is too much, less is
+        # deleted at once.
+        deletions: list[Callable[[], object]] = [partial(expire, at_once) for at_once in _STREAMS_ON_A_FULL_DISK]
+        deletions += [partial(self.trim, oldest, at_once) for at_once in _BATCHES_ON_A_FULL_DISK]
         reserve.empty()
-        for step in (
-            self.checkpoint,
-            lambda: gone.extend(self.expire(now, _STREAMS_ON_A_FULL_DISK)),
-            lambda: self.trim(oldest),
-            self.shrink,
-            self.checkpoint,
-        ):
-            with suppress(sqlite3.Error):
-                step()
+        for step in (self.checkpoint, *deletions, self.shrink):
+            for each in (step, self.checkpoint):
+                with suppress(sqlite3.Error):
+                    each()
         reserve.fill()
         return gone
 

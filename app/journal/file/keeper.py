@@ -87,6 +87,8 @@ class Keeper:
     async def move_finished(self) -> None:
         """Move the streams that have ended. Raises one of `FAILURES`."""
         finished = self._committer.finished()
+        for writer in finished:  # their time counts from now on, also if the disk does not take them
+            writer.ended_at = writer.ended_at or self._clock()
         while finished:
             try:
                 await self._move(finished[-1])
@@ -170,7 +172,7 @@ class Keeper:
             self._checked_at = clock()
             await self._store.flush()
             await self._store.write(database.checkpoint)
-        await self._store.fill_reserve()
+        await self._store.restore_reserve()
 
 
 async def _rows(writer: FileWriter, last: int) -> tuple[list[tuple[int, bytes]], int]:

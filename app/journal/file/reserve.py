@@ -27,15 +27,26 @@ class Reserve:
         self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
 
     def fill(self) -> None:
-        """Take what is missing; where there is little room, no more than it gave back: new streams need the rest."""
+        """Take what is missing; where there is little room, half of what it gave back: new streams need the rest."""
         with suppress(OSError):  # the disk is full, or broken: then less is set aside
-            disk = os.fstatvfs(self._file)
-            size = self.size if disk.f_bavail * disk.f_frsize >= 2 * self.size else self._had
-            for start in range(os.fstat(self._file).st_size, size, _BLOCK):
-                if sys.platform == "darwin":
-                    os.pwrite(self._file, bytes(_BLOCK), start)
-                else:
-                    os.posix_fallocate(self._file, start, _BLOCK)
+            self._take(self.size if self._is_roomy() else self._had // 2)
+
+    def restore(self) -> None:
+        """Take what is missing, unless there is little room: new streams need that."""
+        with suppress(OSError):
+            if self._is_roomy():
+                self._take(self.size)
+
+    def _is_roomy(self) -> bool:
+        disk = os.fstatvfs(self._file)
+        return disk.f_bavail * disk.f_frsize >= 2 * self.size
+
+    def _take(self, size: int) -> None:
+        for start in range(os.fstat(self._file).st_size, size, _BLOCK):
+            if sys.platform == "darwin":
+                os.pwrite(self._file, bytes(_BLOCK), start)
+            else:
+                os.posix_fallocate(self._file, start, _BLOCK)
 
     def empty(self) -> None:
         """Give the room back."""
