@@ -22,6 +22,12 @@ ANN = [Rate(RateLimitItemPerMinute(3), "requests/ann"), Rate(RateLimitItemPerMin
 BOB = [Rate(RateLimitItemPerMinute(3), "requests/bob"), ANN[1]]
 
 
+@pytest.fixture(autouse=True)
+def within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows are minutes of the system's clock, and no test is to go over the end of one."""
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_030.0)
+
+
 class Storage(MemoryCounts):
     """A shared storage that does *what* whenever it is asked, and counts how often it was."""
 
@@ -102,10 +108,10 @@ async def test_a_stall_is_not_the_storage(log: FilteringBoundLogger, logs: LogCa
     async def stalled() -> None:
         """Take two turns of the loop, and have the loop held in each, as by a large body."""
         for _ in range(2):
-            asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.1)
             await asyncio.sleep(0)
 
-    rates = SharedCounts(Storage(stalled), log, patience=0.2)
+    rates = SharedCounts(Storage(stalled), log, patience=0.08)
     assert await admitted(rates, ANN, 4) == 3
     assert not logs.entries
 
