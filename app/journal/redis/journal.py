@@ -206,7 +206,8 @@ class RedisJournal:
         """Have no more to do with the making of a stream: another process goes on with it."""
         self.registry.disown(stream_id)
         self.budgets.disown(stream_id)
-        self._owner.leave(stream_id)
+        if not self._owner.leave(stream_id):  # its answer is by now one that no other process can read
+            self._owner.stop(stream_id, JournalDown())
         log = self._memory.get(stream_id)
         if isinstance(log, Replica) and not log.ended:
             self._replicas.release(log)

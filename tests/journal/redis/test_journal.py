@@ -424,3 +424,12 @@ async def test_leaving_during_loads_and_checks(machine: Machine) -> None:
     await b.held.aclose()
     await asyncio.wait(logs)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("load", "check"))]
+
+
+async def test_what_cannot_be_left(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is another process's now, and that the owner cannot leave to it, is stopped: nothing reads it."""
+    a = await machine.start()
+    for left, stopped in ((True, []), (False, [("s", "journal_unavailable")])):
+        monkeypatch.setattr(a.owner, "leave", lambda stream_id, left=left: left)
+        a.journal._leave("s")
+        assert a.owner.stopped == stopped
