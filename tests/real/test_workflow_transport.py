@@ -13,6 +13,7 @@ from tests.real.browser import Door, opened, tab
 from tests.real.node import CLIENTS, Installed
 from tests.real.processes import Server, launch, launch_nginx, stats
 from tests.real.test_client_pages import SLOW, answer, ask, begun, whole
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -173,4 +174,4 @@ def test_stopping(browser: Browser, door: Door, script: str, simulator: Server) 
         )
         assert stopped == 204
         expect(page.locator("output")).to_have_text("ready")
-        assert stats(simulator)["streams_aborted"] == before + 1
+        wait_until(lambda: stats(simulator)["streams_aborted"] == before + 1)
