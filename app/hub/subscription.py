@@ -87,8 +87,8 @@ class Subscription:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether what is still to come is produced by another process."""
-        return self._stream is None and not self.log.ended
+        """Whether what is still to come is produced by another process, or will be."""
+        return not self.log.ended and (self._stream is None or self._stream.relay.left)
 
     @property
     def dismissed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import pytest
 from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import JournalDown, ProducerLost, Truncated
+from app.errors import Draining, JournalDown, ProducerLost, Truncated
 from app.events import Delta, Done, Event, Failure, Start
 from app.hub import Observer, Outcome, Spending
 from app.journal import Orphan
@@ -278,6 +279,36 @@ async def test_a_drain_leaves(log: FilteringBoundLogger, logs: LogCapture, notes
     await until(lambda: source.attempt.kept is not None)
     await last.hub.drain(0)
     assert (last.hub.live, known.last, known.ended) == (0, 2, False)
+
+
+async def test_a_reader_that_comes_while_it_is_left(log: FilteringBoundLogger, notes: list[str]) -> None:
+    """While an upstream's socket closes, no reader is let in to wait for what this process will not bring."""
+    closing = asyncio.Event()
+
+    async def slow_to_close() -> None:
+        try:
+            await forever()
+        finally:
+            await closing.wait()
+
+    source = Keeping((), (HELLO,), slow_to_close)
+    house = House(log, source=source)
+    stream_id = await house.hub.open(ASKED, ANN)
+    written = await house.journal.open(stream_id)
+    await until(lambda: written.last == 2)
+    async with await house.hub.attach(stream_id, ANN):
+        pass  # a client knows its id, and may come back
+    early = await house.hub.attach(stream_id, ANN)
+    drain = asyncio.create_task(house.hub.drain(0))
+    await until(lambda: source.left)
+    assert house.hub.live == 1
+    with pytest.raises(Draining):
+        await house.hub.attach(stream_id, ANN)
+    async with early:  # it was let in just before
+        assert early.dismissed
+    closing.set()
+    await drain
+    assert house.hub.live == 0
 
 
 @pytest.mark.parametrize("why", ["no note", "cancel", "unknown", "stopped", "done"])
