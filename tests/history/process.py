@@ -110,9 +110,12 @@ class Process:
             self.journal = MemoryJournal(bounds, on_evict=evicted)
             self.journal.budgets = MemoryBudgets(asyncio.get_running_loop().time)
         self.spending = DailyBudgets(self.journal.budgets, reserve_tokens=50)
-        first = Target("first", None, upstream, first_token=choose.choice((0, 2)))
-        targets = [first, Target("second", None, upstream)][choose.randrange(2) :]
-        router = Router({}, targets, RetryPolicy(attempts=2, initial=0.5, longest=4))
+        source = upstream.source(lambda: self.killed)
+        first = Target("first", None, source, first_token=choose.choice((0, 2)))
+        both = [first, Target("second", None, source)]
+        targets = both[choose.randrange(2) :]
+        # It knows both by name, because it may go on with an answer that an earlier process has got from either.
+        router = Router({"none that is asked for": both}, targets, RetryPolicy(attempts=2, initial=0.5, longest=4))
         self.hub = Hub(
             self.journal,
             router,

@@ -27,7 +27,9 @@ from app.journal.redis.budgets import RedisBudgets
 from app.journal.redis.committer import Committer
 from app.journal.redis.replicas import Replicas
 from app.journal.registry import MemoryRegistry
+from app.rechunk import Resumed
 from app.relay import Relay
+from app.upstream.router import Resumption, Router
 from tests.history.world import history
 from tests.real.redis import launch_redis
 
@@ -44,15 +46,24 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["one process", "on disk", pytest.param("several processes", marks=pytest.mark.real)])
+@pytest.fixture(
+    params=[
+        "one process",
+        "on disk",
+        "on disk, in the background",
+        pytest.param("several processes", marks=pytest.mark.real),
+        pytest.param("several processes, in the background", marks=pytest.mark.real),
+    ]
+)
 def where(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Where streams are kept: the Redis of histories of several processes, or the folder of those on disk."""
-    match request.param:
+    kind, _, background = request.param.partition(", ")
+    match kind:
         case "one process":
             return {}
         case "on disk":
-            return {"folder": request.getfixturevalue("folder")}
-    return {"redis": request.getfixturevalue("redis")}
+            return {"folder": request.getfixturevalue("folder"), "background": bool(background)}
+    return {"redis": request.getfixturevalue("redis"), "background": bool(background)}
 
 
 @pytest.fixture
@@ -166,6 +177,14 @@ DISK_MUTANTS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+# The same for one that goes on with the answers of an upstream that keeps them.
+BACKGROUND_MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "what the log has is written again": (Resumed, "known", lambda self, events: None),
+    "no answer is gone on with": (Router, "resumption", lambda self, note: Resumption(None, note)),
+    "what an earlier process reserved is forgotten": (DailyBudgets, "resume", nothing),
+}
+
+
 # The search for a history that notices begins here, where few do: shortly before the first that did. (All are tried.)
 BEGIN = {
     "a dead process's streams are not ended": 110,
@@ -204,6 +223,14 @@ def test_they_notice_among_several(name: str, redis: str) -> None:
 def test_they_notice_on_disk(name: str, folder: Path) -> None:
     """So does one that is broken where it keeps its streams on disk."""
     noticed(name, *DISK_MUTANTS[name], {"folder": folder}, 1000)
+
+
+@breaks_off
+@pytest.mark.no_cover  # a service that is broken on purpose
+@pytest.mark.parametrize("name", BACKGROUND_MUTANTS)
+def test_they_notice_in_the_background(name: str, folder: Path) -> None:
+    """So does one that is broken where it goes on with answers."""
+    noticed(name, *BACKGROUND_MUTANTS[name], {"folder": folder, "background": True}, 1000)
 
 
 def noticed(name: str, owner: Any, what: str, mutant: Any, where: dict[str, Any], seeds: int) -> None:

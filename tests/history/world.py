@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+from app.hub.stream import Stream
 from app.journal import Bounds
 from app.request import keyed_hash
 from tests.history.client import Event, Exchange, events_in
@@ -25,7 +26,7 @@ from tests.history.disk import DrawnDisk
 from tests.history.loop import SeededLoop
 from tests.history.process import ALLOWANCES, Process
 from tests.history.redis import DrawnRedis
-from tests.history.upstream import DrawnUpstream
+from tests.history.upstream import DrawnUpstream, KeepingUpstream
 
 _EPOCH = 1_800_000_000.0
 _CUTS = ("auto", "none", "word", "sentence", "line,300ms", "size:5", "time:200")
@@ -89,10 +90,10 @@ class World:
                     process.redis.faults = 0
                 if process.disk is not None:
                     process.disk.refuses = False
-            while any(process.hub.live for process in self.living):
-                await asyncio.sleep(5)
+            await self._rest()
             if self.shares:
-                await asyncio.sleep(60)  # what a dead process held has lapsed
+                await asyncio.sleep(60)  # what a dead process held has lapsed, or is adopted
+                await self._rest()
             for task in beside:
                 task.cancel()
             for outcome in await asyncio.gather(*beside, return_exceptions=True):
@@ -101,8 +102,14 @@ class World:
             if self.on_disk:
                 await self._read_again()
             await self._check_rest()
+        await self.upstream.stop()
         for process in self.processes:
             process.check_crashes()
+
+    async def _rest(self) -> None:
+        """Wait until no stream is live."""
+        while not self.living or any(process.hub.live for process in self.living):
+            await asyncio.sleep(5)
 
     @property
     def living(self) -> list[Process]:
@@ -122,15 +129,20 @@ class World:
         match choose.randrange(3) if self.shares else 0:
             case 0:
                 await process.hub.drain(choose.choice((0, 5)))
+                if self.upstream.keeps:  # what it has left is gone on with only once it is gone
+                    self._kill(process)
             case 1:
-                process.kill()
-                for exchange in self.exchanges:
-                    if exchange.process is process:
-                        exchange.hang_up()
+                self._kill(process)
             case _:
                 process.cut_off = True
                 await asyncio.sleep(choose.choice((1, 8, 30)))
                 process.cut_off = process.killed
+
+    def _kill(self, process: Process) -> None:
+        process.kill()
+        for exchange in self.exchanges:
+            if exchange.process is process:
+                exchange.hang_up()
 
     async def _misfortune_of_disks(self) -> None:
         """Have the disk be full for a while, and the process killed, in either order, or several times."""
@@ -164,7 +176,7 @@ class World:
 
     async def _watch(self) -> None:
         """Check, again and again, what has to be true at any time."""
-        alone: dict[str, float] = {}  # by live stream without a reader: since when
+        alone: dict[Stream, float] = {}  # by live stream without a reader: since when
         while True:
             now = asyncio.get_running_loop().time()
             for process in self.living:
@@ -177,10 +189,10 @@ class World:
             for process in self.living:
                 for reader in process.hub._readers:
                     streams.pop(reader.stream_id, None)
-            alone = {stream_id: alone.get(stream_id, now) for stream_id in streams}
-            for stream_id, since in alone.items():
-                stream = streams[stream_id]
-                grace = stream.request.grace if stream.is_known else max(10, stream.request.grace)
+            alone = {stream: alone.get(stream, now) for stream in streams.values()}
+            for stream, since in alone.items():
+                is_known = stream.is_known and not stream.adopted  # a reader of an adopted one has to find this process
+                grace = stream.request.grace if is_known else max(10, stream.request.grace)
                 # A process learns only after some time that readers elsewhere are gone.
                 assert now - since <= grace + (40 if self.shares else 2), "a stream goes on without a reader"
             await asyncio.sleep(0.5)
@@ -220,7 +232,7 @@ class World:
         for _ in range(3):
             tries = self.upstream.made.setdefault(question.text, [])
             before = len(tries)
-            exchange = self._exchange("POST", "/v1/chat", {**headers, "accept": accept}, body)
+            exchange = await self._exchange("POST", "/v1/chat", {**headers, "accept": accept}, body)
             await self._meanwhile(exchange, reader)
             if exchange.status not in (429, 502, 503, 504):
                 break
@@ -239,7 +251,7 @@ class World:
         choose = self.choose
         streamed = choose.random() < 0.7
         body = {"messages": [{"role": "user", "content": question.text}], "stream": streamed}
-        exchange = self._exchange(
+        exchange = await self._exchange(
             "POST", "/v1/chat/completions", {"authorization": question.who}, json.dumps(body).encode()
         )
         if choose.random() < 0.3:
@@ -261,7 +273,9 @@ class World:
         if reasons:
             assert any(it.text == text and it.finished in reasons for it in made), "an answer is not whole"
 
-    def _exchange(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Exchange:
+    async def _exchange(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Exchange:
+        while not self.living:  # the next process starts
+            await asyncio.sleep(0.1)
         cut = self.choose.randrange(2, 3000) if self.choose.random() < 0.5 else None
         process = self.choose.choice(self.living)
         exchange = Exchange(process.app, self.choose, method, path, headers, body, cut)
@@ -296,20 +310,20 @@ class World:
         match choose.randrange(5):
             case 0:
                 self.stopped.add(path)
-                stop = self._exchange("DELETE", path, headers)
+                stop = await self._exchange("DELETE", path, headers)
                 await stop.finished()
                 assert stop.status in (0, 200, 404, 429, 503) or self._lost(stop), stop.status
             case 1:
-                look = self._exchange("GET", path, headers)
+                look = await self._exchange("GET", path, headers)
                 await look.finished()
                 assert look.status in (0, 200, 404, 429, 503) or self._lost(look), look.status
             case 2:
                 stranger = next(who for who in ALLOWANCES if who != question.who)
-                theft = self._exchange(choose.choice(("GET", "DELETE")), path, {"authorization": stranger})
+                theft = await self._exchange(choose.choice(("GET", "DELETE")), path, {"authorization": stranger})
                 await theft.finished()
                 assert theft.status in (0, 404, 429, 503), theft.status
             case 3:
-                listing = self._exchange("GET", "/v1/streams", headers)
+                listing = await self._exchange("GET", "/v1/streams", headers)
                 await listing.finished()
                 assert listing.status in (0, 200, 429, 503), listing.status
             case _:
@@ -328,7 +342,7 @@ class World:
             else:
                 stream_id = sorted(reader.question.stream_ids)[-1]
             smooth = choose.choice(("", "", "?smooth=200"))
-            exchange = self._exchange("GET", f"/v1/streams/{stream_id}{smooth}", headers)
+            exchange = await self._exchange("GET", f"/v1/streams/{stream_id}{smooth}", headers)
             await self._meanwhile(exchange, reader)
             assert (
                 exchange.status in (0, 200, 204, 404, 429, 503)
@@ -361,6 +375,9 @@ class World:
             assert known == text, "two readers were told different texts"
             if self.on_disk:
                 self._check_numbers(event)
+            if event.name == "error" and event.data["error"]["code"] == "producer_lost":
+                given = any(each.name == "delta" for each in reader.events)
+                assert self.upstream.forgets or self.loses or not given, "an answer was not gone on with"
             reader.events.append(event)
             if event.data.get("finish_reason") == "cancelled" and f"/v1/streams/{stream_id}" not in self.stopped:
                 assert exchange.seconds < 15, "a stream was ended that was being read"
@@ -389,7 +406,7 @@ class World:
             for stream_id in sorted(question.stream_ids):
                 reader = Reader(question)
                 self.readers.append(reader)
-                again = self._exchange("GET", f"/v1/streams/{stream_id}", {"authorization": question.who})
+                again = await self._exchange("GET", f"/v1/streams/{stream_id}", {"authorization": question.who})
                 await again.finished()
                 if again.status == 200:
                     self._note(again, reader)
@@ -413,6 +430,12 @@ class World:
                 made = [generation for text in asked for generation in self.upstream.made.get(text, ())]
                 known = sum(generation.tokens for generation in made if generation.counted)
                 assert spent >= known, "tokens were not charged"
+            if allowance.tokens and self.on_disk:
+                adopted = [entry for it in self.living for entry in it.logs.entries if entry.get("adopted")]
+                told = [it for it in adopted if it["principal"] == account and not it["usage_estimated"]]
+                assert spent >= sum(it["completion_tokens"] for it in told), "an adopted stream was not charged"
+        if len(self.living) == len(self.processes):
+            assert not self.upstream.live, "an upstream makes an answer for no reader"
         if len(self.processes) == 1:
             assert all(generation.closed for made in self.upstream.made.values() for generation in made)
 
@@ -448,11 +471,11 @@ def _urlsafe(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def history(seed: int, redis: str = "", folder: Path | None = None) -> int:
+def history(seed: int, redis: str = "", folder: Path | None = None, *, background: bool = False) -> int:
     """Run the history of one seed, and return how many steps it took. Raises AssertionError.
 
     With the URL of a *redis*, whose content is lost, it is one of several processes; with a *folder*, of processes on
-    disk, one after the other.
+    disk, one after the other. In the *background*, the upstream keeps its answers.
     """
     choose = random.Random(seed)
     loop = SeededLoop(choose)
@@ -466,14 +489,14 @@ def history(seed: int, redis: str = "", folder: Path | None = None) -> int:
         patches.enter_context(mock.patch("secrets.token_hex", lambda size: random.randbytes(size).hex()))
         patches.callback(loop.close)
         patches.enter_context(mock.patch("app.journal.file.reserve._MOST", 1 << 16))
-        loop.run_until_complete(_history(choose, redis, folder))
+        loop.run_until_complete(_history(choose, redis, folder, background=background))
     assert not loop.failures, loop.failures
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
     assert left == [], left
     return loop.steps
 
 
-async def _history(choose: random.Random, url: str, folder: Path | None) -> None:
+async def _history(choose: random.Random, url: str, folder: Path | None, *, background: bool) -> None:
     keeps = choose.random() < 0.4
     bounds = Bounds(
         stream=1 << 20 if keeps else choose.choice((1500, 1 << 20)),
@@ -482,7 +505,7 @@ async def _history(choose: random.Random, url: str, folder: Path | None) -> None
         seconds=3600 if keeps else choose.choice((20, 3600)),
         owner=1 << 30 if keeps else choose.choice((9_000, 1 << 30)),
     )
-    upstream = DrawnUpstream(choose)
+    upstream = KeepingUpstream(choose) if background else DrawnUpstream(choose)
     if folder is not None:
         with TemporaryDirectory(dir=folder) as place:
             disk = DrawnDisk(Path(place) / "d0", choose, durable=choose.random() < 0.5)
