@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from contextlib import ExitStack
+
+# Below those that the kernel gives to connections, and to who asks for any port: it gives a free one of these to nobody
+# between the moment when it is chosen and the moment when it is needed. https://docs.kernel.org/networking/ip-sysctl.html
+# has the range as `ip_local_port_range`.
+_FIRST, _LAST = 10_000, 32_767
 
 
 def free_port() -> int:
@@ -14,13 +20,12 @@ def free_port() -> int:
 def free_ports(count: int) -> int:
     """Return the first of *count* ports in a row that are free."""
     while True:
+        # Not of `random`, which tests seed: two that run at once would choose the same ports.
+        first = _FIRST + secrets.randbelow(_LAST + 2 - count - _FIRST)
         with ExitStack() as held:
-            sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-            sockets[0].bind(("127.0.0.1", 0))
-            first: int = sockets[0].getsockname()[1]
             try:
-                for number, sock in enumerate(sockets[1:], 1):
-                    sock.bind(("127.0.0.1", first + number))
-            except (OSError, OverflowError):  # one of the others is taken, or there is none
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:  # one of them is taken
                 continue
             return first
