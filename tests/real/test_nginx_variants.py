@@ -55,7 +55,7 @@ def variant(*offers: str) -> str:
     if "tls" in offers:
         config = re.sub(r"^ *listen \S*80;\n", "", config, flags=re.MULTILINE)
         if http2_on():
-            config = config.replace(" ssl http2;", " ssl;", 1).replace(" ssl http2;", " ssl; http2 on;", 1)
+            config = config.replace(" ssl http2;", " ssl; http2 on;", 1).replace(" ssl http2;", " ssl;", 1)
     return config
 
 
