@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 PACKAGES = ("@assistant-ui/react@0.15.22", "@assistant-ui/react-ai-sdk@1.4.12")
 BESIDE = ("react@19.3.1", "react-dom@19.3.1", "ai@7.0.173", "esbuild@0.28.2")
 LINE = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 3
-SLOW = "sim-echo?rate=15&first=0"
+SLOW = "sim-echo?rate=8&first=0"
 
 
 @pytest.fixture(scope="module")

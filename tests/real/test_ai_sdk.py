@@ -34,7 +34,7 @@ pytestmark = pytest.mark.real
 
 TEXT = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! \u2028 A stream belongs to the server, not to a connection.\n" * 2
 FAST = "?rate=0&first=0"
-SLOW = "sim-echo?rate=20&first=0"  # some three seconds for the text
+SLOW = "sim-echo?rate=10&first=0"  # some six seconds for the text
 CHAT = "/v1/ai-sdk/chat"
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "convert")]
 

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.real
 
 LINE = "Hello, 你好, สวัสดี, مرحبا 👩‍👩‍👧‍👦! A stream belongs to the server, not to a connection. " * 3
-SLOW = "sim-echo?rate=15&first=0"  # six seconds, in which a slow machine opens two pages
+SLOW = "sim-echo?rate=8&first=0"  # eleven seconds, in which a slow machine opens three pages
 
 
 @pytest.fixture(scope="module")

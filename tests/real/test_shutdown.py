@@ -69,17 +69,18 @@ def test_what_is_left_ends_with_an_error(start_simulator: Start, start_service: 
 
 def test_no_new_streams(start_service: Start) -> None:
     """While draining, new work and readiness get 503, which say when to come back; reading goes on."""
-    service = start_service(shutdown_grace=15)
-    reader = Reader(service, "sim-gpt?rate=20&tokens=60&first=0")
+    service = start_service(shutdown_grace=60)
+    reader = Reader(service, "never-ends")
     assert httpx.get(f"{service.url}/readyz").status_code == 200
     service.send(signal.SIGTERM)
     service.awaits("hub.draining")
     for refused in (httpx.get(f"{service.url}/readyz"), httpx.post(f"{service.url}/v1/chat", json={"prompt": "hi"})):
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.json()["error"]["code"] == "shutting_down"
-    stream_id = reader.events[0].json()["stream_id"]
-    answer = httpx.get(f"{service.url}/v1/streams/{stream_id}", headers={"Accept": "application/json"})
+    stream = f"{service.url}/v1/streams/{reader.events[0].json()['stream_id']}"
+    answer = httpx.get(stream, headers={"Accept": "application/json"})
     assert answer.json()["state"] == "live"
+    httpx.delete(stream).raise_for_status()
     assert reader.last().event == "done"
     assert service.ended() == 0
 

@@ -30,7 +30,7 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("SOAK_SEED") or 1)
 STREAMS = 500
 WARM_UP = 15.0  # seconds of the same before memory is first looked at: what the allocator then has, it keeps
-KEPT = 12.0  # seconds; longer than any reader stays away, on a busy machine, too
+KEPT = 30.0  # seconds; longer than any reader stays away, on a busy machine, too
 CHUNKS = ["auto", "none", "word", "sentence", "line", "size:5", "time:30", "word,50ms"]
 WORDS = [
     "a",
