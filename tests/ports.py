@@ -6,9 +6,9 @@ import secrets
 import socket
 from contextlib import ExitStack
 
-# Below those that the kernel gives to connections, and to who asks for any port: it gives a free one of these to nobody
-# between the moment when it is chosen and the moment when it is needed. https://docs.kernel.org/networking/ip-sysctl.html
-# has the range as `ip_local_port_range`.
+# Below the ports that the kernel chooses itself, for connections and for servers that leave the choice to it
+# (`ip_local_port_range` in https://docs.kernel.org/networking/ip-sysctl.html). A port of these that is free stays so
+# until the test listens there.
 _FIRST, _LAST = 10_000, 32_767
 
 

@@ -156,7 +156,7 @@ class DrawnUpstream:
 
 
 class Response:
-    """An answer that the upstream keeps, and that *make* goes on with while nobody reads it. *error* is its failure."""
+    """An answer that the upstream keeps, and goes on to *make* without a reader. *error* is how it failed."""
 
     def __init__(self, generation: Generation, make: Callable[[Response], Coroutine[Any, Any, None]]) -> None:
         self.generation = generation
