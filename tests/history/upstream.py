@@ -82,11 +82,10 @@ class DrawnUpstream:
             async with aclosing(self._make(generation, request)) as batches:
                 async for batch in batches:
                     yield batch
-            finish(generation, attempt)
-            yield [attempt.done] if attempt.done else []
+            yield [finish(generation, attempt)]
             await self._pause(1)
         finally:
-            await self._close(generation)
+            await self.close(generation)
 
     def _asked(self, request: StreamRequest, attempt: Attempt) -> Generation:
         generation = Generation()
@@ -131,7 +130,7 @@ class DrawnUpstream:
         generation.finished = "length" if generation.tokens == limit else "stop"
         generation.counted = choose.random() < 0.8
 
-    async def _close(self, generation: Generation) -> None:
+    async def close(self, generation: Generation) -> None:
         """Be let go of by the service."""
         try:
             if self._choose.random() < 0.3:
@@ -208,7 +207,7 @@ class KeepingUpstream(DrawnUpstream):
         try:
             await self._accept(attempt)
         except BaseException:
-            await self._close(generation)
+            await self.close(generation)
             raise
         response = Response(generation, lambda response: self._go_on(response, request))
         self._responses.append(response)
@@ -235,8 +234,7 @@ class KeepingUpstream(DrawnUpstream):
             yield some
         if response.error is not None:
             raise type(response.error)
-        finish(response.generation, attempt)
-        yield [attempt.done] if attempt.done else []
+        yield [finish(response.generation, attempt)]
 
     async def cancel(self, response: Response) -> None:
         """Be told that the rest of a response is not wanted."""
@@ -244,10 +242,6 @@ class KeepingUpstream(DrawnUpstream):
             await self._pause(2)
         finally:  # who tells it may be cancelled meanwhile, and has told it
             response.cancel()
-
-    async def close(self, generation: Generation) -> None:
-        """Be let go of by the service."""
-        await self._close(generation)
 
     async def _go_on(self, response: Response, request: StreamRequest) -> None:
         try:
@@ -321,13 +315,14 @@ class _Kept:
         self.left = True
 
 
-def finish(generation: Generation, attempt: Attempt) -> None:
-    """Note in *attempt* how the answer ends."""
+def finish(generation: Generation, attempt: Attempt) -> Done:
+    """Note in *attempt* how the answer ends, and return that."""
     if generation.counted:
         counts = {"prompt_tokens": 3, "completion_tokens": generation.tokens}
         attempt.usage = Usage({**counts, "total_tokens": 3 + generation.tokens})
     attempt.complete = True
     attempt.done = Done(generation.finished, usage=attempt.usage)
+    return attempt.done
 
 
 def _tokens(delta: Delta) -> int:
