@@ -63,11 +63,16 @@ _HEADER = struct.Struct(">60xi4xi")
 # How many rows are deleted in one transaction, so that the commits between two of them do not wait long.
 _BATCHES_AT_ONCE = 256
 _STREAMS_AT_ONCE = 64
-_STREAMS_ON_A_FULL_DISK = (8, 1)
-_BATCHES_ON_A_FULL_DISK = (_BATCHES_AT_ONCE, 16, 1)
 # How many pages are given back to the file system in one transaction; and how many stay for what is written next.
 _PAGES_AT_ONCE = 256
 _SPARE_PAGES = 1024
+# On a full disk, what is deleted takes as much room in SQLite's log until the next checkpoint. Where that is too much,
+# less is deleted at once. Each amount is deleted so many times at most before the next one is tried.
+_STREAMS_ON_A_FULL_DISK = (8, 1)
+_ROWS_ON_A_FULL_DISK = (16, 1)
+_BATCHES_ON_A_FULL_DISK = (_BATCHES_AT_ONCE, 16, 1)
+_PAGES_ON_A_FULL_DISK = (_PAGES_AT_ONCE, 16, 1)
+_TURNS_ON_A_FULL_DISK = 16
 
 
 class Move(NamedTuple):
@@ -326,11 +331,15 @@ class Database:
 
         The file is shorter after the next checkpoint. A file of the first builds does not become shorter.
         """
-        [(free,)] = self.connection.execute("PRAGMA freelist_count")
         [(pages,)] = self.connection.execute("PRAGMA page_count")
-        if free <= max(_SPARE_PAGES, pages // 4):
+        return self._give_back(max(_SPARE_PAGES, pages // 4), _PAGES_AT_ONCE)
+
+    def _give_back(self, spare: int, at_once: int) -> bool:
+        """Give back pages that hold nothing, unless there are only *spare* ones; return whether that did anything."""
+        [(free,)] = self.connection.execute("PRAGMA freelist_count")
+        if free <= spare:
             return False
-        self.connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+        self.connection.execute(f"PRAGMA incremental_vacuum({at_once})").fetchall()
         [(left,)] = self.connection.execute("PRAGMA freelist_count")
         self.erased = self.erased or left < free
         return bool(left < free)
@@ -343,20 +352,47 @@ class Database:
         """
         gone: list[Gone] = []
 
-        def expire(at_once: int) -> None:
-            gone.extend(self.expire(now, at_once))
+        def expire(at_once: int) -> bool:
+            expired = self.expire(now, at_once)
+            gone.extend(expired)
+            return bool(expired)
 
-        # What is deleted takes as much room in SQLite's log until the next checkpoint. Where that is too much, less is
-        # deleted at once.
-        deletions: list[Callable[[], object]] = [partial(expire, at_once) for at_once in _STREAMS_ON_A_FULL_DISK]
-        deletions += [partial(self.trim, oldest, at_once) for at_once in _BATCHES_ON_A_FULL_DISK]
+        steps: list[Callable[[], bool]] = [partial(expire, at_once) for at_once in _STREAMS_ON_A_FULL_DISK]
+        steps += [partial(self._erase, now, at_once) for at_once in _ROWS_ON_A_FULL_DISK]
+        steps += [partial(self.trim, oldest, at_once) for at_once in _BATCHES_ON_A_FULL_DISK]
+        steps += [partial(self._give_back, 0, at_once) for at_once in _PAGES_ON_A_FULL_DISK]
         reserve.empty()
-        for step in (self.checkpoint, *deletions, self.shrink):
-            for each in (step, self.checkpoint):
+        self._checkpoint_if_possible()
+        for step in steps:
+            for _ in range(_TURNS_ON_A_FULL_DISK):
+                more = False
                 with suppress(sqlite3.Error):
-                    each()
+                    more = step()
+                self._checkpoint_if_possible()
+                if not more:
+                    break
         reserve.fill()
         return gone
+
+    def _checkpoint_if_possible(self) -> None:
+        with suppress(sqlite3.Error):
+            self.checkpoint()
+
+    def _erase(self, now: float, at_once: int) -> bool:
+        """Delete rows of the stream whose time was up first; return whether there may be more.
+
+        It is for a stream that is too long to be deleted at once, and what is left of it is deleted as others are.
+        """
+        query = "SELECT number FROM streams WHERE expires <= ? ORDER BY expires LIMIT 1"
+        found = self.connection.execute(query, (now,)).fetchone()
+        if found is None:
+            return False
+        rows = (found[0] * STREAM, (found[0] + 1) * STREAM, at_once)
+        query = "DELETE FROM records WHERE key IN (SELECT key FROM records WHERE key BETWEEN ? AND ? LIMIT ?)"
+        with self.transaction():
+            deleted = self.connection.execute(query, rows)
+        self.erased = True
+        return deleted.rowcount == at_once
 
     def make_room(self) -> list[Gone]:
         """Delete streams, within a transaction, while too much is kept, and return them: a bounded number at once.

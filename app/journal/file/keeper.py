@@ -172,7 +172,7 @@ class Keeper:
             self._checked_at = clock()
             await self._store.flush()
             await self._store.write(database.checkpoint)
-        await self._store.restore_reserve()
+        await self._store.fill_reserve()
 
 
 async def _rows(writer: FileWriter, last: int) -> tuple[list[tuple[int, bytes]], int]:

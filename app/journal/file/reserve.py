@@ -22,36 +22,31 @@ class Reserve:
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._had = 0  # bytes, before it was emptied
         disk = os.fstatvfs(self._file)
         self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
 
     def fill(self) -> None:
-        """Take what is missing; where there is little room, half of what it gave back: new streams need the rest."""
+        """Take half of the room that there is: at least half of `size`, and at most all of it.
+
+        The rest is for what is written, which first goes to SQLite's log. To move the log into the database takes no
+        more room than the log has, so what stays set aside is always enough for that.
+        """
         with suppress(OSError):  # the disk is full, or broken: then less is set aside
-            self._take(self.size if self._is_roomy() else self._had // 2)
-
-    def restore(self) -> None:
-        """Take what is missing, unless there is little room: new streams need that."""
-        with suppress(OSError):
-            if self._is_roomy():
-                self._take(self.size)
-
-    def _is_roomy(self) -> bool:
-        disk = os.fstatvfs(self._file)
-        return disk.f_bavail * disk.f_frsize >= 2 * self.size
+            disk = os.fstatvfs(self._file)
+            room = os.fstat(self._file).st_size + disk.f_bavail * disk.f_frsize
+            self._take(min(self.size, max(self.size // 2, room // 2)))
 
     def _take(self, size: int) -> None:
         for start in range(os.fstat(self._file).st_size, size, _BLOCK):
+            length = min(_BLOCK, size - start)
             if sys.platform == "darwin":
-                os.pwrite(self._file, bytes(_BLOCK), start)
+                os.pwrite(self._file, bytes(length), start)
             else:
-                os.posix_fallocate(self._file, start, _BLOCK)
+                os.posix_fallocate(self._file, start, length)
 
     def empty(self) -> None:
         """Give the room back."""
         with suppress(OSError):
-            self._had = min(self.size, os.fstat(self._file).st_size)
             os.ftruncate(self._file, 0)
 
     def close(self) -> None:

@@ -170,9 +170,9 @@ class Store:
             return path.with_name(f"{path.name}-wal").stat().st_size > self._reserve.size // 2
         return False
 
-    async def restore_reserve(self) -> None:
+    async def fill_reserve(self) -> None:
         """Set aside what there was no room for before."""
-        await self.write(self._reserve.restore)
+        await self.write(self._reserve.fill)
 
     async def free(self, now: float, oldest: int) -> list[Gone]:
         """See `Database.free`."""

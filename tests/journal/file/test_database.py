@@ -198,6 +198,33 @@ def test_a_full_disk(database: Database, tmp_path: Path) -> None:
     assert database.move(move("b", rows=[(1, large)])) == []
 
 
+class Little:
+    """A connection to a disk that has room to delete one row at once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        before = self._connection.total_changes
+        done = self._connection.execute(statement, *values)
+        if statement.startswith("DELETE FROM records") and self._connection.total_changes > before + 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        return done
+
+
+def test_a_long_stream_on_a_full_disk(database: Database, tmp_path: Path) -> None:
+    """A stream that there is no room to delete at once is deleted row by row."""
+    database.move(move("a", rows=[(1 + number, b"[]") for number in range(20)]))
+    little: Any = Little(database.connection)
+    database.connection = little
+    with closing(Reserve(tmp_path)) as reserve:
+        assert [database.free(reserve, 100.0, 1) for _ in range(3)] == [[], [], [("a", "time")]]
+    assert (count(database, "records"), count(database, "streams"), database._sums.count) == (0, 0, 0)
+
+
 def test_accounts(database: Database) -> None:
     """What was spent is forgotten when its day is over."""
     database.commit(b"[]", [("ann", 5, 9.0), ("bob", 5, 10.0)])

@@ -8,7 +8,6 @@ import threading
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -231,9 +230,11 @@ async def test_what_expires_partly_moved(
 
 async def test_the_reserve_comes_back(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What there was no room to set aside is set aside once there is."""
-    real = os.statvfs(disk.folder.parent)
-    full = SimpleNamespace(f_bavail=0, f_blocks=real.f_blocks, f_frsize=real.f_frsize)
-    monkeypatch.setattr("os.fstatvfs", lambda _: full)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
     async with disk.start() as journal:
         reserve = disk.folder / RESERVE
         assert reserve.stat().st_size == 0

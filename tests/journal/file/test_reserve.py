@@ -25,18 +25,21 @@ def test_it_takes_room_and_gives_it_back(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is little room, it takes half of what it gave back: the rest is for what is written."""
+@pytest.mark.parametrize(("room", "taken"), [(8, 1), (2, 1), (1.5, 0.75), (1, 0.5), (0.1, 0.5)])
+def test_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, taken: float) -> None:
+    """It takes half of the room, at least half of its size and at most all of it; a second time it takes no more."""
     with closing(Reserve(tmp_path)) as reserve, monkeypatch.context() as patched:
+        file = tmp_path / NAME
         disk = os.statvfs(tmp_path)
-        little = SimpleNamespace(f_bavail=2 * reserve.size // disk.f_frsize - 1, f_frsize=disk.f_frsize)
-        patched.setattr("os.fstatvfs", lambda _: little)
-        reserve.fill()
-        assert (tmp_path / NAME).stat().st_size == 0
-        (tmp_path / NAME).write_bytes(bytes(100_000))
-        reserve.empty()
-        reserve.fill()
-        assert 50_000 <= (tmp_path / NAME).stat().st_size < 100_000
+
+        def left(_: int) -> SimpleNamespace:
+            free = int(room * reserve.size) - file.stat().st_size
+            return SimpleNamespace(f_bavail=free // disk.f_frsize, f_frsize=disk.f_frsize)
+
+        patched.setattr("os.fstatvfs", left)
+        for _ in range(2):
+            reserve.fill()
+            assert file.stat().st_size == pytest.approx(taken * reserve.size, rel=0.01)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
