@@ -185,7 +185,7 @@ class Proxy:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
             try:
                 await self._loop.sock_connect(sock, ("127.0.0.1", self._port))
-            except OSError:
+            except BaseException:  # a cancellation, too
                 sock.close()
                 raise
             from_server, link.server = await asyncio.open_connection(sock=sock, limit=32 * 1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -54,9 +55,12 @@ async def test_nothing_is_sent_before_the_check(server: RedisServer, redis: Redi
     await client.aclose()
 
 
-def test_a_connection_that_was_reset(server: RedisServer, redis: Redis) -> None:
-    """On uvloop, too, a connection that was reset while it was idle fails as any other, and the next one works."""
-    with Proxy(server.url) as proxy, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_was_reset(
+    server: RedisServer, redis: Redis, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """A connection that was reset while it was idle is replaced, and fails no request."""
+    with Proxy(server.url) as proxy, asyncio.Runner(loop_factory=loop_factory) as runner:
         pool = ConnectionPool(port=int(proxy.url.rpartition(":")[2]))
         client = NodeClient(pool)
 
@@ -65,8 +69,24 @@ def test_a_connection_that_was_reset(server: RedisServer, redis: Redis) -> None:
             proxy.cut(reset=True)
             idle: Any = pool._available_connections[0]
             await until(lambda: idle._writer.transport.is_closing())
+            assert await client.pipeline(5.0, [("ECHO", "x")]) == [b"x"]
+            await client.aclose()
+
+        runner.run(reset())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_is_reset_meanwhile(
+    server: RedisServer, redis: Redis, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """A connection that is reset while it is used fails what it was used for, and the next one works."""
+    with Proxy(server.url) as proxy, asyncio.Runner(loop_factory=loop_factory) as runner:
+        client = NodeClient(ConnectionPool(port=int(proxy.url.rpartition(":")[2])))
+
+        async def reset() -> None:
+            assert await client.pipeline(5.0, [("ECHO", "x")]) == [b"x"]
             with pytest.raises((RedisError, OSError)):
-                await client.pipeline(5.0, [("ECHO", "x")])
+                await client.pipeline(5.0, [("ECHO", "x")], lambda: proxy.cut(reset=True))
             assert await client.pipeline(5.0, [("ECHO", "x")]) == [b"x"]
             await client.aclose()
 
