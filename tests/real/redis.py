@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from tests.ports import free_port
 from tests.real.processes import Server, log_file
+from tests.real.proxy import Proxy
 from tests.waiting import wait_until
 
 # What becomes of the data when the server is started again: all of it is there, or none.
@@ -72,3 +73,8 @@ class RedisServer(Server):
 def launch_redis(directory: Path, *options: str) -> RedisServer:
     """Start a redis-server on a free port, and wait until it answers. Without *options* it forgets all at its end."""
     return RedisServer(directory, *(options or FORGETFUL))
+
+
+def url_behind(proxy: Proxy) -> str:
+    """Return the URL of the Redis to which *proxy* forwards."""
+    return proxy.url.replace("http", "redis") + "/0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import pytest
@@ -13,7 +12,8 @@ from app.errors import JournalDown
 from app.journal.redis import keys
 from app.journal.redis.journal import RedisJournal
 from tests.journal.processes import DONE, FAST, INFO, Machine, acked
-from tests.real.redis import RedisServer
+from tests.real.proxy import Proxy
+from tests.real.redis import url_behind
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -64,23 +64,24 @@ async def test_a_process_that_died(machine: Machine, redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-async def test_an_outage(machine: Machine, server: RedisServer, redis: Redis, remembers: bool) -> None:
+async def test_an_outage(machine: Machine, redis: Redis, remembers: bool) -> None:
     """A charge that Redis could not be told is stored once Redis is back, and once only, whatever Redis remembers."""
-    a = (await machine.start()).journal
-    for name in ("s", "t", "u"):
-        await reserve(a, name, 300)
-    server.send(signal.SIGSTOP)
-    try:
+    with Proxy(machine.url) as proxy:
+        a = (await machine.start(url_behind(proxy))).journal
+        for name in ("s", "t", "u"):
+            await reserve(a, name, 300)
+        proxy.pause()
         await asyncio.gather(a.budgets.settle("ann", "s", 50), a.budgets.settle("ann", "t", 60))
         with pytest.raises(JournalDown):
             await reserve(a, "v")
-    finally:
-        server.send(signal.SIGCONT)
-    if not remembers:
-        redis.flushall()
-    await until(lambda: not a.budgets._unsettled)
-    await until(lambda: redis.hexists(keys.budget("ann"), "u"))
-    assert await standing(a) == (110, 300)
+        if not remembers:
+            redis.flushall()
+        proxy.cut()  # what was answered before Redis forgot it is not heard
+        proxy.resume()
+        await until(lambda: not a.budgets._unsettled)
+        await until(lambda: redis.hexists(keys.budget("ann"), "u"))
+        await until(lambda: a.ready)
+        assert await standing(a) == (110, 300)
 
 
 async def test_a_lost_reply(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,13 +33,10 @@ from tests.journal.processes import (
     text,
 )
 from tests.real.proxy import Proxy
+from tests.real.redis import url_behind
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
-
-
-def url_of(proxy: Proxy) -> str:
-    return proxy.url.replace("http", "redis") + "/0"
 
 
 async def begun(process: Process) -> RedisWriter:
@@ -53,7 +50,7 @@ async def begun(process: Process) -> RedisWriter:
 async def test_journal_before_wire(machine: Machine, redis: Redis) -> None:
     """A record that Redis has and has not acknowledged yet is not readable, here or elsewhere."""
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy)), await machine.start()
+        a, b = await machine.start(url_behind(proxy)), await machine.start()
         writer = await begun(a)
         here, there = await a.journal.open("s"), await b.journal.open("s")
         reader = asyncio.create_task(opened(a.journal))
@@ -71,7 +68,7 @@ async def test_journal_before_wire(machine: Machine, redis: Redis) -> None:
 async def test_a_lost_answer(machine: Machine, redis: Redis, more: str) -> None:
     """If a connection breaks after a batch has arrived, and before that is known, it is written and read once."""
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy)), await machine.start()
+        a, b = await machine.start(url_behind(proxy)), await machine.start()
         writer = await begun(a)
         readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
         proxy.pause()
@@ -90,7 +87,7 @@ async def test_a_lost_answer(machine: Machine, redis: Redis, more: str) -> None:
 async def test_a_lost_answer_to_the_end(machine: Machine, redis: Redis) -> None:
     """If what was lost is the answer to the last record, the stream ends as it did, and its log is kept as long."""
     with Proxy(machine.url) as proxy:
-        a = await machine.start(url_of(proxy))
+        a = await machine.start(url_behind(proxy))
         writer = await begun(a)
         reader = asyncio.create_task(opened(a.journal))
         proxy.pause()
@@ -107,7 +104,7 @@ async def test_a_lost_answer_to_the_end(machine: Machine, redis: Redis) -> None:
 async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) -> None:
     """A log that Redis began without this process knowing gets an end, and its idempotency key may be used again."""
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy)), await machine.start()
+        a, b = await machine.start(url_behind(proxy)), await machine.start()
         assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
         proxy.pause()
         creating = asyncio.create_task(a.journal.create("s", INFO))
@@ -128,7 +125,7 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
 async def test_a_key_of_an_answer_that_was_given_up(machine: Machine, redis: Redis) -> None:
     """An answer of which Redis has nothing but the end was paid for, so its idempotency key stands for it still."""
     with Proxy(machine.url) as proxy:
-        a = await machine.start(url_of(proxy), timing=replace(FAST, pipeline=5.0))
+        a = await machine.start(url_behind(proxy), timing=replace(FAST, pipeline=5.0))
         assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
         writer = await a.journal.create("s", INFO)
         proxy.pause()
@@ -155,7 +152,7 @@ async def test_given_up_under_way(machine: Machine, redis: Redis) -> None:
     """A stream that was given up while a batch of it was under way ends for everybody, that batch before the end."""
     patient = replace(FAST, lease=30)  # with a short lease it would be taken for dead before it gives up
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy), 1, patient), await machine.start(timing=patient)
+        a, b = await machine.start(url_behind(proxy), 1, patient), await machine.start(timing=patient)
         writer = await begun(a)
         readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
         await until(lambda: a.owner.readers.get("s") == 1)
@@ -175,7 +172,7 @@ async def test_given_up_under_way(machine: Machine, redis: Redis) -> None:
 async def test_given_up_with_an_answer_at_last(machine: Machine, redis: Redis) -> None:
     """An answer that comes after a stream was given up counts: the end is written after what it acknowledges."""
     with Proxy(machine.url) as proxy:
-        a, b = await machine.start(url_of(proxy), timing=replace(FAST, pipeline=5.0)), await machine.start()
+        a, b = await machine.start(url_behind(proxy), timing=replace(FAST, pipeline=5.0)), await machine.start()
         writer = await begun(a)
         proxy.pause()
         writer.append([Delta("x")])
@@ -223,7 +220,7 @@ async def test_a_key_that_is_not_ours(machine: Machine, redis: Redis) -> None:
 async def test_drain(machine: Machine) -> None:
     """A producer that is too far ahead of Redis waits, until Redis has caught up or the stream is given up."""
     with Proxy(machine.url) as proxy:
-        a = await machine.start(url_of(proxy), patience=2)
+        a = await machine.start(url_behind(proxy), patience=2)
         ahead = await a.journal.create("s", INFO)
         ahead.append([Delta("x")] * BEHIND)
         await asyncio.wait_for(ahead.drain(), 30)
