@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from app.journal import Journal
 from app.journal.file.address import Address
 from app.journal.file.journal import FileJournal
 from app.journal.memory import MemoryJournal
-from tests.journal.processes import ROOMY, Machine, Owner
+from tests.journal.processes import FAST, ROOMY, Machine, Owner
 from tests.real.redis import RedisServer, launch_redis
 
 
@@ -59,7 +60,8 @@ async def in_file(tmp_path: Path, log: FilteringBoundLogger) -> AsyncIterator[Jo
 
 @pytest.fixture
 async def in_redis(machine: Machine) -> Journal:
-    return (await machine.start()).journal
+    # Redis is never away here, however slow the machine is.
+    return (await machine.start(timing=replace(FAST, pipeline=30))).journal
 
 
 @pytest.fixture(params=["in_memory", "in_file", pytest.param("in_redis", marks=pytest.mark.real)])

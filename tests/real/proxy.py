@@ -65,6 +65,13 @@ class Link:
         if self.server is not None:
             self.server.close()
 
+    def abort(self) -> None:
+        """Break both halves, whatever is still to be sent."""
+        self.closed = True
+        self.client.transport.abort()
+        if self.server is not None:
+            self.server.transport.abort()
+
 
 class Proxy:
     """Forwards to the port of *url*. Each connection takes the next of *cuts* with its first request; those that find
@@ -166,10 +173,13 @@ class Proxy:
 
     async def _shut(self) -> None:
         self._server.close()
-        self._close(reset=False)
+        await asyncio.sleep(0)  # what was accepted just now begins, and is cancelled with the others
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in self.links:
+            link.abort()
+        await asyncio.sleep(0)  # the sockets are closed in the next turn
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
