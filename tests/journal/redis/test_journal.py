@@ -239,8 +239,10 @@ async def test_refused(machine: Machine, logs: LogCapture, tmp_path: Path, reaso
         await until(lambda: a.journal.ready and b.journal.ready)
         writer.append([DONE])
         assert [text(events) for events in await asyncio.gather(*readers)] == ["x", "x"]
-        assert [word for word in said(logs) if word] == [reason]
-        assert len(said(logs, "journal.back")) == 1
+        # Not once for each try. A refusal from before it was mended may be read after an answer from afterwards.
+        assert {word for word in said(logs) if word} == {reason}
+        assert len(said(logs)) <= 3
+        assert 1 <= len(said(logs, "journal.back")) <= 2
         for process in (b, a):
             await process.held.aclose()
     finally:
