@@ -174,7 +174,7 @@ class Protocol(HttpToolsProtocol):
     # Whether the parser reads a head that `_ignore_upgrade` has written, and not the client.
     _own_head = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it, too
         super().connection_made(transport)
         self._shared = cast(ServerConfig, self.config)  # `Server` makes no other
         transport.set_write_buffer_limits(high=_HIGH_WATER)

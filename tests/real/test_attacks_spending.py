@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
             if asked["model"] != "stuck":
                 self._say("a")
             if thinks:
-                self.server.allowed.append(asked.get("max_completion_tokens", 1 << 30))  # type: ignore[attr-defined]  # set below
+                self.server.allowed.append(asked.get("max_completion_tokens", 1 << 30))  # type: ignore[attr-defined]  # `Upstream`, below, has it
                 self.connection.recv(1)
             while not thinks:
                 time.sleep(0.05)

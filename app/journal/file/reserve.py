@@ -26,10 +26,10 @@ class Reserve:
         self.size = min(_MOST, disk.f_blocks * disk.f_frsize // _PART)
 
     def fill(self) -> None:
-        """Take half of the room that there is: at least half of `size`, and at most all of it.
+        """Set aside half of the room that there is, but at least half of `size`, and at most `size`.
 
-        The rest is for what is written, which first goes to SQLite's log. To move the log into the database takes no
-        more room than the log has, so what stays set aside is always enough for that.
+        The rest is for what is written, which goes to SQLite's log first. To move the log into the database takes at
+        most as much room as the log has. A log that has filled the other half can be moved with what is set aside.
         """
         with suppress(OSError):  # the disk is full, or broken: then less is set aside
             disk = os.fstatvfs(self._file)

@@ -133,14 +133,18 @@ def test_a_trim_that_fails(database: Database) -> None:
     assert connection.execute("SELECT data FROM batches").fetchall() == [(b"[]",)]
 
 
-class Full:
-    """A connection to a disk that is full at the end of each transaction."""
+class Wrapped:
+    """A connection of which a subclass replaces a method."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)
+
+
+class Full(Wrapped):
+    """A connection to a disk that is full at the end of each transaction."""
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         if statement == "COMMIT":
@@ -198,14 +202,8 @@ def test_a_full_disk(database: Database, tmp_path: Path) -> None:
     assert database.move(move("b", rows=[(1, large)])) == []
 
 
-class Little:
+class Little(Wrapped):
     """A connection to a disk that has room to delete one row at once."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         before = self._connection.total_changes

@@ -27,7 +27,7 @@ def test_it_takes_room_and_gives_it_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("room", "taken"), [(8, 1), (2, 1), (1.5, 0.75), (1, 0.5), (0.1, 0.5)])
 def test_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, taken: float) -> None:
-    """It takes half of the room, at least half of its size and at most all of it; a second time it takes no more."""
+    """It takes half of the room, but at least half of its size, and at most its size; not more a second time."""
     with closing(Reserve(tmp_path)) as reserve, monkeypatch.context() as patched:
         file = tmp_path / NAME
         disk = os.statvfs(tmp_path)

@@ -152,8 +152,7 @@ async def test_given_up_under_way(machine: Machine, redis: Redis) -> None:
     """A stream that was given up while a batch of it was under way ends for everybody, that batch before the end."""
     patient = replace(FAST, lease=30)  # with a short lease it would be taken for dead before it gives up
     with Proxy(machine.url) as proxy:
-        # A process that says meanwhile that it reads the stream is told the end at once.
-        # The second one says it seldom.
+        # A process that says meanwhile that it reads the stream is told the end at once. This one seldom says so.
         a, b = await machine.start(url_behind(proxy), 1, patient), await machine.start(timing=SELDOM)
         writer = await begun(a)
         readers = [asyncio.create_task(opened(each.journal)) for each in (a, b)]
