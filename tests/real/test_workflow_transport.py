@@ -56,6 +56,40 @@ def test_a_chat(browser: Browser, door: Door, script: str) -> None:
         assert gets(door) == []
 
 
+def test_short_answers(browser: Browser, door: Door, script: str) -> None:
+    """An answer that has ended before the page is rendered is not asked for again."""
+    last = "(text) => [...document.querySelectorAll('.assistant')].at(-1)?.textContent === text"
+    with opened(browser, door, script, MODEL="sim-echo?rate=0&first=0") as page:
+        for text in map(str, range(10)):
+            ask(page, text)
+            page.wait_for_function(last, arg=text)
+            expect(page.locator("output")).to_have_text("ready")
+        assert gets(door) == []
+
+
+def test_a_run_that_was_forgotten(browser: Browser, door: Door, script: str) -> None:
+    """A page goes on after a cut although another tab, where the answer has ended, has deleted the id of the run."""
+    with opened(browser, door, script, MODEL=SLOW) as page:
+        ask(page)
+        begun(page)
+        page.evaluate("localStorage.removeItem('run')")
+        door.cut(reset=True)
+        whole(page)
+
+
+def test_a_run_of_another_service(browser: Browser, door: Door, script: str) -> None:
+    """A page that has the id of a run which the service does not know says so once, and forgets it."""
+    with opened(browser, door, script, MODEL="sim-echo?rate=0&first=0") as page:
+        page.evaluate("localStorage.setItem('run', 'chat_nothing')")
+        page.reload()
+        expect(page.locator("output")).to_have_text("error")
+        page.reload()
+        expect(page.locator("output")).to_have_text("ready")
+        ask(page)
+        whole(page)
+        assert len(gets(door)) == 1
+
+
 def test_reload_and_second_tab(browser: Browser, door: Door, script: str, simulator: Server) -> None:
     """A page that is reloaded in the middle of an answer, and a second tab, show it whole, through cuts."""
     asked = stats(simulator)["requests"]

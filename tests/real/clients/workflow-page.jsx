@@ -4,18 +4,26 @@ import { WorkflowChatTransport } from "@ai-sdk/workflow/client";
 import { createRoot } from "react-dom/client";
 
 const api = window.API ?? "/v1/ai-sdk/chat";
-const transport = new WorkflowChatTransport({
+
+class Transport extends WorkflowChatTransport {
+  resumeStreamIsReplay = true;
+
+  async reconnectToStream(options) {
+    const run = localStorage.getItem("run");
+    return run === null ? null : super.reconnectToStream({ ...options, chatId: run });
+  }
+}
+
+const transport = new Transport({
   api,
   maxConsecutiveErrors: 20,
   onChatSendMessage: (response) => localStorage.setItem("run", response.headers.get("X-Workflow-Run-Id")),
-  prepareReconnectToStreamRequest: () => ({ api: `${api}/${localStorage.getItem("run")}/stream` }),
   ...window.OPTIONS,
 });
-transport.resumeStreamIsReplay = true;
 
 function Page() {
   const { messages, sendMessage, status, error } = useChat({
-    resume: localStorage.getItem("run") !== null,
+    resume: true,
     transport,
     onFinish: ({ isDisconnect }) => isDisconnect || localStorage.removeItem("run"),
   });
