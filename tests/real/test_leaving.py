@@ -34,8 +34,8 @@ class Pair(NamedTuple):
     reader: Server
 
     def begin(self, model: str = MODEL, **fields: Any) -> str:
-        """Start a stream without reading it, and return its path."""
-        body = {"prompt": PROMPT, "model": model, "chunk": "none", **fields}
+        """Start a stream without reading it, which goes on whoever reads it, and return its path."""
+        body = {"prompt": PROMPT, "model": model, "chunk": "none", "on_disconnect": "continue", **fields}
         answer = httpx.post(f"{self.producer.url}/v1/chat", json=body, headers={"Accept": "application/json"})
         return str(answer.json()["url"])
 
@@ -144,7 +144,7 @@ def test_a_reader_that_is_sent_away_has_not_left(start_pair: Callable[..., Pair]
 
 def test_what_a_leaving_process_still_does(start_pair: Callable[..., Pair]) -> None:
     """While its own streams finish: no new ones, no readers of other's, its own read on; then `shutting_down`."""
-    pair = start_pair(shutdown_grace=6)
+    pair = start_pair(shutdown_grace=12)
     url, other = pair.reader.url, pair.begin("never-ends")
     with httpx.stream("POST", f"{url}/v1/chat", json={"prompt": "hi", "model": "never-ends"}) as answer:
         pieces = answer.iter_raw()

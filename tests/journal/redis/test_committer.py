@@ -267,10 +267,10 @@ async def test_kept_for_no_time(machine: Machine, redis: Redis) -> None:
 
 async def test_live_logs_are_renewed(machine: Machine, redis: Redis) -> None:
     """A live log is kept as long as its producer lives, however long that is silent; and not much longer."""
-    a = await machine.start(timing=replace(FAST, live=1))
+    a = await machine.start(timing=replace(FAST, live=3))
     assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
     writer = await a.journal.create("s", INFO)
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(3.3)
     assert redis.exists(keys.log("s"), keys.claim("ann", "k")) == 2
     assert writer.acked == 0
     await a.pause()
