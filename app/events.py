@@ -205,6 +205,11 @@ TEXT = (Delta, Reasoning, PlainReasoning, Refusal)
 TERMINAL = (Done, Failure)
 
 
+def is_answer(end: Event | None) -> bool:
+    """Whether *end* is that of an answer, if only of hidden reasoning. Else the stream failed, or was stopped."""
+    return isinstance(end, Done) and end.finish_reason != "cancelled"
+
+
 def values(event: Event) -> list[Any]:
     """Return the values of an event's fields, in their order."""
     return [getattr(event, name) for name in event.__match_args__]  # found sooner than `fields`

@@ -267,6 +267,7 @@ class Relay:
         self.output_bytes += size
         self._progress_at = now
         rechunker = self._rechunker
+        was_held = rechunker.held
         events = rechunker.feed(batch, more=more)
         if events:
             try:
@@ -275,7 +276,7 @@ class Relay:
                 self._refused = True
                 raise
         if rechunker.held and rechunker.max_delay:
-            if events or self._release is None:  # all that is held came with this read
+            if events or not was_held:  # all that is held came with this read
                 self._release_at = now + rechunker.max_delay
             if self._release is None:
                 self._release = self._loop.call_at(self._release_at, self._release_held)
@@ -390,12 +391,12 @@ class Relay:
             ending = self._attempt.done  # the answer was whole: only what may follow it had not come yet
         usage: Usage | None = None
         try:
+            usage = self._usage(ending)
             self._flush()
             if isinstance(ending, Done):
                 if ending is not self._stopped:
                     self._rechunker.finish()
                 self._start()
-            usage = self._usage(ending)
         except StreamError as error:
             ending = error
         except Exception as error:  # the boundary again: the record must be written here, too

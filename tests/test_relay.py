@@ -268,6 +268,14 @@ async def test_the_bound_counts_from_when_the_text_came(log: FilteringBoundLogge
     assert events[1:-1] == [Delta("x "), Delta("one "), Delta("two "), Delta("three")]
 
 
+async def test_a_bound_that_is_left_from_earlier(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
+    """Text that is held after nothing was has the whole bound for itself, too."""
+    steps: list[Any] = [(Delta("x\n"),), (Delta("ab"),), (Delta("c\n"),), lambda: loop_clock.let_pass(0.3)]
+    steps += [(Delta("de"),), lambda: loop_clock.let_pass(0.2), (Delta("f\n"),), (DONE,)]
+    events = await relayed(log, *steps, chunk="line,400ms")
+    assert events[1:-1] == [Delta("x\n"), Delta("abc\n"), Delta("def\n")]
+
+
 @pytest.mark.parametrize("ending", [DONE, Truncated()])
 async def test_held_text_is_released_by_the_end(log: FilteringBoundLogger, ending: Any) -> None:
     """Text that a cut holds back is never lost, however the stream ends."""
@@ -330,6 +338,8 @@ async def test_bound_reached_by_held_text(log: FilteringBoundLogger) -> None:
         events = await relayed(log, (Delta("a"),), (Delta("x" * 5000),), *last, size=4000, chunk=chunk)
         assert isinstance(events[-1], Failure)
         assert events[-1].code == "stream_too_large"
+        assert events[-1].usage is not None
+        assert events[-1].usage.estimated is (last == [forever])  # the upstream told it, or not
 
 
 async def test_the_end_cannot_fail(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import Draining, Overloaded, StreamError, TooManyReaders, TooManyStreams, UnknownStream
-from app.events import Failure, new_stream_id
+from app.events import Failure, is_answer, new_stream_id
 from app.hub.outcome import Observer
 from app.hub.ownership import IdempotencyKey, alias, is_live, log_of, payer
 from app.hub.production import Production
@@ -425,7 +425,7 @@ class Hub:
             async with AsyncExitStack() as last:  # what was pushed last is done first; one that fails stops no other
                 last.callback(self._note_idle)
                 if not stream.relay.left:  # else its key and its slot are of the process that goes on with it
-                    if stream.relay.first_token_ms is None and not stream.adopted:
+                    if stream.relay.first_token_ms is None and not (is_answer(stream.relay.ended) or stream.adopted):
                         # Nothing was answered or paid for, so the same key may be used for another try.
                         last.push_async_callback(self._journal.registry.release, stream.id)
                     if stream.principal.allowance.streams:

@@ -221,6 +221,19 @@ async def test_idempotency(log: FilteringBoundLogger) -> None:
     await house.settled()
 
 
+@pytest.mark.parametrize(
+    ("end", "kept"), [((Done("length"),), True), ((Done("cancelled"),), False), (RateLimited(), False)]
+)
+async def test_a_key_of_an_answer_without_content(log: FilteringBoundLogger, end: Any, kept: bool) -> None:
+    """An answer that was all hidden reasoning has been paid for, so its key stands for it."""
+    house = House(log, end)
+    first = await begun(house, key=KEY)
+    await read(first)
+    await house.settled()
+    assert (await house.hub.open(asked(), key=KEY) == first.stream_id) is kept
+    await house.settled()
+
+
 async def test_key_is_released(log: FilteringBoundLogger) -> None:
     """A key may be used again when its stream failed before it answered anything, or is no longer kept."""
     house = House(log, RateLimited())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 
 from app.errors import InternalError, JournalDown
-from app.events import TERMINAL, Event, Failure, Start
+from app.events import TERMINAL, Event, Failure, Start, is_answer
 from app.journal.encoding import pack, unpack
 from app.journal.file.database import CREATED, NOTED, RELEASED, REMOVED
 from app.request import StreamInfo
@@ -41,13 +41,13 @@ class Identity(NamedTuple):
     def of_ended(self, events: Sequence[Event]) -> Identity:
         """Return what is kept of a stream that has ended. *events* are all that it had, or more than two of them.
 
-        A stream that ended before anything was answered keeps no idempotency key, so that the key may be used again.
+        A stream that failed before anything was answered keeps no idempotency key, so that the key may be used again.
         The hub releases the key, too, but the process may be killed before that is on disk. A stream that has a note,
         or that the journal itself has ended, keeps its key: there may have been an answer that was not written.
         """
         end = events[-1]
         unanswered = len(events) <= 2 and all(isinstance(event, (Start, *TERMINAL)) for event in events)
-        if self.note is not None or not unanswered:
+        if self.note is not None or not unanswered or is_answer(end):
             return self
         if isinstance(end, Failure) and end.code in (JournalDown.code, InternalError.code):
             return self

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from app.errors import Malformed, UpstreamError
 from app.events import Content, Delta, Done
-from app.upstream.reading.answer import ENDED, Answer
+from app.upstream.reading.answer import ENDED, OPEN, Answer
 from app.upstream.reading.body import Body, Event, Mark
 from app.upstream.reading.sse import MAX_EVENT
 from app.upstream.reading.template import LESSONS, Template
@@ -82,7 +82,7 @@ class AnswerReader(Generic[D]):
             self.unread = self._read(self._body.feed(data))
         except Malformed as fault:
             answer.end(fault=fault)
-        self._by_template = self._template.known and self._body.between and answer.state is not ENDED
+        self._by_template = self._template.known and self._body.between and answer.state is OPEN
         return answer.take()
 
     def go_on(self) -> list[Content]:
@@ -92,7 +92,7 @@ class AnswerReader(Generic[D]):
             self.unread = self._read(unread or iter(()))
         except Malformed as fault:
             self.answer.end(fault=fault)
-        self._by_template = self._template.known and self._body.between and self.answer.state is not ENDED
+        self._by_template = self._template.known and self._body.between and self.answer.state is OPEN
         return self.answer.take()
 
     def parse(self) -> Iterator[None]:
@@ -128,8 +128,9 @@ class AnswerReader(Generic[D]):
         dialect = self.dialect
         template = self._template
         take_text = self._take_text
-        # The short cut would overtake half a character that is held back.
-        plain = dialect.ready and not answer.halves
+        # The short cut would overtake half a character that is held back, and hide that content came after a finish
+        # reason (row C19).
+        plain = dialect.ready and not answer.halves and answer.state is OPEN
         for name, value, payload in events:
             text = take_text(value) if plain and payload and name != b"error" else None
             if text:
@@ -148,5 +149,5 @@ class AnswerReader(Generic[D]):
                 dialect.read_whole(value)
             if answer.state is ENDED:
                 break
-            plain = dialect.ready and not answer.halves
+            plain = dialect.ready and not answer.halves and answer.state is OPEN
         return None

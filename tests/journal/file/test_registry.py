@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import JournalDown, KeyReused, Rejected, StreamError
-from app.events import Delta, Event, Failure, Start
+from app.errors import JournalDown, KeyReused, Rejected
+from app.events import Delta, Done, Event, Failure, Start
 from app.journal.file.journal import FileJournal
 from app.request import StreamInfo
 from tests.journal.file.disk import FAST, Disk
@@ -66,15 +66,21 @@ async def test_a_release(disk: Disk, when: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "error", "free"),
-    [([], Rejected, True), ([Delta("x")], Rejected, False), ([], JournalDown, False)],
+    ("events", "free"),
+    [
+        ([Failure.of(Rejected())], True),
+        ([Delta("x"), Failure.of(Rejected())], False),
+        ([Failure.of(JournalDown())], False),
+        ([Done("length")], False),
+        ([Done("cancelled")], True),
+    ],
 )
-async def test_a_kill_before_a_release(disk: Disk, events: list[Event], error: type[StreamError], free: bool) -> None:
+async def test_a_kill_before_a_release(disk: Disk, events: list[Event], free: bool) -> None:
     """The key of a stream that ended unanswered is free after a kill, although there was no time to release it."""
     async with disk.start(timing=replace(FAST, sweep=60)) as journal:
         await claimed(journal, "s")
         writer = await journal.create("s", INFO)
-        writer.append([Start("m", 1), *events, Failure.of(error())])
+        writer.append([Start("m", 1), *events])
         await until(lambda: writer.log.ended)
         left = disk.killed()
     async with left.start() as journal:

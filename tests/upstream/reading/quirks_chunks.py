@@ -199,6 +199,8 @@ CHUNKS = [
     Case("C17", text("a\ufffdb") + END, text="a\ufffdb"),
     Case("C18", HI + chunk({"content": "!"}, "stop") + DONE, text="hi!"),
     Case("C19", HI + STOP + text(" there") + DONE, text="hi there"),
+    Case("C19-reason", HI + chunk({}, "length") + text(" a") + text(" b") + STOP + DONE, text="hi a b"),
+    Case("C19-first", HI + chunk({}, "length") + STOP + DONE, "length", "hi"),
     Case("C20", chunk({"content": "hi"}, "") + chunk({}, "") + DONE, "unknown", "hi"),
     Case("C20-eof", chunk({"content": "hi"}, ""), Truncated, "hi"),
     Case("C21", HI + DONE, "unknown", "hi"),
