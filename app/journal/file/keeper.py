@@ -113,7 +113,9 @@ class Keeper:
                 return
         while writer.moved < last or not (ended or writer.stored == writer.identity):
             rows, end = await _rows(writer, last)
-            if writer.removed:
+            if writer.removed:  # the disk may have refused to delete it when the client asked for that
+                await self._store.write(self._store.database.remove, writer.id)
+                await self._memory.remove(writer.id)
                 break
             identity = writer.identity
             move = self._as_move(writer, rows, end, ended=ended and end == last)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import LogCapture
 
-from app.errors import UnknownStream
+from app.errors import JournalDown, UnknownStream
 from app.events import Delta, Event
 from app.journal.file.journal import FileJournal
 from app.journal.file.reserve import NAME as RESERVE
@@ -84,6 +84,38 @@ async def test_removal(disk: Disk) -> None:
     async with left.start() as journal:
         assert await kept(journal, "a", "b") == ""
         await until(lambda: not left.has("the-secret-of"))
+
+
+@pytest.mark.parametrize("partly", [True, False])
+async def test_a_removal_that_fails(disk: Disk, monkeypatch: pytest.MonkeyPatch, partly: bool) -> None:
+    """A stream that the disk would not delete is deleted once it does, and does not come back with the next process."""
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    # What is not moved while it is live stays in the batches.
+    async with disk.start(timing=replace(FAST, moved=0.05 if partly else 1000)) as journal:
+        writer = await journal.create("a", INFO)
+        writer.note("n")
+        writer.append([Delta("the-secret-of-a")])
+        await until(lambda: writer.log.last == 1 and (writer.moved == 1 or not partly))
+        monkeypatch.setattr(journal._store.database, "move", fail)
+        monkeypatch.setattr(journal._store.database, "remove", fail)
+        writer.append([DONE])
+        await until(lambda: writer.ended_at)
+        with pytest.raises(JournalDown):
+            await journal.remove("a")
+        assert await kept(journal, "a") == "a"
+        monkeypatch.undo()
+        await until(lambda: not journal._committer.writers)
+        left = disk.killed()
+        assert await kept(journal, "a") == ""
+        await until(lambda: not disk.has("the-secret-of-a"))
+    async with left.start() as journal:
+        assert left.owner.orphans == []
+        assert await kept(journal, "a") == ""
+        await until(lambda: not left.has("the-secret-of-a"))
+    assert disk.gone == []  # it was deleted, and not dropped for a lack of room or time
 
 
 @pytest.mark.parametrize(
