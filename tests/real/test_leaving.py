@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     reader: Server
 
     def begin(self, model: str = MODEL, **fields: Any) -> str:
-        """Start a stream without reading it, which goes on whoever reads it, and return its path."""
+        """Start a stream that goes on without a reader, do not read it, and return its path."""
         body = {"prompt": PROMPT, "model": model, "chunk": "none", "on_disconnect": "continue", **fields}
         answer = httpx.post(f"{self.producer.url}/v1/chat", json=body, headers={"Accept": "application/json"})
         return str(answer.json()["url"])
