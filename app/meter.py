@@ -55,7 +55,7 @@ class Meter:
         self._models = frozenset(models)
         self.upstreams = tuple(upstreams)
         self.opened = 0  # streams
-        self.adopted = 0  # streams that a process has opened which is gone
+        self.adopted = 0  # streams begun by a process that is gone, which this one goes on with
         self.ended: Counter[tuple[str, str, str]] = Counter()  # streams by model, upstream and reason
         self.answers: Counter[tuple[str, str]] = Counter()  # by upstream, and status or error code
         self.retries: Counter[str] = Counter()  # requests that asked an upstream again, by upstream

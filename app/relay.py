@@ -2,7 +2,7 @@
 
 A `Relay` runs in the stream's producer task, which owns the upstream connection. However the stream ends, by a finish
 reason, an error, a limit, a stop or a bug, the relay appends exactly one terminal record, last, after all text that was
-held back. This is the only place where an exception becomes a record.
+held back. Whatever the source, a timer or the journal raises becomes that record here.
 
 Three timers belong to a stream. Nothing is armed or cancelled per delta:
 

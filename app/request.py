@@ -62,15 +62,15 @@ ANYONE = Principal()
 class StreamRequest:
     """What a client asked for, validated and with the defaults applied.
 
-    *messages* and *parameters* have OpenAI's shape and are sent to the upstream unchanged. *chunk* names the cut, as
-    `app.rechunk.create` reads it. *grace* is how many seconds the stream goes on without a reader: 0 for none,
-    infinity for ever. *unknown_grace* is the same while no client has the stream's id. *traceparent* is the W3C header
-    of that name, or "". The upstream is not read for *pause* seconds after content, because what comes meanwhile is to
-    leave together. *include_usage* says that the usage is to be among the chunks of OpenAI's dialect. *secrets* are
-    texts in it that the operator put there, and that the client is not to see. *output_tokens_field* is the parameter
-    in which the upstream takes a limit on the answer's tokens. *responses* are fields in the
-    words of OpenAI's Responses that chat completions lack: an upstream that speaks Responses gets them, and no other.
-    *asked*, *keep* and *metadata* are those of `StreamInfo`.
+    *messages* and *parameters* have OpenAI's shape for chat completions; a source translates them if its upstream
+    speaks another API. *chunk* names the cut, as `app.rechunk.create` reads it. *grace* is how many seconds the stream
+    goes on without a reader: 0 for none, infinity for ever. *unknown_grace* is the same while no client has the
+    stream's id. *traceparent* is the W3C header of that name, or "". The upstream is not read for *pause* seconds after
+    content, because what comes meanwhile is to leave together. *include_usage* says that the usage is to be among the
+    chunks of OpenAI's dialect. *secrets* are texts in it that the operator put there, and that the client is not to
+    see. *output_tokens_field* is the parameter in which the upstream takes a limit on the answer's tokens. *responses*
+    are fields in the words of OpenAI's Responses that chat completions lack: an upstream that speaks Responses gets
+    them, and no other. *asked*, *keep* and *metadata* are those of `StreamInfo`.
     """
 
     model: str

@@ -54,8 +54,8 @@ class Hub:
 
     To a principal, the streams of others do not exist. A stream has at least *first_reader* seconds to get its first
     reader, whatever the request's grace is. The journal is given no name, label or idempotency key of a principal's,
-    but hashes of them with *key*: all processes that share a journal have the same. *secrets* returns what of a request
-    for a model is the operator's.
+    but hashes of them with *key*: all processes that share a journal have the same. *secrets* returns, for a model, the
+    texts that the operator adds to its requests.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Hub:
 
         A reader that has record number *after* only *partly* is given it again. A *place* from `reserve` is the
         reader's, and is given back as the reader enters; without one, there has to be room for one reader more.
-        Raises UnknownStream, TooManyReaders or Overloaded; while draining, Draining for what another process produces.
+        Raises what `log_of` does, TooManyReaders or Overloaded; while draining, Draining for another process's stream.
         """
         log = await self.log_of(stream_id, principal, after)
         if after > log.last:
@@ -293,7 +293,7 @@ class Hub:
         """End a stream, if it has not ended, and return its log, after *within* seconds even if it has not ended yet.
 
         *repeated* is awaited first, and may raise, unless this is the first request to end a live stream of the
-        *principal*'s. Raises UnknownStream.
+        *principal*'s. Raises what *repeated* and `log_of` do.
         """
         first = stream_id not in self._stopping
         self._stopping.add(stream_id)
@@ -331,7 +331,7 @@ class Hub:
         await self._journal.remove(stream_id)
 
     async def log_of(self, stream_id: str, principal: Principal = ANYONE, after: int = 0) -> Log:
-        """Return a stream's log, up to number *after* at least. Raises UnknownStream, also if it is another's."""
+        """Return a stream's log, up to number *after* at least. Raises what `ownership.log_of` does."""
         return await log_of(self._journal, stream_id, principal, after)
 
     def presence(self, stream_id: str, change: int) -> None:
@@ -412,7 +412,7 @@ class Hub:
                 stream.relay.stop(Draining())
         for reader in self._staying():
             reader.dismiss()
-        with suppress(TimeoutError):  # each stream has its terminal record by now; an upstream's socket may take longer
+        with suppress(TimeoutError):  # a log gets its end once its upstream is told of the stop, or the socket closed
             async with asyncio.timeout(_CLOSING):
                 await self._idle.wait()
 

@@ -117,8 +117,8 @@ class Log(Protocol):
     def follow(self, sink: Sink) -> None:
         """Push each batch to *sink* from now on, from within the append, unless it is large or the readers are many.
 
-        This is the one call that goes up, from the journal to its readers. A task woken for each reader and batch costs
-        half of what a reader costs in all.
+        This is the only call for each batch that goes up, from the journal to its readers. A task woken for each reader
+        and batch costs half of what a reader costs in all.
         """
 
     def unfollow(self, sink: Sink) -> None:
@@ -217,7 +217,8 @@ class Journal(Protocol):
         """Return a stream's log, with record number *after* if there is one.
 
         A reader may have been given that record by another process, and may come here before the record does. Raises
-        UnknownStream, also for a log that is no longer kept, JournalDown, or JournalLost if records are missing.
+        UnknownStream, also for a log that is no longer kept, JournalDown, JournalLost if records are missing, or
+        Overloaded if there is no memory for it.
         """
 
     async def live(self, stream_id: str) -> StreamInfo | None:

@@ -60,6 +60,7 @@ class ItemCall(Call):
 
 
 def text_part(text: str, annotations: Sequence[Any] = (), logprobs: Sequence[Any] = ()) -> Said:
+    """Return a part of text, with its notes and the log probabilities of its tokens."""
     return {"type": "output_text", "text": text, "annotations": [*annotations], "logprobs": [*logprobs]}
 
 

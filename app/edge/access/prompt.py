@@ -56,6 +56,7 @@ class Part(NamedTuple):
 
     @property
     def place(self) -> str:
+        """Where it is in the request, as an error names it."""
         return f"messages[{self.at}].{self.field}" + ("" if self.number is None else f"[{self.number}]")
 
     @property

@@ -1,4 +1,4 @@
-"""Quotas: requests per minute for each principal and for all principals together, and what is told of them.
+"""Quotas: requests per minute for each principal and for all principals together, and the headers that report them.
 
 What a stream may spend of a day's tokens is decided when it is opened (`app.edge.access.budgets`). A request that opens
 none, because its idempotency key stands for a stream already, counts towards the rates only.

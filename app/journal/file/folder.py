@@ -92,8 +92,8 @@ class Mark:
     """The number of the last batch that was acknowledged, and so may have been sent to clients.
 
     It is written to memory that the kernel writes to the file: this takes no time, and survives the process. A power
-    loss it may not survive, so it has the id of the boot, too. *whole* is whether no later batch can have
-    been acknowledged: this is the same boot, or the process that wrote them waited for the disk each time.
+    loss it may not survive, so it has the id of the boot, too. *whole* is whether no later batch can have been
+    acknowledged: this is the same boot, or the process that wrote them waited for the disk each time.
     """
 
     def __init__(self, path: Path) -> None:

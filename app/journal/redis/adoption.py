@@ -1,8 +1,8 @@
 """Going on with a stream whose process is gone.
 
-The stream's note says what that takes. Who wants to go on claims the stream first: of several processes one succeeds,
-and only if the former producer has written nothing meanwhile. If that one is alive after all, it can write nothing
-more, and leaves the stream (see `committer`).
+The stream's note has what a process needs for that. A process first claims the stream: of several processes one
+succeeds, and only if the former producer has written nothing meanwhile. If that one is alive after all, it can write
+nothing more, and leaves the stream (see `committer`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A Redis Cluster of several nodes, spoken to as if it were one Redis.
 
 The keys of a command are in one slot. A pipeline is split by the nodes that have the keys, and the parts are sent at
-once. The topology is asked for again after anything has failed. If a node refuses a command because it does not
-have the key, the whole pipeline fails, just as if that node were gone: the sender compares and tries again.
-A message that is published on any node reaches the subscribers of all.
+once. The topology is asked for again after anything has failed. If a node refuses a command because it does not have
+the key, the whole pipeline fails, just as if that node were gone: the sender compares and tries again. A message that
+is published on any node reaches the subscribers of all.
 
 redis-py's own `RedisCluster` is not used, because its failures are others. It follows redirections and connects again
 in silence, after which records that Redis lost would not be noticed. It asks the nodes for the topology one after the

@@ -54,8 +54,8 @@ _LOOK = 0.002
 class Committer:
     """Sends what is in *outbox*: the records over *records*, and the messages with them.
 
-    *keep* is how many seconds an ended log stays in Redis. *on_lost* is told which stream this process may
-    not write any more, and why; *on_left* which one another process goes on with, or may go on with.
+    *keep* is how many seconds an ended log stays in Redis. *on_lost* is told which stream this process may not write
+    any more, and why; *on_left* which one another process goes on with, or may go on with.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class Committer:
     async def create(self, writer: RedisWriter) -> None:
         """Begin a log in Redis. Raises JournalDown.
 
-        Redis may have the log although it did not answer, and who has the same idempotency key may read it. So then it
-        gets an end, as soon as Redis is back.
+        Redis may have begun the log although its answer was lost. A request with the same idempotency key may then read
+        it, so the log gets an end as soon as Redis is back.
         """
         try:
             with self.expecting(writer.id):

@@ -18,9 +18,11 @@ class Ended:
 
     @property
     def writers(self) -> list[RedisWriter]:
+        """Their writers, the one that ended first first."""
         return [writer for writer, _ in self._writers.values()]
 
     def get(self, stream_id: str) -> RedisWriter | None:
+        """Return the writer of a stream, if it is kept."""
         writer, _ = self._writers.get(stream_id, (None, 0.0))
         return writer
 
