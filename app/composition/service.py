@@ -126,7 +126,7 @@ async def compose(settings: Settings, log: FilteringBoundLogger, overlap: float 
         listed = _models(settings, config, clients)
         streams = Streams(hub, _options(settings, models, listed, policy, access))
         public = _public_routes(settings, hub, metrics, access)
-        app = _application(streams, public, settings, access, quota)
+        app = _application(streams, public, access, quota)
         if ports := metrics_ports(settings):
             app = MetricsPorts(app, ports)
         app = ContextMiddleware(app, access.origins, meter, log, error_forms())
@@ -340,9 +340,7 @@ def _public_routes(settings: Settings, hub: Hub, metrics: Metrics, access: Acces
     ]
 
 
-def _application(
-    streams: Streams, public: Sequence[Route], settings: Settings, access: Access, quota: Quota
-) -> ASGIApp:
+def _application(streams: Streams, public: Sequence[Route], access: Access, quota: Quota) -> ASGIApp:
     """Return all endpoints behind the access control, and that behind CORS, whose headers refusals need as well."""
     app = Starlette(exception_handlers={StreamError: failed, HTTPException: unrouted, Exception: crashed})
     app.router = RouteTable([*routes(streams), *public])

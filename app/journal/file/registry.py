@@ -95,8 +95,8 @@ class FileRegistry:
         found = [self._committer.labelled(key), await self._store.read(reading.labelled, key, self._clock())]
         return max((each for each in found if each is not None), default=(0, None))[1]
 
-    async def occupy(self, owner: str, stream_id: str, limit: int) -> bool:
-        return await self._memory.occupy(owner, stream_id, limit)
+    async def occupy(self, account: str, stream_id: str, limit: int) -> bool:
+        return await self._memory.occupy(account, stream_id, limit)
 
-    async def vacate(self, owner: str, stream_id: str) -> None:
-        await self._memory.vacate(owner, stream_id)
+    async def vacate(self, account: str, stream_id: str) -> None:
+        await self._memory.vacate(account, stream_id)

@@ -12,8 +12,6 @@ import math
 from itertools import islice
 from typing import Any, Final
 
-from orjson import dumps
-
 MAX_DEPTH: Final = 32  # of what is kept as it is
 _MAX_INDEX = 1 << 31
 # Where the text of an object is.
@@ -132,11 +130,6 @@ def kept(value: Any, depth: int = MAX_DEPTH) -> Any:
         case int() if not -(2**63) <= value < 2**63:
             return float(value) if value.bit_length() < 1000 else None
     return value
-
-
-def size_of(value: Any) -> int:
-    """Return how many bytes the JSON of *value*, which was `kept`, takes."""
-    return len(dumps(value))
 
 
 def bounded_json(value: Any, depth: int) -> Any:
