@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import app.errors
 from app.errors import Empty, RateLimited, StreamError, TimedOut, UnknownModel, UpstreamError, raised
+
+README = Path(__file__).parent.parent / "app" / "edge" / "README.md"
 
 
 def tree(kind: type[StreamError]) -> list[type[StreamError]]:
@@ -32,3 +37,17 @@ def test_the_docstring_draws_the_tree() -> None:
     for kind in (kind for kind in tree(StreamError) if kind.__module__ == app.errors.__name__):
         assert kind.__name__ in drawn
         assert kind.code in drawn
+
+
+def test_the_table_of_errors() -> None:
+    """The table of app/edge/README.md has each code with its status, and no other."""
+    section = README.read_text().partition("\n## Errors\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"(?m)^\| (\d[\d, ]*) \| (`.+?`) \|", section)
+    table = {(int(status), code) for statuses, codes in rows for status, code in _pairs(statuses, codes)}
+    assert table == {(kind.status, kind.code) for kind in raised(StreamError)}
+
+
+def _pairs(statuses: str, codes: str) -> list[tuple[str, str]]:
+    """Return each code of a row with its status: all have one, or each has its own."""
+    of, names = statuses.split(", "), re.findall(r"`(\w+)`", codes)
+    return list(zip(of if len(of) > 1 else of * len(names), names, strict=True))

@@ -20,7 +20,7 @@ export interface ReadOptions {
   signal?: AbortSignal;
   /** Milliseconds without a byte, keep-alives included, that count as a cut; 45,000. */
   silence?: number;
-  /** Failures in a row before it gives up; 8. While the browser is offline, none counts. */
+  /** Tries in a row, after a failure, before it gives up; 8. While the browser is offline, none counts. */
   retries?: number;
   /**
    * Longest wait before a retry, in milliseconds; 15,000. If the service asks for a longer wait, a stream that has

@@ -134,13 +134,13 @@ class Settings(BaseSettings):
     extra_parameters: Words = Field(
         (),
         description="The parameters that pass besides OpenAI's ordinary ones, separated by commas; `*` is any. If "
-        "empty, any passes; but none does once models are listed, or a cap or a budget is set. Some parameters evade "
-        "these.",
+        "empty, any passes, unless models are listed or a cap, a budget or one of the next six is set: then only the "
+        "ordinary ones do. Some parameters evade a cap or a budget.",
     )
     tool_types: Words = Field(
         ("function", "custom"),
         description="The types of tools that requests may have, separated by commas; `*` is any. This and the next "
-        "five hold once models are listed, or a cap or a budget is set.",
+        "five hold once any of them or an extra parameter is set, models are listed, or a cap or a budget is set.",
     )
     media_types: Words = Field(
         ("image_url", "input_audio", "file"),
