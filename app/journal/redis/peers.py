@@ -150,6 +150,8 @@ class Peers:
         commands += self._budgets.renewals()
         commands += self._committer.renewals(now)
         renewed, _, late, *rest = await self._connection.execute(*commands)
+        if vacated := self._registry.vacated():
+            await self._connection.execute(*vacated)
         self._late = {process.decode() for process in late}
         await self._budgets.store()
         if renewed is None:  # this process was asleep, or Redis has forgotten the lease

@@ -46,6 +46,7 @@ class RedisRegistry:
         self._timing = timing
         self._claims: dict[str, Pointer] = {}  # by stream of this process, until some time after its end
         self._slots: dict[str, bytes] = {}  # by live stream of this process: its account's slots
+        self._renewed: dict[str, bytes] = {}  # the slots that `renewals` had since the last `vacated`
         self._unreleased: dict[Pointer, float] = {}  # what Redis could not be told, and until when that is tried
 
     def claim_of(self, stream_id: str) -> Pointer | None:
@@ -102,6 +103,7 @@ class RedisRegistry:
         """Forget the claim and the slot of a stream that another process goes on with."""
         self._claims.pop(stream_id, None)
         self._slots.pop(stream_id, None)
+        self._renewed.pop(stream_id, None)
 
     async def release(self, stream_id: str) -> None:
         claim = self._claims.pop(stream_id, None)
@@ -139,7 +141,14 @@ class RedisRegistry:
         streams: dict[bytes, list[str]] = {}
         for stream_id, key in self._slots.items():
             streams.setdefault(key, []).append(stream_id)
+        self._renewed.update(self._slots)
         commands: list[Command] = [("EVAL", _RENEW, 1, key, self._timing.slot, *ids) for key, ids in streams.items()]
         now = asyncio.get_running_loop().time()
         self._unreleased = {claim: until for claim, until in self._unreleased.items() if now < until}
         return commands + [removal(claim) for claim in self._unreleased]
+
+    def vacated(self) -> list[Command]:
+        """Return the commands that vacate again what was vacated while its renewal was on its way to Redis."""
+        again = self._renewed.items() - self._slots.items()
+        self._renewed.clear()
+        return [("ZREM", key, stream_id) for stream_id, key in again]
