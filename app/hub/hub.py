@@ -93,7 +93,7 @@ class Hub:
         self._idle.set()
 
     def __repr__(self) -> str:
-        return f"<Hub {'open' if self.ready else 'draining'}, {self.live} live, {self.reading} reading>"
+        return f"<Hub {'draining' if self._draining else 'open'}, {self.live} live, {self.reading} reading>"
 
     @property
     def ready(self) -> bool:

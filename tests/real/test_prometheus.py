@@ -158,7 +158,7 @@ def test_it_works(prometheus: Prometheus, services: list[Server], load: None) ->
 
 def test_a_drain_is_seen(prometheus: Prometheus, services: list[Server]) -> None:
     """A process that drains is still scraped, and the dashboard marks it."""
-    [drains] = DASHBOARD["annotations"]["list"]
+    [drains] = (it for it in DASHBOARD["annotations"]["list"] if it["name"] == "Draining")
     wait_until(lambda: prometheus.values(f"sum({_panel('Processes')})") == [2])
     assert prometheus.values(drains["expr"]) == []
     answer = httpx.post(

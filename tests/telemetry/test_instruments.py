@@ -123,6 +123,7 @@ async def test_a_whole_stream(log: FilteringBoundLogger) -> None:
         "chat_sse_journal_streams": 1,
         "chat_sse_journal_bytes": house.journal.size,
         "chat_sse_journal_max_bytes": 1 << 30,
+        "chat_sse_journal_away": 0,
         "chat_sse_draining": 0,
         "gen_ai_server_request_duration_seconds_count": 1,
         "gen_ai_server_time_to_first_token_seconds_count": 1,
@@ -149,6 +150,16 @@ async def test_what_is_live(log: FilteringBoundLogger) -> None:
     assert found[key("chat_sse_draining")] == 1
     assert found[key("chat_sse_streams_live")] == 0
     assert found[key("chat_sse_streams_opened_total")] == 1
+
+
+async def test_an_outage(log: FilteringBoundLogger) -> None:
+    """While the journal is away, a gauge says so; a process that cannot take new streams for that does not drain."""
+    house = Shown(log, Answered())
+    house.journal.ready = False
+    found = house.scrape()
+    assert found[key("chat_sse_journal_away")] == 1
+    assert found[key("chat_sse_draining")] == 0
+    assert repr(house.hub) == "<Hub open, 0 live, 0 reading>"
 
 
 async def test_upstream_trouble(log: FilteringBoundLogger) -> None:
