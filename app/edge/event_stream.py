@@ -195,9 +195,9 @@ class StreamResponse(Response):
             batch = log.pending(skipped)
             assert batch is not None  # noqa: S101 - the log has the records that the client has
             batch = Batch(batch.first, batch.events[: known - skipped])
+            await turn(len(batch.events))  # the client may be far into a long stream, and one of many that come back
             self._encoder.skip(batch)
             skipped = batch.last
-            await asyncio.sleep(0)  # the client may be far into a long stream
         if self._opening:
             await send(_frame(self._opening))
 

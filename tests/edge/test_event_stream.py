@@ -30,6 +30,7 @@ from app.request import StreamInfo
 from app.turns import ROOM
 from app.wire import Reading
 from app.wire.native import EventEncoder
+from app.wire.openai import ChunkEncoder
 from app.wire.responses import ResponsesEncoder
 from tests.clock import LoopClock
 from tests.house import House
@@ -761,3 +762,17 @@ async def test_a_replay_lets_others_go_on(log: FilteringBoundLogger) -> None:
         turns.cancel()
         assert await turns >= 100_000 / ROOM / 2
     assert stream.client.text.endswith(encoded(100_001, Done("stop")))
+
+
+async def test_many_that_resume_let_others_go_on(log: FilteringBoundLogger) -> None:
+    """Many that come back at once, in a dialect whose encoder has to read what they have, share the loop's turns."""
+    house = House(log)
+    kept = await house.journal.create(ID, StreamInfo("none"))
+    kept.append([START, *[Delta("a")] * 4095, Done("stop")])
+    readers = [Stream(kept, await house.hub.attach(ID, after=4096), log) for _ in range(20)]
+    turns = asyncio.create_task(counted_turns())
+    answering = [reader.respond(encode=ChunkEncoder(Reading(ID)), after=EventId(ID, 4096)) for reader in readers]
+    await asyncio.gather(*answering)
+    turns.cancel()
+    assert await turns >= 20 * 4096 / ROOM / 2
+    assert all(reader.client.text.count(b"data: [DONE]\n") == 1 for reader in readers)
