@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Client(httpx.AsyncClient):
     """An httpx client whose transport can be looked into."""
 
-    def __init__(self, tls: ssl.SSLContext, connect: float, proxy: str | None, keep_idle: float) -> None:
+    def __init__(self, tls: ssl.SSLContext, connect: float | None, proxy: str | None, keep_idle: float) -> None:
         self.transport = Http1Transport(tls, lambda _: None if proxy is None else httpx.Proxy(proxy), keep_idle)
         super().__init__(transport=self.transport, timeout=httpx.Timeout(None, connect=connect), trust_env=False)
 
@@ -35,7 +35,7 @@ class Client(httpx.AsyncClient):
 
 
 def direct(
-    tls: ssl.SSLContext | None = None, connect: float = 5, proxy: str | None = None, keep_idle: float = 15
+    tls: ssl.SSLContext | None = None, connect: float | None = 5, proxy: str | None = None, keep_idle: float = 15
 ) -> Client:
     """Return a client that asks directly, or through *proxy*."""
     return Client(tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect, proxy, keep_idle)

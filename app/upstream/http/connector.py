@@ -61,8 +61,9 @@ class Connector:
                     await self._open(origin_of(proxy.url), exchange)
                 else:
                     await self._open_tunnel(target, proxy, exchange)
-        except TimeoutError as error:
-            raise ConnectTimeout(cause=f"{_where(target, proxy)} did not answer within {limit:g} s") from error
+        except TimeoutError as error:  # ours; or the kernel's own, which has a number
+            within = f" within {limit:g} s" if limit and not error.errno else ""
+            raise ConnectTimeout(cause=f"{_where(target, proxy)} did not answer{within}") from error
         except _FAILURES as error:
             raise Unreachable(cause=f"{_where(target, proxy)}: {_why(error)}") from error
 

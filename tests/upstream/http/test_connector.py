@@ -12,6 +12,7 @@ import time
 import pytest
 
 from app.errors import ConnectTimeout, Unreachable
+from app.upstream.http import connector
 from app.upstream.http.pool import READ
 from tests.upstream.direct import LOOPS, Client, deaf, direct, drowned, hang, sockets
 from tests.upstream.http.conftest import Certificate
@@ -58,6 +59,18 @@ async def test_connect_timeout() -> None:
             with pytest.raises(ConnectTimeout):
                 await client.get(url.replace("http:", "https:"))
     await until(lambda: sockets() <= before)
+
+
+async def test_the_kernel_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that does not answer is a timeout, too, if there is no limit, or if the kernel has waited enough."""
+    impatient = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1)  # it looks after a second
+    monkeypatch.setattr(connector, "_OPTIONS", (*connector._OPTIONS, impatient))
+    with drowned() as (_, url):
+        for limit in (None, 600):
+            async with direct(connect=limit) as client, asyncio.timeout(30):
+                with pytest.raises(ConnectTimeout) as raised:
+                    await client.get(url)
+                assert raised.value.cause == f"{url.removeprefix('http://').rstrip('/')} did not answer"
 
 
 async def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
