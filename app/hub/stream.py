@@ -87,7 +87,7 @@ class Stream:
         if grace == 0:
             self.cancel()
         elif grace < math.inf:
-            self._grace_timer = asyncio.get_running_loop().call_later(grace, self._end_unread)
+            self._grace_timer = asyncio.get_running_loop().call_later(grace, self._end_unread, grace)
 
     def end_grace(self) -> None:
         """Stop counting the grace: a reader has come, or the stream has ended."""
@@ -95,7 +95,7 @@ class Stream:
             self._grace_timer.cancel()
             self._grace_timer = None
 
-    def _end_unread(self) -> None:
+    def _end_unread(self, grace: float) -> None:
         self._grace_timer = None
-        self.logger.info("stream.unread", grace=self.request.grace)
+        self.logger.info("stream.unread", grace=grace)
         self.cancel()

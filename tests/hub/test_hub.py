@@ -141,11 +141,32 @@ async def test_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: Lo
     await loop_clock.let_pass(0.02)
     assert house.hub.live == 0
     await house.settled()
-    assert [entry["event"] for entry in logs.entries if entry["event"] == "stream.unread"]
+    assert unread(logs) == [0.05]
     assert logs.entries[-1]["reason"] == "cancelled"
 
 
-async def test_first_reader(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
+def unread(logs: LogCapture) -> list[float]:
+    """Return the graces that have passed without a reader, as the log has them."""
+    return [entry["grace"] for entry in logs.entries if entry["event"] == "stream.unread"]
+
+
+async def test_unknown_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: LoopClock) -> None:
+    """A stream whose reader left before it was told the id has a grace of its own, and the log has that one."""
+    house = House(log, (Delta("a"),), forever)
+    request = StreamRequest("m", (), grace=3600, unknown_grace=0.05)
+    subscription = await house.hub.attach(await house.hub.open(request))
+    subscription.knows_id = False
+    async with subscription as batches:
+        await anext(batches)
+    await loop_clock.let_pass(0.04)
+    assert house.hub.live == 1
+    await loop_clock.let_pass(0.02)
+    assert house.hub.live == 0
+    await house.settled()
+    assert unread(logs) == [0.05]
+
+
+async def test_first_reader(log: FilteringBoundLogger, logs: LogCapture, loop_clock: LoopClock) -> None:
     """A stream that was started without a reader waits for its first one, whatever its policy, but not for ever."""
     house = House(log, (Delta("a"),), forever, first_reader=0.05)
     await house.hub.open(asked(grace=0))
@@ -154,6 +175,7 @@ async def test_first_reader(log: FilteringBoundLogger, loop_clock: LoopClock) ->
     await loop_clock.let_pass(0.02)
     assert house.hub.live == 0
     await house.settled()
+    assert unread(logs) == [0.05]
 
 
 async def test_cancel(log: FilteringBoundLogger) -> None:
