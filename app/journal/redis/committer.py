@@ -282,11 +282,13 @@ class Committer:
             return False
         replies = await self._records.send([*commands, *appends, *expiries])
         refusal: Exception | None = None
-        written: list[Command] = []
+        ended: list[tuple[RedisWriter, int, bytes]] = []
         for (writer, first, data), reply in zip(sent, replies[len(commands) :], strict=False):
             if isinstance(reply, bytes):
-                self._acknowledge(writer, first, data)
-                written += late.get(writer, ())
+                if writer in late:
+                    ended.append((writer, first, data))
+                else:
+                    self._acknowledge(writer, first, data)
             elif entries.is_taken(reply):
                 self._unreconciled[writer] = None
                 self._outbox.wake.set()
@@ -294,8 +296,11 @@ class Committer:
                 self._lose(writer, JournalLost())
             else:
                 refusal = refusal or reply
-        if written:
-            await self._connection.execute(*written)
+        if ended:
+            # Until this has come through, their writers are live: if it fails, it is done by `_arrived`.
+            await self._connection.execute(*(command for writer, *_ in ended for command in late[writer]))
+            for writer, first, data in ended:
+                self._acknowledge(writer, first, data)
         if refusal is not None:
             raise refusal
         return True

@@ -101,6 +101,38 @@ async def test_a_lost_answer_to_the_end(machine: Machine, redis: Redis) -> None:
         assert repr(a.journal._committer) == "<Committer 0 live, 0 to be compared>"
 
 
+@pytest.mark.parametrize("fails", ["before", "after"])
+async def test_an_end_and_what_belongs_to_it(
+    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """If Redis fails just after it was given the end of a stream with a note, nothing of the stream stays too long."""
+    a = await machine.start()
+    writer = await begun(a)
+    writer.note("n")
+    writer.append([Delta("1")])
+    await acked(writer, 2)
+    assert redis.exists(keys.note("s"), keys.noted(a.journal._process)) == 2
+    pipeline = a.journal._connection.pipeline
+
+    async def failing(commands: Sequence[Command]) -> list[Any]:
+        if ("DEL", keys.note("s")) not in commands:
+            return await pipeline(commands)
+        monkeypatch.undo()
+        if fails == "after":
+            await pipeline(commands)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(a.journal._connection, "pipeline", failing)
+    writer.append([DONE])
+    assert await opened(a.journal) == [Delta("0"), Delta("1"), DONE]
+    await until(lambda: not a.journal._committer.writers and a.journal.ready)
+    assert not redis.exists(keys.note("s"), keys.noted(a.journal._process))
+    assert 0 < redis.ttl(keys.log("s")) <= 60
+    [listed] = redis.zrange(keys.streams("ann"), 0, -1)
+    assert listed == b"s done 3"
+    assert (a.owner.stopped, a.owner.left) == ([], [])
+
+
 async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) -> None:
     """A log that Redis began without this process knowing gets an end, and its idempotency key may be used again."""
     with Proxy(machine.url) as proxy:
