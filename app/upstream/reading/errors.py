@@ -51,7 +51,8 @@ _WORDS: Final = {
     401: "invalid_api_key authentication_error unauthorized unauthenticated permission_error permission_denied "
     "invalid_authentication_error invalidapikey",
     402: "payment_required insufficient_credits insufficient_balance billing_hard_limit_reached insufficient_quota "
-    "insufficient_user_quota exceeded_current_quota_error billing_not_active billing_error arrearage",
+    "insufficient_user_quota exceeded_current_quota_error billing_not_active billing_error arrearage "
+    "budget_exceeded pre_consume_token_quota_failed",
     429: "rate_limit_exceeded rate_limit_error rate_limited too_many_requests resource_exhausted ratelimiterror "
     "throttling_error",
     413: "request_too_large",
@@ -250,7 +251,7 @@ def _kind(status: int | None, fields: Mapping[str, Any]) -> Callable[[str | None
     """Return the class of an error, or a function in its place that leaves out the upstream's words."""
     if status == 401 or (status in (None, 400, 403) and is_about_key(fields)):
         return lambda _: Unauthorized()
-    if status == 402 or (status is not None and status < 500 and is_about_credit(fields)):
+    if status == 402 or ((status is None or status < 500) and is_about_credit(fields)):
         return lambda _: Unpaid()
     if status is None:
         return subject_of(400, fields) or UpstreamError

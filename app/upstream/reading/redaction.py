@@ -28,6 +28,7 @@ _KEY = re.compile(
       (?i:\b(?:bearer|basic)\s+)[^\s"',;]{8,}
     | \b(?i:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|r8|fw|ghp|org|proj)[-_][^\s"',;]{6,}
     | \bAIza[\w-]{20,}
+    | \b(?i:team|api[ ]key)(?i:[ ]id)?:[ ](?=[\w-]{0,40}[0-9])[\w-]+               # what xAI tells of an account
     | \beyJ[\w-]{8,}[.\w-]*                                                      # a JSON Web Token
     | \b(?<!-tool-)(?=[A-Za-z]*[0-9])[A-Za-z0-9+/]{24,}={0,2}                    # hexadecimal, base64; no call's id
     | (?<![\w-])(?P<url>[A-Za-z0-9_-]{40,})={0,2}                               # base64 as in URLs: see `_redacted`

@@ -30,7 +30,8 @@ _CONTEXT: Final = re.compile(
     r"(?i)maximum (?:context|prompt|model) length|context (?:length|window|size) (?:of|is|exceed)|prompt is too long"
     r"|exceed(?:s|ed)?\b.{0,40}\b(?:context|model token limit)|input (?:is too long|length exceeds)|too many tokens"
     r"|reduce the length of the (?:messages|prompt|input)|input token count|range of input length"
-    r"|longer than the (?:maximum )?(?:model|context)"
+    r"|(?:longer|larger|greater) than the (?:maximum )?(?:model|context)|(?:prompt|input) exceeds max(?:imum)? length"
+    r"|`inputs` (?:tokens \+|must have less than)"
 )
 _CONTENT_CODES: Final = _words(
     "content_filter content_policy_violation content_filter_error responsibleaipolicyviolation "
@@ -38,19 +39,19 @@ _CONTENT_CODES: Final = _words(
     "prohibited_content sensitive_content safety"
 )
 _CONTENT: Final = re.compile(
-    r"(?i)content (?:management|usage )?polic|usage polic|content[ _-]filter|safety (?:system|polic|filter|reasons)"
-    r"|\b(?:input|prompt|content|messages?|request|text|image)s?\b.{0,40}\bflagged|flagged (?:as|by|for)\b.{0,40}\b"
-    r"(?:violat|moderation|content)|moderation|content exists risk|inappropriate content|considered high risk"
-    r"|sensitive content"
+    r"(?i)content (?:management|usage )?polic|usage (?:polic|guideline)|content[ _-]filter"
+    r"|\b(?:input|prompt|content|messages?|request|text|image)s?\b.{0,40}\bflagged"
+    r"|flagged (?:as|by|for)\b.{0,40}\b(?:violat|moderation|content)|moderation|content exists risk"
+    r"|safety (?:system|polic|filter|reasons)|inappropriate content|considered high risk|sensitive content"
 )
 _MODEL_CODES: Final = _words(
     "model_not_found model_not_available model_not_exist deploymentnotfound unknown_model modelnotfound "
-    "model_not_supported invalid_model"
+    "model_not_supported invalid_model model.accessdenied"
 )
 _MODEL: Final = re.compile(
-    r"(?i)\b(?:model|deployment)s?\b.{0,160}\b(?:not (?:be )?(?:found|exist|available)|n[o']t exist|not have access"
-    r"|is not a valid model)|\b(?:no such|unknown|invalid) model\b|\bnot a valid model\b"
-    r"|unable to access model|\bnot have access to (?:the )?model"
+    r"(?i)\b(?:model|deployment)s?\b.{0,160}(?:\bnot (?:be )?(?:found|exist|available)|n[o'’]t (?:exist|have access)"
+    r"|\bis not a valid model|\bidentifier is invalid)|\b(?:no such|unknown|invalid) model\b|\bnot a valid model\b"
+    r"|unable to access model|n[o'’]t have access to (?:the )?model|\baccess to (?:the )?model\b.{0,160}\bdenied"
 )
 # A 404 is about the model if it speaks of one, but not as a part of a path (row H27).
 _ANY_MODEL: Final = re.compile(r"(?i)(?<![/\w-])(?:models?|deployments?)(?![\w-])|endpoints found")
@@ -61,6 +62,8 @@ _KEY: Final = re.compile(
 )
 _CREDIT: Final = re.compile(
     r"(?i)credit balance|insufficient (?:account )?(?:balance|credits?|funds|quota)|not enough credits|out of credits"
+    r"|balance is (?:insufficient|not enough)|quota is not enough|n[o'’]t have any credits|used all available credits"
+    r"|budget has been exceeded|exceeded(?:token)?budget|spending limit"
 )
 # What upstreams say that may not, or cannot, stream. `stream` alone may be a part of a transport's words.
 _NO_STREAM: Final = re.compile(

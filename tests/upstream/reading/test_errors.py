@@ -78,6 +78,13 @@ ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
     ("elsewhere", {"error": {"message": "no such thing", "code": 404}}, Rejected, "no such thing"),
     ("no-key", {"error": "Invalid API key: abc"}, Unauthorized, Unauthorized.message),
     ("credit", {"error": {"message": "buy more", "code": 402}}, Unpaid, Unpaid.message),
+    ("credit-message", {"error": "Budget has been exceeded! Current cost: 2"}, Unpaid, Unpaid.message),
+    (
+        "content-xai",
+        {"code": "The caller does not have permission", "error": "Content violates usage guidelines. Team: 1b2c, ok"},
+        ContentRefused,
+        "Content violates usage guidelines. [redacted], ok",
+    ),
     ("other-number", {"error": {"message": "no", "code": 1301}}, UpstreamError, "no"),
     ("bool-code", {"error": {"message": "no", "code": True}}, UpstreamError, "no"),
     (
@@ -203,6 +210,10 @@ SUBJECTS: list[tuple[int, dict[str, Any], type[UpstreamError]]] = [
     (403, {"message": "Your account was flagged. Talk to us."}, Unauthorized),
     (400, {"message": "Your credit balance is too low to use the API."}, Unpaid),
     (403, {"message": "no", "code": "insufficient_user_quota"}, Unpaid),
+    (403, {"message": "no", "code": "pre_consume_token_quota_failed"}, Unpaid),
+    (403, {"message": "Sorry, your account balance is insufficient", "code": 30001}, Unpaid),
+    (429, {"message": "no", "type": "budget_exceeded", "code": "429"}, Unpaid),
+    (412, {"message": "Account a-1 is suspended, possibly due to reaching the spending limit"}, Unpaid),
     (429, {"message": "no", "type": "exceeded_current_quota_error"}, Unpaid),
     (400, {"message": "overdue", "code": "Arrearage"}, Unpaid),
     (

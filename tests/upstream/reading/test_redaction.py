@@ -20,6 +20,7 @@ from app.upstream.reading.redaction import MAX_MESSAGE, presentable, scrub
         ("d41d8cd98f00b204e9800998ecf8427e is it", "[redacted] is it"),
         ("in org-AbCdEf123456 on tokens", "in [redacted] on tokens"),
         ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "jwt [redacted]"),
+        ("Team: 1b2c-3d, API key ID: 9f8e, Model: m, team: none", "[redacted], [redacted], Model: m, team: none"),
         (
             "model Llama-4-Maverick-17B-128E-Instruct-FP8 is unknown",
             "model Llama-4-Maverick-17B-128E-Instruct-FP8 is unknown",

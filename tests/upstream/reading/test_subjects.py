@@ -34,8 +34,13 @@ SUBJECTS: list[tuple[int, dict[str, Any], type[Rejected] | None]] = [
     (403, {"message": "You do not have access to model x"}, M),
     (400, {"message": "x is not a valid model ID", "code": 400}, M),
     (400, {"message": "Model Not Exist", "type": "invalid_request_error"}, M),
+    (400, {"message": "The model doesn't exist"}, M),
     (400, {"message": "invalid model ID", "type": "invalid_request_error"}, M),
     (400, {"message": "The requested model is not supported.", "code": "model_not_supported"}, M),
+    (403, {"message": "You don't have access to the model with the specified model ID."}, M),  # Bedrock
+    (403, {"message": "Access to model denied. Please make sure you are eligible.", "code": "Model.AccessDenied"}, M),
+    (403, {"message": "no", "code": "Model.AccessDenied"}, M),
+    (400, {"message": "The provided model identifier is invalid."}, M),
     (400, {"message": "Unable to access model x. Please visit us.", "code": "model_not_available"}, M),
     # the content
     (400, {"message": "The response was filtered", "code": "content_filter", "param": "prompt"}, ContentRefused),
@@ -46,6 +51,7 @@ SUBJECTS: list[tuple[int, dict[str, Any], type[Rejected] | None]] = [
     (403, {"message": "Input was refused", "code": 403, "metadata": {"reasons": ["violence"]}}, ContentRefused),
     (403, {"message": 'x requires moderation. Your input was flagged for "violence"', "code": 403}, ContentRefused),
     (403, {"message": "blocked by our safety system", "type": "permission_denied"}, ContentRefused),
+    (403, {"message": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"}, ContentRefused),  # xAI
     # the length
     (400, {"message": "no", "code": "context_length_exceeded"}, ContextTooLong),
     (400, {"message": "This model's maximum context length is 8192 tokens."}, ContextTooLong),
@@ -61,6 +67,9 @@ SUBJECTS: list[tuple[int, dict[str, Any], type[Rejected] | None]] = [
     (400, {"message": "Input is too long for requested model."}, ContextTooLong),
     (413, {"message": "Please reduce the length of the messages or completion."}, ContextTooLong),
     (400, {"message": "Your request exceeded model token limit: 8"}, ContextTooLong),
+    (400, {"message": "The number of tokens to keep is greater than the context length. Try again."}, ContextTooLong),
+    (400, {"message": "Prompt exceeds max length", "code": "1261"}, ContextTooLong),  # Z.ai
+    (422, {"message": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000"}, ContextTooLong),  # TGI
     # neither
     (400, {"message": "image_url is only supported by certain models."}, None),
     (400, {"message": "'max_tokens' is not supported with this model."}, None),
@@ -94,6 +103,14 @@ def test_only_so_much_is_searched() -> None:
         ("No API_KEY was set", True, False),
         ("Your credit balance is too low to use the API.", False, True),
         ("Insufficient balance", False, True),
+        ("Sorry, your account balance is insufficient", False, True),
+        ("Your newly created team doesn't have any credits yet.", False, True),
+        ("Your team has used all available credits or reached its monthly limit.", False, True),
+        ("Budget has been exceeded! Current cost: 26.075, Max budget: 0.25", False, True),
+        ("ExceededTokenBudget: Current spend: 7.2e-05", False, True),
+        ("Account a-1 is suspended, possibly due to reaching the monthly spending limit", False, True),
+        ("token quota is not enough, token remain quota: $0.10", False, True),
+        ("You exceeded your current quota. Please retry in 37 s.", False, False),
         ("Country, region, or territory not supported", False, False),
         (None, False, False),
     ],
