@@ -19,7 +19,7 @@ from app.errors import Malformed, UpstreamError
 from app.events import Delta, Logprobs, Media, Reasoning, Refusal
 from app.upstream.reading.answer import ENDED, Answer
 from app.upstream.reading.extras import Said
-from app.upstream.reading.finish import read_finish
+from app.upstream.reading.finish import FAILED, read_finish
 from app.upstream.reading.logprobs import read_logprobs
 from app.upstream.reading.reader import AnswerReader
 from app.upstream.reading.sse import MAX_EVENT
@@ -380,6 +380,9 @@ class ResponsesDialect:
         if outcome == "incomplete":
             raw = text_of(object_of(response.get("incomplete_details")).get("reason"))
             reason, _ = read_finish(raw)
+            if reason == FAILED:
+                self.answer.finish_as(raw)
+                return
             self.answer.finish(reason if reason in LIMITS else "other", raw or "incomplete")
         else:
             reason = "tool_calls" if self._calls else "stop"

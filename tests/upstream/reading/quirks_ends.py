@@ -14,12 +14,21 @@ FINISHES = [
         ("tool_calls", ("tool_calls", "function_call", "tool_use", "TOOL_CALLS", "tool-calls", "toolUse")),
         ("content_filter", ("content_filter", "sensitive", "SAFETY", "content-filter", "RECITATION", "refusal")),
         ("content_filter", ("PROHIBITED_CONTENT", "guardrail_intervened", "IMAGE_SAFETY")),
+        ("content_filter", ("content_filter: PROHIBITED_CONTENT", "content_filter: RECITATION", "MODEL_ARMOR")),
+        ("length", ("repetition", "repetition_truncation")),
         ("unknown", ("null", "unknown", "NOT_FINISHED")),
         ("other:pause_turn", ("pause_turn",)),
         ("other:" + "x" * 64, ("x" * 100,)),
     )
     for raw in raws
 ] + [
+    Case(
+        "C35-alone",
+        event({"choices": [{"index": 0, "finish_reason": "content_filter: SAFETY"}], "usage": {"completion_tokens": 0}})
+        + DONE,
+        "content_filter",
+        usage={"completion_tokens": 0},
+    ),
     Case("finish-other-type", HI + chunk({}, 3) + chunk({}, {"a": 1}) + DONE, "unknown", "hi"),
     Case("finish-first-counts", HI + chunk({}, "length") + STOP + DONE, "length", "hi"),
     Case("finish-object", HI + chunk({}, {"type": "length", "length": 16}) + DONE, "length", "hi"),

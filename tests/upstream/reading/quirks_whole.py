@@ -298,7 +298,15 @@ BROKEN = [
     ),
     *(
         Case(f"E11-{reason}", HI + chunk({}, reason) + DONE, UpstreamError, "hi")
-        for reason in ("ERROR", "failed", "cancelled")
+        for reason in ("ERROR", "failed", "cancelled", "error: it died", "api_error", "overloaded", "connection_error")
+    ),
+    *(
+        Case(
+            f"E11-google-{reason}",
+            event({"choices": [{"index": 0, "finish_reason": f"function_call_filter: {reason}"}]}) + DONE,
+            UpstreamError,
+        )
+        for reason in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL")
     ),
     *(
         Case(f"E16-{n}", chunk({"content": "hi"}, error=empty) + chunk({}, "stop", error=empty), text="hi")

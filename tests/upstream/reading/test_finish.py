@@ -14,10 +14,12 @@ from app.upstream.reading.finish import FAILED, has_failed, read_finish
     [
         ("stop", ("stop", "STOP", "eos_token", "endTurn", "stop-sequence", "FinishReason.STOP", "REASON_COMPLETE")),
         ("length", ("length", "MAX_TOKENS", "max_output_tokens", "model_context_window_exceeded")),
+        ("length", ("repetition", "repetition_truncation")),
         ("tool_calls", ("tool_calls", "function_call", "tool-use", "FINISH_REASON_TOOL_CALLS")),
-        ("content_filter", ("content_filter", "SAFETY", "refusal", "guardrail_intervened")),
+        ("content_filter", ("content_filter", "SAFETY", "refusal", "guardrail_intervened", "MODEL_ARMOR")),
         ("unknown", ("unknown",)),
         (FAILED, ("error", "abort", "insufficient_system_resource", "MALFORMED_FUNCTION_CALL", "timeout")),
+        (FAILED, ("api_error", "overloaded", "connection_error", "error_max_turns", "FinishReason.MALFORMED_RESPONSE")),
         ("", ("null", "NOT_FINISHED", "FINISH_REASON_UNSPECIFIED", "in_progress")),
         ("other", ("pause_turn", "?", "stopx")),
     ],
@@ -25,6 +27,26 @@ from app.upstream.reading.finish import FAILED, has_failed, read_finish
 def test_words(reason: str, said: tuple[str, ...]) -> None:
     """A word means the same in any case, with any separators and as a member of an enumeration (rows C20, E11)."""
     assert [read_finish(word) for word in said] == [(reason, word) for word in said]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        ("content_filter: A_NEW_ONE", "content_filter"),
+        ("something: MAX_TOKENS", "length"),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", FAILED),
+        ("function_call_filter: A_NEW_ONE", FAILED),
+        ("error: upstream died", FAILED),
+        ("stop: error", FAILED),
+        ("FinishReason:STOP", "stop"),
+        ("null: null", "other"),
+        ("a: b: c", "other"),
+    ],
+)
+def test_more_after_a_colon(said: str, reason: str) -> None:
+    """Of two parts the first one that is known counts, and a failure before that (rows C35, E11)."""
+    assert read_finish(said) == (reason, said)
 
 
 @pytest.mark.parametrize("said", [None, "", 3, True, [], ["stop"], {}, {"type": 3}])

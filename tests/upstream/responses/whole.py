@@ -104,6 +104,13 @@ ENDS = [
         "hi",
     ),
     Case("R12-failed", HI + over("done", status="failed", error={"message": "no"}), UpstreamError, "hi", message="no"),
+    Case(
+        "R5-google",
+        HI + over("incomplete", incomplete_details={"reason": "content_filter: SAFETY"}),
+        "content_filter",
+        "hi",
+    ),
+    Case("R5-failed", HI + over("incomplete", incomplete_details={"reason": "api_error"}), UpstreamError, "hi"),
     Case("R5-spelling", HI + over("incomplete", incomplete_details={"reason": "MAX_TOKENS"}), "length", "hi"),
     Case("R12-no-status", HI + sent("done", response={}), text="hi"),
     Case(
