@@ -51,6 +51,8 @@ _PREFIXES = {
     "image_generation_call": "ig",
 }
 _OWN = frozenset(("id", "type", "role", "status", "content", "summary", "encrypted_content"))
+_TEXT_PARTS: Mapping[str, type[Text]] = {"output_text": Delta, "text": Delta, "refusal": Refusal}
+_OWN_OF_PART = frozenset(("type", "text", "refusal", "annotations", "logprobs"))
 _PLACE = ("item_id", "output_index", "content_index", "summary_index")
 _IMAGE = "image_generation_call"
 
@@ -72,6 +74,7 @@ class Output(WithCalls[ItemCall, Said]):
         "_items",
         "_logprobs",
         "_media",
+        "_part_fields",
         "_reasoning",
         "_stream_id",
         "_text",
@@ -90,6 +93,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._text = StringIO()  # of the part that is open: it holds a long text without an object for each piece
         self._logprobs: list[Any] = []
         self._annotations: list[Any] = []
+        self._part_fields: dict[str, Any] = {}  # the upstream's other fields of that part
         self._images: list[Media] = []  # the upstream's own items for them may come with the next record
         self._media: list[Media] = []  # those that are fields of the message that is open
         self._fields: dict[str, Any] = {}  # other fields of that
@@ -207,6 +211,7 @@ class Output(WithCalls[ItemCall, Said]):
         self.kind = None
         self._logprobs = []
         self._annotations = []
+        self._part_fields = {}
         if issubclass(kind, Reasoning):
             self._item["summary"].append(part)
             return [
@@ -225,8 +230,9 @@ class Output(WithCalls[ItemCall, Said]):
         if issubclass(self.kind, Reasoning):
             return {"type": "summary_text", "text": text}
         if self.kind is Refusal:
-            return {"type": "refusal", "refusal": text, **({"logprobs": self._logprobs} if self._logprobs else {})}
-        return text_part(text, self._annotations, self._logprobs)
+            logprobs = {"logprobs": self._logprobs} if self._logprobs else {}
+            return {"type": "refusal", "refusal": text, **logprobs, **self._part_fields}
+        return {**text_part(text, self._annotations, self._logprobs), **self._part_fields}
 
     def _so_far(self, item: Said) -> Said:
         """Return *item*, which is open, with the part that is open."""
@@ -379,6 +385,12 @@ class Output(WithCalls[ItemCall, Said]):
         return self._whole_item(kind, _without_name(item))
 
     def _upstream_part(self, part: Mapping[str, Any]) -> list[Said]:
+        """Return the events of a part that no chat has, or of the other fields of a text, which has been said."""
+        kind = _TEXT_PARTS.get(string_in(part, "type"))
+        if kind is not None and part.keys().isdisjoint(("text", "refusal")):
+            events = [] if self.kind is kind else self._open(kind)
+            self._part_fields |= {name: value for name, value in part.items() if name not in _OWN_OF_PART}
+            return events
         events = self._open_message()
         assert self._item is not None  # noqa: S101 - it was opened just now
         at = {"item_id": self._item["id"], "output_index": self._at, "content_index": len(self._item["content"])}

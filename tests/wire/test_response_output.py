@@ -197,6 +197,31 @@ def test_reasoning_keeps_the_upstreams_name() -> None:
     assert unseal(reasoning["encrypted_content"]) == {REASONING_FIELD: Reasoning.FIELD, "signature": "s"}
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "field"), [(Delta("a"), "output_text", "text"), (Refusal("a"), "refusal", "refusal")]
+)
+def test_other_fields_of_a_text(text: Event, kind: str, field: str) -> None:
+    """They stand beside the text that came before them, which is there once, and not beside the next one."""
+    found = output(text, Extra(delta={"content_parts": [{"type": kind, "sig": "s"}]}))
+    (message,) = found.items
+    found.take(Reasoning("b"))
+    found.take(text)
+    found.take(DONE)
+    first, _, last = found.items
+    assert [message["content"], first["content"], last["content"]] == [
+        [{**last["content"][0], "sig": "s"}],
+        [{**last["content"][0], "sig": "s"}],
+        last["content"],
+    ]
+    assert (last["content"][0][field], "sig" in last["content"][0]) == ("a", False)
+
+
+def test_fields_of_a_text_that_is_not_open() -> None:
+    """They begin a text, so that they arrive."""
+    (message,) = items(Refusal("a"), Extra(delta={"content_parts": [{"type": "output_text", "sig": "s"}]}), DONE)
+    assert [(part["type"], part.get("sig")) for part in message["content"]] == [("refusal", None), ("output_text", "s")]
+
+
 def test_parts_and_messages_of_the_upstream() -> None:
     """A part of no known type stands where it came; the other fields of a message are those of ours."""
     part = {"type": "new", "data": 1}

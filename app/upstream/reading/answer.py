@@ -125,6 +125,11 @@ class Answer:
         self._has_item = self._has_item or is_content
         self.add_extra({}, {}, {"output": [item]})
 
+    def add_part(self, part: Mapping[str, Any], at: int) -> None:
+        """Take a part, of the item at place *at*, that there is no word for, and that may come again."""
+        if self._noted.is_new([at, part]):
+            self.add_extra({}, {}, {"content_parts": [part]})
+
     def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         """Take what there is no word for. What quotes the prompt or the operator's own fields is left out."""
         if chunk:

@@ -16,6 +16,8 @@ from app.upstream.reading.values import is_empty, kept, list_of, text_of
 ENCRYPTED: Final = "reasoning.encrypted"
 FORMAT: Final = "openai-responses-v1"
 _MESSAGE: Final = frozenset(["id", "type", "role", "status", "content"])
+TEXT_FIELD: Final = {"output_text": "text", "text": "text", "refusal": "refusal", "reasoning_text": "text"}
+"""Where the text of a whole part is, by the part's type."""
 _PART: Final = frozenset(["type", "text", "refusal", "annotations", "logprobs"])
 _IMAGE: Final = "image_generation_call"
 # The items that the client has to act upon, as with a call of its shell or a request for its approval, are those of
@@ -48,14 +50,18 @@ def add_item(answer: Answer, item: dict[str, Any], at: int) -> None:
         _add_output(answer, item)
 
 
-def add_part(answer: Answer, part: dict[str, Any]) -> None:
-    """Take a whole part of a message, except its text, into *answer*."""
+def add_part(answer: Answer, part: dict[str, Any], at: int) -> None:
+    """Take a whole part, except its text, of the item at place *at* into *answer*. It may come again.
+
+    A part that is a text is an extra with the fields that it has besides: its text has been said.
+    """
     answer.add_notes(kept(list_of(part.get("annotations"))))
     kind = kind_of(part)
     if kind is not None:
         add_media(answer, part, kind)
-    elif not is_empty(unknown(part, _PART)):
-        answer.add_extra({}, {}, {"content_parts": [kept(part)]})
+    elif more := unknown(part, _PART):
+        form = text_of(part.get("type"))
+        answer.add_part({"type": form, **more} if form in TEXT_FIELD else kept(part), at)
 
 
 def add_media(answer: Answer, value: object, kind: str) -> None:

@@ -35,7 +35,7 @@ from app.upstream.reading.values import (
     text_within,
 )
 from app.upstream.responses.calls import ARGUMENTS, ResponseCalls
-from app.upstream.responses.items import add_item, add_part
+from app.upstream.responses.items import TEXT_FIELD, add_item, add_part
 from app.upstream.responses.places import Places
 
 MAX_PARTS: Final = 1024
@@ -101,8 +101,6 @@ _TEXT = "output_text"
 _REFUSAL = "refusal"
 _THOUGHT = "reasoning_text"
 _SUMMARY = "summary_text"
-_TEXT_FIELD = {_TEXT: "text", "text": "text", _REFUSAL: "refusal", _THOUGHT: "text"}
-"""Where the text of a whole part is."""
 _INDEX_FIELD = {_TEXT: "content_index", _REFUSAL: "content_index", _THOUGHT: "content_index", _SUMMARY: "summary_index"}
 _DELTAS = {
     "response.output_text.delta": _TEXT,
@@ -212,7 +210,7 @@ class ResponsesDialect:
             self._add_text(self._part(_DELTAS[kind], event), event.get("delta"), event.get("logprobs"))
         elif kind in _WHOLES:
             form = _WHOLES[kind]
-            self._add_whole(self._part(form, event), event.get(_TEXT_FIELD.get(form, "text")), event.get("logprobs"))
+            self._add_whole(self._part(form, event), event.get(TEXT_FIELD.get(form, "text")), event.get("logprobs"))
         elif kind in _HANDLERS:
             _HANDLERS[kind](self, event)
 
@@ -275,10 +273,10 @@ class ResponsesDialect:
     def _add_part(self, at: int, index: int, part: object) -> None:
         fields = part if isinstance(part, dict) else {"type": _TEXT, "text": part}
         form = text_of(fields.get("type"))
-        if form in _TEXT_FIELD:
+        if form in TEXT_FIELD:
             form = _TEXT if form == "text" else form
-            self._add_whole((form, at, index), fields.get(_TEXT_FIELD[form]), fields.get("logprobs"))
-        add_part(self.answer, fields)
+            self._add_whole((form, at, index), fields.get(TEXT_FIELD[form]), fields.get("logprobs"))
+        add_part(self.answer, fields, at)
 
     def _read_part_done(self, event: dict[str, Any]) -> None:
         self._add_part(self._places.of(event), index_of(event.get("content_index")) or 0, event.get("part"))
@@ -334,7 +332,7 @@ class ResponsesDialect:
                 self._add_texts(at, item)
             elif kind == "message":
                 for part in map(object_of, list_of(item.get("content"))):
-                    add_part(self.answer, part)
+                    add_part(self.answer, part, at)
             if kind != "reasoning":
                 self._settle_calls()
             add_item(self.answer, item, at)

@@ -27,6 +27,10 @@ def output(item: dict[str, Any]) -> Extra:
     return Extra({}, {}, {"output": [item]})
 
 
+def parts(part: dict[str, Any]) -> Extra:
+    return Extra({}, {}, {"content_parts": [part]})
+
+
 @pytest.mark.parametrize(
     ("item", "content"),
     [
@@ -98,16 +102,19 @@ def test_what_the_client_acts_upon(kind: str, is_content: bool) -> None:
     [
         ({"type": "output_text", "text": "a", "annotations": [], "logprobs": []}, []),
         ({"type": "output_text", "text": "a", "annotations": [{"url": "u"}]}, [Annotation([{"url": "u"}])]),
+        ({"type": "output_text", "text": "a", "sig": "s"}, [parts({"type": "output_text", "sig": "s"})]),
         ({"type": "refusal", "refusal": "no"}, []),
+        ({"type": "refusal", "refusal": "no", "sig": "s"}, [parts({"type": "refusal", "sig": "s"})]),
         (SHOWN, [Media("image", "image/png", LINK, raw=SHOWN)]),
-        ({"type": "new", "data": 1}, [Extra({}, {}, {"content_parts": [{"type": "new", "data": 1}]})]),
+        ({"type": "new", "data": 1}, [parts({"type": "new", "data": 1})]),
         ({"type": "new", "data": ""}, []),
     ],
 )
 def test_part(part: dict[str, Any], content: list[Content]) -> None:
-    """Of a part, everything but its text is taken here."""
+    """Of a part, everything but its text is taken here, and once."""
     answer = Answer()
-    add_part(answer, part)
+    add_part(answer, part, 0)
+    add_part(answer, part, 0)  # with the whole item
     assert answer.content == content
 
 

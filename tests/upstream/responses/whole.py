@@ -30,6 +30,7 @@ def part(text: str) -> dict[str, object]:
     return {"type": "output_text", "text": text, "annotations": [NOTE]}
 
 
+SIGNED = {"type": "output_text", "thought_signature": "c2ln"}
 NOTED = message("hi") | {"content": [part("hi")]}
 SEARCH: dict[str, Any] = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"query": "q"}}
 PATCH: dict[str, Any] = {"id": "ap_1", "type": "apply_patch_call", "call_id": "call_1", "operation": {"path": "x"}}
@@ -177,6 +178,16 @@ MORE = [
                 {"type": "output_image", "image_url": "https://a.example/x.png"},
             ),
         ),
+    ),
+    Case(
+        "R13-fields-of-a-text",
+        HI
+        + sent("content_part.done", output_index=0, content_index=0, part=part("hi"))
+        + sent("content_part.done", output_index=0, content_index=0, part=part("hi") | SIGNED)
+        + item("done", 0, message() | {"content": [part("hi") | SIGNED]})
+        + END,
+        text="hi",
+        others=(Annotation([NOTE]), Extra({}, {}, {"content_parts": [SIGNED]})),
     ),
     Case(
         "R13-audio",
