@@ -41,7 +41,7 @@ POD = DEPLOYMENT["template"]["spec"]
 # What the manifest's head says to put into the Secret.
 SECRET = {name: value.strip("'\"") for name, value in re.findall(r"--from-literal=(\w+)=('.*?'|\".*?\"|\S+)", MANIFEST)}
 # Seconds that a process takes at most after its grace: for the upstream's sockets, the last events, Redis and OTLP.
-LAST = app.hub.hub._CLOSING + app.serving.protocol.LAST_ANSWERS + USUAL.flush + app.telemetry.otlp._LAST_EXPORT
+LAST = app.hub.hub._CLOSE_WAIT + app.serving.protocol.LAST_ANSWERS + USUAL.flush + app.telemetry.otlp._LAST_EXPORT
 
 
 def default(name: str) -> Any:

@@ -30,11 +30,11 @@ from app.request import ANYONE, Principal, StreamInfo, StreamRequest
 from app.upstream import Upstreams
 
 # How many seconds to wait for the end of a stream that was cancelled.
-_STOPPING = 1.0
+_STOP_WAIT = 1.0
 # The same for one that is to be removed. It includes the time that an upstream may take to be told of the stop.
-_REMOVING = 3.0
+_REMOVE_WAIT = 3.0
 # How many seconds a drain waits for producers that were stopped to close their upstream connections.
-_CLOSING = 5.0
+_CLOSE_WAIT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Hub:
         if stream is not None:
             self._start(stream)
 
-    def accepting(self) -> None:
+    def begin_accepting(self) -> None:
         """Take note that readers can come from now on: streams that were adopted before have waited for none."""
         self._accepting = True
         for stream in self._streams.values():
@@ -288,7 +288,7 @@ class Hub:
         stream_id: str,
         principal: Principal = ANYONE,
         repeated: Repeated | None = None,
-        within: float = _STOPPING,
+        within: float = _STOP_WAIT,
     ) -> Log:
         """End a stream, if it has not ended, and return its log, after *within* seconds even if it has not ended yet.
 
@@ -325,7 +325,7 @@ class Hub:
 
         Raises Overloaded if it does not end in time: what its producer wrote after that would be kept.
         """
-        log = await self.cancel(stream_id, principal, repeated, _REMOVING)
+        log = await self.cancel(stream_id, principal, repeated, _REMOVE_WAIT)
         if not log.ended:
             raise Overloaded
         await self._journal.remove(stream_id)
@@ -413,7 +413,7 @@ class Hub:
         for reader in self._staying():
             reader.dismiss()
         with suppress(TimeoutError):  # a log gets its end once its upstream is told of the stop, or the socket closed
-            async with asyncio.timeout(_CLOSING):
+            async with asyncio.timeout(_CLOSE_WAIT):
                 await self._idle.wait()
 
     async def _produce(self, stream: Stream) -> None:

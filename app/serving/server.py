@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._hub.accepting()
+        self._hub.begin_accepting()
         self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

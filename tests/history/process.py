@@ -163,7 +163,7 @@ class Process:
         """Serve while the block runs, and drain then."""
         try:
             async with self.journal.serving(self.hub):
-                self.hub.accepting()
+                self.hub.begin_accepting()
                 yield
                 await self.hub.drain(0)
         finally:

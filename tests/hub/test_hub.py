@@ -208,7 +208,7 @@ async def test_remove(log: FilteringBoundLogger) -> None:
 
 async def test_what_does_not_end_is_not_removed(log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream whose upstream cannot be left in time is not removed, and its client is told so."""
-    monkeypatch.setattr(app.hub.hub, "_REMOVING", 0.01)
+    monkeypatch.setattr(app.hub.hub, "_REMOVE_WAIT", 0.01)
     left = asyncio.Event()
 
     async def reluctant() -> None:

@@ -345,11 +345,11 @@ async def test_nobody_comes(
     house = House(log, source=Keeping((), forever), first_reader=5)
     found, written = await orphan(house, first, notes[0])
     if accepting:
-        house.hub.accepting()
+        house.hub.begin_accepting()
     await house.hub.adopt(found)
     if not accepting:
         await loop_clock.let_pass(60)
-        house.hub.accepting()
+        house.hub.begin_accepting()
     await loop_clock.let_pass(4)
     assert not written.ended
     await loop_clock.let_pass(2)
@@ -366,7 +366,7 @@ async def test_somebody_is_there(log: FilteringBoundLogger, notes: list[str], lo
     found, written = await orphan(house, first, notes[0])
     await house.hub.adopt(found)
     house.hub.presence(first.id, 1)
-    house.hub.accepting()
+    house.hub.begin_accepting()
     await loop_clock.let_pass(6)
     assert not written.ended
     house.hub.presence(first.id, -1)
