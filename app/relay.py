@@ -53,8 +53,8 @@ class Limits:
 
     *first_token* runs from the opening to the first content, retries included. *idle* (no byte) and *progress* (bytes,
     but no content) run only after that: a reasoning model may well be silent before it. *commit* is how long the first
-    content may keep the answer's HTTP status open. Once an attempt has failed, and another is to come, that is *hold*;
-    an upstream that answers then has *commit* again.
+    content may keep the answer's HTTP status open. Once an attempt has failed, and another is to come, that is
+    *retry_hold*; an upstream that answers then has *commit* again.
     """
 
     commit: float = 2.0
@@ -62,7 +62,7 @@ class Limits:
     idle: float = 120.0
     progress: float = 300.0
     total: float = 1800.0
-    hold: float = 20.0
+    retry_hold: float = 20.0
 
 
 class Past(NamedTuple):
@@ -314,7 +314,8 @@ class Relay:
         deadline = self._opened_at + limits.commit
         if attempt.failed or len(self.attempts) > 1:
             answered = attempt.answered_at if not attempt.failed else None
-            deadline = max(deadline, self._opened_at + limits.hold if answered is None else answered + limits.commit)
+            later = self._opened_at + limits.retry_hold if answered is None else answered + limits.commit
+            deadline = max(deadline, later)
         if self._commit is not None:
             if deadline == self._deadline:
                 return

@@ -439,7 +439,7 @@ async def trying(log: FilteringBoundLogger, **limits: float) -> AsyncIterator[tu
 
 async def test_status_is_held_while_it_is_asked_again(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """After a failed attempt the commit deadline is the longer one, and a failure after that is still a status."""
-    async with trying(log, commit=2, hold=20) as (tries, relay, journal):
+    async with trying(log, commit=2, retry_hold=20) as (tries, relay, journal):
         tries.fail()
         await loop_clock.let_pass(9)
         tries.ask()
@@ -454,9 +454,9 @@ async def test_status_is_held_while_it_is_asked_again(log: FilteringBoundLogger,
 
 async def test_hold_ends(log: FilteringBoundLogger) -> None:
     """The longer deadline is one, too."""
-    async with trying(log, commit=0, hold=0.05) as (tries, relay, journal):
+    async with trying(log, commit=0, retry_hold=0.05) as (tries, relay, journal):
         await relay.committed
-    async with trying(log, commit=0.01, hold=0.05) as (tries, relay, journal):
+    async with trying(log, commit=0.01, retry_hold=0.05) as (tries, relay, journal):
         tries.fail()
         await relay.committed
         assert isinstance((await journal.open("s")).records(0, 1)[0], Start)
@@ -466,7 +466,7 @@ async def test_answer_after_a_failure_has_the_short_deadline_anew(
     log: FilteringBoundLogger, loop_clock: LoopClock
 ) -> None:
     """An upstream that has answered is not held; if it fails after all, that is a failed attempt again."""
-    async with trying(log, commit=2, hold=20) as (tries, relay, _):
+    async with trying(log, commit=2, retry_hold=20) as (tries, relay, _):
         tries.fail()
         tries.ask()
         await loop_clock.let_pass(9)
@@ -475,7 +475,7 @@ async def test_answer_after_a_failure_has_the_short_deadline_anew(
         assert not relay.committed.done()
         await loop_clock.let_pass(1)
         assert relay.committed.done()
-    async with trying(log, commit=2, hold=20) as (tries, relay, _):
+    async with trying(log, commit=2, retry_hold=20) as (tries, relay, _):
         tries.fail()
         tries.ask()
         tries.accept()
@@ -486,7 +486,7 @@ async def test_answer_after_a_failure_has_the_short_deadline_anew(
 
 async def test_first_attempt_has_the_short_deadline(log: FilteringBoundLogger, loop_clock: LoopClock) -> None:
     """Without a failure nothing is held longer, and an upstream that is not the last is not named."""
-    async with trying(log, commit=2, hold=20) as (tries, relay, journal):
+    async with trying(log, commit=2, retry_hold=20) as (tries, relay, journal):
         tries.attempts[-1].last = False
         tries.accept()
         await loop_clock.let_pass(1)

@@ -290,7 +290,7 @@ async def _exporter(
 def _limits(settings: Settings) -> Limits:
     return Limits(
         commit=settings.commit_after,
-        hold=settings.retry_hold,
+        retry_hold=settings.retry_hold,
         first_token=settings.first_token_timeout,
         idle=settings.idle_timeout,
         progress=settings.progress_timeout,
@@ -313,7 +313,7 @@ def _options(
         defaults,
         admit=policy.admit,
         tickets=access.tickets,
-        hold=settings.commit_after,
+        commit_after=settings.commit_after,
         max_body=settings.max_body,
         body_seconds=settings.body_timeout,
         keep_alive=settings.keep_alive,

@@ -54,9 +54,9 @@ def _head(kind: type[Encoder]) -> Sequence[tuple[bytes, bytes]]:
 class StreamResponse(Response):
     """Sends what *encode* makes of a subscription's records.
 
-    A comment goes out when nothing else did for *keep_alive* seconds at most, and for half of that at least. With a
-    *hold*, a stream that fails before its commit deadline is answered with the failure's status; *hold* is that
-    deadline, in seconds, of a stream which another process produces. With *smooth*, bursts are spread over so many
+    A comment goes out when nothing else did for *keep_alive* seconds at most, and for half of that at least. With
+    *commit_after*, a stream that fails before its commit deadline is answered with the failure's status; in seconds,
+    it is that deadline of a stream which another process produces. With *smooth*, bursts are spread over so many
     seconds.
 
     A client that comes back has the events up to *after*; *opening* goes out before the rest.
@@ -79,7 +79,7 @@ class StreamResponse(Response):
         after: EventId | None = None,
         opening: bytes = b"",
         smooth: float = 0.0,
-        hold: float = 0.0,
+        commit_after: float = 0.0,
     ) -> None:
         stream_id = subscription.stream_id.encode()
         self.raw_headers = [
@@ -97,7 +97,7 @@ class StreamResponse(Response):
         self._within = after if after is not None and after.place else None  # the record of which the client has some
         self._opening = opening
         self._smooth = smooth
-        self._hold = hold
+        self._commit_after = commit_after
         self._write: Callable[[bytes], bool] = _declined
         self._gone: asyncio.Future[None]  # done once the client has hung up
         self._news: asyncio.Future[None]  # what is waited for
@@ -117,7 +117,7 @@ class StreamResponse(Response):
         self._subscription.dismissal.add_done_callback(self._wake)
         try:
             async with self._subscription:
-                if not self._hold or await self._held_back(scope, receive, send):
+                if not self._commit_after or await self._held_back(scope, receive, send):
                     await self._stream(send)
         finally:
             self._gone.cancel()
@@ -153,7 +153,7 @@ class StreamResponse(Response):
                 committed.add_done_callback(self._wake)
             log.follow(self._wake)
             try:
-                await self._news_by(_now() + self._hold if committed is None else math.inf)
+                await self._news_by(_now() + self._commit_after if committed is None else math.inf)
             finally:
                 log.unfollow(self._wake)
                 if committed is not None:

@@ -37,14 +37,14 @@ class Options:
     """What the settings say about requests and answers.
 
     *admit* takes a request and returns what goes upstream in its place, or raises ModelNotAllowed or BadRequest.
-    *tickets*, if there are any, go into the URLs of streams. *hold* is how many seconds an answer's status may wait.
-    *models* are offered by name; *listed* returns those that the upstreams list, as OpenAI's objects.
+    *tickets*, if there are any, go into the URLs of streams. *commit_after* is how many seconds an answer's status may
+    wait. *models* are offered by name; *listed* returns those that the upstreams list, as OpenAI's objects.
     """
 
     defaults: Defaults
     admit: Callable[[StreamRequest], StreamRequest]
     tickets: Tickets | None
-    hold: float
+    commit_after: float
     max_body: int
     body_seconds: float
     keep_alive: float
@@ -91,7 +91,12 @@ class Streams:
         """Start the stream that was *asked* for, and return the answer that reads it from its start."""
         stream_id = await self.open(request, asked, data)
         return await self.read(
-            request, stream_id, asked.create, smooth=asked.smooth, hold=self.options.hold, knows_id=False
+            request,
+            stream_id,
+            asked.create,
+            smooth=asked.smooth,
+            commit_after=self.options.commit_after,
+            knows_id=False,
         )
 
     async def read(
@@ -103,13 +108,13 @@ class Streams:
         after: EventId | None = None,
         opening: bytes = b"",
         smooth: float = 0.0,
-        hold: float = 0.0,
+        commit_after: float = 0.0,
         knows_id: bool = True,
     ) -> Response:
         """Return an answer that reads the stream, from its start or *after* a position. Raises what `Hub.attach` does.
 
-        *create* makes the encoder; *opening*, *smooth* and *hold* are those of `StreamResponse`, and *knows_id* is that
-        of `Subscription`. If nothing is left to read, the answer is 204, which tells an EventSource to stop
+        *create* makes the encoder; *opening*, *smooth* and *commit_after* are those of `StreamResponse`, and *knows_id*
+        is that of `Subscription`. If nothing is left to read, the answer is 204, which tells an EventSource to stop
         reconnecting.
         """
         subscription = await self._attach(request, stream_id, after)
@@ -133,7 +138,7 @@ class Streams:
             after=after,
             opening=opening,
             smooth=smooth,
-            hold=hold,
+            commit_after=commit_after,
         )
 
     async def resume(self, request: Request, after: EventId, create: Create, opening: bytes = b"") -> Response:

@@ -55,7 +55,7 @@ class Service(House, Spending):
             Defaults(model="m", chunk="auto", grace=grace, max_grace=60, grace_is_set=grace_is_set),
             admit=self._admit,
             tickets=None,
-            hold=2,
+            commit_after=2,
             max_body=1 << 20,
             body_seconds=10,
             keep_alive=15,

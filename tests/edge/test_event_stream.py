@@ -231,7 +231,7 @@ async def test_resume_at_the_end(log: FilteringBoundLogger, opening: bytes) -> N
 async def test_the_status_is_held_back(log: FilteringBoundLogger) -> None:
     """An answer that may still fail does not begin before the first record."""
     async with streaming(log) as stream:
-        answering = stream.respond(hold=60)
+        answering = stream.respond(commit_after=60)
         await until(lambda: stream.log.reading)
         assert stream.client.status() is None
         stream.append(START)
@@ -244,7 +244,7 @@ async def test_the_status_is_held_back(log: FilteringBoundLogger) -> None:
 async def test_the_commit_deadline(log: FilteringBoundLogger) -> None:
     """The status is not held back for longer than the deadline. What fails after that is an event."""
     async with streaming(log) as stream:
-        answering = stream.respond(hold=0.01)
+        answering = stream.respond(commit_after=0.01)
         await until(lambda: stream.client.head)
         assert stream.client.frames == []
         stream.append(Failure.of(Unreachable()))
@@ -258,7 +258,7 @@ async def test_a_failure_before_the_start(log: FilteringBoundLogger, logs: LogCa
     """A stream that fails before its first record has the failure's status, whether it had failed already or not."""
     failure = Failure.of(Unreachable())
     async with streaming(log, *(() if late else (failure,))) as stream:
-        answering = stream.respond(hold=60)
+        answering = stream.respond(commit_after=60)
         if late:
             await until(lambda: stream.log.reading)
             stream.append(failure)
@@ -527,7 +527,7 @@ async def test_dismissal_within_the_end(log: FilteringBoundLogger, blocks: int) 
 async def test_dismissal_before_the_start(log: FilteringBoundLogger) -> None:
     """A reader whose answer has not begun gets a status: the exception is answered with 503."""
     async with streaming(log) as stream:
-        answering = stream.respond(hold=60)
+        answering = stream.respond(commit_after=60)
         await until(lambda: stream.log.reading)
         stream.subscription.dismiss()
         with pytest.raises(Draining):
@@ -566,7 +566,7 @@ async def test_a_client_that_hangs_up_while_it_is_behind(log: FilteringBoundLogg
 async def test_a_client_that_hangs_up_before_the_start(log: FilteringBoundLogger) -> None:
     """Nothing is sent then, not even a status."""
     async with streaming(log) as stream:
-        answering = stream.respond(hold=60)
+        answering = stream.respond(commit_after=60)
         await until(lambda: stream.log.reading)
         stream.client.leave()
         await answering

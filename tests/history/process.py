@@ -131,7 +131,7 @@ class Process:
             Defaults(model="m", chunk="auto", grace=10, max_grace=1000, grace_is_set=False),
             admit=self._admit,
             tickets=None,
-            hold=2,
+            commit_after=2,
             max_body=1 << 20,
             body_seconds=10,
             keep_alive=choose.choice((1, 15)),
