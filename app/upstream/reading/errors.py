@@ -149,9 +149,9 @@ def _fields(payload: object, certain: bool) -> Mapping[str, Any] | None:
         inner = _inner(payload)
         if isinstance(inner, dict):  # row R3
             return inner | payload | {name: value for name, value in inner.items() if value is not None}
-        if inner is not None:
+        if isinstance(inner, str):
             return payload | {"message": inner}  # row E2
-        return payload if certain or _is_flat_error(payload) else None
+        return payload if certain or inner is not None or _is_flat_error(payload) else None
     if isinstance(payload, list):  # row H2: Gemini wraps its errors in a list
         for item in payload:
             fields = _fields(item, certain=False) if isinstance(item, dict) else None

@@ -37,12 +37,10 @@ _KEY = re.compile(
 )
 
 
-def presentable(said: object, secrets: Iterable[str]) -> str | None:
+def presentable(said: str | None, secrets: Iterable[str]) -> str | None:
     """Return *said* as a client may see it, or None if nothing of it is fit to be seen."""
-    if isinstance(said, list):
-        said = _validation_errors(said)
     # Row H3: a page is for people before a browser.
-    if not isinstance(said, str) or len(said) > _MAX_TEXT or _PAGE.search(said):
+    if said is None or len(said) > _MAX_TEXT or _PAGE.search(said):
         return None
     text = _UNPRINTABLE.sub(" ", _TAG.sub("", scrub(said, secrets)))
     text = " ".join(_KEY.sub(_redacted, text).split())
@@ -68,16 +66,6 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 def _common_length(one: str, other: str) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
-
-
-def _validation_errors(listed: list[object]) -> str:
-    """Return FastAPI's list of errors as a sentence. Its `input` may be the whole request, and is left out."""
-    items = [item for item in listed[:8] if isinstance(item, dict)]
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-        for item in items
-        if isinstance(item.get("loc"), list) and isinstance(item.get("msg"), str)
-    )
 
 
 def _redacted(match: re.Match[str]) -> str:

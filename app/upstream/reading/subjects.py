@@ -15,6 +15,17 @@ from app.errors import ContentRefused, ContextTooLong, ModelUnknown, Rejected
 CODES: Final = ("code", "type", "status", "error_type")
 """The fields that hold an error's name."""
 
+_MESSAGES: Final = (
+    "message",
+    "msg",
+    "detail",
+    "error_msg",
+    "errmsg",
+    "err_msg",
+    "error_message",
+    "errorMessage",
+    "status_msg",
+)
 _MAX_SEARCHED: Final = 4096  # characters
 
 
@@ -71,24 +82,24 @@ _NO_STREAM: Final = re.compile(
     r"|disabled|must be false|should be false|not support)|\b(?:not support|unsupported|not allow(?:ed)?|cannot|must "
     r"be verified to|not permitted to|does ?n[o']t support)\b.{0,40}\bstream(?:ing|ed)?\b(?!_|\.\w)"
 )
-_BODY_STREAM: Final = re.compile(r"'loc': \['body', 'stream'\]")  # FastAPI's, which names the field in a list
+_BODY_STREAM: Final = re.compile(r"(?:^|; )body\.stream: ")  # FastAPI's: see `_validation_errors`
 _STREAM_LOC: Final = ("stream", "body.stream")
 
 
-def message_of(fields: Mapping[str, Any]) -> Any:
-    """Return what the error says to people, by whichever name."""
-    names = (
-        "message",
-        "msg",
-        "detail",
-        "error_msg",
-        "errmsg",
-        "err_msg",
-        "error_message",
-        "errorMessage",
-        "status_msg",
-    )
-    return first_of(fields, *names)
+def message_of(fields: Mapping[str, Any], *, nested: bool = False) -> str | None:
+    """Return what the error says to people, by whichever name; None if it says nothing.
+
+    FastAPI has a list in its place, and Mistral an object that holds one. An object that is *nested* holds no other.
+    """
+    for name in _MESSAGES:
+        said = fields.get(name)
+        if isinstance(said, dict) and not nested:
+            said = message_of(said, nested=True)
+        elif isinstance(said, list):
+            said = _validation_errors(said)
+        if isinstance(said, str) and said:
+            return said
+    return None
 
 
 def first_of(fields: Mapping[str, Any], *names: str) -> Any:
@@ -136,8 +147,17 @@ def disliked_by(fields: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _said(pattern: re.Pattern[str], fields: Mapping[str, Any]) -> bool:
-    message = message_of(fields)
-    return isinstance(message, str) and pattern.search(message[:_MAX_SEARCHED]) is not None
+    return pattern.search((message_of(fields) or "")[:_MAX_SEARCHED]) is not None
+
+
+def _validation_errors(listed: list[object]) -> str:
+    """Return FastAPI's list of errors as a sentence. Its `input` may be the whole request, and is left out."""
+    items = [item for item in listed[:8] if isinstance(item, dict)]
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+        for item in items
+        if isinstance(item.get("loc"), list) and isinstance(item.get("msg"), str)
+    )
 
 
 def _has_reasons(fields: Mapping[str, Any]) -> bool:

@@ -43,6 +43,12 @@ ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
         UpstreamError,
         "body.n: bad",
     ),
+    (
+        "H2-mistral",
+        {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "bad", "input": "PROMPT"}]}},
+        UpstreamError,
+        "body.n: bad",
+    ),
     ("H2-gemini", [{"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED"}}], RateLimited, "slow"),
     ("H2-success", {"success": False, "error": {"message": "no", "code": None}}, UpstreamError, "no"),
     (
@@ -54,6 +60,7 @@ ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
     ("E1", {"error": {"message": "no", "type": "server_error", "code": 500}}, UpstreamError, "no"),
     ("E2", {"error": "STREAM_EXPLODED"}, UpstreamError, "STREAM_EXPLODED"),
     ("E2-true", {"error": True}, UpstreamError, UpstreamError.message),
+    ("E2-true-beside", {"error": True, "message": "overloaded", "code": 503}, Busy, "overloaded"),
     ("E2-empty-object", {"error": {"code": 429}}, RateLimited, RateLimited.message),
     ("E3", {"message": "no", "code": 422}, Rejected, "no"),
     ("E6", {"error": {"message": "no", "http_status_code": 422}}, Rejected, "no"),
@@ -164,6 +171,13 @@ REFUSALS: list[tuple[int, bytes, type[StreamError], bool, str]] = [
         Rejected,
         False,
         "body.stream_options: Extra inputs",
+    ),
+    (
+        422,
+        b'{"message":{"detail":[{"loc":["body","max_completion_tokens"],"msg":"Extra inputs","input":3}]}}',
+        Rejected,
+        False,
+        "body.max_completion_tokens: Extra inputs",
     ),
     *(
         (status, b'{"error":"late"}', UpstreamError, True, "late")

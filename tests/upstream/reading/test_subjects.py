@@ -133,6 +133,8 @@ def test_what_is_ours(message: str | None, key: bool, credit: bool) -> None:
         ({"message": "Streaming unsupported!"}, "stream"),
         ({"message": "stream: must be false"}, "stream"),
         ({"detail": [{"loc": ["body", "stream"], "msg": "Input should be false"}]}, "stream"),
+        ({"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs"}]}, "stream_options"),
+        ({"message": {"detail": [{"loc": ["body", "n"], "msg": "bad", "input": "stream_options"}]}}, ""),
         ({"message": "upstream closed the stream"}, ""),
         ({"message": "stream ID 5; INTERNAL_ERROR; received from peer"}, ""),
         ({"message": "bad temperature", "param": "temperature"}, ""),
@@ -148,6 +150,17 @@ def test_message(name: str) -> None:
     """The message stands under one of several names."""
     assert message_of({"code": 1, name: "no"}) == "no"
     assert message_of({"code": 1}) is None
+    assert message_of({name: {"a": "b"}}) is None
+
+
+def test_message_of_many_parts() -> None:
+    """An object or a list in a message's place gives the sentences in it, and nothing of the input (Mistral)."""
+    listed = [{"loc": ["body", "n"], "msg": "bad", "input": "PROMPT"}, 3, {"loc": ["body", "m", 0], "msg": "worse"}]
+    assert message_of({"message": {"detail": listed}}) == "body.n: bad; body.m.0: worse"
+    assert message_of({"detail": listed}) == "body.n: bad; body.m.0: worse"
+    assert message_of({"detail": {"message": "no"}}) == "no"
+    assert message_of({"message": {"message": {"message": "too deep"}}}) is None
+    assert message_of({"message": {}, "detail": [3], "msg": 4}) is None
 
 
 def test_first_of() -> None:
