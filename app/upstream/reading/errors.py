@@ -17,7 +17,6 @@ from typing import Any, Final
 from app.errors import (
     Busy,
     Conflicting,
-    ContentRefused,
     Malformed,
     Misaddressed,
     RateLimited,
@@ -85,19 +84,22 @@ def read_error(payload: object, *, certain: bool = False, secrets: Iterable[str]
     fields = _fields(payload, certain)
     if fields is None:
         return None
-    status = _status(fields)
-    # The address was right, because something answered there.
-    return _error(400 if status in _ELSEWHERE and subject_of(status, fields) is None else status, fields, secrets)
+    cause = _cause(fields)
+    status = _status(fields, cause)
+    if status in _ELSEWHERE and subject_of(status, cause) is None:
+        status = 400  # the address was right, because something answered there
+    return _error(status, fields, cause, secrets)
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> UpstreamError:
     """Return what an HTTP error response means (rows H1–H3, H9, H12). *headers* have lower-case names."""
     fields = _refusal_fields(body, quotable="event-stream" not in headers.get("content-type", ""))
     # Some send a wrong key as a 400. OpenAI sends a spent quota as a 429, which no waiting heals.
-    ours = _statuses(fields) & {401, 402}
-    if ours and status == 403 and subject_of(403, fields) is not None:
+    cause = _cause(fields)
+    ours = _statuses(cause) & {401, 402}
+    if ours and status == 403 and subject_of(403, cause) is not None:
         ours = set()  # `permission_denied`, and yet about the content or the model
-    error = _error(min(ours) if ours else status, fields, secrets)
+    error = _error(min(ours) if ours else status, fields, cause, secrets)
     error.retry_after = retry_after(headers)
     return error
 
@@ -109,10 +111,7 @@ def _refusal_fields(body: bytes, quotable: bool) -> Mapping[str, Any]:
     told if it is *quotable*. Nothing of an answer is.
     """
     with suppress(ValueError):
-        payload = parse(body)
-        if isinstance(payload, dict) and payload.get("choices") and not payload.get("error"):
-            return {}  # an answer
-        return _fields(payload, certain=True) or {}
+        return _fields_of_whole(parse(body))
     text = body.decode("utf-8", "replace")
     if quotable and kind_of(body) == "stream" and not _FIELD.search(text):
         return {"message": text}
@@ -123,6 +122,25 @@ def _refusal_fields(body: bytes, quotable: bool) -> Mapping[str, Any]:
             if fields is not None:
                 return fields
     return {}
+
+
+def _fields_of_whole(payload: object) -> Mapping[str, Any]:
+    """Return the fields of the error that *payload* is; none if it is an answer."""
+    if isinstance(payload, dict) and payload.get("choices") and not payload.get("error"):
+        return {}
+    return _fields(payload, certain=True) or {}
+
+
+def _cause(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *fields* with those of the error behind it over them: OpenRouter has the provider's as `raw` (row H32)."""
+    metadata = fields.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if isinstance(raw, str):
+        behind = _refusal_fields(raw.encode(errors="replace"), quotable=True)
+    else:
+        behind = _fields_of_whole(raw) if isinstance(raw, (dict, list)) else {}
+    message = message_of(behind) or message_of(fields)
+    return {**fields, **{name: value for name, value in behind.items() if value is not None}, "message": message}
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -207,8 +225,8 @@ def _statuses(fields: Mapping[str, Any]) -> set[int]:
     return {status for status in found if status is not None}
 
 
-def _status(fields: Mapping[str, Any]) -> int | None:
-    said = _statuses(fields)
+def _status(fields: Mapping[str, Any], cause: Mapping[str, Any]) -> int | None:
+    said = _statuses(cause)
     ours = said & {401, 402}
     if ours:  # not the client's fault, whatever else is said
         return min(ours)
@@ -223,11 +241,13 @@ def _status(fields: Mapping[str, Any]) -> int | None:
     return next((status for status in _WORDS if status in said), None)
 
 
-def _error(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]) -> UpstreamError:
-    error = _kind(status, fields)(_text(status, fields, secrets))
-    error.disliked = disliked_by(fields)
+def _error(
+    status: int | None, fields: Mapping[str, Any], cause: Mapping[str, Any], secrets: Iterable[str]
+) -> UpstreamError:
+    error = _kind(status, cause)(_text(status, cause, secrets))
+    error.disliked = disliked_by(cause)
     if isinstance(error, (Rejected, Conflicting, RateLimited, Busy)):
-        param = fields.get("param")
+        param = cause.get("param")
         if isinstance(param, str) and re.fullmatch(r"[\w.\[\]-]{1,64}", param):
             error.param = param
         error.told = {
@@ -235,8 +255,8 @@ def _error(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]
             "type": _told(fields.get("type")),
             "code": _told(fields.get("code")),
         }
-        if isinstance(error, ContentRefused):
-            error.told["more"] = _report(fields, secrets)
+        if more := _report(fields, secrets):
+            error.told["more"] = more
     return error
 
 
@@ -276,7 +296,7 @@ def _kind(status: int | None, fields: Mapping[str, Any]) -> Callable[[str | None
 
 
 def _report(fields: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
-    """Return what a refusal says of the content, by which clients tell it from others: Azure's or OpenRouter's."""
+    """Return what else clients go by: Azure's report on the content, and OpenRouter's on it or on the provider."""
     secrets = tuple(secrets)
     return {name: _shown(fields[name], secrets) for name in ("innererror", "metadata") if fields.get(name)}
 

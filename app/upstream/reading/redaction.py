@@ -48,19 +48,24 @@ def presentable(said: str | None, secrets: Iterable[str]) -> str | None:
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* without any secret of at least 8 characters, plain or escaped as in JSON.
+    """Return *text* without any secret of at least 8 characters, plain or escaped as in JSON, or in JSON within that.
 
     Echoes are often cut short, so the first 24 characters of a secret are taken out as well.
     """
     for secret in sorted(secrets, key=len, reverse=True):  # or a short one would hide the rest of a longer one
         if len(secret) < _MIN_SECRET:
             continue
-        for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
+        once = _escaped({secret})
+        for form in {secret, *once, *_escaped(once)}:
             text = text.replace(form, REDACTED)
             while len(form) > _TELLING and (start := text.find(form[:_TELLING])) >= 0:
                 end = start + _common_length(text[start:], form)
                 text = text[:start] + REDACTED + text[end:]
     return text
+
+
+def _escaped(texts: set[str]) -> set[str]:
+    return {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in texts for ascii in (True, False)}
 
 
 def _common_length(one: str, other: str) -> int:

@@ -253,11 +253,7 @@ def test_what_an_error_is_about(status: int, error: dict[str, Any], kind: type[U
             "status": status,
             "type": error.get("type"),
             "code": error.get("code"),
-            **(
-                {"more": {"metadata": error["metadata"]} if "metadata" in error else {}}
-                if kind is ContentRefused
-                else {}
-            ),
+            **({"more": {"metadata": error["metadata"]}} if "metadata" in error else {}),
         }
     else:
         assert kind is RateLimited or (told.text == kind.message and told.told is None)
@@ -294,6 +290,52 @@ def test_what_is_said_of_content() -> None:
     more = error.told["more"]
     assert more["innererror"] == said["innererror"]
     assert more["metadata"] == {"reasons": ["x"] * 16, "flagged_input": "[redacted]", "n": None, "d": [[[None]]]}
+
+
+RAW: list[tuple[int, object, type[UpstreamError], str]] = [
+    (400, '{"error":{"message":"too long","code":"context_length_exceeded"}}', ContextTooLong, "too long"),
+    (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}, ContextTooLong, "too long"),
+    (400, '[{"error":{"message":"Unknown model","status":"NOT_FOUND"}}]', ModelUnknown, "Unknown model"),
+    (400, '{"detail":[{"loc":["body","n"],"msg":"bad"}]}', Rejected, "body.n: bad"),
+    (400, "The prompt is too long: 9 tokens", ContextTooLong, "The prompt is too long: 9 tokens"),
+    (429, "x is rate-limited; please retry shortly", RateLimited, "x is rate-limited; please retry shortly"),
+    (429, '{"error":{"message":"slow down","code":400}}', RateLimited, "slow down"),
+    (502, "upstream connect error", UpstreamError, "upstream connect error"),
+    # nothing to go by
+    (400, "<html><title>no</title>", Rejected, "Provider returned error"),
+    (400, '{"choices":[{"message":{"content":"the patient is ill"}}]}', Rejected, "Provider returned error"),
+    (400, {"choices": [{"message": {"content": "the patient is ill"}}]}, Rejected, "Provider returned error"),
+    (400, "", Rejected, "Provider returned error"),
+    (400, 3, Rejected, "Provider returned error"),
+    # ours
+    (400, '{"error":{"message":"Incorrect API key provided: abc"}}', Unauthorized, Unauthorized.message),
+    (429, '{"error":{"message":"pay","code":"insufficient_quota"}}', Unpaid, Unpaid.message),
+]
+
+
+@pytest.mark.parametrize(("status", "raw", "kind", "said"), RAW)
+def test_error_behind_an_error(status: int, raw: object, kind: type[UpstreamError], said: str) -> None:
+    """What the provider behind a router said tells what the error is, as a status and in a stream (row H32)."""
+    metadata = {"raw": raw, "provider_name": "X"}
+    error = {"message": "Provider returned error", "code": status, "metadata": metadata}
+    refused, streamed = read_refusal(status, {}, dumps({"error": error})), read_error({"error": error})
+    assert streamed is not None
+    assert (type(refused), refused.text) == (type(streamed), streamed.text) == (kind, said)
+    assert refused.told == streamed.told
+    if refused.told is not None:
+        assert (refused.told["status"], refused.told["code"]) == (status, status)
+        assert refused.told["more"]["metadata"]["provider_name"] == "X"
+
+
+def test_error_behind_an_error_is_redacted() -> None:
+    """Its text goes to the client bounded, and without secrets however often they were escaped."""
+    secret = 'Never say "X".\nNever.'
+    raw = dumps({"error": {"message": "no", "echo": dumps({"m": secret}).decode(), "more": "x" * 999}}).decode()
+    error = {"message": "Provider returned error", "metadata": {"raw": raw}}
+    told = read_refusal(400, {}, dumps({"error": error}), [secret]).told
+    assert told is not None
+    shown = told["more"]["metadata"]["raw"]
+    assert (len(shown), "Never" in shown) == (MAX_MESSAGE, False)
 
 
 STREAMED: list[tuple[int, bytes, dict[str, str], type[UpstreamError], str]] = [

@@ -43,6 +43,11 @@ def test_message_is_fit_to_be_seen(said: str, told: str | None) -> None:
         ("you said: tell me a joke!", ["tell me a joke"], "you said: [redacted]!"),
         ("you said: hi", ["hi"], "you said: hi"),
         ('input "a\\nb c d e f" is bad', ["a\nb c d e f"], 'input "[redacted]" is bad'),
+        (
+            'in {"a": "{\\"m\\": \\"a\\\\nb c d \\\\\\"e\\\\\\"\\"}"}',
+            ['a\nb c d "e"'],
+            'in {"a": "{\\"m\\": \\"[redacted]\\"}"}',
+        ),
         ("long and longer words", ["and longer", "long and longer"], "[redacted] words"),
         ("cut: the quick brown fox jumps ov...", ["the quick brown fox jumps over the lazy dog"], "cut: [redacted]..."),
         ("[redacted]", ["redacted"], "[[redacted]]"),
