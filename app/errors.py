@@ -93,12 +93,7 @@ class StreamError(Exception):
     told: Mapping[str, Any] | None = None
 
     def __init__(
-        self,
-        message: str | None = None,
-        *,
-        param: str | None = None,
-        retry_after: float | None = None,
-        cause: str = "",
+        self, message: str | None = None, *, param: str | None = None, retry_after: float | None = None, cause: str = ""
     ) -> None:
         self.text = message or self.message
         super().__init__(self.text)
@@ -280,7 +275,10 @@ class StreamLost(StreamError):
 class JournalLost(StreamLost):
     code = "journal_lost"
     message = "What was kept of this stream is lost."
-    info: Any = None  # what the stream was created with, if that is known: it says whose the stream is
+
+    def __init__(self, info: Any = None) -> None:
+        super().__init__()
+        self.info = info  # what the stream was created with, if that is known: it says whose the stream is
 
 
 class ProducerLost(StreamLost):

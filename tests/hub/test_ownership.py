@@ -47,9 +47,7 @@ async def test_a_lost_stream(info: StreamInfo | None, principal: Principal, erro
 
     class Lost(MemoryJournal):
         async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
-            lost = JournalLost()
-            lost.info = info
-            raise lost
+            raise JournalLost(info)
 
     with pytest.raises(error):
         await log_of(Lost(Bounds(1 << 20, 1 << 20, 1, 60)), "s", principal)

@@ -196,7 +196,7 @@ class FileJournal:
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:
         log = await self._open(stream_id)
         if after > log.last and log.ended and _is_producer_lost(log):
-            raise _lost(log.info)  # the process that died had sent more than it has left
+            raise JournalLost(log.info)  # the process that died had sent more than it has left
         return log
 
     async def _open(self, stream_id: str) -> MemoryLog:
@@ -213,7 +213,7 @@ class FileJournal:
         if found is None:
             raise UnknownStream
         if found.state == "lost":
-            raise _lost(found.info)
+            raise JournalLost(found.info)
         return await self._read(found)
 
     async def _read(self, found: reading.Kept) -> MemoryLog:
@@ -227,14 +227,14 @@ class FileJournal:
                 for first, data in rows:
                     events = decode(data)
                     if first != log.last + 1:
-                        raise _lost(found.info)
+                        raise JournalLost(found.info)
                     await turn(len(events))
                     if not log.kept:
                         raise UnknownStream  # it was removed just now
                     log.publish(events, _reserve(log, events))
         except ValueError:
             self._memory.drop(log)
-            raise _lost(found.info) from None
+            raise JournalLost(found.info) from None
         except BaseException:
             self._memory.drop(log)
             raise
@@ -288,12 +288,6 @@ def _reserve(log: MemoryLog, events: Sequence[Event]) -> int:
         return log.reserve(events)
     except StreamTooLarge:
         return log.reserve(events, unbounded=True)
-
-
-def _lost(info: StreamInfo) -> JournalLost:
-    error = JournalLost()
-    error.info = info
-    return error
 
 
 def _is_producer_lost(log: MemoryLog) -> bool:

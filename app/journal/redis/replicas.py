@@ -218,7 +218,7 @@ class Replicas:
                     raise UnknownStream  # it was removed just now
                 tail = read_tail(found, replica.last)
                 if tail.gap:
-                    raise JournalLost
+                    raise JournalLost(replica.info)
                 if tail.newer:
                     replica.extend(tail.newer)
                 if not replica.ended:
@@ -227,7 +227,7 @@ class Replicas:
                     )
         except ValueError:
             self._memory.drop(replica)
-            raise JournalLost from None
+            raise JournalLost(replica.info) from None
         except BaseException:
             self._memory.drop(replica)
             raise
@@ -306,7 +306,7 @@ class Replicas:
             tail = await self._catch_up(replica)
             if disowned and not replica.ended:
                 if tail is None:
-                    raise JournalLost  # the stream has ended, and is no longer kept
+                    raise JournalLost(replica.info)  # the stream has ended, and is no longer kept
                 # The producer has left the stream, or the log was begun, and the producer was never told so.
                 await self._end_orphan(replica)
         except JournalDown:
@@ -390,11 +390,11 @@ class Replicas:
             try:
                 tail = await entries_after(self._connection.request, replica.key, after)
             except ValueError:
-                raise JournalLost from None
+                raise JournalLost(replica.info) from None
             if tail is None:
                 return None
             if tail.gap:
-                raise JournalLost
+                raise JournalLost(replica.info)
             newer = tail.newer[replica.last - after :]  # without what has come by message meanwhile
             if newer:
                 self._append(replica, newer)
@@ -402,7 +402,7 @@ class Replicas:
                 return tail  # it has ended, or was dropped
             if not newer:
                 if tail.ending is not None:
-                    raise JournalLost  # the original ended before what this process has
+                    raise JournalLost(replica.info)  # the original ended before what this process has
                 return tail
 
     def give_up(self) -> None:

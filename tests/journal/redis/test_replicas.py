@@ -164,6 +164,34 @@ async def test_a_log_with_a_gap(machine: Machine, redis: Redis) -> None:
     assert (len(b.journal), b.journal.size) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("damage", "held"), [("gap", False), ("garbage", False), ("gap", True), ("garbage", True), ("early end", True)]
+)
+async def test_whose_a_lost_log_is(machine: Machine, redis: Redis, damage: str, held: bool) -> None:
+    """Of a log that lacks records it is known whose it is: to others there is no such stream."""
+    a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
+    writer = await a.journal.create("s", INFO)
+    writer.append([Delta("0"), Delta("1")])
+    await acked(writer, 2)
+    replica = await b.journal.open("s") if held else None  # for a request that has not begun to read
+    for _ in range(2):
+        b.journal._replicas.drop_unread()
+    match damage:
+        case "gap":
+            redis.xadd(keys.log("s"), {"e": encode([Delta("x")])}, id="9-0")
+        case "garbage":
+            redis.xadd(keys.log("s"), {"e": b"[[]]"}, id="3-0")
+        case "early end":
+            header = entries(redis)[0][1]
+            redis.delete(keys.log("s"))
+            redis.xadd(keys.log("s"), header, id=HEADER)
+            redis.xadd(keys.log("s"), {"e": encode([Failure.of(ProducerLost())])}, id="1-0")
+    with pytest.raises(JournalLost) as lost:
+        await b.journal.open("s")
+    assert lost.value.info == INFO
+    assert replica is None or replica.last == 2
+
+
 async def test_an_expired_log_of_a_living_producer(machine: Machine, redis: Redis) -> None:
     """A reader that missed the end of a stream which is kept no longer is told so, and does not wait for ever."""
     a, b = [await machine.start(timing=SELDOM) for _ in "ab"]
