@@ -5,6 +5,7 @@ import { isObject, Joined } from "./joined.js";
 
 const FINISH = { stop: "stop", length: "length", content_filter: "content-filter", tool_calls: "tool-calls" };
 const CUT = new Set(["length", "content_filter"]); // reasons after which a call may lack its end
+const SURE = new Set(["stop", "tool_calls"]); // reasons by which the upstream says that its answer is whole
 const OF_REASONING = /reason|think|thought|signature|encrypted/i;
 const NOT_JSON = "The arguments of this tool call are not valid JSON.";
 
@@ -128,7 +129,7 @@ export class UIParts {
 
   /** The calls' arguments as a whole, after which the page runs the tools; of an answer that was cut, none. */
   #inputs(reason) {
-    return CUT.has(reason) ? [] : [...this.#calls.values()].flatMap((call) => this.#input(call, reason !== "other"));
+    return CUT.has(reason) ? [] : [...this.#calls.values()].flatMap((call) => this.#input(call, SURE.has(reason)));
   }
 
   #input(call, sure) {

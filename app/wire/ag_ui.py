@@ -46,7 +46,7 @@ from app.events import (
 from app.usage import Usage
 from app.wire import Encoder, Reading
 from app.wire.blocks import data_block, places
-from app.wire.calls import CUT, WithCalls
+from app.wire.calls import CUT, WithCalls, runnable
 from app.wire.joined import Joined
 from app.wire.json import given, integer, text
 from app.wire.native import render
@@ -200,17 +200,18 @@ class RunEncoder(WithCalls[Call, bytes], Encoder):
         return [_block("TOOL_CALL_ARGS", toolCallId=call.id, delta=arguments)] if arguments else []
 
     def _end_calls(self, reason: str) -> list[bytes]:
-        return [block for call in self._calls.values() for block in self._end_call(call, cut=reason in CUT)]
+        return [block for call in self._calls.values() for block in self._end_call(call, reason)]
 
-    def _end_call(self, call: Call, *, cut: bool) -> list[bytes]:
+    def _end_call(self, call: Call, reason: str) -> list[bytes]:
         if not call.names:
-            if cut:
+            if reason in CUT:
                 return []
             blocks = self._start(call)
         else:
             blocks = []
-        if not cut and call.type == "function" and not call.arguments.strip():
-            blocks += self._arguments(call, "{}")  # some models say nothing where a tool takes nothing
+        arguments = runnable(call, reason)
+        if arguments is not None and arguments != call.arguments:
+            blocks += self._arguments(call, arguments)
         own = {**call.extra.value, **given(**{CALL_TYPE: "" if call.type == "function" else call.type})}
         if own:
             blocks.append(_encrypted_value("tool-call", call.id, own))
@@ -222,7 +223,8 @@ class RunEncoder(WithCalls[Call, bytes], Encoder):
     def _outcome(self, done: Done) -> dict[str, Any]:
         if done.finish_reason == "cancelled":
             return {"type": "cancelled"}
-        pending = [] if done.finish_reason in CUT else [call.id for call in self._calls.values()]
+        calls = self._calls.values()
+        pending = [call.id for call in calls if runnable(call, done.finish_reason) is not None]
         return {"type": "success", **given(pendingToolCallIds=pending)}
 
 

@@ -50,7 +50,7 @@ from app.events import (
 from app.usage import Usage
 from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
-from app.wire.calls import CUT, WithCalls
+from app.wire.calls import CUT, WithCalls, runnable
 from app.wire.joined import Joined
 from app.wire.json import given, integer, string_in, text, usage_object
 from app.wire.media import sound_url
@@ -246,20 +246,19 @@ class UIMessageEncoder(WithCalls[Call, bytes], Encoder):
         """
         if reason in CUT:
             return []
-        return [block for call in self._calls.values() for block in self._input(call, sure=reason != "other")]
+        return [block for call in self._calls.values() for block in self._input(call, reason)]
 
-    def _input(self, call: Call, *, sure: bool) -> list[bytes]:
+    def _input(self, call: Call, reason: str) -> list[bytes]:
         started = [] if call.names else self._start(call)
         called = {"toolCallId": call.id, "toolName": call.name, **_of_call(call)}
-        arguments = call.arguments
+        arguments = runnable(call, reason)
         if call.type == "custom":
             return [*started, _block("tool-input-available", **called, input=arguments)]
         try:
-            # Some models say nothing where a tool takes nothing.
-            value = orjson.loads(arguments.strip() or ("{}" if sure else ""))
+            value = orjson.loads(arguments or "")
             return [*started, _block("tool-input-available", **called, input=value)]
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the latter for what is nested hundreds deep
-            return [*started, _block("tool-input-error", **called, input=arguments, errorText=_NOT_JSON)]
+            return [*started, _block("tool-input-error", **called, input=call.arguments, errorText=_NOT_JSON)]
 
     def _notes(self, notes: Annotation) -> list[bytes]:
         """Return the sources. A text that is being written goes on after them."""

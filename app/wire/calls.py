@@ -10,14 +10,49 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import orjson
+
 from app.events import ToolCall
+from app.wire.long import LONG
 from app.wire.transcript import Call
 
-CUT = frozenset(("length", "content_filter", "cancelled"))
-"""The finish reasons after which a call may lack its end."""
+FAILED = "failed"
+"""Stands for the finish reason where an answer ends with an error."""
+CUT = frozenset(("length", "content_filter", "cancelled", FAILED))
+"""The finish reasons after which no call is to be run: it may lack its end."""
+SURE = frozenset(("stop", "tool_calls"))
+"""The finish reasons of a whole answer. After any other, such as one that is not known, a call may lack its end."""
 
 AnyCall = TypeVar("AnyCall", bound=Call)
 Said = TypeVar("Said")
+
+
+def runnable(call: Call, reason: str) -> str | None:
+    """Return the arguments with which a client may run *call*, now that the answer ended for *reason*.
+
+    None if no client may run it. Some models say nothing where a tool takes nothing, which is an empty object if the
+    answer is surely whole. All other arguments are as they came, and whole JSON; the input of a custom tool is any
+    text.
+    """
+    if reason in CUT:
+        return None
+    arguments = call.arguments
+    if call.type == "custom":
+        return arguments
+    if not arguments.strip():
+        return "{}" if reason in SURE else None
+    return arguments if _is_json(arguments) else None
+
+
+def _is_json(text: str) -> bool:
+    """Return whether *text* is JSON. Of a long one, which would take too long to read, the end alone tells."""
+    if len(text) > LONG:
+        return text.rstrip().endswith(("}", "]"))
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 class WithCalls(ABC, Generic[AnyCall, Said]):

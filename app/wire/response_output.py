@@ -1,8 +1,8 @@
 """The output of a response in OpenAI's Responses: its items, as a stream's records make them, one after another.
 
 One item of text or of reasoning is open at a time. It is closed when another kind of content follows. Calls stay open
-until the answer's end, since pieces of several may take turns, and since a client runs a call that is done: those of an
-answer that was cut are not.
+until the answer's end, since pieces of several may take turns, and since a client runs a call that is done: one that
+may have been cut is not.
 
 The ids of items are made of the stream's id and the item's place, so an item is found by its id alone.
 """
@@ -29,7 +29,7 @@ from app.events import (
     Text,
     ToolCall,
 )
-from app.wire.calls import CUT, WithCalls
+from app.wire.calls import CUT, FAILED, WithCalls, runnable
 from app.wire.joined import Joined
 from app.wire.json import string_in
 from app.wire.long import long
@@ -61,7 +61,8 @@ class Output(WithCalls[ItemCall, Said]):
     """The items of one stream's output, as far as its records have come.
 
     *kind* is the class of the text that is being written, if any is. A piece of it can be added with *write* alone,
-    which is what `take` does; *place* has the fields of the event for it, besides the piece.
+    which is what `take` does; *place* has the fields of the event for it, besides the piece. *lacks_calls* is true
+    once the answer has ended and one of its calls may have been cut.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Output(WithCalls[ItemCall, Said]):
         "_stream_id",
         "_text",
         "kind",
+        "lacks_calls",
         "place",
         "rest",
         "write",
@@ -99,6 +101,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._fields: dict[str, Any] = {}  # other fields of that
         self._reasoning = Joined()  # what the upstream says of its reasoning, and no item has said yet
         self._cited = Cited()  # what is among the annotations
+        self.lacks_calls = False
         self.kind: type[Text] | None = None
         self.place: Said = {}
         self.write: Callable[[str], int] = self._text.write
@@ -129,9 +132,9 @@ class Output(WithCalls[ItemCall, Said]):
             case Start():
                 return before
             case Done():
-                return before + self._end(whole=event.finish_reason not in CUT)
+                return before + self._end(event.finish_reason)
             case Failure():
-                return before + self._end(whole=False)
+                return before + self._end(FAILED)
             case _:
                 assert_never(event)
 
@@ -272,15 +275,18 @@ class Output(WithCalls[ItemCall, Said]):
     def _arguments(self, call: ItemCall, arguments: str) -> list[Said]:
         return call.delta(self._stream_id, arguments)
 
-    def _end_call(self, call: ItemCall, *, whole: bool) -> list[Said]:
+    def _end_call(self, call: ItemCall, reason: str) -> list[Said]:
         events = [] if call.at is not None else self._start(call)
         assert call.at is not None  # noqa: S101 - it has started
-        if whole and call.type == "function" and not call.arguments.strip():
-            call.pieces.append("{}")  # some models say nothing where a tool takes nothing
-            events += self._arguments(call, "{}")
-        item = self._items[call.at] = call.item(self._stream_id, "completed" if whole else "incomplete")
-        if not whole:
+        arguments = runnable(call, reason)
+        if arguments is None:
+            self.lacks_calls = True
+            self._items[call.at] = call.item(self._stream_id, "incomplete")
             return events
+        if arguments != call.arguments:
+            call.pieces = [arguments]
+            events += self._arguments(call, arguments)
+        item = self._items[call.at] = call.item(self._stream_id, "completed")
         at = {"output_index": call.at}
         done: Said = {"type": f"response.{call.event}.done", "item_id": item["id"], **at, call.field: item[call.field]}
         return [*events, done, {"type": "response.output_item.done", **at, "item": item}]
@@ -398,15 +404,15 @@ class Output(WithCalls[ItemCall, Said]):
         added: Said = {"type": "response.content_part.added", **at, "part": part}
         return [*events, added, {**added, "type": "response.content_part.done"}]
 
-    def _end(self, *, whole: bool) -> list[Said]:
+    def _end(self, reason: str) -> list[Said]:
         """Close all that is open. What an upstream wants back, and no item has said, is an item of its own."""
         events = self._start(self._waiting) if self._waiting is not None else []
-        events += self._close_text("completed" if whole else "incomplete")
+        events += self._close_text("incomplete" if reason in CUT else "completed")
         if self._reasoning:
             events += self._add("reasoning", {"status": "in_progress", "summary": []})
             events += self._close()
         for call in self._calls.values():
-            events += self._end_call(call, whole=whole)
+            events += self._end_call(call, reason)
         self.rest.update(self._fields)
         return events
 

@@ -117,7 +117,7 @@ class Response:
     def resource(self) -> dict[str, Any]:
         """The response as OpenAI has it."""
         end = self._end
-        status = _status(end) if end else "in_progress" if self._started else "queued"
+        status = _status(end, self.output) if end else "in_progress" if self._started else "queued"
         done = end if isinstance(end, Done) else None
         completed = self._created + (done.duration_ms or 0) // 1000 if done and status == "completed" else None
         reason = _INCOMPLETE.get(done.finish_reason) if done else None
@@ -262,12 +262,12 @@ def _block(said: Said) -> bytes:
     return b"event: %s\ndata: %s" % (said["type"].encode(), dumps(said))
 
 
-def _status(end: Terminal) -> str:
+def _status(end: Terminal, output: Output) -> str:
     if isinstance(end, Failure):
         return "failed"
     if end.finish_reason == "cancelled":
         return "cancelled"
-    return "incomplete" if end.finish_reason in _INCOMPLETE else "completed"
+    return "incomplete" if end.finish_reason in _INCOMPLETE or output.lacks_calls else "completed"
 
 
 def _error_of(failure: Failure) -> dict[str, Any]:

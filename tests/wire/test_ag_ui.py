@@ -240,6 +240,17 @@ def test_an_answer_that_was_cut(reason: str) -> None:
     assert "usage" not in last[-1]
 
 
+@pytest.mark.parametrize(
+    ("end", "pending"), [(STOP, ["c", "e"]), (Done("other", "odd"), ["c"]), (Done("unknown"), ["c"])]
+)
+def test_a_call_that_may_have_been_cut(end: Done, pending: list[str]) -> None:
+    """It is not named as pending; arguments that did not come are made up only if the answer is surely whole."""
+    calls = (ToolCall(0, "c", "f", "{}"), ToolCall(1, "d", "g", '{"a'), ToolCall(2, "e", "h", ""))
+    found = encoded(START, *calls, end)
+    assert found[-1]["outcome"] == {"type": "success", "pendingToolCallIds": pending}
+    assert (arguments("e", "{}") in found) is ("e" in pending)
+
+
 def test_a_call_without_a_name() -> None:
     """A call that never got a name is a call all the same."""
     assert encoded(START, ToolCall(0, "c", "", "1"), STOP)[1:-1] == [start("c", ""), arguments("c", "1"), end("c")]

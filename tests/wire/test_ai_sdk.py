@@ -331,9 +331,9 @@ def test_a_call_that_was_cut(end: Event, arguments: str) -> None:
     assert not {"tool-input-available", "tool-input-error"} & set(types)
 
 
-def test_a_call_of_an_answer_that_ended_oddly() -> None:
+@pytest.mark.parametrize("odd", [Done("other", "odd"), Done("unknown")], ids=repr)
+def test_a_call_of_an_answer_that_ended_oddly(odd: Done) -> None:
     """With a reason that is not understood, a call is available only if its arguments are there."""
-    odd = Done("other", "odd")
     assert encoded(START, ToolCall(0, "c", "f", "{}"), odd)[-4]["type"] == "tool-input-available"
     assert encoded(START, ToolCall(0, "c", "f", ""), odd)[-4]["type"] == "tool-input-error"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.events import ToolCall
-from app.wire.calls import WithCalls
+from app.wire.calls import FAILED, WithCalls, runnable
+from app.wire.long import LONG
 from app.wire.transcript import Call
 
 
@@ -58,3 +59,37 @@ def test_a_call_that_waits_is_started_by_what_follows() -> None:
     assert words.say(ToolCall(0, "c", "f", "")) == ["close"]
     assert words.close() == ["begin f"]
     assert words.close() == []
+
+
+def called(arguments: str, type: str = "function") -> Call:
+    return Call(0, "c", ["f"], [arguments], type)
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "unknown", "other"])
+def test_a_call_that_may_be_run(reason: str) -> None:
+    """Its arguments are whole JSON, as they came; the input of a custom tool is any text."""
+    assert runnable(called(' {"a":1}'), reason) == ' {"a":1}'
+    assert runnable(called("print(", "custom"), reason) == "print("
+    assert runnable(called('{"path": "/'), reason) is None
+    assert runnable(called("NaN"), reason) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "arguments"), [("stop", "{}"), ("tool_calls", "{}"), ("unknown", None), ("other", None)]
+)
+def test_arguments_that_did_not_come(reason: str, arguments: str | None) -> None:
+    """They are an empty object only if the upstream said that its answer is whole."""
+    assert [runnable(called(blank), reason) for blank in ("", " \n")] == [arguments, arguments]
+    assert runnable(called("", "custom"), reason) == ""
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "cancelled", FAILED])
+def test_no_call_of_an_answer_that_was_cut_may_be_run(reason: str) -> None:
+    """Whatever of it came."""
+    assert [runnable(called("{}", type), reason) for type in ("function", "custom")] == [None, None]
+
+
+def test_long_arguments() -> None:
+    """They are whole if they end as JSON does: reading them would take too long."""
+    assert runnable(called('{"a": "%s"}\n' % ("x" * LONG)), "stop") is not None
+    assert runnable(called('{"a": "%s' % ("x" * LONG)), "stop") is None

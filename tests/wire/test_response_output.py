@@ -96,21 +96,27 @@ def test_a_name_in_pieces() -> None:
 @pytest.mark.parametrize(
     ("end", "statuses"),
     [
-        (DONE, ["completed", "completed"]),
-        (Done("tool_calls"), ["completed", "completed"]),
-        (Done("length"), ["completed", "incomplete"]),
-        (Done("content_filter"), ["completed", "incomplete"]),
-        (Done("cancelled"), ["completed", "incomplete"]),
-        (Failure.of(Disconnected()), ["completed", "incomplete"]),
+        (DONE, ["completed", "completed", "incomplete", "completed"]),
+        (Done("tool_calls"), ["completed", "completed", "incomplete", "completed"]),
+        (Done("unknown"), ["completed", "completed", "incomplete", "incomplete"]),
+        (Done("other", "odd"), ["completed", "completed", "incomplete", "incomplete"]),
+        (Done("length"), ["completed", "incomplete", "incomplete", "incomplete"]),
+        (Done("content_filter"), ["completed", "incomplete", "incomplete", "incomplete"]),
+        (Done("cancelled"), ["completed", "incomplete", "incomplete", "incomplete"]),
+        (Failure.of(Disconnected()), ["completed", "incomplete", "incomplete", "incomplete"]),
     ],
     ids=repr,
 )
 def test_a_call_that_may_lack_its_end(end: Event, statuses: list[str]) -> None:
-    """A client runs a call that is done, so those of an answer that was cut are not."""
-    found = output(Delta("a"), ToolCall(0, "c", "f", "{"))
+    """A client runs a call that is done, so one that was cut is not, and arguments are not made up for it."""
+    found = output(Delta("a"), ToolCall(0, "c", "f", "{}"), ToolCall(1, "d", "g", "{"), ToolCall(2, "e", "h", ""))
     events = found.take(end)
-    assert [item["status"] for item in found.items] == statuses
-    assert any(event["type"] == "response.output_item.done" for event in events) is (statuses[1] == "completed")
+    items = found.items
+    assert [item["status"] for item in items] == statuses
+    done = [event["output_index"] for event in events if event["type"] == "response.output_item.done"]
+    assert done == [at for at, status in enumerate(statuses) if at and status == "completed"]
+    assert items[3]["arguments"] == ("{}" if statuses[3] == "completed" else "")
+    assert found.lacks_calls
 
 
 def test_a_text_that_was_cut() -> None:

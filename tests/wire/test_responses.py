@@ -200,6 +200,18 @@ def test_ends(end: Done, kind: str, status: str, reason: str | None) -> None:
     assert item["item"]["status"] == ("incomplete" if reason else "completed")
 
 
+@pytest.mark.parametrize(("arguments", "status"), [("{}", "completed"), ("", "incomplete"), ('{"a', "incomplete")])
+@pytest.mark.parametrize("end", [Done("unknown"), Done("other", "odd")], ids=repr)
+def test_a_call_of_an_answer_that_ended_oddly(end: Done, arguments: str, status: str) -> None:
+    """With a reason that is not understood, a response with a call that may have been cut is not completed."""
+    events = said(START, ToolCall(0, "c", "f", arguments), end, asked=ASKED)
+    response = events[-1]["response"]
+    assert (types(events)[-1], response["status"], response["incomplete_details"]) == (status, status, None)
+    assert [(item["status"], item["arguments"]) for item in response["output"]] == [(status, arguments)]
+    response.pop("native_finish_reason", None)  # this service's own
+    strict.response_event(events[-1])
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
