@@ -80,7 +80,7 @@ class RedisJournal:
         self._subscriber = connect(None)
         self.registry = RedisRegistry(self._connection, timing)
         self.budgets = RedisBudgets(self._connection, timing, self._is_undecided)
-        self._listings = Listings(self._connection, self._memory.get)
+        self._listings = Listings(self._connection, self._known)
         self._kept = Kept(self._connection, bounds.owner, on_evict, timing, log)
         self._committer = Committer(
             self._connection,
@@ -242,10 +242,9 @@ class RedisJournal:
         return log
 
     async def _open(self, stream_id: str) -> MemoryLog:
-        if stream_id not in self._loads:
-            log = self._memory.get(stream_id)
-            if log is not None:
-                return log
+        log = self._known(stream_id)
+        if log is not None:
+            return log
         return await self._loads.load(stream_id, lambda: self._load(stream_id))
 
     async def _load(self, stream_id: str) -> Replica:
@@ -254,8 +253,12 @@ class RedisJournal:
             return await self._replicas.load(stream_id)
         return await self._replicas.caught_up(replica)
 
+    def _known(self, stream_id: str) -> MemoryLog | None:
+        """Return the log of a stream that is in memory; None if it is being loaded, and so lacks its end yet."""
+        return None if stream_id in self._loads else self._memory.get(stream_id)
+
     async def live(self, stream_id: str) -> StreamInfo | None:
-        known = self._memory.get(stream_id)
+        known = self._known(stream_id)
         if known is None:
             return await self._replicas.live(stream_id)
         return None if known.ended else known.info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from redis import Redis
 from app.events import Delta
 from app.journal import Listed
 from app.journal.encoding import encode
-from app.journal.redis import keys, listing
+from app.journal.redis import keys, listing, replicas
+from app.journal.redis.client import Command
 from app.request import StreamInfo
 from tests.journal.processes import DONE, FAST, Machine, Process, acked, ending, opened
 from tests.waiting import until
@@ -79,6 +81,37 @@ async def test_an_end_that_the_index_lacks(machine: Machine, redis: Redis) -> No
     redis.xadd(keys.log("s"), {"e": encode([Delta("x"), DONE])}, id="1-0")
     assert (await b.journal.streams_of("ann", 9)).streams == [Listed("s", made(0), "done", 2)]
     assert (await b.journal.streams_of("ann", 9, live=True)).streams == []
+
+
+async def test_what_is_being_loaded(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that has ended is not live while a process reads its log, in parts, out of Redis."""
+    monkeypatch.setattr(replicas, "MOST_ENTRIES", 1)
+    a, b = [await machine.start() for _ in "ab"]
+    writer = await a.journal.create("s", made(0))
+    for number in range(2):
+        writer.append([Delta("x")])
+        await acked(writer, number + 1)
+    writer.append([DONE])
+    await acked(writer, 3)
+    request = b.journal._connection.request
+    parts = 0
+    looked = asyncio.Event()
+
+    async def slowly(*commands: Command) -> list[Any]:
+        nonlocal parts
+        if ("XRANGE", keys.log("s"), b"(1-0") in [command[:3] for command in commands]:
+            parts += 1
+            await looked.wait()
+        return await request(*commands)
+
+    monkeypatch.setattr(b.journal._connection, "request", slowly)
+    loading = asyncio.create_task(opened(b.journal))
+    await until(lambda: parts)
+    assert (await b.journal.streams_of("ann", 9)).streams == [Listed("s", made(0), "done", 3)]
+    assert (await b.journal.streams_of("ann", 9, live=True)).streams == []
+    assert await b.journal.live("s") is None
+    looked.set()
+    assert await loading == [Delta("x"), Delta("x"), DONE]
 
 
 async def test_a_producer_that_died(machine: Machine, redis: Redis) -> None:
