@@ -39,6 +39,7 @@ from app.wire import Encoder, ErrorAnswer, Reading
 from app.wire.blocks import data_block, numbered
 from app.wire.json import dumps, error_object, given, integer, text, usage_object
 from app.wire.media import fields_of, object_of
+from app.wire.notes import in_chat
 from app.wire.transcript import Call, Transcript, call_id
 
 NAME = "openai"
@@ -174,7 +175,7 @@ class ChunkEncoder(Encoder):
                 case Logprobs(content, refusal):
                     tokens = _logprobs(content, refusal)
                 case Annotation(annotations, citations, search_results):
-                    delta.update(given(annotations=annotations))
+                    delta.update(in_chat(annotations))
                     once = given(citations=citations, search_results=search_results)
                 case Media():
                     delta.update(fields_of([event]))
@@ -234,7 +235,8 @@ def completion(stream_id: str, transcript: Transcript) -> dict[str, Any]:
         "role": "assistant",
         "content": content,
         "refusal": transcript.refusal or None,
-        **given(tool_calls=calls, annotations=transcript.annotations),
+        **given(tool_calls=calls),
+        **in_chat(transcript.annotations),
         **given(**{transcript.reasoning_field: transcript.reasoning}),
         **fields_of([media for media in transcript.media if media.field != "content"]),
     }

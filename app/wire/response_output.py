@@ -34,7 +34,7 @@ from app.wire.joined import Joined
 from app.wire.json import string_in
 from app.wire.long import long
 from app.wire.media import fields_of
-from app.wire.notes import Cited
+from app.wire.notes import URL, Cited
 from app.wire.opaque import is_of_reasoning, seal
 from app.wire.response_parts import ItemCall, Said, annotation, text_part
 
@@ -306,7 +306,7 @@ class Output(WithCalls[ItemCall, Said]):
             self.rest["search_results"] = notes.search_results
         found = [annotation(note) for note in notes.annotations]
         for url, result in self._cited.add(notes):
-            found.append(annotation({"type": "url_citation", "url": url, "title": string_in(result, "title")}))
+            found.append(annotation({"type": URL, "url": url, "title": string_in(result, "title")}))
         if not found:
             return []
         events, place = self._text_place()

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.wire.json import string_in
 from app.wire.long import long
-from app.wire.notes import inner_of
+from app.wire.notes import NOTHING_MORE, URL, inner_of
 from app.wire.transcript import Call, call_id
 
 Said = dict[str, Any]
@@ -69,6 +69,6 @@ def annotation(note: Any) -> Any:
     inner = inner_of(note)
     kind = string_in(note, "type")
     flat = note if inner is note else {"type": kind, **inner}
-    if kind == "url_citation":
-        flat = {"title": "", "start_index": 0, "end_index": 0, **flat}
+    if kind == URL:
+        flat = NOTHING_MORE | flat
     return flat

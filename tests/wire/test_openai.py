@@ -261,6 +261,19 @@ def test_notes() -> None:
     assert (answer["citations"], answer["search_results"]) == (["u"], [{"url": "u"}])
 
 
+def test_notes_of_responses() -> None:
+    """A citation of a URL gets the form of chat completions; what has none is beside the annotations."""
+    flat = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
+    page = {"type": "file_citation", "file_id": "f", "index": 1}
+    events: list[Event] = [START, Delta("a"), Annotation([flat, page]), STOP]
+    _, _, notes, *_ = payloads(encoded(*events))
+    message = whole(*events)["choices"][0]["message"]
+    for said in (notes["choices"][0]["delta"], message):
+        facts = {"url": "u", "title": "t", "start_index": 0, "end_index": 1}
+        assert said["annotations"] == [{"type": "url_citation", "url_citation": facts}]
+        assert said["other_annotations"] == [page]
+
+
 PICTURE = "data:image/png;base64,eA=="
 DRAWN = {"type": "image_url", "image_url": {"url": PICTURE}, "index": 0}
 MEDIA: dict[str, tuple[list[Media], list[dict[str, Any]], dict[str, Any]]] = {
