@@ -131,10 +131,9 @@ class Media:
 class Extra:
     """Fields of an upstream's chunk, of its choice and of its delta (or message) that this service has no word for.
 
-    Empty and null values are left out, and so are padding and what the *chunk* or the *choice* repeats. What the
-    *delta* repeats stays: its values are pieces, so one that equals the piece before it is another one. An `Extra`
-    follows the text, calls and media of the chunk that it came with, in the same batch: some clients read the two as
-    one.
+    Empty and null values are left out, and so are padding and what is repeated. Pieces of reasoning in the *delta*
+    stay, such as `reasoning_details`: one that equals the piece before it is another one. An `Extra` follows the text,
+    calls and media of the chunk that it came with, in the same batch: some clients read the two as one.
     """
 
     chunk: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 // Objects that come in pieces, put together as app/wire/joined.py does it.
 
-// Members that name something. They are repeated in each piece of an object; any other text is joined.
-const NAMES = new Set(["id", "type", "role", "name", "format", "object", "status", "media_type", "mime_type"]);
+// Members whose texts come in pieces. Any other text is whole.
+const IN_PIECES = new Set(["text", "thinking", "summary", "signature", "data", "transcript"]);
 // How many elements of a list are searched for the one that goes on; the newest ones.
 const SEARCHED = 64;
 
@@ -33,8 +33,9 @@ function add(whole, piece) {
       const inner = known instanceof Map ? known : new Map();
       whole.set(name, inner);
       add(inner, value);
-    } else if (typeof value === "string" && !NAMES.has(name)) {
-      whole.set(name, typeof known === "string" ? known + value : value);
+    } else if (typeof value === "string" && IN_PIECES.has(name)) {
+      const isRepeated = name === "signature" && known === value;
+      if (!isRepeated) whole.set(name, typeof known === "string" ? known + value : value);
     } else if ((value !== null && value !== "") || !whole.has(name)) {
       whole.set(name, value);
     }

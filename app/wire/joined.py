@@ -1,12 +1,12 @@
-"""Objects that come in pieces, put together as the clients of OpenAI's API put them together."""
+"""Objects that come in pieces, put together: what an upstream says of its reasoning, of its calls, and beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Members that name something. They are repeated in each piece of an object; any other text is joined.
-_NAMES = frozenset(("id", "type", "role", "name", "format", "object", "status", "media_type", "mime_type"))
+# Members whose texts come in pieces, in `reasoning_details`, `thinking_blocks` and `audio`. Any other text is whole.
+_IN_PIECES = frozenset(("text", "thinking", "summary", "signature", "data", "transcript"))
 # How many elements of a list are searched for the one that goes on; the newest ones.
 _SEARCHED = 64
 
@@ -18,8 +18,9 @@ class _Text(list[str]):
 class Joined:
     """One object, as far as its pieces have come.
 
-    Texts are joined, names apart. The elements of a list are told apart by their `index`, type and id; elements without
-    an index are new ones. Anything else is replaced by what comes later.
+    Texts that come in pieces are joined, except a whole signature that comes again. The elements of a list are told
+    apart by their `index`, type and id; elements without an index are new ones. Anything else is replaced by what comes
+    later.
     """
 
     __slots__ = ("_members",)
@@ -52,11 +53,11 @@ def _add(whole: dict[str, Any], piece: Mapping[str, Any]) -> None:
                 known = whole[name] = []
             for item in value:
                 _add_item(known, item)
-        elif isinstance(value, str) and name not in _NAMES:
-            if isinstance(known, _Text):
-                known.append(value)
-            else:
+        elif isinstance(value, str) and name in _IN_PIECES:
+            if not isinstance(known, _Text):
                 whole[name] = _Text((value,))
+            elif name != "signature" or known != [value]:
+                known.append(value)
         elif value not in (None, "") or name not in whole:
             whole[name] = value
 

@@ -77,6 +77,8 @@ EVERYTHING: list[Event] = [
     Extra({"provider": "x"}, {"stop_reason": 1}, {"odd": "o", "thinking_blocks": [{"type": "thinking"}]}),
 ]
 
+_STREAMED = frozenset(("content", "reasoning", "reasoning_content", "refusal", "arguments", "input"))
+
 _TEXT = st.text(st.sampled_from("ab é\u2028\n"), min_size=1, max_size=4)
 CONTENT = st.lists(
     st.one_of(
@@ -114,6 +116,18 @@ def rest(encode: Encoder, rest: Sequence[Batch], position: EventId) -> bytes:
     return b"".join(sent)
 
 
+def _in_pieces(value: Any) -> Any:
+    """Return *value* with the texts that a client joins where `Joined` joins them."""
+    if isinstance(value, list):
+        return [_in_pieces(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: {"text": inner} if name in _STREAMED and isinstance(inner, str) else _in_pieces(inner)
+        for name, inner in value.items()
+    }
+
+
 def native(blocks: Sequence[dict[str, str]]) -> Any:
     """Return what the events of the native dialect say."""
     said = Joined()
@@ -123,9 +137,9 @@ def native(blocks: Sequence[dict[str, str]]) -> Any:
         data = json.loads(block["data"])
         match name:
             case "delta" | "reasoning" | "refusal":
-                said.add({name: data["content"]})
+                said.add({name: _in_pieces(data)})
             case "tool_call":
-                said.add({"calls": [data]})
+                said.add({"calls": [_in_pieces(data)]})
             case _:
                 others.append((name, data))
     return said.value, others
@@ -142,7 +156,7 @@ def openai(blocks: Sequence[dict[str, str]]) -> Any:
             continue
         chunk = json.loads(block["data"])
         for choice in chunk.pop("choices", ()):
-            said.add(choice.pop("delta"))
+            said.add(_in_pieces(choice.pop("delta")))
             said.add({"logprobs": choice.pop("logprobs") or {}})
             chunks.update({f"choice.{name}": value for name, value in choice.items() if value is not None})
         chunks.update({name: value for name, value in chunk.items() if value is not None})

@@ -155,7 +155,7 @@ def test_other_fields() -> None:
     """Other fields of the delta are one part at the end; those of the chunk and the choice are in the metadata."""
     extra = (Extra({"provider": "p"}, {}, {"odd": "a"}), Extra({"provider": "q"}, {"stop_reason": 1}, {"odd": "b"}))
     found = encoded(START, Delta("x"), extra[0], Delta("y"), extra[1], STOP)
-    assert found[2:-3] == [*text("text", 1, "x", "y"), {"type": "data-extra", "data": {"odd": "ab"}}]
+    assert found[2:-3] == [*text("text", 1, "x", "y"), {"type": "data-extra", "data": {"odd": "b"}}]
     assert found[-2]["messageMetadata"]["extra"] == {"chunk": {"provider": "q"}, "choice": {"stop_reason": 1}}
 
 

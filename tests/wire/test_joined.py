@@ -13,11 +13,18 @@ from tests.growth import LINEAR, growth
 THINKING = {"type": "thinking", "signature": ""}
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "nothing": ([], {}),
-    "texts": ([{"a": "x"}, {"a": "x"}, {"b": "y"}], {"a": "xx", "b": "y"}),
-    "names": (
-        [{"a": {"type": "t", "id": "i"}}, {"a": {"type": "t", "id": "", "t": "x"}}],
-        {"a": {"type": "t", "id": "i", "t": "x"}},
+    "texts": ([{"text": "x"}, {"text": "x"}, {"a": {"data": "y"}}], {"text": "xx", "a": {"data": "y"}}),
+    "other texts": (
+        [
+            {"a": {"type": "t", "id": "i"}},
+            {"a": {"type": "t", "id": "", "t": "x"}},
+            {"a": {"t": "y"}},
+            {"a": {"t": "y"}},
+        ],
+        {"a": {"type": "t", "id": "i", "t": "y"}},
     ),
+    "a signature in pieces": ([{"signature": "a"}, {"signature": "b"}, {"signature": "b"}], {"signature": "abb"}),
+    "a signature that comes again": ([{"signature": "a"}, {"signature": "a"}], {"signature": "a"}),
     "numbers": ([{"a": 1}, {"a": 2}, {"a": None}], {"a": 2}),
     "scalars in lists": ([{"a": [1, "x"]}, {"a": [1]}], {"a": [1, "x", 1]}),
     "another type": ([{"a": "x"}, {"a": [1]}, {"b": 1}, {"b": "x"}], {"a": [1], "b": "x"}),

@@ -80,6 +80,7 @@ class ChatDialect:
         self._custom: set[int] = set()  # the calls of custom tools
         self._said_of_chunks = Said(_CHUNK, _CHUNK)
         self._said_of_choices = Said(_CHOICE, ("index", "delta", "logprobs", "finish_reason"))
+        self._said_of_deltas = Said(_DELTA_OR_MEDIA, _DELTA_OR_MEDIA)
         self._said_of_calls = Said((), most=4 * MAX_TOOL_CALLS)
 
     def take_text(self, event: Any) -> str | None:
@@ -209,7 +210,8 @@ class ChatDialect:
         """Read a delta, or the message that stands in its place. Return the fields that there is no word for."""
         answer = self.answer
         is_plain = _DELTA.issuperset(delta)
-        extra = {} if is_plain else unknown(delta, _DELTA_OR_MEDIA)
+        is_known = is_plain or not self._said_of_deltas.has_news(delta)
+        extra = {} if is_known else self._said_of_deltas.news(delta)
         has_reasoning = not is_plain and self._read_reasoning(delta, extra)
         content = delta.get("content")
         if content is not None and content != "":

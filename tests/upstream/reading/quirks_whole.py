@@ -213,6 +213,22 @@ EXTRAS = [
             Extra({}, {"native_finish_reason": "STOP"}, {"vibe": {"x": 1}}),
         ),
     ),
+    Case(
+        "C34-delta",
+        chunk({"reasoning": "hm", "channel": "analysis"}) * 3
+        + chunk({"content": "h", "channel": "final", "token_id": 7})
+        + chunk({"content": "i", "channel": "final", "token_id": 7, "seen": ["x" * 20_000]})
+        + chunk({"content": "!", "channel": "final", "token_id": 8, "seen": ["x" * 20_000]})
+        + END,
+        text="hi!",
+        reasoning="hmhmhm",
+        others=(
+            Extra({}, {}, {"channel": "analysis"}),
+            Extra({}, {}, {"channel": "final", "token_id": 7}),
+            Extra({}, {}, {"seen": ["x" * 20_000]}),
+            Extra({}, {}, {"token_id": 8}),
+        ),
+    ),
     Case("C34-no-answer", chunk({"vibe": 1}, provider="P") + DONE, end=Empty, others=()),
     Case(
         "C34-filtered", chunk({}, "content_filter", provider="P"), "content_filter", others=(Extra({"provider": "P"}),)
