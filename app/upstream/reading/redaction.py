@@ -56,10 +56,12 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
         if len(secret) < _MIN_SECRET:
             continue
         once = _escaped({secret})
-        for form in {secret, *once, *_escaped(once)}:
+        forms = {secret, *once, *_escaped(once)}
+        for form in forms:
             text = text.replace(form, REDACTED)
-            while len(form) > _TELLING and (start := text.find(form[:_TELLING])) >= 0:
-                end = start + _common_length(text[start:], form)
+        for beginning in {form[:_TELLING] for form in forms if len(form) > _TELLING}:
+            while (start := text.find(beginning)) >= 0:  # several forms may begin like this
+                end = start + max(_common_length(text[start:], form) for form in forms)
                 text = text[:start] + REDACTED + text[end:]
     return text
 

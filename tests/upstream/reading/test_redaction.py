@@ -50,6 +50,16 @@ def test_message_is_fit_to_be_seen(said: str, told: str | None) -> None:
         ),
         ("long and longer words", ["and longer", "long and longer"], "[redacted] words"),
         ("cut: the quick brown fox jumps ov...", ["the quick brown fox jumps over the lazy dog"], "cut: [redacted]..."),
+        *(
+            (f"cut: {said}...", ["the quick brown fox, old\ner é and lazier"], "cut: [redacted]...")
+            for said in (
+                "the quick brown fox, old\ner é and",
+                "the quick brown fox, old\\ner é and",
+                "the quick brown fox, old\\\\ner é and",
+                "the quick brown fox, old\\ner \\u00e9 and",
+                "the quick brown fox, old\\\\ner \\\\u00e9 and",
+            )
+        ),
         ("[redacted]", ["redacted"], "[[redacted]]"),
         ("abc" * 30, ["abc" * 20], "[redacted][redacted]"),
         ("nothing", [], "nothing"),
