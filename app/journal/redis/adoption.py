@@ -19,7 +19,7 @@ from app.journal.redis.notes import Note
 from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.registry import RedisRegistry
 from app.journal.redis.timing import Timing
-from app.journal.redis.writer import Pointer, RedisWriter
+from app.journal.redis.writer import RedisWriter
 
 
 class Adoption:
@@ -79,9 +79,8 @@ class Adoption:
 
         *header* and *tail* are those of the log in Redis, which may have less than the copy. Raises nothing.
         """
-        label = Pointer(keys.label(log.info.owner, log.info.label), log.id.encode()) if log.info.label else None
         header = {**header, b"process": self._process.encode()}
-        writer = RedisWriter(self._outbox, log, header, note.claim, label, tail.epoch + 2, tail.last + 1)
+        writer = RedisWriter(self._outbox, log, header, note.claim, tail.epoch + 2, tail.last + 1)
         writer.acked = log.last
         writer.begun = True
         writer.stored += log.size

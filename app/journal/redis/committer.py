@@ -37,7 +37,7 @@ from app.journal.redis.kept import Kept
 from app.journal.redis.lifetimes import Lifetimes
 from app.journal.redis.outbox import RedisOutbox
 from app.journal.redis.reconcile import Adopted, Agreed, Arrived, Behind, Ours, TakenOver, reconcile
-from app.journal.redis.registry import RedisRegistry
+from app.journal.redis.registry import RedisRegistry, removal
 from app.journal.redis.rewriter import Rewriter
 from app.journal.redis.timing import Timing
 from app.journal.redis.writer import RedisWriter
@@ -115,7 +115,7 @@ class Committer:
         return 0 if stream_id in self._expected else -1
 
     async def create(self, writer: RedisWriter) -> None:
-        """Begin a log in Redis. Raises JournalDown.
+        """Begin a log in Redis, which its labels stand for from then on. Raises JournalDown.
 
         Redis may have begun the log although its answer was lost. A request with the same idempotency key may then read
         it, so the log gets an end as soon as Redis is back.
@@ -126,7 +126,9 @@ class Committer:
             self._live[writer.id] = writer
         except Unanswered as error:
             # No upstream was asked. So its claim goes when it ends, as a label does: the same key may be used again.
-            writer.label, writer.claim = writer.claim, None
+            if writer.claim is not None:
+                writer.labels.append(writer.claim)
+                writer.claim = None
             self._live[writer.id] = writer
             self._end(writer, error)
             raise
@@ -142,13 +144,15 @@ class Committer:
 
     async def _begin(self, writer: RedisWriter) -> None:
         commands = self._lifetimes.begin(writer)
+        # In one pipeline: while this waits, others may read the stream or stop it, and its owner does not know it yet.
+        commands += [("SET", label.key, label.value, "EX", self._timing.label) for label in writer.labels]
         if writer.claim is None:
             await self._connection.request(*commands)
             return
         # If claiming took too long, another request has taken the key over, and the stream is that one's to begin.
         *_, claimed = await self._connection.request(*commands, ("GET", writer.claim.key))
         if claimed != writer.claim.value:
-            await self._connection.request(("DEL", writer.key))
+            await self._connection.request(("DEL", writer.key), *map(removal, writer.labels))
             raise JournalDown
 
     def adopt(self, writer: RedisWriter) -> None:

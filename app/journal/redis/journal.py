@@ -22,7 +22,6 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from app.errors import JournalDown, StreamError
-from app.events import Failure
 from app.journal import Bounds, Listing, Orphan, Owner
 from app.journal.loops import Loads, cancelled, running
 from app.journal.memory import MemoryJournal, MemoryLog
@@ -227,12 +226,6 @@ class RedisJournal:
             if not log.ended:
                 self._memory.drop(log)
             raise
-        if info.label:
-            try:
-                writer.label = await self.registry.label(info.owner, info.label, stream_id)
-            except JournalDown as error:
-                writer.append([Failure.of(error)])
-                raise
         return writer
 
     async def open(self, stream_id: str, after: int = 0) -> MemoryLog:

@@ -53,8 +53,7 @@ class Lifetimes(NamedTuple):
         commands: list[Command] = [("EXPIRE", writer.key, keep)]
         if writer.claim is not None:
             commands.append(("EXPIRE", writer.claim.key, keep))
-        if writer.label is not None:  # unlike the claim, it is of no use after the stream's end
-            commands.append(removal(writer.label))
+        commands += [removal(label) for label in writer.labels]  # unlike a claim, of no use after the stream's end
         if writer.noted is not None:
             commands += [("DEL", keys.note(writer.id)), ("EVAL", _UNLIST, 1, keys.noted(writer.process), writer.id)]
         return commands + listing.note(writer.id, writer.log.info, self._listed, last, end)

@@ -3,7 +3,7 @@
 A process that wants to read a stream of another process copies its log, says so to the producer, and is sent each batch
 once Redis has it. A message may be lost, and the log is not: a gap in the numbers, a new connection, and what the
 producer says of its last number at every renewal, make the replica look there. Each renewal repeats which streams have
-readers.
+readers, and which are to end.
 
 A process lives as long as it renews its lease. The streams of a process that is gone are adopted, or else ended, by
 those that read them, with the number that the producer would have written next: if it is alive after all, its own next

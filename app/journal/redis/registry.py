@@ -113,12 +113,6 @@ class RedisRegistry:
             except JournalDown:
                 self._unreleased[claim] = asyncio.get_running_loop().time() + self._timing.release
 
-    async def label(self, owner: str, label: str, stream_id: str) -> Pointer:
-        """Have *label* stand for a stream from now on. Return the key that says so. Raises JournalDown."""
-        made = Pointer(keys.label(owner, label), stream_id.encode())
-        await self._connection.request(("SET", made.key, made.value, "EX", self._timing.label))
-        return made
-
     async def labelled(self, owner: str, label: str) -> str | None:
         [known] = await self._connection.request(("GET", keys.label(owner, label)))
         return None if known is None else str(known.decode())

@@ -187,10 +187,12 @@ class Replicas:
         self._outbox.tell(replica.producer, pack(following))
 
     def announce_all(self) -> None:
-        """Tell each producer which of its streams this process follows: what was told before may be lost."""
+        """Tell each producer which of its streams are followed here, and are to end: it may not have heard it."""
         streams: dict[str, dict[str, bool | None]] = {}
         for replica in self._followed.values():
             streams.setdefault(replica.producer, {})[replica.id] = replica.reading > 0
+            if replica.cancelled:
+                self.stop(replica.id)
         for producer, followed in streams.items():
             self._outbox.tell(producer, pack(Following(self._process, followed)))
 

@@ -32,16 +32,16 @@ class Follower(NamedTuple):
 class RedisWriter(GroupWriter):
     """The writer of one stream. *header* is the header of the log in Redis.
 
-    *claim* lives as long as the log, and *label* until the stream's end. With an *epoch* other than 0, the stream was
+    *claim* lives as long as the log, and *labels* until the stream's end. With an *epoch* other than 0, the stream was
     adopted, and its records from number *claimed* on are this process's (see `entries`).
     """
 
     header: Mapping[bytes, bytes]
     claim: Pointer | None = None
-    label: Pointer | None = None
     epoch: int = 0
     claimed: int = 0
     key: bytes = field(init=False)
+    labels: list[Pointer] = field(default_factory=list)
     followers: dict[str, Follower] = field(default_factory=dict)  # by process
     begun: bool = False  # whether the log was begun in Redis
     noted: str | None = None  # the owner's note
@@ -51,6 +51,9 @@ class RedisWriter(GroupWriter):
     def __post_init__(self) -> None:
         GroupWriter.__post_init__(self)
         self.key = keys.log(self.id)
+        info = self.log.info
+        if info.label:
+            self.labels.append(Pointer(keys.label(info.owner, info.label), self.id.encode()))
         self.stored = _LOG + sum(map(len, self.header.values()))
 
     @property

@@ -139,7 +139,7 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
         a, b = await machine.start(url_behind(proxy)), await machine.start()
         assert await a.journal.registry.claim("ann", "k", b"1", "s") is None
         proxy.pause()
-        creating = asyncio.create_task(a.journal.create("s", INFO))
+        creating = asyncio.create_task(a.journal.create("s", INFO._replace(label="l")))
         await until(lambda: len(entries(redis)) == 1)
         proxy.cut()
         with pytest.raises(JournalDown):
@@ -151,6 +151,7 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
             assert end.code == "journal_unavailable"
         await until(lambda: a.journal._committer.writers == [])
         assert await b.journal.registry.claim("ann", "k", b"2", "t") is None
+        assert await b.journal.registry.labelled("ann", "l") is None
         assert 0 < redis.ttl(keys.log("s")) <= 60
 
 

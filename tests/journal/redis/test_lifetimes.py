@@ -15,12 +15,11 @@ from tests.journal.processes import ROOMY
 
 LIFETIMES = Lifetimes(live=3600, keep=60)
 CLAIM = Pointer(keys.claim("ann", "k"), b"aa s")
-LABEL = Pointer(keys.label("ann", "l"), b"s")
 
 
 def writer(owner: str = "ann") -> RedisWriter:
-    log = MemoryLog(MemoryJournal(ROOMY), "s", StreamInfo("none", owner, keep=30))
-    return RedisWriter(RedisOutbox(), log, {b"process": b"p"}, CLAIM, LABEL)
+    log = MemoryLog(MemoryJournal(ROOMY), "s", StreamInfo("none", owner, label="l", keep=30))
+    return RedisWriter(RedisOutbox(), log, {b"process": b"p"}, CLAIM)
 
 
 @pytest.mark.parametrize("noted", [None, "text"])
@@ -44,7 +43,7 @@ def test_ended(noted: str | None) -> None:
         ("EXPIRE", CLAIM.key, 30),
     ]
     lists = [keys.noted("p")] if noted else []
-    assert [command[3] for command in commands if command[0] == "EVAL"] == [LABEL.key, *lists]
+    assert [command[3] for command in commands if command[0] == "EVAL"] == [keys.label("", "l"), *lists]
     assert [command for command in commands if command[0] == "DEL"] == ([("DEL", keys.note("s"))] if noted else [])
 
 

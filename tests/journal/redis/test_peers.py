@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -11,6 +12,9 @@ from structlog.testing import LogCapture
 
 from app.events import Delta
 from app.journal.redis import keys
+from app.journal.redis.client import Command
+from app.journal.redis.messages import Cancel, Message
+from app.request import StreamInfo
 from tests.journal.processes import (
     DONE,
     FAST,
@@ -22,6 +26,7 @@ from tests.journal.processes import (
     entries,
     opened,
     read,
+    reading,
     text,
 )
 from tests.waiting import until
@@ -110,6 +115,41 @@ async def test_remote_stop(machine: Machine) -> None:
     b.journal.stop("s")
     await until(lambda: a.owner.stopped)
     assert a.owner.stopped == [("s", None)]
+
+
+async def test_a_stream_that_is_being_created(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other processes tell before the owner knows a stream, of readers and of a stop, reaches it once it does."""
+    a, b = [await machine.start() for _ in "ab"]
+    named, go = asyncio.Event(), asyncio.Event()
+    heard: list[Message] = []
+    request, handle = a.journal._connection.request, a.journal._peers._handle
+
+    async def slow(*commands: Command) -> list[Any]:
+        replies = await request(*commands)
+        if any(keys.label("ann", "l") in command for command in commands):
+            named.set()
+            await go.wait()
+        return replies
+
+    def noting(message: Message) -> None:
+        heard.append(message)
+        handle(message)
+
+    monkeypatch.setattr(a.journal._connection, "request", slow)
+    monkeypatch.setattr(a.journal._peers, "_handle", noting)
+    creating = asyncio.create_task(a.journal.create("s", StreamInfo("none", "ann", 0, "l")))
+    await named.wait()
+    reader = await reading(b.journal)
+    b.journal.stop("s")
+    await until(lambda: Cancel("s") in heard)
+    a.owner.stopped.clear()  # it did not know the stream
+    assert a.owner.readers == {}
+    go.set()
+    writer = await creating
+    await until(lambda: a.owner.readers.get("s") == 1)
+    await until(lambda: ("s", None) in a.owner.stopped)
+    writer.append([DONE])
+    assert await reader == [DONE]
 
 
 async def test_garbage_in_the_inbox(machine: Machine, redis: Redis, logs: LogCapture) -> None:

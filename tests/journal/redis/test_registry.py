@@ -40,7 +40,8 @@ async def test_a_claim_without_a_stream(machine: Machine) -> None:
     winner = [*(f"b{n}" for n in range(5)), "c"][answers.index(None)]
     assert sorted(map(str, answers)) == sorted(["None", *[winner] * 5])
     with pytest.raises(JournalDown):  # it was only slow: now it must not begin a second one
-        await a.journal.create("s", INFO)
+        await a.journal.create("s", INFO._replace(label="l"))
+    assert await b.journal.registry.labelled("ann", "l") is None
     await a.journal.registry.release("s")
     assert await b.journal.registry.claim("ann", "k", b"1", "d") == winner
 
