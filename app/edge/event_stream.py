@@ -24,6 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.edge.context import request_context
 from app.edge.error_responses import UNTRANSFORMED, error_response
 from app.edge.pacing import Pacer
+from app.edge.transcripts import kilobytes
 from app.errors import Draining
 from app.events import TERMINAL, Batch, EventId, Failure
 from app.hub import Subscription
@@ -261,6 +262,7 @@ class StreamResponse(Response):
             await turn(min(last - subscription.sent.last, _TURN))
             batch = subscription.log.pending(subscription.sent.last, last)
             assert batch is not None  # noqa: S101 - records are never taken out of a log
+            await turn(kilobytes(batch.events))
             pieces = self._encoder.pieces(batch)
             if self._within is not None:
                 pieces, self._within = blocks_after(pieces, self._within), None
@@ -268,7 +270,7 @@ class StreamResponse(Response):
                 if data or not more:
                     await self._send(subscription.sent if more else batch, data, send)
                 if more:
-                    await turn(1 if data else _TURN)
+                    await turn(max(1, len(data) >> 10) if data else _TURN)
                     if self._is_over():
                         return
 

@@ -74,7 +74,7 @@ class Streams:
 
         A request that repeats an idempotency key gets the id of the stream that the key stands for. Unless *attach* is
         false, this request is going to read the stream, so a reader's place is kept for it before anything is paid for.
-        Raises what `Hub.open` and `Hub.reserve` do.
+        Raises what `Hub.open` and `Hub.reserve` do, and Overloaded if there is no room to build an answer.
         """
         await turn(1)  # a large body took time to validate, and takes as much to admit
         context = request_context(request.scope)
@@ -84,6 +84,8 @@ class Streams:
         await turn(1)  # and to take its fingerprint, and to reserve tokens for it
         if attach:
             context.place = self.hub.reserve(context.principal)
+        if asked.whole:
+            self._answers.check_room(context.principal.owner)
         key = _key(request, data, (IDEMPOTENCY_KEY, asked.key_header))
         return await self.hub.open(wanted, context.principal, key, context.log, asked.label)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from app.events import Event
+from app.events import Delta, Event, values
 from app.journal import Log
 from app.turns import turn
 from app.wire.counting import Count
@@ -48,5 +48,18 @@ async def _steps(log: Log) -> AsyncGenerator[Sequence[Event], None]:
     while after < last:
         step = min(_STEP, last - after)
         await turn(step)
-        yield log.records(after, after + step)
+        events = log.records(after, after + step)
+        await turn(kilobytes(events))
+        yield events
         after += step
+
+
+def kilobytes(events: Sequence[Event]) -> int:
+    """Return how many kilobytes of text *events* have, each of which is as much work as a short record (see `turn`)."""
+    characters = 0
+    for event in events:
+        if type(event) is Delta:
+            characters += len(event.text)
+        else:
+            characters += sum(len(value) for value in values(event) if isinstance(value, str))
+    return characters >> 10

@@ -77,6 +77,7 @@ class WholeAnswers:
         self._kept: dict[_Key, _Kept] = {}  # the one that was used last is the last
         self._size = 0
         self._in_use: Counter[str] = Counter()  # bytes, by owner
+        self._shared = 0  # those of all owners, of each no more than its share
         self._building = asyncio.Semaphore(_AT_ONCE)
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ class WholeAnswers:
         kept = self._kept.pop(key, None)
         if kept is None:
             kept = _Kept(log.info.owner)
-            self._check_room(kept.owner)
+            self.check_room(kept.owner)
             kept.body = asyncio.create_task(self._build(key, kept, log), name=f"answer of {stream_id}")
             self._size += kept.size
         self._kept[key] = kept
@@ -113,8 +114,9 @@ class WholeAnswers:
     async def _build(self, key: _Key, kept: _Kept, log: Log) -> bytes:
         try:
             async with self._building:
-                self._check_room(kept.owner, kept.size)  # again, because many may have waited for their turn
+                self.check_room(kept.owner, kept.size)  # again, because many may have waited for their turn
                 body = await key.build(key.stream_id, log)
+                self._check_size(kept, len(body))
         except BaseException:
             self._forget(key, kept)
             raise
@@ -124,15 +126,31 @@ class WholeAnswers:
         self._make_room()
         return body
 
-    def _check_room(self, owner: str, own: int = 0) -> None:
+    def check_room(self, owner: str, own: int = 0) -> None:
         """Raise Overloaded if the answers that are in use, the *owner*'s or all, take all that they may.
 
-        *own* bytes of them are the asking answer's.
+        *own* bytes of them are the asking answer's. However large an owner's answers are, they take no more than its
+        share from the others.
         """
-        if self._in_use.total() - own >= self._most or self._in_use[owner] - own >= self._most // _SHARE:
+        share = self._most // _SHARE
+        use = self._in_use[owner]
+        others = self._shared - min(use, share)
+        if use - own >= share or others + min(use - own, share) >= self._most:
+            raise Overloaded
+
+    def _check_size(self, kept: _Kept, size: int) -> None:
+        """Raise Overloaded if an owner's answers, each of which had room when it was begun, are too much together.
+
+        One that is larger than all others of its owner is let through, because there would never be room for it.
+        """
+        others = self._in_use[kept.owner] - kept.size
+        if others >= size and others + size > 2 * self._most // _SHARE:
             raise Overloaded
 
     def _use(self, owner: str, size: int) -> None:
+        share = self._most // _SHARE
+        use = self._in_use[owner]
+        self._shared += min(use + size, share) - min(use, share)
         self._in_use[owner] += size
         if not self._in_use[owner]:
             del self._in_use[owner]  # there may be any number of owners

@@ -55,4 +55,6 @@ class LongTexts:
                     yield b""
                 self._encoded[id(text)] = text, pieces
             parts += [between, b'"', *self._encoded[id(text)][1], b'"']
+        if found:
+            yield b""  # to join megabytes is a step of its own
         yield b"".join([*parts, line.rpartition(_MARKED)[2], after])

@@ -343,7 +343,11 @@ class Output(WithCalls[ItemCall, Said]):
         events: list[Said] = []
         for image in images:
             _, _, data = image.url.partition(",")
-            own: Said = {"status": "completed", "result": data, "output_format": image.media_type.partition("/")[2]}
+            own: Said = {
+                "status": "completed",
+                "result": long(data),
+                "output_format": image.media_type.partition("/")[2],
+            }
             events += self._whole_item(_IMAGE, {**own, **_without_name(next(items, {}))})
         return events
 

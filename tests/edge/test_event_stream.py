@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from app.edge.context import RequestContext
 from app.edge.event_stream import COMMENT, WRITE, StreamResponse, read_whole
 from app.errors import Draining, Unreachable
-from app.events import Batch, Delta, Done, Event, EventId, Extra, Failure, Logprobs, Start, ToolCall
+from app.events import Batch, Delta, Done, Event, EventId, Extra, Failure, Logprobs, Media, Start, ToolCall
 from app.hub import Subscription
 from app.journal import Bounds
 from app.journal.memory import MemoryLog
@@ -776,3 +776,18 @@ async def test_many_that_resume_let_others_go_on(log: FilteringBoundLogger) -> N
     turns.cancel()
     assert await turns >= 20 * 4096 / ROOM / 2
     assert all(reader.client.text.count(b"data: [DONE]\n") == 1 for reader in readers)
+
+
+async def test_long_records_let_others_go_on(log: FilteringBoundLogger) -> None:
+    """Many readers that are to be sent a record of megabytes share the loop's turns by its size."""
+    house = House(log)
+    kept = await house.journal.create(ID, StreamInfo("none"))
+    kept.append([START, Media("image", "image/png", f"data:image/png;base64,{'A' * 1_000_000}"), Done("stop")])
+    readers = [Stream(kept, await house.hub.attach(ID), log) for _ in range(50)]
+    answering = asyncio.gather(*[reader.respond() for reader in readers])
+    sent = [0]  # after each turn
+    while not answering.done():
+        await asyncio.sleep(0)
+        sent.append(sum(len(frame) > 1_000_000 for reader in readers for frame in reader.client.frames))
+    assert sent[-1] == len(readers)
+    assert max(after - before for before, after in pairwise(sent)) <= 2

@@ -15,7 +15,7 @@ from app.edge.whole import _ENTRY as ENTRY
 from app.edge.whole import OfTranscript, WholeAnswers, WholeResponse, ending
 from app.errors import Overloaded
 from app.events import Delta, Done, Event, Failure, Reasoning, ToolCall
-from app.journal import Bounds
+from app.journal import Bounds, Log
 from app.journal.memory import MemoryJournal, MemoryLog
 from app.request import StreamInfo
 from app.wire.native import snapshot
@@ -125,6 +125,37 @@ async def test_too_much_unread() -> None:
     for owner, log in logs.items():
         await body_of(answers, encode, log, f"{owner}3")
     assert not answers._in_use
+
+
+async def test_one_owner_keeps_no_other_out() -> None:
+    """However large the answers of one owner are, another one's are built; and few of that owner's are at once."""
+    answers, encode = WholeAnswers(100_000), Encoded()
+    mine, other = await log_of([Delta("a")]), await log_of([Delta("a")], "bob")
+    built, leave = asyncio.Event(), asyncio.Event()
+    begun = 0
+
+    async def build(stream_id: str, log: Log) -> bytes:
+        nonlocal begun
+        begun += 1
+        await built.wait()
+        return bytes(200_000)  # more than all may be together
+
+    async def hold(number: int) -> None:
+        async with answers.built(str(number), mine, build):
+            await leave.wait()
+
+    clients = [asyncio.create_task(hold(number)) for number in range(4)]
+    await until(lambda: begun == 4)  # there was room for each
+    built.set()
+    await until(lambda: sum(client.done() for client in clients) == 3)
+    with pytest.raises(Overloaded):
+        answers.check_room("ann")
+    assert await body_of(answers, encode, other)
+    leave.set()
+    errors = await asyncio.gather(*clients, return_exceptions=True)
+    assert sorted(type(error).__name__ for error in errors) == ["NoneType", *["Overloaded"] * 3]
+    assert not answers._in_use
+    assert not answers._shared
 
 
 async def test_asked_for_at_once() -> None:

@@ -264,13 +264,13 @@ class Responses:
 
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`: stop it. Answers with the whole response; harmless once it has ended."""
-        stream_id = _stream_id(request)
+        stream_id = await _stopped_id(request)
         log = await self._streams.stop(request, stream_id)
         return self._streams.whole(stream_id, log, _encoded)
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`: stop it, and keep it no longer."""
-        stream_id = _stream_id(request)
+        stream_id = await _stopped_id(request)
         await self._streams.remove(request, stream_id)
         gone = {"id": response_id(stream_id), "object": "response", "deleted": True}
         return Response(orjson.dumps(gone), headers={"X-Stream-Id": stream_id}, media_type="application/json")
@@ -312,6 +312,7 @@ class Responses:
         self, request: Request, items: Sequence[Any], places: Mapping[str, Sequence[int]], resolved: list[Any]
     ) -> None:
         """Put what *items* refer to into its *places* in *resolved*. Raises what `_resolved` does."""
+        most = self._streams.options.max_body
         size = 0
         for stream_id, references in places.items():
             found = await self._items(request, stream_id)
@@ -320,8 +321,10 @@ class Responses:
                 if item_id not in found:
                     raise _unknown_item(at, item_id)
                 resolved[at] = found[item_id]
-                size += len(orjson.dumps(resolved[at]))
-                if size > self._streams.options.max_body:
+                # A text that is too long as it is is not encoded to be measured, because that would hold the loop.
+                characters = _characters(resolved[at])
+                size += characters if characters > most else len(orjson.dumps(resolved[at]))
+                if size > most:
                     raise TooLarge(f"'input[{at}]' refers to more than a request may hold.")
 
     async def _items(self, request: Request, stream_id: str) -> dict[str, dict[str, Any]]:
@@ -408,6 +411,24 @@ def _stream_id(request: Request) -> str:
     if match is None:
         raise UnknownStream
     return match[1]
+
+
+def _characters(value: object) -> int:
+    """Return how long all strings in *value*, which is JSON, are together."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
+
+
+async def _stopped_id(request: Request) -> str:
+    """Return what `_stream_id` does. A stop that names no response counts as a request, as that of an unknown one."""
+    try:
+        return _stream_id(request)
+    except UnknownStream:
+        await request_context(request.scope).count()
+        raise
 
 
 async def _encoded(stream_id: str, log: Log) -> bytes:

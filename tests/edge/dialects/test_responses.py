@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.edge.bodies import ChatRequest, Defaults
 from app.edge.dialects.responses import parse_response
-from app.errors import BadRequest, Disconnected, RateLimited
+from app.errors import BadRequest, Disconnected, RateExceeded, RateLimited
 from app.events import Delta, Done, Logprobs, Reasoning, ToolCall
 from app.request import Allowance, Principal
 from app.wire.opaque import seal
@@ -247,12 +247,24 @@ async def test_references_that_lead_nowhere(log: FilteringBoundLogger, item_id: 
             assert again.status_code == 404
 
 
+@pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/cancel")])
+async def test_a_stop_of_nothing_is_counted(log: FilteringBoundLogger, method: str, path: str) -> None:
+    """A stop that names no response counts as a request, as that of an unknown one."""
+    async with serving(log, *HELLO) as (house, client):
+        for item_id in ("nonsense", f"resp_{'A' * 22}"):
+            house.stop_refusal = None
+            assert (await client.request(method, f"{PATH}/{item_id}{path}")).status_code == 404
+            house.stop_refusal = RateExceeded(retry_after=9)
+            assert (await client.request(method, f"{PATH}/{item_id}{path}")).status_code == 429
+
+
 async def test_references_are_bounded(log: FilteringBoundLogger) -> None:
     """They may not make a request larger than a body may be."""
-    async with serving(log, (Delta("x" * 10_000),), (DONE,)) as (_, client):
-        first = (await client.post(PATH, json=HI)).json()["output"][0]["id"]
-        many = [{"type": "item_reference", "id": first}] * 200
-        assert (await client.post(PATH, json={"input": many})).status_code == 413
+    for size, times in ((10_000, 200), (900_000, 2)):
+        async with serving(log, (Delta("x" * size),), (DONE,)) as (_, client):
+            first = (await client.post(PATH, json=HI)).json()["output"][0]["id"]
+            many = [{"type": "item_reference", "id": first}] * times
+            assert (await client.post(PATH, json={"input": many})).status_code == 413
 
 
 async def test_references_take_a_place(log: FilteringBoundLogger) -> None:
