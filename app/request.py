@@ -6,7 +6,7 @@ import hmac
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 class Allowance(NamedTuple):
@@ -58,6 +58,10 @@ def keyed_hash(text: str, key: bytes = b"") -> str:
 ANYONE = Principal()
 
 
+_MAX_WORDS: Final = 256 * 1024  # characters
+_MAX_WORD: Final = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
     """What a client asked for, validated and with the defaults applied.
@@ -89,6 +93,16 @@ class StreamRequest:
     keep: float = math.inf
     metadata: str = ""
 
+    def words(self) -> Iterator[str]:
+        """Yield the names and the short texts in it, up to 256 K characters: an error may be about any of them."""
+        room = _MAX_WORDS
+        for text in texts_in((self.messages, self.responses, self.parameters, self.model), names=True):
+            if len(text) <= _MAX_WORD:
+                room -= len(text)
+                if room < 0:
+                    return
+                yield text
+
 
 class StreamInfo(NamedTuple):
     """What a journal keeps of a stream besides its records, for readers that attach later.
@@ -113,8 +127,8 @@ class StreamInfo(NamedTuple):
     metadata: str = ""
 
 
-def texts_in(value: object) -> Iterator[str]:
-    """Yield all strings in *value*, in any order, except the names of its fields."""
+def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
+    """Yield all strings in *value*, the last ones first; the *names* of its fields only if they are asked for."""
     # Not recursive: a text 60 levels deep would pass through 60 generators.
     waiting = [value]
     while waiting:
@@ -125,3 +139,5 @@ def texts_in(value: object) -> Iterator[str]:
             waiting += item
         elif isinstance(item, (dict, Mapping)):  # the first is found sooner
             waiting += item.values()
+            if names:
+                waiting += item

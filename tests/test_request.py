@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from app.request import ANYONE, Principal, keyed_hash, texts_in
+from app.request import ANYONE, Principal, StreamRequest, keyed_hash, texts_in
 
 
 def test_counted_as() -> None:
@@ -33,3 +33,16 @@ def test_texts() -> None:
     value = {"a": "one", "b": [1, None, ("two", MappingProxyType({"c": [["three"]]}))]}
     assert sorted(texts_in(value)) == ["one", "three", "two"]
     assert list(texts_in("one")) == ["one"]
+    assert sorted(texts_in(value, names=True)) == ["a", "b", "c", "one", "three", "two"]
+
+
+def test_words() -> None:
+    """A request's words are its names and short texts, those of the model and the parameters first, up to a bound."""
+    tool = {"function": {"name": "look_up", "parameters": {"properties": {"hf_name": {}}}}}
+    message = {"role": "user", "content": "hi"}
+    words = list(StreamRequest("a-model", (message, {"content": "x" * 1025}), {"tools": [tool]}).words())
+    assert words[0] == "a-model"
+    assert {"tools", "look_up", "hf_name", "user", "content", "hi"} < set(words)
+    assert "x" * 1025 not in words
+    many = [*StreamRequest("a-model", ({"content": ["y" * 1024] * 999},), {"tools": [tool]}).words()]
+    assert (words[0], "look_up" in many, sum(map(len, many)) <= 256 * 1024) == ("a-model", True, True)

@@ -24,6 +24,7 @@ from app.upstream.http.client import Client, Read, headers_of, read_capped, resp
 from app.upstream.reading.answer import ENDED, OPEN
 from app.upstream.reading.errors import read_refusal
 from app.upstream.reading.reader import AnswerReader
+from app.upstream.reading.redaction import presenter
 
 # How many seconds to wait for what may follow a finish reason, and for more after each content that does: usage, late
 # content, `[DONE]` (row C19).
@@ -120,7 +121,9 @@ class Endpoint:
     async def _refusal(self, response: httpx.Response, request: StreamRequest) -> UpstreamError:
         """Return what a response with another status than 2xx means."""
         body = await read_capped(response, _MAX_ERROR_BODY, _ERROR_BODY_WAIT)
-        error = read_refusal(response.status_code, response.headers, body, self.secrets(request))
+        error = read_refusal(
+            response.status_code, response.headers, body, presenter(self.secrets(request), request.words)
+        )
         if isinstance(error, Misaddressed):
             error.cause = (
                 f"{response.url} answered with status {response.status_code}: the base URL is probably wrong. "

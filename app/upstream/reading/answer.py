@@ -6,7 +6,7 @@ which `result` decides how an answer ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from app.events import Annotation, Content, Delta, Done, Extra, Logprobs, Media,
 from app.upstream.reading.errors import read_error
 from app.upstream.reading.extras import Noted, quotes
 from app.upstream.reading.finish import FAILED, read_finish
+from app.upstream.reading.redaction import presenter
 from app.upstream.reading.usage import counts_nothing, in_our_words, merge_usage, visible_tokens
 from app.upstream.reading.values import bounded_json, encodable
 from app.usage import Usage
@@ -46,14 +47,14 @@ ENDED = State.ENDED
 
 
 class Answer:
-    """One answer. *secrets* are strings that the upstream may quote, such as prompts; no error message may hold them.
+    """One answer. *secrets* are strings of the operator's that the upstream may quote; no error message may hold them.
 
-    *content* is what was found since the last `take`. *halves* are high surrogates that wait for their other half, by
-    the kind of their text, or by the index of their tool call (row C16). `end` explains *error*, *fault* and
-    *complete*.
+    *own* returns the client's words (see `presenter`). *content* is what was found since the last `take`. *halves* are
+    high surrogates that wait for their other half, by the kind of their text, or by the index of their tool call (row
+    C16). `end` explains *error*, *fault* and *complete*.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), own: Callable[[], Iterable[str]] = tuple) -> None:
         self.state = OPEN
         self.model = ""
         self.content: list[Content] = []
@@ -62,6 +63,7 @@ class Answer:
         self.error: UpstreamError | None = None
         self.fault: UpstreamError | None = None
         self._secrets = tuple(secrets)
+        self._show = presenter(self._secrets, own)
         self._usage: dict[str, Any] = {}
         self._counts: dict[str, Any] = {}  # the same in our words, bounded; empty while that is not known
         self._finish: tuple[str, str] | None = None  # the reason in our words and in the upstream's
@@ -163,7 +165,7 @@ class Answer:
 
     def judge(self, payload: object, certain: bool = False) -> bool:
         """Return whether *payload* is an error, which ends the answer. *certain*: it is one, whatever it looks like."""
-        error = read_error(payload, certain=certain, secrets=self._secrets)
+        error = read_error(payload, certain=certain, show=self._show)
         if error is not None:
             self.end(error=error)
         return error is not None

@@ -6,7 +6,7 @@ included, and 2.7 as one of many, of which orjson takes 1.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from app.events import Delta, Logprobs, PlainReasoning, Reasoning, Refusal
@@ -61,9 +61,11 @@ _ERRORS: Final = frozenset(["error", "errors", "base_resp", "x_groq"])
 _FUNCTION_CALL: Final = -1  # the index of the one call that `function_call` is (row X10)
 
 
-def chat_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> AnswerReader[ChatDialect]:
-    """Return a reader for one response. *max_event* bounds an event, in bytes; *secrets* are as `Answer` has them."""
-    return AnswerReader(ChatDialect(Answer(secrets)), max_event, uniform=True)
+def chat_reader(
+    max_event: int = MAX_EVENT, secrets: Iterable[str] = (), own: Callable[[], Iterable[str]] = tuple
+) -> AnswerReader[ChatDialect]:
+    """Return a reader for one response. *max_event* bounds an event, in bytes; for the others see `Answer`."""
+    return AnswerReader(ChatDialect(Answer(secrets, own)), max_event, uniform=True)
 
 
 class ChatDialect:

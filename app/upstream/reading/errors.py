@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from itertools import chain
@@ -28,7 +28,7 @@ from app.errors import (
 )
 from app.upstream.reading.body import Body, kind_of
 from app.upstream.reading.json import parse
-from app.upstream.reading.redaction import presentable
+from app.upstream.reading.redaction import Presenter, presenter
 from app.upstream.reading.subjects import (
     CODES,
     disliked_by,
@@ -75,11 +75,13 @@ _ELSEWHERE: Final = frozenset({404, 405, 410})
 _FIELD: Final = re.compile(r"(?m)^(?:data|event|id|retry|error)?:")
 
 
-def read_error(payload: object, *, certain: bool = False, secrets: Iterable[str] = ()) -> UpstreamError | None:
+_SHOW: Final = presenter(())
+
+
+def read_error(payload: object, *, certain: bool = False, show: Presenter = _SHOW) -> UpstreamError | None:
     """Return the error that *payload* is, or None if it is none (rows E1–E6, H2).
 
-    *certain* says that it is one, whatever it looks like (row E5). *secrets* are strings that must not come back in the
-    error's message, such as prompts and the key.
+    *certain* says that it is one, whatever it looks like (row E5). *show* makes the upstream's words fit to be seen.
     """
     fields = _fields(payload, certain)
     if fields is None:
@@ -88,18 +90,21 @@ def read_error(payload: object, *, certain: bool = False, secrets: Iterable[str]
     status = _status(fields, cause)
     if status in _ELSEWHERE and subject_of(status, cause) is None:
         status = 400  # the address was right, because something answered there
-    return _error(status, fields, cause, secrets)
+    return _error(status, fields, cause, show)
 
 
-def read_refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> UpstreamError:
-    """Return what an HTTP error response means (rows H1–H3, H9, H12). *headers* have lower-case names."""
+def read_refusal(status: int, headers: Mapping[str, str], body: bytes, show: Presenter = _SHOW) -> UpstreamError:
+    """Return what an HTTP error response means (rows H1–H3, H9, H12). *headers* have lower-case names.
+
+    *show* is that of `read_error`.
+    """
     fields = _refusal_fields(body, quotable="event-stream" not in headers.get("content-type", ""))
     # Some send a wrong key as a 400. OpenAI sends a spent quota as a 429, which no waiting heals.
     cause = _cause(fields)
     ours = _statuses(cause) & {401, 402}
     if ours and status == 403 and subject_of(403, cause) is not None:
         ours = set()  # `permission_denied`, and yet about the content or the model
-    error = _error(min(ours) if ours else status, fields, cause, secrets)
+    error = _error(min(ours) if ours else status, fields, cause, show)
     error.retry_after = retry_after(headers)
     return error
 
@@ -241,10 +246,8 @@ def _status(fields: Mapping[str, Any], cause: Mapping[str, Any]) -> int | None:
     return next((status for status in _WORDS if status in said), None)
 
 
-def _error(
-    status: int | None, fields: Mapping[str, Any], cause: Mapping[str, Any], secrets: Iterable[str]
-) -> UpstreamError:
-    error = _kind(status, cause)(_text(status, cause, secrets))
+def _error(status: int | None, fields: Mapping[str, Any], cause: Mapping[str, Any], show: Presenter) -> UpstreamError:
+    error = _kind(status, cause)(_text(status, cause, show))
     error.disliked = disliked_by(cause)
     if isinstance(error, (Rejected, Conflicting, RateLimited, Busy)):
         param = cause.get("param")
@@ -255,13 +258,13 @@ def _error(
             "type": _told(fields.get("type")),
             "code": _told(fields.get("code")),
         }
-        if more := _report(fields, secrets):
+        if more := _report(fields, show):
             error.told["more"] = more
     return error
 
 
-def _text(status: int | None, fields: Mapping[str, Any], secrets: Iterable[str]) -> str | None:
-    text = presentable(message_of(fields), secrets)
+def _text(status: int | None, fields: Mapping[str, Any], show: Presenter) -> str | None:
+    text = show(message_of(fields))
     if text or status is None or status == 429:
         return text
     return f"The upstream service answered with status {status}."
@@ -295,21 +298,20 @@ def _kind(status: int | None, fields: Mapping[str, Any]) -> Callable[[str | None
     return RequestTooLarge if status == 413 else Rejected
 
 
-def _report(fields: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
+def _report(fields: Mapping[str, Any], show: Presenter) -> dict[str, Any]:
     """Return what else clients go by: Azure's report on the content, and OpenRouter's on it or on the provider."""
-    secrets = tuple(secrets)
-    return {name: _shown(fields[name], secrets) for name in ("innererror", "metadata") if fields.get(name)}
+    return {name: _shown(fields[name], show) for name in ("innererror", "metadata") if fields.get(name)}
 
 
-def _shown(value: object, secrets: Sequence[str], depth: int = 4) -> Any:
+def _shown(value: object, show: Presenter, depth: int = 4) -> Any:
     """Return *value* as a client may see it: bounded, and its texts as `presentable` has them."""
     if isinstance(value, str):
-        return presentable(value, secrets)
+        return show(value)
     if isinstance(value, dict) and depth:
         items = list(value.items())[:_MOST_ITEMS]
-        return {name[:MAX_TOLD]: _shown(item, secrets, depth - 1) for name, item in items}
+        return {name[:MAX_TOLD]: _shown(item, show, depth - 1) for name, item in items}
     if isinstance(value, list) and depth:
-        return [_shown(item, secrets, depth - 1) for item in value[:_MOST_ITEMS]]
+        return [_shown(item, show, depth - 1) for item in value[:_MOST_ITEMS]]
     return value if isinstance(value, (bool, float)) or (type(value) is int and abs(value) < 1 << 53) else None
 
 

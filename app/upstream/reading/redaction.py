@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from functools import cache, partial
+from itertools import chain
 from typing import Final
 
 MAX_MESSAGE: Final = 300  # characters
@@ -25,8 +28,8 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
 _KEY = re.compile(
     r"""
-      (?i:\b(?:bearer|basic)\s+)[^\s"',;]{8,}
-    | \b(?i:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|r8|fw|ghp|org|proj)[-_][^\s"',;]{6,}
+      (?i:\b(?:bearer|basic)\s+)[^\s"'`,;]{8,}
+    | \b(?i:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|r8|fw|ghp|org|proj)[-_][^\s"'`,;]{6,}
     | \bAIza[\w-]{20,}
     | \b(?i:team|api[ ]key)(?i:[ ]id)?:[ ](?=[\w-]{0,40}[0-9])[\w-]+               # what xAI tells of an account
     | \beyJ[\w-]{8,}[.\w-]*                                                      # a JSON Web Token
@@ -36,14 +39,30 @@ _KEY = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
+_PIECE = re.compile(r"[\w-]+")
 
-def presentable(said: str | None, secrets: Iterable[str]) -> str | None:
-    """Return *said* as a client may see it, or None if nothing of it is fit to be seen."""
+Presenter = Callable[[str | None], str | None]
+"""Returns a text as `presentable` has it."""
+
+
+def presenter(secrets: Iterable[str], own: Callable[[], Iterable[str]] = tuple) -> Presenter:
+    """Return `presentable` for one request. *own* returns the client's words, which look like keys now and then."""
+    secrets = tuple(secrets)
+    return partial(presentable, secrets=secrets, own=cache(lambda: _pieces(own()) - _pieces(secrets)))
+
+
+def presentable(
+    said: str | None, secrets: Iterable[str], own: Callable[[], AbstractSet[str]] = frozenset
+) -> str | None:
+    """Return *said* as a client may see it, or None if nothing of it is fit to be seen.
+
+    What looks like a key stays if all of it is among the client's *own* words: names of tools, fields and models.
+    """
     # Row H3: a page is for people before a browser.
     if said is None or len(said) > _MAX_TEXT or _PAGE.search(said):
         return None
     text = _UNPRINTABLE.sub(" ", _TAG.sub("", scrub(said, secrets)))
-    text = " ".join(_KEY.sub(_redacted, text).split())
+    text = " ".join(_KEY.sub(lambda match: _redacted(match, own), text).split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
@@ -75,8 +94,12 @@ def _common_length(one: str, other: str) -> int:
     return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
-def _redacted(match: re.Match[str]) -> str:
+def _pieces(texts: Iterable[str]) -> frozenset[str]:
+    return frozenset(chain.from_iterable(map(_PIECE.findall, texts)))
+
+
+def _redacted(match: re.Match[str], own: Callable[[], AbstractSet[str]]) -> str:
     text = match["url"]
     # A text with digits and letters of both cases is no word. Lookaheads in the pattern would be quadratic.
     random = text is None or (re.search("[0-9]", text) and re.search("[a-z]", text) and re.search("[A-Z]", text))
-    return REDACTED if random else match[0]
+    return REDACTED if random and not own() >= set(_PIECE.findall(match[0])) else match[0]

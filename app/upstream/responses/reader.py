@@ -413,9 +413,11 @@ class ResponsesDialect:
 ResponsesReader = AnswerReader[ResponsesDialect]
 
 
-def responses_reader(max_event: int = MAX_EVENT, secrets: Iterable[str] = ()) -> ResponsesReader:
+def responses_reader(
+    max_event: int = MAX_EVENT, secrets: Iterable[str] = (), own: Callable[[], Iterable[str]] = tuple
+) -> ResponsesReader:
     """Return a reader for one response, as `chat_reader` does."""
-    return AnswerReader(ResponsesDialect(Answer(secrets)), max_event)
+    return AnswerReader(ResponsesDialect(Answer(secrets, own)), max_event)
 
 
 def _with_status(error: object) -> object:

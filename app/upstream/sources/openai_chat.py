@@ -61,7 +61,7 @@ class OpenAIChat:
         return stream_answer(asked(streamed, ask_usage), again, attempt, request.pause)
 
     def _ask(self, request: StreamRequest, attempt: Attempt, streamed: bool, ask_usage: bool) -> Asked:
-        reader = chat_reader(self._max_event, self._endpoint.secrets(request))
+        reader = chat_reader(self._max_event, self._endpoint.secrets(request), request.words)
         return reader, self._asked(reader, request, attempt, streamed, ask_usage)
 
     @asynccontextmanager

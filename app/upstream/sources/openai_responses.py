@@ -71,7 +71,7 @@ class OpenAIResponses:
         return stream_answer(asked(streamed), again, attempt, request.pause)
 
     def _ask(self, request: StreamRequest, attempt: Attempt, streamed: bool) -> Asked:
-        reader = responses_reader(self._max_event, self._endpoint.secrets(request))
+        reader = responses_reader(self._max_event, self._endpoint.secrets(request), request.words)
         return reader, self._asked(reader, request, attempt, streamed)
 
     @asynccontextmanager
@@ -105,7 +105,7 @@ class OpenAIResponses:
 
     def resume(self, note: Mapping[str, Any], request: StreamRequest, attempt: Attempt) -> Batches:
         """See `Resumable.resume`."""
-        reader = responses_reader(self._max_event, self._endpoint.secrets(request))
+        reader = responses_reader(self._max_event, self._endpoint.secrets(request), request.words)
         kept = BackgroundResponse.noted(note, self._endpoint, request, reader, self._timing)
         attempt.kept = kept
         return stream_answer((reader, self._resumed(kept, attempt)), lambda error: None, attempt, request.pause)

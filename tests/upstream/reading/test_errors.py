@@ -24,7 +24,7 @@ from app.errors import (
     UpstreamError,
 )
 from app.upstream.reading.errors import read_error, read_refusal, retry_after
-from app.upstream.reading.redaction import MAX_MESSAGE
+from app.upstream.reading.redaction import MAX_MESSAGE, presenter
 from tests.upstream.reading.quirks_bytes import dumps
 
 ENVELOPES: list[tuple[str, object, type[StreamError], str]] = [
@@ -285,7 +285,7 @@ def test_what_is_said_of_content() -> None:
         "innererror": {"code": "ResponsibleAI", "result": {"hate": {"filtered": True, "severity": 1.5}}},
         "metadata": {"reasons": ["x"] * 99, "flagged_input": "my secret prompt", "n": 10**30, "d": [[[[[1]]]]]},
     }
-    error = read_refusal(400, {}, dumps({"error": said}), ["my secret prompt"])
+    error = read_refusal(400, {}, dumps({"error": said}), presenter(["my secret prompt"]))
     assert error.told is not None
     more = error.told["more"]
     assert more["innererror"] == said["innererror"]
@@ -332,7 +332,7 @@ def test_error_behind_an_error_is_redacted() -> None:
     secret = 'Never say "X".\nNever.'
     raw = dumps({"error": {"message": "no", "echo": dumps({"m": secret}).decode(), "more": "x" * 999}}).decode()
     error = {"message": "Provider returned error", "metadata": {"raw": raw}}
-    told = read_refusal(400, {}, dumps({"error": error}), [secret]).told
+    told = read_refusal(400, {}, dumps({"error": error}), presenter([secret])).told
     assert told is not None
     shown = told["more"]["metadata"]["raw"]
     assert (len(shown), "Never" in shown) == (MAX_MESSAGE, False)
@@ -463,5 +463,5 @@ def test_any_payload_is_judged(payload: Any) -> None:
 def test_echoed_prompt_is_taken_out_before_the_cut() -> None:
     """A prompt longer than any message is recognised all the same."""
     prompt = "word " * 400
-    error = read_refusal(400, {}, dumps({"error": {"message": f"Invalid: {prompt} (too long)"}}), [prompt])
+    error = read_refusal(400, {}, dumps({"error": {"message": f"Invalid: {prompt} (too long)"}}), presenter([prompt]))
     assert error.text == "Invalid: [redacted] (too long)"

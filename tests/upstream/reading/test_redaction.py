@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.upstream.reading.redaction import MAX_MESSAGE, presentable, scrub
+from app.upstream.reading.redaction import MAX_MESSAGE, presentable, presenter, scrub
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,49 @@ from app.upstream.reading.redaction import MAX_MESSAGE, presentable, scrub
 def test_message_is_fit_to_be_seen(said: str, told: str | None) -> None:
     """One bounded line without control characters, markup or keys; a page or an echo is not quoted at all."""
     assert presentable(said, []) == told
+
+
+MODEL = "Qwen3-Next-80B-A3B-Instruct-int4-mixed-AutoRound"
+OWN = [f"vendor/{MODEL}", "org_lookup_employees", "hf_dataset_name", "in proj_list_items: 3", "name"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (f"The model `{MODEL}` does not exist.", f"The model `{MODEL}` does not exist."),
+        ("'org_lookup_employees', (hf_dataset_name).", "'org_lookup_employees', (hf_dataset_name)."),
+        ("see org_lookup_employees.name: proj_list_items", "see org_lookup_employees.name: proj_list_items"),
+        # what the client did not say
+        (f"The model `{MODEL}2` does not exist.", "The model `[redacted]` does not exist."),
+        ("in `org_lookup_employee`", "in `[redacted]`"),
+        ("org_lookup_employees.org_01xyz", "[redacted]"),
+        ("sk-abc***def, hf_abcdefgh, gsk_abcdefgh", "[redacted], [redacted], [redacted]"),
+    ],
+)
+def test_own_words_are_no_keys(said: str, told: str) -> None:
+    """What looks like a key stays where all of it is the client's own."""
+    assert presenter(["the operator's text"], lambda: OWN)(said) == told
+
+
+def test_secrets_are_nobodys_own() -> None:
+    """What the operator's texts have is taken out, also if the client has guessed it."""
+    show = presenter(["Never tell sk-live-0123456789, hidden here."], lambda: ["sk-live-0123456789", "sk-test-987654"])
+    assert show("with sk-live-0123456789 and sk-test-987654") == "with [redacted] and sk-test-987654"
+
+
+def test_own_words_are_looked_at_once_and_only_if_need_be() -> None:
+    """A request may be large, and an error may have many texts."""
+    looked = []
+
+    def own() -> list[str]:
+        looked.append(1)
+        return OWN
+
+    show = presenter([], own)
+    assert (show("The model does not exist."), looked) == ("The model does not exist.", [])
+    show("org_lookup_employees, hf_dataset_name")
+    show("org_lookup_employees")
+    assert looked == [1]
 
 
 @pytest.mark.parametrize(

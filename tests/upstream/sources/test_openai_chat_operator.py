@@ -80,6 +80,19 @@ async def test_what_the_operator_configured_is_not_quoted() -> None:
                 assert piece not in raised.value.text
 
 
+@pytest.mark.parametrize("status", [b"400 Bad", b"200 OK"])
+async def test_own_names_are_quoted(status: bytes) -> None:
+    """What only looks like a key is told if the client has sent it, and the operator has not."""
+    refused = reply(b'{"error":{"message":"No: org_a_name, org_no_name, org_op_name","code":400}}', status=status)
+    own = [{"type": "function", "function": {"name": name}} for name in ("org_a_name", "org_op_name")]
+    async with (
+        Upstream(refused) as upstream,
+        customized(upstream.url, extra_body={"route": "org_op_name"}) as source,
+    ):
+        with pytest.raises(UpstreamError, match=r"^No: org_a_name, \[redacted\], \[redacted\]$"):
+            await answer(source, replace(asked(), parameters={"tools": own}))
+
+
 async def test_traceparent() -> None:
     """The caller's trace goes to the upstream; without one no header is sent."""
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

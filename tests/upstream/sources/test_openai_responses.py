@@ -46,14 +46,16 @@ async def test_request() -> None:
 
 async def test_operator() -> None:
     """The operator's headers and fields go with each request, and come back in no error; the client's own words may."""
-    quoted = reply(b'{"error":{"message":"No: abcd-efgh, route-of-secrets, hello-hello"}}', status=b"400 Bad")
+    quoted = reply(
+        b'{"error":{"message":"No: abcd-efgh, route-of-secrets, org_a_name, org_no_name"}}', status=b"400 Bad"
+    )
     headers, extra = {"X-Team": "abcd-efgh"}, {"reasoning": {"summary": "auto"}, "route": "route-of-secrets"}
     async with (
         Upstream(quoted) as upstream,
         responses(upstream.url, key=None, headers=headers, extra_body=extra) as source,
     ):
-        with pytest.raises(Rejected, match=r"^No: \[redacted\], \[redacted\], hello-hello$"):
-            await answer(source, asked(prompt="hello-hello"))
+        with pytest.raises(Rejected, match=r"^No: \[redacted\], \[redacted\], org_a_name, \[redacted\]$"):
+            await answer(source, asked(prompt="org_a_name"))
         # So a process that goes on with an answer can see whether they are what they were.
         assert {"abcd-efgh", "route-of-secrets", "s"} <= {*source.secrets(replace(asked(), secrets=("s",)))}
     assert b"x-team: abcd-efgh" in upstream.requests[0].lower()
