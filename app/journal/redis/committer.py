@@ -117,20 +117,20 @@ class Committer:
     async def create(self, writer: RedisWriter) -> None:
         """Begin a log in Redis, which its labels stand for from then on. Raises JournalDown.
 
-        Redis may have begun the log although its answer was lost. A request with the same idempotency key may then read
-        it, so the log gets an end as soon as Redis is back.
+        Redis may have begun the log although its answer was lost, or not waited for. A request with the same
+        idempotency key may then read it, so the log gets an end as soon as Redis is back.
         """
         try:
             with self.expecting(writer.id):
                 await self._begin(writer)
             self._live[writer.id] = writer
-        except Unanswered as error:
+        except (Unanswered, asyncio.CancelledError) as error:
             # No upstream was asked. So its claim goes when it ends, as a label does: the same key may be used again.
             if writer.claim is not None:
                 writer.labels.append(writer.claim)
                 writer.claim = None
             self._live[writer.id] = writer
-            self._end(writer, error)
+            self._end(writer, error if isinstance(error, Unanswered) else InternalError())
             raise
 
     @contextmanager

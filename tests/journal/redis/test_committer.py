@@ -133,7 +133,8 @@ async def test_an_end_and_what_belongs_to_it(
     assert (a.owner.stopped, a.owner.left) == ([], [])
 
 
-async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis, cancelled: bool) -> None:
     """A log that Redis began without this process knowing gets an end, and its idempotency key may be used again."""
     with Proxy(machine.url) as proxy:
         a, b = await machine.start(url_behind(proxy)), await machine.start()
@@ -141,14 +142,17 @@ async def test_a_lost_answer_to_the_beginning(machine: Machine, redis: Redis) ->
         proxy.pause()
         creating = asyncio.create_task(a.journal.create("s", INFO._replace(label="l")))
         await until(lambda: len(entries(redis)) == 1)
-        proxy.cut()
-        with pytest.raises(JournalDown):
+        if cancelled:
+            creating.cancel()
+        else:
+            proxy.cut()
+        with pytest.raises(asyncio.CancelledError if cancelled else JournalDown):
             await creating
         proxy.resume()
         for each in (a, b):
             [end] = await opened(each.journal)
             assert isinstance(end, Failure)
-            assert end.code == "journal_unavailable"
+            assert end.code == ("internal_error" if cancelled else "journal_unavailable")
         await until(lambda: a.journal._committer.writers == [])
         assert await b.journal.registry.claim("ann", "k", b"2", "t") is None
         assert await b.journal.registry.labelled("ann", "l") is None
