@@ -170,7 +170,7 @@ async def test_a_key_of_an_answer_that_was_given_up(machine: Machine, redis: Red
         a.journal._committer.give_up()
         proxy.cut(reset=True)
         proxy.resume()
-        await until(lambda: a.journal._committer.writers == [])
+        await until(lambda: a.journal._committer.writers == [] and a.journal.ready)
         assert await a.journal.registry.claim("ann", "k", b"1", "t") == "s"
 
 
