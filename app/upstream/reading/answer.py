@@ -22,6 +22,8 @@ from app.upstream.reading.usage import counts_nothing, in_our_words, merge_usage
 from app.upstream.reading.values import bounded_json, encodable
 from app.usage import Usage
 
+LIMITS: Final = ("length", "content_filter")
+"""The finish reasons of an answer that was cut."""
 MAX_TOOL_CALLS: Final = 256
 MAX_USAGE: Final = 8 * 1024  # bytes
 MAX_ITEMS: Final = 4096  # choices, parts, images, notes or pieces of calls in one event
@@ -68,6 +70,8 @@ class Answer:
         self._counts: dict[str, Any] = {}  # the same in our words, bounded; empty while that is not known
         self._finish: tuple[str, str] | None = None  # the reason in our words and in the upstream's
         self._went_on = False  # whether content came after it
+        self._calls = 0
+        self._named: set[int] = set()  # those of them that have a name
         self._noted = Noted()
         self._has_item = False  # an item that is for the client to act upon
         self._has_content = False  # something that a reader can be shown
@@ -107,6 +111,9 @@ class Answer:
             self.end(fault=Malformed(f"The upstream service sent more than {MAX_TOOL_CALLS} tool calls."))
         elif id or name or arguments or extra:
             self._went_on = True
+            self._calls = max(self._calls, index + 1)
+            if name:
+                self._named.add(index)
             self.content.append(ToolCall(index, id, name, arguments, type, extra or None))
 
     def add_media(self, media: Media) -> None:
@@ -255,12 +262,18 @@ class Answer:
         if not self._has_content and self._is_lost(done):
             raise Blank
         if done is not None:
-            return done
+            return self._with_names(done)
         if not self._has_content:
             raise without_content or Empty()  # row H8
         if not self.complete:
             raise Truncated
-        return Done("unknown", None, self.usage, self.model)  # row C21
+        return self._with_names(Done("unknown", None, self.usage, self.model))  # row C21
+
+    def _with_names(self, done: Done) -> Done:
+        """Return *done*. Raises Malformed if a call that may be whole has no name, which says what to run."""
+        if len(self._named) < self._calls and done.finish_reason not in LIMITS:
+            raise Malformed("The upstream service sent a tool call without a name.")
+        return done
 
     def _is_lost(self, done: Done | None) -> bool:
         """Return whether an answer without content should have some: tokens were made that are no reasoning (E8)."""

@@ -13,6 +13,7 @@ from app.events import Delta, Logprobs, PlainReasoning, Reasoning, Refusal
 from app.upstream.reading.answer import ENDED, MAX_TOOL_CALLS, OPEN, Answer
 from app.upstream.reading.extras import Said, unknown
 from app.upstream.reading.finish import has_failed
+from app.upstream.reading.json import parse
 from app.upstream.reading.logprobs import read_logprobs
 from app.upstream.reading.media import FIELDS, media_of
 from app.upstream.reading.parts import read_parts
@@ -20,6 +21,7 @@ from app.upstream.reading.reader import AnswerReader
 from app.upstream.reading.sse import MAX_EVENT
 from app.upstream.reading.tool_calls import ToolCalls
 from app.upstream.reading.values import (
+    arguments_field,
     arguments_of,
     encodable,
     index_of,
@@ -290,16 +292,26 @@ class ChatDialect:
                 self.answer.refuse()
 
     def _read_call(self, call: dict[str, Any]) -> None:
-        """Read a piece of a call. Some upstreams have the name and the arguments beside the id."""
+        """Read a piece of a call. Some upstreams have the name and the arguments beside the id (row X15)."""
         kind = "custom" if call.get("type") == "custom" or "custom" in call else "function"
         called = call.get(kind)
-        inner = called if isinstance(called, dict) else call
+        if isinstance(called, str) and called.lstrip().startswith("{"):
+            try:
+                called = object_of(parse(called.encode(errors="surrogatepass")))
+            except ValueError:
+                self.answer.refuse()
+                return
+        fields = {**call, **called} if isinstance(called, dict) else call
         id = encodable(text_of(call.get("id")))
-        name = encodable(text_of(inner.get("name")) or text_of(called))
-        given = inner.get("arguments")
-        arguments = arguments_of(inner.get("input") if given is None else given)
-        more = unknown(call, _CALL if inner is called else _CALL | _CALLED)
-        beside = unknown(inner, _CALLED) if inner is called else {}
+        name = encodable(text_of(fields.get("name")) or text_of(called))
+        field = arguments_field(fields)
+        arguments = arguments_of(fields.get(field))
+        if isinstance(called, dict):
+            more = unknown(call, _CALL.union({"name", field} - called.keys()))
+            beside = unknown(called, _CALLED | {field})
+        else:
+            more = unknown(call, _CALL | _CALLED | {field})
+            beside = {}
         if not (id or name or arguments or more or beside):
             return
         index = call.get("index")

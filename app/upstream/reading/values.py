@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ MAX_DEPTH: Final = 32  # of what is kept as it is
 _MAX_INDEX = 1 << 31
 # Where the text of an object is.
 _TEXTS = ("text", "thinking", "summary", "refusal", "reasoning", "reasoning_content", "content", "value")
+
+_ARGUMENTS = ("arguments", "input", "parameters", "args")
 
 
 def text_of(value: object) -> str:
@@ -52,6 +55,11 @@ def arguments_of(value: object) -> str:
     if text or value is None or value in ("", []):
         return text
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def arguments_field(call: Mapping[str, Any]) -> str:
+    """Return the name of the field that has the arguments of *call*: the first of the usual ones that is not null."""
+    return next((name for name in _ARGUMENTS if call.get(name) is not None), "arguments")
 
 
 def object_of(value: object) -> dict[str, Any]:

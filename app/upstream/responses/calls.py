@@ -12,11 +12,10 @@ from typing import Any, Final
 from app.upstream.reading.answer import Answer
 from app.upstream.reading.extras import unknown
 from app.upstream.reading.tool_calls import unused
-from app.upstream.reading.values import arguments_of, encodable, list_of, object_of, text_of
+from app.upstream.reading.values import arguments_field, arguments_of, encodable, list_of, object_of, text_of
 
-ARGUMENTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
-"""The items that are calls of the client's own tools, and the field that holds their arguments."""
-_TYPES: Final = {"function_call": "function", "custom_tool_call": "custom"}
+CALLS: Final = {"function_call": "function", "custom_tool_call": "custom"}
+"""The items that are calls of the client's own tools, and the types of these calls."""
 _OWN: Final = frozenset(["id", "type", "call_id", "name", "arguments", "input", "status"])
 MAX_KEPT_BACK: Final = 64
 
@@ -73,15 +72,16 @@ class ResponseCalls:
             del self._open[at]  # row X2: a new call at a used place
         if self._keeps_back(at, item):
             return
-        self.add(at, id=_id(item), name=_name(item), type=_TYPES[_kind(item)])
+        self.add(at, id=_id(item), name=_name(item), type=CALLS[_kind(item)])
 
     def complete(self, at: int, item: dict[str, Any]) -> None:
         """Take a whole call, of which only what did not come before is news."""
         if self._keeps_back(at, item):
             return
         kind = _kind(item)
-        arguments = arguments_of(item.get(ARGUMENTS[kind]))
-        self._end(at, arguments, _id(item), _name(item), _TYPES[kind], unknown(item, _OWN))
+        field = arguments_field(item)
+        arguments = arguments_of(item.get(field))
+        self._end(at, arguments, _id(item), _name(item), CALLS[kind], unknown(item, _OWN | {field}))
 
     def lacks(self, at: int, item: dict[str, Any]) -> bool:
         """Return whether *item* is the call at that place, and no arguments of it came."""

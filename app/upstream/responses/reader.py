@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from app.errors import Malformed, UpstreamError
 from app.events import Delta, Logprobs, Media, Reasoning, Refusal
-from app.upstream.reading.answer import ENDED, Answer
+from app.upstream.reading.answer import ENDED, LIMITS, Answer
 from app.upstream.reading.extras import Said
 from app.upstream.reading.finish import FAILED, read_finish
 from app.upstream.reading.logprobs import read_logprobs
@@ -34,15 +34,13 @@ from app.upstream.reading.values import (
     text_of,
     text_within,
 )
-from app.upstream.responses.calls import ARGUMENTS, ResponseCalls
+from app.upstream.responses.calls import CALLS, ResponseCalls
 from app.upstream.responses.items import TEXT_FIELD, add_item, add_part
 from app.upstream.responses.places import Places
 
 MAX_PARTS: Final = 1024
 MAX_ID: Final = 256  # characters
 
-LIMITS: Final = ("length", "content_filter")
-"""The finish reasons of an incomplete response; any other is `other` (row R5)."""
 REFUSED: Final = re.compile(
     "invalid_.*|image_.*|.*_policy|.*_policy_violation|unsupported_.*|empty_image_file|failed_to_download_image"
 )
@@ -314,7 +312,7 @@ class ResponsesDialect:
     def _read_item_added(self, event: dict[str, Any]) -> None:
         item = object_of(event.get("item"))
         at = self._places.of(event, item, begins=True)
-        if text_of(item.get("type")) in ARGUMENTS:
+        if text_of(item.get("type")) in CALLS:
             self._calls.begin(at, item)
 
     def _read_item_done(self, event: dict[str, Any]) -> None:
@@ -324,7 +322,7 @@ class ResponsesDialect:
     def _add_item(self, at: int, item: dict[str, Any]) -> None:
         """Take a whole item, of which only what did not come before is news."""
         kind = text_of(item.get("type"))
-        if kind in ARGUMENTS:
+        if kind in CALLS:
             self._calls.complete(at, item)
         elif kind and at not in self._items:
             self._items.add(at)
@@ -381,6 +379,7 @@ class ResponsesDialect:
             if reason == FAILED:
                 self.answer.finish_as(raw)
                 return
+            # Row R5: a response is incomplete for these reasons, or for one that is not known.
             self.answer.finish(reason if reason in LIMITS else "other", raw or "incomplete")
         else:
             reason = "tool_calls" if self._calls else "stop"
@@ -398,7 +397,7 @@ class ResponsesDialect:
                 return
             fields = object_of(item)
             kind = text_of(fields.get("type"))
-            if kind in ARGUMENTS:
+            if kind in CALLS:
                 if no_call_came or self._calls.lacks(at, fields):
                     self._calls.complete(at, fields)
             elif (kind == "message" and no_answer_came) or (kind == "reasoning" and nothing_came):

@@ -264,6 +264,12 @@ OTHER_TYPES = [
                 {"function": {"name": ["f"], "arguments": ['{"x"', ":1}"]}},
                 {"name": "f", "arguments": {"x": 1}},
                 {"function": "f", "arguments": '{"x":1}'},
+                {"function": {"name": "f", "parameters": {"x": 1}}},
+                {"function": {"name": "f", "args": '{"x":1}', "arguments": None}},
+                {"function": {"name": "f"}, "args": {"x": 1}},
+                {"name": "f", "args": {"x": 1}},
+                {"name": "f", "function": {"arguments": '{"x":1}'}},
+                {"function": '{"name": "f", "arguments": {"x": 1}}'},
             )
         )
     ),
@@ -278,6 +284,29 @@ OTHER_TYPES = [
         text([{"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]) + CALLED,
         "tool_calls",
         calls=(("a", "f", '{"x":1}'),),
+    ),
+    Case(
+        "X15-args-of-part",
+        text([{"type": "tool_call", "id": "a", "name": "f", "args": {"x": 1}}]) + CALLED,
+        "tool_calls",
+        calls=(("a", "f", '{"x":1}'),),
+    ),
+    *(
+        Case(f"X18-{n}", tool({"index": 0, "id": "a"} | call) + end, Malformed, calls=calls)
+        for n, (call, calls, end) in enumerate[tuple[dict[str, Any], tuple[tuple[str, str, str], ...], bytes]](
+            (
+                ({"function": {"arguments": "{}"}}, (("a", "", "{}"),), CALLED),
+                ({"function": {"arguments": "{}"}}, (("a", "", "{}"),), DONE),
+                ({"function": {"name": {"a": 1}, "arguments": "{}"}}, (("a", "", "{}"),), STOP),
+                ({"function": '{"name": "f", "argum'}, (), CALLED),
+            )
+        )
+    ),
+    Case(
+        "X18-cut",
+        tool({"index": 0, "id": "a", "function": {"arguments": "{"}}) + chunk({}, "length") + DONE,
+        "length",
+        calls=(("a", "", "{"),),
     ),
     Case(
         "X16",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.upstream.reading.values import (
+    arguments_field,
     arguments_of,
     bounded_json,
     count_of,
@@ -17,6 +18,13 @@ from app.upstream.reading.values import (
     text_of,
     text_within,
 )
+
+
+def test_arguments_field() -> None:
+    """The first of the usual names counts that is not null, as OpenAI's own does if there is none."""
+    assert arguments_field({"args": 1, "parameters": 2, "arguments": None}) == "parameters"
+    assert arguments_field({"args": 1, "arguments": ""}) == "arguments"
+    assert arguments_field({"name": "f"}) == "arguments"
 
 
 def test_bounded_json() -> None:

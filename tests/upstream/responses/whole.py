@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.errors import Blank, UpstreamError
+from app.errors import Blank, Malformed, UpstreamError
 from app.events import Annotation, Extra, Media
 from tests.upstream.reading.quirks_bytes import Case
 from tests.upstream.responses.bytes import END, HI, arguments, function, item, message, over, said, sent
@@ -111,6 +111,16 @@ ENDS = [
         "content_filter",
         "hi",
     ),
+    *(
+        Case(
+            f"X15-{name}",
+            item("done", 0, function(*F) | {"arguments": None, name: {"a": 1}}) + END,
+            "tool_calls",
+            calls=(F,),
+        )
+        for name in ("parameters", "args")
+    ),
+    Case("X18", item("done", 0, function("call_A", "", "{}")) + END, Malformed, calls=(("call_A", "", "{}"),)),
     Case("R5-failed", HI + over("incomplete", incomplete_details={"reason": "api_error"}), UpstreamError, "hi"),
     Case("R5-spelling", HI + over("incomplete", incomplete_details={"reason": "MAX_TOKENS"}), "length", "hi"),
     Case("R12-no-status", HI + sent("done", response={}), text="hi"),
