@@ -79,7 +79,7 @@ class Committer:
         self._on_lost = on_lost
         self._on_left = on_left
         self._keep = keep
-        self._lifetimes = Lifetimes(timing.live, keep)
+        self._lifetimes = Lifetimes(timing.live, keep, timing.label)
         self._rewriter = Rewriter(connection, self._lifetimes, log)
         self._timing = timing
         self._log = log
@@ -144,8 +144,6 @@ class Committer:
 
     async def _begin(self, writer: RedisWriter) -> None:
         commands = self._lifetimes.begin(writer)
-        # In one pipeline: while this waits, others may read the stream or stop it, and its owner does not know it yet.
-        commands += [("SET", label.key, label.value, "EX", self._timing.label) for label in writer.labels]
         if writer.claim is None:
             await self._connection.request(*commands)
             return

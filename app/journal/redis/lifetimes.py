@@ -16,10 +16,14 @@ _UNLIST = "redis.pcall('SREM',KEYS[1],ARGV[1]) return 1"
 
 
 class Lifetimes(NamedTuple):
-    """Seconds: *live* is the life of a live stream unless it is renewed, *keep* that of one that has ended."""
+    """Seconds: *live* is the life of a live stream unless it is renewed, *keep* that of one that has ended.
+
+    *label* is the life of a label, which is not renewed.
+    """
 
     live: int
     keep: int
+    label: int
 
     @property
     def _listed(self) -> int:
@@ -27,12 +31,18 @@ class Lifetimes(NamedTuple):
         return self.live + self.keep
 
     def begin(self, writer: RedisWriter) -> list[Command]:
-        """Return the commands that begin a log."""
+        """Return the commands that begin a log, or begin it again, and have its labels stand for it.
+
+        They are one pipeline: while that waits, others may read the stream or stop it, and its owner does not know it.
+        """
         commands = entries.begin(writer.key, writer.header, self.live)
         commands += listing.note(writer.id, writer.log.info, self._listed)
+        # What lost a log has lost these as well, and they may stand for a newer stream since.
+        again = ("NX",) if writer.begun else ()
+        if not writer.given_up:
+            commands += [("SET", label.key, label.value, *again, "EX", self.label) for label in writer.labels]
         if writer.begun and writer.claim is not None:
-            # What lost the log has lost the claim as well.
-            commands.append(("SET", writer.claim.key, writer.claim.value, "NX", "EX", self.live))
+            commands.append(("SET", writer.claim.key, writer.claim.value, *again, "EX", self.live))
         writer.begun = True
         return commands
 

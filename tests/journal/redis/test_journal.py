@@ -198,9 +198,12 @@ async def test_a_stall(machine: Machine, server: RedisServer, logs: LogCapture) 
 
 
 async def test_emptied(machine: Machine, redis: Redis) -> None:
-    """After FLUSHALL, live streams are written again, silent ones with the next renewal, and go on without a gap."""
+    """After FLUSHALL, live streams are written again, silent ones with the next renewal, and go on without a gap.
+
+    Their labels stand for them again.
+    """
     a, b = [await machine.start() for _ in "ab"]
-    busy, silent = [await a.journal.create(name, INFO) for name in ("busy", "silent")]
+    busy, silent = [await a.journal.create(name, INFO._replace(label=name)) for name in ("busy", "silent")]
     readers = [await reading(each.journal, name) for name in ("busy", "silent") for each in (a, b)]
     for writer in (busy, silent):
         writer.append([Delta("before ")])
@@ -209,7 +212,8 @@ async def test_emptied(machine: Machine, redis: Redis) -> None:
     redis.flushall()
     busy.append([Delta("after")])
     await until(lambda: len(entries(redis, "busy")) == 3 and len(entries(redis, "silent")) == 2)
-    for writer in (busy, silent):
+    for name, writer in (("busy", busy), ("silent", silent)):
+        assert await b.journal.registry.labelled("ann", name) == name
         writer.append([DONE])
     answers = [text(events) for events in await asyncio.gather(*readers)]
     assert answers == ["before after"] * 2 + ["before "] * 2

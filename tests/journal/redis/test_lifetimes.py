@@ -13,7 +13,7 @@ from app.journal.redis.writer import Pointer, RedisWriter
 from app.request import StreamInfo
 from tests.journal.processes import ROOMY
 
-LIFETIMES = Lifetimes(live=3600, keep=60)
+LIFETIMES = Lifetimes(live=3600, keep=60, label=7200)
 CLAIM = Pointer(keys.claim("ann", "k"), b"aa s")
 
 
@@ -48,7 +48,11 @@ def test_ended(noted: str | None) -> None:
 
 
 def test_begun() -> None:
-    """A log that is begun again has its claim again."""
+    """A log that is begun has its label, and one that is begun again has both, unless they are another stream's."""
     made = writer(owner="")
-    assert [command[0] for command in LIFETIMES.begin(made)] == ["XADD", "EXPIRE"]
-    assert [command[0] for command in LIFETIMES.begin(made)] == ["XADD", "EXPIRE", "SET"]
+    key = keys.label("", "l")
+    assert LIFETIMES.begin(made)[2:] == [("SET", key, b"s", "EX", 7200)]
+    claim = ("SET", CLAIM.key, CLAIM.value, "NX", "EX", 3600)
+    assert LIFETIMES.begin(made)[2:] == [("SET", key, b"s", "NX", "EX", 7200), claim]
+    made.given_up = True  # it is written only to be ended
+    assert LIFETIMES.begin(made)[2:] == [claim]
