@@ -1,6 +1,7 @@
 """The output of a response in OpenAI's Responses: its items, as a stream's records make them, one after another.
 
-One item of text or of reasoning is open at a time. It is closed when another kind of content follows. Calls stay open
+One item of text or of reasoning is open at a time. It is closed when another kind of content follows, or the other
+fields of an upstream's message, such as its `phase`, which come with that message's end. Calls stay open
 until the answer's end, since pieces of several may take turns, and since a client runs a call that is done: one that
 may have been cut is not.
 
@@ -389,9 +390,9 @@ class Output(WithCalls[ItemCall, Said]):
 
     def _upstream_item(self, item: Mapping[str, Any]) -> list[Said]:
         kind = string_in(item, "type")
-        if kind == "message":  # fields of the message that is being written
+        if kind == "message":  # other fields of the message that has been written, and ends here
             self._fields |= {name: value for name, value in item.items() if name not in _OWN}
-            return []
+            return self._close() if self._item is not None and self._item["type"] == kind else []
         return self._whole_item(kind, _without_name(item))
 
     def _upstream_part(self, part: Mapping[str, Any]) -> list[Said]:

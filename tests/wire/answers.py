@@ -77,13 +77,19 @@ EVERYTHING: list[Event] = [
     Extra({"provider": "x"}, {"stop_reason": 1}, {"odd": "o", "thinking_blocks": [{"type": "thinking"}]}),
 ]
 
+# What only a Responses upstream has.
+OF_RESPONSES: list[Event] = [
+    Extra({}, {}, {"content_parts": [{"type": "output_text", "thought_signature": "c2ln"}]}),
+    Extra({}, {}, {"output": [{"type": "message", "id": "m", "phase": "commentary"}]}),
+]
+
 _STREAMED = frozenset(("content", "reasoning", "reasoning_content", "refusal", "arguments", "input"))
 
 _TEXT = st.text(st.sampled_from("ab é\u2028\n"), min_size=1, max_size=4)
 CONTENT = st.lists(
     st.one_of(
         *(st.builds(kind, _TEXT) for kind in (Delta, Delta, Delta, Reasoning, Reasoning, PlainReasoning, Refusal)),
-        st.sampled_from(EVERYTHING[1:]),
+        st.sampled_from(EVERYTHING[1:] + OF_RESPONSES),
         st.builds(ToolCall, st.integers(0, 2), st.just(""), st.sampled_from(["", "f"]), st.sampled_from(["", "1"])),
     ),
     max_size=12,

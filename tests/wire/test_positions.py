@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from app.events import Delta, Done, Event, EventId, Logprobs
 from app.wire import Reading, dialects
-from tests.wire.answers import BROKEN, ENDS, EVERYTHING, FOLDS, STREAM_ID, STREAMS, batches, blocks_of, encoded, rest
+from tests.wire.answers import (
+    BROKEN,
+    ENDS,
+    EVERYTHING,
+    FOLDS,
+    OF_RESPONSES,
+    STREAM_ID,
+    STREAMS,
+    batches,
+    blocks_of,
+    encoded,
+    rest,
+)
 
 pytestmark = pytest.mark.no_cover  # thousands of cuts, through lines that the dialects' own tests cover
 
@@ -41,7 +53,7 @@ def test_every_dialect_is_tried() -> None:
 @pytest.mark.parametrize("end", ENDS, ids=repr)
 def test_a_cut_at_every_event(dialect: str, end: Event) -> None:
     """What comes before a cut and after it are the uncut bytes, wherever it is; ids only grow, and none comes twice."""
-    events = [*EVERYTHING, end]
+    events = [*EVERYTHING, Delta("a"), *OF_RESPONSES, Delta("b"), *OF_RESPONSES, end]
     whole = encoded(dialects()[dialect](reading()), events)
     blocks = [b"%s\n\n" % block for block in whole.split(b"\n\n")[:-1]]
     ids = [EventId.parse(block["id"]) for block in blocks_of(whole)]

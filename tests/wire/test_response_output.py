@@ -231,8 +231,35 @@ def test_fields_of_a_text_that_is_not_open() -> None:
 def test_parts_and_messages_of_the_upstream() -> None:
     """A part of no known type stands where it came; the other fields of a message are those of ours."""
     part = {"type": "new", "data": 1}
-    extra = Extra(delta={"content_parts": [part], "output": [{"type": "message", "id": "m", "phase": "final"}]})
-    (message,) = items(Delta("a"), extra, Delta("b"), DONE)
+    end = Extra(delta={"output": [{"type": "message", "id": "m", "phase": "final"}]})
+    (message,) = items(Delta("a"), Extra(delta={"content_parts": [part]}), Delta("b"), end, DONE)
     assert [each["type"] for each in message["content"]] == ["output_text", "new", "output_text"]
     assert message["content"][1] == part
     assert message["phase"] == "final"
+
+
+def test_messages_with_a_phase() -> None:
+    """A message ends with the fields that its upstream's item had, and what follows is another message."""
+    ends = [
+        Extra(delta={"output": [{"type": "message", "id": "m", "phase": phase}]}) for phase in ("commentary", "final")
+    ]
+    found = output(Delta("I will look."))
+    *_, done = found.take(ends[0])
+    assert (done["type"], done["item"]["phase"]) == ("response.output_item.done", "commentary")
+    for event in (Delta("Done."), ends[1], DONE):
+        found.take(event)
+    assert [(item["id"], item["phase"], item["content"][0]["text"]) for item in found.items] == [
+        (f"msg_{ID}_0", "commentary", "I will look."),
+        (f"msg_{ID}_1", "final", "Done."),
+    ]
+
+
+def test_a_phase_after_a_call() -> None:
+    """The call has ended its message already, so the fields are those of the next one."""
+    end = Extra(delta={"output": [{"type": "message", "phase": "final"}]})
+    found = items(Delta("a"), ToolCall(0, "c", "f", ""), end, ToolCall(0, "", "", "{}"), Delta("b"), DONE)
+    assert [(item["type"], item.get("phase")) for item in found] == [
+        ("message", None),
+        ("function_call", None),
+        ("message", "final"),
+    ]

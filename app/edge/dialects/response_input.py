@@ -21,7 +21,7 @@ from app.wire.response_output import REASONING_FIELD
 
 _ROLES = ("system", "developer", "user", "assistant")
 _LEFT_OUT = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call")
-_OWN_OF_MESSAGE = frozenset(("id", "type", "role", "status", "content", "phase"))
+_OWN_OF_MESSAGE = frozenset(("id", "type", "role", "status", "content"))
 _OWN_OF_CALL = frozenset(
     ("id", "type", "status", "call_id", "name", "arguments", "input", "namespace", "async", "caller", "created_by")
 )

@@ -196,7 +196,8 @@ def _assistant(message: Mapping[str, Any], name: str, custom: set[str]) -> list[
         said = [{"type": "output_text", "text": content}] if content and isinstance(content, str) else content or []
         content = [*said, {"type": "refusal", "refusal": _expect(refusal, str, f"{name}.refusal")}]
     items = _reasoning(message, name)
-    items += [{"role": "assistant", "content": content}] if content else []
+    phase = {"phase": message["phase"]} if isinstance(message.get("phase"), str) else {}
+    items += [{"role": "assistant", "content": content, **phase}] if content else []
     for index, call in enumerate(_expect(message.get("tool_calls") or [], list, f"{name}.tool_calls")):
         where = f"{name}.tool_calls[{index}]"
         item = _call(_expect(call, dict, where), where)

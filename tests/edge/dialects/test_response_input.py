@@ -106,6 +106,19 @@ def test_two_messages_of_the_assistant() -> None:
     assert to_messages([CALL, said[0]], None) == [{"role": "assistant", "content": "a", "tool_calls": [CALLED]}]
 
 
+def test_phases() -> None:
+    """A message keeps its phase on the way to an upstream that speaks Responses."""
+    items = [
+        {"type": "message", "role": "assistant", "phase": phase, "content": [{"type": "output_text", "text": phase}]}
+        for phase in ("commentary", "final_answer")
+    ]
+    messages = to_messages(items, None)
+    assert messages == [
+        {"role": "assistant", "content": phase, "phase": phase} for phase in ("commentary", "final_answer")
+    ]
+    assert responses_fields(StreamRequest("m", tuple(messages)), {}, background=False)["input"] == messages
+
+
 def test_what_is_left_out() -> None:
     """Tools that ran upstream are, and reasoning with nothing after it; a refusal and an image are not."""
     items: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""What a response has besides its text, and whose its calls are: rows R10–R13. Only data; see `quirks`."""
+"""What a response has besides its text, and whose its calls are: rows R10–R14. Only data; see `quirks`."""
 
 from __future__ import annotations
 
@@ -198,6 +198,19 @@ MORE = [
         + END,
         text="hi",
         others=(Annotation([NOTE]), Extra({}, {}, {"content_parts": [SIGNED]})),
+    ),
+    Case(
+        "R14",
+        said("I will look.", 0)
+        + item("done", 0, message("I will look.", phase="commentary"))
+        + said("Done.", 1)
+        + item("done", 1, message("Done.", phase="final_answer"))
+        + END,
+        text="I will look.Done.",
+        others=(
+            Extra({}, {}, {"output": [{"type": "message", "id": "msg_1", "phase": "commentary"}]}),
+            Extra({}, {}, {"output": [{"type": "message", "id": "msg_1", "phase": "final_answer"}]}),
+        ),
     ),
     Case(
         "R13-audio",
