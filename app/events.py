@@ -60,6 +60,34 @@ class PlainReasoning(Reasoning):
 
 
 @dataclass(slots=True)
+class ReasoningText(PlainReasoning):
+    """A piece of reasoning from GitHub Copilot, which wants it back under this name."""
+
+    FIELD: ClassVar[str] = "reasoning_text"
+
+
+@dataclass(slots=True)
+class Thinking(PlainReasoning):
+    """A piece of reasoning that comes as `thinking`."""
+
+    FIELD: ClassVar[str] = "thinking"
+
+
+@dataclass(slots=True)
+class ThinkingContent(PlainReasoning):
+    """A piece of reasoning that comes as `thinking_content`."""
+
+    FIELD: ClassVar[str] = "thinking_content"
+
+
+@dataclass(slots=True)
+class Thoughts(PlainReasoning):
+    """A piece of reasoning that comes as `thoughts`."""
+
+    FIELD: ClassVar[str] = "thoughts"
+
+
+@dataclass(slots=True)
 class Refusal:
     """A piece of a refusal, which OpenAI sends in place of the answer's text."""
 
@@ -200,7 +228,9 @@ Content = Text | ToolCall | Logprobs | Annotation | Media | Extra
 Terminal = Done | Failure
 Event = Start | Content | Terminal
 
-TEXT = (Delta, Reasoning, PlainReasoning, Refusal)
+REASONING = (Reasoning, PlainReasoning, ReasoningText, Thinking, ThinkingContent, Thoughts)
+REASONING_FIELDS = frozenset(kind.FIELD for kind in REASONING)
+TEXT = (Delta, *REASONING, Refusal)
 TERMINAL = (Done, Failure)
 
 

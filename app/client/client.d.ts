@@ -92,7 +92,7 @@ type Fields = Record<string, unknown>;
 export interface EventData {
   start: { stream_id: string; model: string; created: number; url?: string; fallback?: string };
   delta: { content: string };
-  reasoning: { content: string; field?: "reasoning" };
+  reasoning: { content: string; field?: "reasoning" | "reasoning_text" | "thinking" | "thinking_content" | "thoughts" };
   refusal: { content: string };
   tool_call: { index: number; id?: string; name?: string; arguments: string; type?: "custom"; extra?: Fields };
   annotation: { annotations: unknown[]; citations?: unknown[]; search_results?: unknown[] };

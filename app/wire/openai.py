@@ -28,6 +28,7 @@ from app.events import (
     Failure,
     Logprobs,
     Media,
+    PlainReasoning,
     Reasoning,
     Refusal,
     Start,
@@ -167,7 +168,7 @@ class ChunkEncoder(Encoder):
                 case Delta(said):
                     delta["content"] = said
                 case Reasoning(said):
-                    delta[event.FIELD] = said
+                    delta.update(_reasoning(event.FIELD, said))
                 case Refusal(said):
                     delta["refusal"] = said
                 case ToolCall():
@@ -237,7 +238,7 @@ def completion(stream_id: str, transcript: Transcript) -> dict[str, Any]:
         "refusal": transcript.refusal or None,
         **given(tool_calls=calls),
         **in_chat(transcript.annotations),
-        **given(**{transcript.reasoning_field: transcript.reasoning}),
+        **_reasoning(transcript.reasoning_field, transcript.reasoning),
         **fields_of([media for media in transcript.media if media.field != "content"]),
     }
     tokens = transcript.content_logprobs, transcript.refusal_logprobs
@@ -300,6 +301,12 @@ def _called(call: Call | ToolCall, name: Mapping[str, str]) -> dict[str, Any]:
 def _finish(done: Done) -> dict[str, Any]:
     native = {} if done.raw_reason is None else {"native_finish_reason": done.raw_reason}
     return {"finish_reason": _FINISH.get(done.finish_reason, "stop"), **native}
+
+
+def _reasoning(field: str, text: str) -> dict[str, str]:
+    """Return the fields of reasoning: the upstream's own, and one that clients read if they do not know that."""
+    known = field if field == Reasoning.FIELD else PlainReasoning.FIELD
+    return given(**{known: text, field: text})
 
 
 def _logprobs(content: Sequence[Any], refusal: Sequence[Any]) -> dict[str, Any]:

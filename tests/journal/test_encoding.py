@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.events import (
+    REASONING,
     Annotation,
     Delta,
     Done,
@@ -26,6 +27,7 @@ EVENTS: list[list[Event]] = [
     [Delta("Hello")],
     [Delta("\n\r\n\x00\u2028é𝄞"), Delta("")],
     [Start("gpt", 1750000000, ""), Reasoning("why"), Refusal("no"), ToolCall(0, "call", "name", '{"a":\n1}')],
+    [kind("hm") for kind in REASONING],
     [Logprobs([{"token": "x", "logprob": -0.5, "bytes": [120]}], [])],
     [ToolCall(0, "c", "f", "", "custom"), ToolCall(0, "", "", "", "function", {"extra_content": {"google": ["x"]}})],
     [Annotation([{"type": "url_citation"}], ["u"], []), PlainReasoning("hm"), Extra({"a": 1}, {}, {"b": [None, 2.5]})],

@@ -9,6 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from app.events import (
+    REASONING,
+    REASONING_FIELDS,
     Annotation,
     Batch,
     Delta,
@@ -20,7 +22,6 @@ from app.events import (
     Logprobs,
     Media,
     PlainReasoning,
-    Reasoning,
     Refusal,
     Start,
     ToolCall,
@@ -83,12 +84,12 @@ OF_RESPONSES: list[Event] = [
     Extra({}, {}, {"output": [{"type": "message", "id": "m", "phase": "commentary"}]}),
 ]
 
-_STREAMED = frozenset(("content", "reasoning", "reasoning_content", "refusal", "arguments", "input"))
+_STREAMED = REASONING_FIELDS | {"content", "refusal", "arguments", "input"}
 
 _TEXT = st.text(st.sampled_from("ab é\u2028\n"), min_size=1, max_size=4)
 CONTENT = st.lists(
     st.one_of(
-        *(st.builds(kind, _TEXT) for kind in (Delta, Delta, Delta, Reasoning, Reasoning, PlainReasoning, Refusal)),
+        *(st.builds(kind, _TEXT) for kind in (Delta, Delta, Delta, *REASONING, Refusal)),
         st.sampled_from(EVERYTHING[1:] + OF_RESPONSES),
         st.builds(ToolCall, st.integers(0, 2), st.just(""), st.sampled_from(["", "f"]), st.sampled_from(["", "1"])),
     ),

@@ -25,6 +25,7 @@ from app.events import (
     Media,
     PlainReasoning,
     Reasoning,
+    ReasoningText,
     Refusal,
     Start,
     ToolCall,
@@ -207,6 +208,14 @@ def test_reasoning_keeps_its_name() -> None:
     assert deltas(encoded(*events))[1:-1] == [{"reasoning": "why"}, {"reasoning": "?"}]
     message = whole(*events)["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "", "refusal": None, "reasoning": "why?"}
+
+
+def test_reasoning_of_a_third_name() -> None:
+    """It stands in the field that clients know, too."""
+    events: list[Event] = [START, ReasoningText("why"), STOP]
+    both = {"reasoning": "why", "reasoning_text": "why"}
+    assert deltas(encoded(*events))[1:-1] == [both]
+    assert whole(*events)["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": None, **both}
 
 
 SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}

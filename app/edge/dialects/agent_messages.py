@@ -20,12 +20,12 @@ from app.edge.dialects.openai_messages import (
     LEFT_OUT,
     document_part,
     image_part,
+    reasoning_field,
     sound_part,
     string_of,
     wrong,
 )
 from app.errors import BadRequest
-from app.events import PlainReasoning, Reasoning
 from app.wire import ag_ui
 from app.wire.opaque import unseal
 
@@ -139,10 +139,10 @@ def _reasoning(thoughts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for message in thoughts:
         metadata = message.get("metadata")
         own = metadata.get(ag_ui.OWN) if isinstance(metadata, dict) else None
-        plain = isinstance(own, dict) and own.get(ag_ui.REASONING_FIELD) == PlainReasoning.FIELD
+        field = reasoning_field(own.get(ag_ui.REASONING_FIELD) if isinstance(own, dict) else None)
         said = message.get("content")
         if said and isinstance(said, str):
-            texts.setdefault(PlainReasoning.FIELD if plain else Reasoning.FIELD, []).append(said)
+            texts.setdefault(field, []).append(said)
         fields |= _fields(message)
     return {**{field: "".join(pieces) for field, pieces in texts.items()}, **fields}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import BadRequest
+from app.events import REASONING_FIELDS, Reasoning
 
 LEFT_OUT = frozenset(
     (
@@ -32,6 +33,11 @@ def string_of(fields: Mapping[str, Any], name: str, where: str) -> str:
 def wrong(field: str, what: str) -> BadRequest:
     """Return the error that says *what* is wrong with a *field*."""
     return BadRequest(f"'{field}' {what}.", param=field)
+
+
+def reasoning_field(name: Any) -> str:
+    """Return the field of a message that has reasoning, which its upstream called by a *name*, if that is one."""
+    return name if isinstance(name, str) and name in REASONING_FIELDS else Reasoning.FIELD
 
 
 def image_part(url: str) -> dict[str, Any]:

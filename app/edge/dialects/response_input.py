@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.edge.dialects.openai_messages import add_fields, image_part, string_of, wrong
-from app.events import PlainReasoning, Reasoning
+from app.edge.dialects.openai_messages import add_fields, image_part, reasoning_field, string_of, wrong
 from app.wire.opaque import unseal
 from app.wire.response_output import REASONING_FIELD
 
@@ -90,7 +89,7 @@ class _Turn:
             return
         own = own or {}
         name = own.pop(REASONING_FIELD, None)
-        field = PlainReasoning.FIELD if name == PlainReasoning.FIELD else Reasoning.FIELD
+        field = reasoning_field(name)
         parts = [part for name in ("summary", "content") for part in _list(item, name, where)]
         text = "".join([part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)])
         if text:

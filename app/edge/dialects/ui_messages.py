@@ -22,11 +22,11 @@ from app.edge.dialects.openai_messages import (
     add_fields,
     document_part,
     image_part,
+    reasoning_field,
     sound_part,
     string_of,
     wrong,
 )
-from app.events import PlainReasoning, Reasoning
 from app.wire import ai_sdk
 
 _DROPPED = ("reasoning", "reasoning-file", "custom", "step-start")  # of a user, who says none of them
@@ -144,8 +144,7 @@ class _Step:
 
     def reasoning(self, part: Mapping[str, Any]) -> None:
         own = _own(part.get("providerMetadata"))
-        field = own.pop(ai_sdk.REASONING_FIELD, None)
-        field = field if field == PlainReasoning.FIELD else Reasoning.FIELD
+        field = reasoning_field(own.pop(ai_sdk.REASONING_FIELD, None))
         text = part.get("text")
         if text and isinstance(text, str):
             self._reasoning.setdefault(field, []).append(text)

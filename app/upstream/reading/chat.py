@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from app.events import Delta, Logprobs, PlainReasoning, Reasoning, Refusal
+from app.events import (
+    Delta,
+    Logprobs,
+    PlainReasoning,
+    Reasoning,
+    ReasoningText,
+    Refusal,
+    Thinking,
+    ThinkingContent,
+    Thoughts,
+)
 from app.upstream.reading.answer import ENDED, MAX_TOOL_CALLS, OPEN, Answer
 from app.upstream.reading.extras import Said, unknown
 from app.upstream.reading.finish import has_failed
@@ -36,10 +46,10 @@ from app.upstream.reading.values import (
 REASONING: Final = {
     "reasoning_content": Reasoning,
     "reasoning": PlainReasoning,
-    "reasoning_text": PlainReasoning,
-    "thinking": PlainReasoning,
-    "thinking_content": PlainReasoning,
-    "thoughts": PlainReasoning,
+    "reasoning_text": ReasoningText,
+    "thinking": Thinking,
+    "thinking_content": ThinkingContent,
+    "thoughts": Thoughts,
     "reasoning_details": PlainReasoning,
     "thinking_blocks": PlainReasoning,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.edge.dialects.openai_messages import DATA_URL, add_fields, sound_part, string_of
+from app.edge.dialects.openai_messages import DATA_URL, add_fields, reasoning_field, sound_part, string_of
 from app.errors import BadRequest
 
 
@@ -16,6 +16,23 @@ def test_what_is_no_string(value: object) -> None:
     with pytest.raises(BadRequest) as caught:
         string_of({"name": value}, "name", "messages[2]")
     assert (str(caught.value), caught.value.param) == ("'messages[2].name' has to be a string.", "messages[2].name")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("reasoning_content", "reasoning_content"),
+        ("reasoning", "reasoning"),
+        ("reasoning_text", "reasoning_text"),
+        ("thoughts", "thoughts"),
+        ("content", "reasoning_content"),
+        (None, "reasoning_content"),
+        (["reasoning"], "reasoning_content"),
+    ],
+)
+def test_the_field_of_reasoning(name: object, field: str) -> None:
+    """It is the one that the upstream has for it, and no other field of a message."""
+    assert reasoning_field(name) == field
 
 
 @pytest.mark.parametrize(("media_type", "form"), [("audio/mpeg", "mp3"), ("audio/x-wav", "wav"), ("audio/ogg", None)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Delta, Extra, PlainReasoning, ToolCall
+from app.events import REASONING, Delta, Extra, PlainReasoning, Reasoning, ToolCall
 from app.upstream.reading.chat import chat_reader
 from tests.upstream.play import MAX_EVENT, cut_at, facts, play, read, verdict
 from tests.upstream.reading.quirks import CASES
@@ -67,6 +67,12 @@ def test_one_event_per_delta_in_order() -> None:
     both = {"content": "b", "reasoning": "hm", "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}
     events = chat_reader().feed(text("a") + chunk(both) + text("c"))
     assert events == [Delta("a"), PlainReasoning("hm"), Delta("b"), ToolCall(0, "c", "f", ""), Delta("c")]
+
+
+@pytest.mark.parametrize("kind", REASONING)
+def test_the_name_of_reasoning(kind: type[Reasoning]) -> None:
+    """Reasoning keeps the name that the upstream has for it."""
+    assert chat_reader().feed(chunk({kind.FIELD: "hm"})) == [kind("hm")]
 
 
 def test_usage_is_bounded_and_plain() -> None:
