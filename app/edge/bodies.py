@@ -96,6 +96,8 @@ class Parameters(BaseModel):
     reasoning_effort: Short | None = None
     verbosity: Short | None = None
     response_format: dict[str, Any] | None = None
+    modalities: Annotated[list[Short], Field(min_length=1, max_length=16)] | None = None
+    audio: dict[str, Any] | None = None
     tools: Tools | None = None
     tool_choice: Short | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

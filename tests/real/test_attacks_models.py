@@ -64,6 +64,8 @@ def user(*parts: Any) -> dict[str, Any]:
 PARAMETERS: list[tuple[dict[str, Any], str]] = [
     ({"service_tier": "priority"}, "service_tier"),
     ({"web_search_options": {"search_context_size": "high"}}, "web_search_options"),
+    ({"modalities": ["image", "text"]}, "modalities"),
+    ({"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}, "audio"),
     ({"store": True}, "store"),
     ({"user": "somebody-else"}, "user"),
     ({"safety_identifier": "somebody-else"}, "safety_identifier"),

@@ -32,11 +32,12 @@ from app.wire.opaque import is_of_reasoning
 #   `prompt_cache_options`, `prompt_cache_retention`  what the account keeps, and for how long
 #   `store`                            the account keeps the answer. `false` passes, because it is what absence means
 #   `user`, `safety_identifier`        by these the upstream tells people apart, and blocks them
-#   `audio`, `functions`, `function_call`  no dialect takes them
+#   `modalities`, `audio`              an image or a sound costs more than text. `["text"]` passes, likewise
+#   `functions`, `function_call`       no dialect takes them
 _ORDINARY: Final = frozenset(
     (
         *("frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "metadata"),
-        *("modalities", "n", "parallel_tool_calls", "presence_penalty", "prompt_cache_key", "reasoning_effort"),
+        *("n", "parallel_tool_calls", "presence_penalty", "prompt_cache_key", "reasoning_effort"),
         *("response_format", "seed", "stop", "temperature", "tool_choice", "tools", "top_logprobs", "top_p"),
         "verbosity",
     )
@@ -120,6 +121,8 @@ class AllowList:
             refused = parameters.keys() - _ORDINARY - self.parameters
             if parameters.get("store") is False:
                 refused.discard("store")
+            if parameters.get("modalities") == ["text"]:
+                refused.discard("modalities")
             if refused:
                 raise _refused(min(refused), "this service does not pass it on", "EXTRA_PARAMETERS")
             for index, message in enumerate(messages):

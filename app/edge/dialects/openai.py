@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -44,7 +44,6 @@ _NAME = re.compile(FIELD, re.ASCII)
 REFUSED = {
     "functions": "OpenAI replaced it: send 'tools'",
     "function_call": "OpenAI replaced it: send 'tool_choice'",
-    "audio": "answers are text here: leave it out",
 }
 ERRORS = dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/models"), openai.refusal)
 _Model = Mapping[str, Any]
@@ -67,7 +66,6 @@ class CompletionBody(AskedParameters):
     model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=16)] | None = None
 
 
 _OWN = frozenset({"messages", "model", "stream", "stream_options"})

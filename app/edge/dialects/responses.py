@@ -146,7 +146,7 @@ class ResponseBody(BaseModel):
 
 # Fields of chat completions that have another name here, or none: upstream they would stand for what was not asked.
 OF_CHATS = (
-    Parameters.model_fields.keys() | {"messages", "functions", "function_call", "audio", "modalities"}
+    Parameters.model_fields.keys() | {"messages", "functions", "function_call"}
 ) - ResponseBody.model_fields.keys()
 
 

@@ -62,7 +62,7 @@ def test_every_parameter_of_openai() -> None:
     """Each parameter of OpenAI's API passes, or has a reason in the module why it does not."""
     theirs = get_type_hints(CompletionCreateParamsBase).keys() - OWN
     reasons = Path(allow_list.__file__).read_text().split("Not among them are")[1].split("_ORDINARY")[0]
-    withheld = set(re.findall(r"`(\w+)`", reasons.replace("`false`", "")))
+    withheld = set(re.findall(r"`(\w+)`", reasons.replace("`false`", "").replace('`["text"]`', "")))
     assert withheld == theirs - allow_list._ORDINARY
     assert withheld.isdisjoint(allow_list._ORDINARY)
     for name in withheld:
@@ -83,6 +83,14 @@ def test_parameters(name: str, value: Any) -> None:
     assert refused(USUAL, temperature=1, **{name: value}) == (name, "EXTRA_PARAMETERS")
     for parameters in (frozenset({name}), None):
         replace(USUAL, parameters=parameters).check([USER], {"temperature": 1, name: value})
+
+
+def test_modalities() -> None:
+    """Text alone is what their absence says. An image or a sound costs more, and passes if the operator lists it."""
+    USUAL.check([USER], {"modalities": ["text"]})
+    asked = {"modalities": ["image", "text"]}
+    assert refused(USUAL, **asked) == ("modalities", "EXTRA_PARAMETERS")
+    replace(USUAL, parameters=frozenset({"modalities"})).check([USER], asked)
 
 
 def test_store_false() -> None:

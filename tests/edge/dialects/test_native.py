@@ -44,9 +44,10 @@ def test_messages_and_parameters_pass_as_they_are() -> None:
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}], "vendor": 1},
         {"role": "tool", "tool_call_id": "c", "content": "42"},
     ]
-    request = parse(messages=messages, model="m", temperature=0, stop=["a"], max_tokens=3, chunk="word,50ms")
+    parameters = {"temperature": 0, "stop": ["a"], "max_tokens": 3, "modalities": ["image", "text"], "audio": {"a": 1}}
+    request = parse(messages=messages, model="m", chunk="word,50ms", **parameters)
     assert list(request.messages) == messages
-    assert request.parameters == {"temperature": 0, "stop": ["a"], "max_tokens": 3}
+    assert request.parameters == parameters
     assert (request.model, request.chunk) == ("m", "word,50ms")
 
 

@@ -320,6 +320,8 @@ def test_parameters() -> None:
         "temperature": 0,
         "tools": [{"type": "function"}],
         "response_format": {"type": "json_object"},
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "alloy", "format": "wav"},
         "n": 1,
     }
     unknown: dict[str, Any] = {"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "min_p": None}
@@ -328,8 +330,8 @@ def test_parameters() -> None:
         "stream_options": {"include_usage": True, "include_obfuscation": True},
         "model": "m",
     }
-    asked = parse(**known, **unknown, **mine, modalities=["text"])
-    assert asked.stream.parameters == {**known, **unknown, "modalities": ["text"]}
+    asked = parse(**known, **unknown, **mine)
+    assert asked.stream.parameters == {**known, **unknown}
     assert (asked.stream.model, asked.whole) == ("m", False)
     assert asked.stream.include_usage
     assert not parse(stream=True).stream.include_usage
@@ -353,8 +355,6 @@ def test_known_parameters_are_checked() -> None:
     [
         ({"functions": [{"name": "f"}]}, "'tools'"),
         ({"function_call": "auto"}, "'tool_choice'"),
-        ({"audio": {"voice": "alloy"}}, "text"),
-        ({"modalities": ["text", "audio"]}, "text"),
     ],
 )
 def test_parameters_that_are_refused(body: dict[str, Any], hint: str) -> None:
