@@ -169,7 +169,7 @@ class Committer:
         return self._lifetimes.renewals(self.writers)
 
     def removed(self, stream_id: str) -> None:
-        """Keep no copy of an ended stream: it is being deleted."""
+        """Keep no copy of an ended stream: it was deleted."""
         self._ended.remove(stream_id)
 
     async def flushed(self) -> None:

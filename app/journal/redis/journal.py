@@ -261,8 +261,8 @@ class RedisJournal:
 
     async def remove(self, stream_id: str) -> None:
         log = self._memory.get(stream_id)
-        self._committer.removed(stream_id)
         await self._connection.request(("DEL", keys.log(stream_id), keys.note(stream_id)))
+        self._committer.removed(stream_id)
         await self.registry.release(stream_id)
         await self._memory.remove(stream_id)
         if log is not None:

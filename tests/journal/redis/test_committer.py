@@ -429,6 +429,20 @@ async def test_a_deleted_stream_is_not_written_again(machine: Machine, redis: Re
     assert read_entries(redis) == [Delta("0")]
 
 
+async def test_a_stream_that_could_not_be_deleted(machine: Machine, redis: Redis) -> None:
+    """If Redis is away when a stream is to be deleted, and loses the stream's end, the end is written again."""
+    a = await machine.start(timing=SELDOM)
+    writer = await begun(a)
+    older = dumped(redis)
+    writer.append([DONE])
+    await opened(a.journal)
+    a.journal._connection.failed(ConnectionResetError())
+    with pytest.raises(JournalDown):
+        await a.journal.remove("s")
+    redis.restore(keys.log("s"), 0, older, replace=True)
+    await until(lambda: read_entries(redis) == [Delta("0"), DONE])
+
+
 async def test_ended_streams_are_let_go(machine: Machine) -> None:
     """A stream that ended some time ago, or takes too much room, is not kept in case that Redis loses its end."""
     a = await machine.start(timing=replace(FAST, ended_nearby=1))
