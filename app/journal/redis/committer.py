@@ -169,8 +169,10 @@ class Committer:
         return self._lifetimes.renewals(self.writers)
 
     def removed(self, stream_id: str) -> None:
-        """Keep no copy of an ended stream: it was deleted."""
+        """Keep no copy of a stream that was deleted, and write nothing more of it."""
         self._ended.remove(stream_id)
+        if stream_id in self._live:  # it was given up, and Redis has not taken its end
+            self._retire(self._live[stream_id])
 
     async def flushed(self) -> None:
         """Wait until all that was appended is in Redis, and told; not while Redis is away."""
@@ -402,7 +404,7 @@ class Committer:
             case Adopted():
                 self._leave(writer)
                 return
-            case Behind():
+            case Behind() if writer.id in self._live:  # otherwise it was deleted
                 await self._rewriter.write_again(writer, theirs)
             case Agreed(acked):
                 writer.acked = acked

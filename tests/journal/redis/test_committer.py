@@ -443,6 +443,35 @@ async def test_a_stream_that_could_not_be_deleted(machine: Machine, redis: Redis
     await until(lambda: read_entries(redis) == [Delta("0"), DONE])
 
 
+async def test_a_stream_that_is_deleted_before_its_end_is_written(
+    machine: Machine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that was given up, and is deleted before Redis takes its end, does not come back with that."""
+    a = await machine.start(timing=SELDOM)
+    await begun(a)
+    send = a.journal._records.send
+    deleted = asyncio.Event()
+    replies: list[Any] = []
+
+    async def late(commands: Sequence[Command]) -> list[Any]:
+        await deleted.wait()
+        replies.extend(await send(commands))
+        return replies
+
+    monkeypatch.setattr(a.journal._records, "send", late)
+    a.journal._committer.give_up()
+    await until(lambda: a.journal._committer._sending)
+    await a.journal.remove("s")
+    deleted.set()
+    await until(lambda: replies)
+    monkeypatch.undo()
+    other = await a.journal.create("other", INFO)
+    other.append([DONE])
+    await opened(a.journal, "other")
+    assert not redis.exists(keys.log("s"))
+    assert a.journal._committer.writer("s") is None
+
+
 async def test_ended_streams_are_let_go(machine: Machine) -> None:
     """A stream that ended some time ago, or takes too much room, is not kept in case that Redis loses its end."""
     a = await machine.start(timing=replace(FAST, ended_nearby=1))
