@@ -41,6 +41,7 @@ class Mark(Enum):
 
 Event = tuple[bytes | Mark, Any, bytes]
 """The name, b"" if the upstream gave none; the JSON value; and the bytes that orjson took, b"" if it refused them."""
+_EXCEPTION = b"exception"  # the other name of an `error` (row E5)
 _STEP: Event = (Mark.STEP, None, b"")
 
 
@@ -79,6 +80,8 @@ class Body:
             if name is None:
                 yield from self._read_stray(payload)
                 continue
+            if name == _EXCEPTION:
+                name = b"error"
             if len(payload) > MAX_CONTAINERS:
                 for crowded in crowding(payload):
                     if crowded:
@@ -124,7 +127,7 @@ class Body:
             if name is None:
                 yield from self._read_stray(payload)
             else:
-                yield from self._read_odd(name, payload, complete=False)
+                yield from self._read_odd(b"error" if name == _EXCEPTION else name, payload, complete=False)
         yield from _parsed(Mark.STRAY, self.stray)  # row F17: one error, pretty-printed over many lines
 
     def _sniff(self, data: bytes) -> bytes:

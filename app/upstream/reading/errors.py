@@ -53,7 +53,7 @@ _WORDS: Final = {
     "insufficient_user_quota exceeded_current_quota_error billing_not_active billing_error arrearage "
     "budget_exceeded pre_consume_token_quota_failed",
     429: "rate_limit_exceeded rate_limit_error rate_limited too_many_requests resource_exhausted ratelimiterror "
-    "throttling_error",
+    "throttling_error throttling throttling.ratequota throttling.allocationquota throttling.user",
     413: "request_too_large",
     404: "model_not_found not_found_error notfounderror model_not_available deploymentnotfound unknown_model",
     400: "invalid_request_error context_length_exceeded badrequesterror invalid_prompt invalid_argument "
@@ -70,6 +70,9 @@ _FAILED: Final = frozenset({408, 424, 425, 499})
 # 498 is Groq's and 529 Anthropic's word for 503 (row H22).
 _FULL: Final = frozenset({498, 503, 529})
 _ELSEWHERE: Final = frozenset({404, 405, 410})
+
+# What is said where all is well.
+_SUCCESS: Final = frozenset(["0", "200", "20000", "none", "null", "ok", "success", "false"])
 
 # What looks like an event stream, and not like a sentence.
 _FIELD: Final = re.compile(r"(?m)^(?:data|event|id|retry|error)?:")
@@ -187,41 +190,56 @@ def _inner(payload: Mapping[str, Any]) -> Any:
     """Return the error that is in *payload*; None if there is none, or one in which everything is empty (E12, E16)."""
     groq = payload.get("x_groq")  # row E15
     for place in (payload, groq if isinstance(groq, dict) else {}):
-        for name in ("error", "errors"):
+        for name in ("error", "errors", "fault"):
             inner = place.get(name)
             if isinstance(inner, list):
                 inner = next((item for item in inner if _says_something(item)), None)
             if _says_something(inner):
                 return inner
     base = payload.get("base_resp")
-    if isinstance(base, dict) and _failed_code(base.get("status_code")):
+    if isinstance(base, dict) and _says_something(base.get("status_code")):
         return base
     return None
 
 
 def _says_something(error: object) -> bool:
-    """Return whether *error* is more than what a struct has that was never filled."""
+    """Return whether *error* is more than what a struct has that was never filled, or that says that all is well."""
     if isinstance(error, dict):
         return any(_says_something(value) for value in error.values())
-    return bool(error) and error != "0"
+    return bool(error) and _word(error) not in _SUCCESS
+
+
+def _word(value: object) -> str:
+    """Return a word or a number as a text in lower case; "" for anything else."""
+    if isinstance(value, str) and len(value) <= MAX_TOLD:
+        return value.lower().rstrip(".!")
+    return str(value) if type(value) is int and abs(value) < 1 << 31 else ""
 
 
 def _is_flat_error(payload: Mapping[str, Any]) -> bool:
     if payload.get("choices"):  # row E3
         return False
-    if "error" in (payload.get("object"), payload.get("type")) or payload.get("detail"):
+    detail = payload.get("detail")
+    if not isinstance(detail, (str, list)):
+        detail = message_of({"detail": detail})
+    if detail or "error" in (_word(payload.get("object")), _word(payload.get("type"))):
         return True
-    if payload.get("error_code") and _failed_code(payload["error_code"]):
+    if _says_something(payload.get("error_code")):
         return True
-    return message_of(payload) is not None and (_failed_code(_code(payload)) or payload.get("success") is False)
+    return _says_something(message_of(payload)) and (
+        _says_something(_code(payload))
+        or payload.get("success") is False
+        or any(_failed_status(payload.get(name)) for name in ("status", "statusCode"))
+    )
 
 
-def _failed_code(code: object) -> bool:
-    return code not in (None, "", 0, 200, "0", "200")
+def _failed_status(status: object) -> bool:
+    """Return whether *status* is that of a failure: `error`, or a number as HTTP has it."""
+    return re.fullmatch("error|failed|[45][0-9][0-9]", _word(status)) is not None
 
 
 def _code(fields: Mapping[str, Any]) -> Any:
-    return first_of(fields, "code", "error_code", "errcode", "err_code", "errorCode", "status_code")
+    return first_of(fields, "code", "Code", "error_code", "errcode", "err_code", "errorCode", "status_code")
 
 
 def _statuses(fields: Mapping[str, Any]) -> set[int]:
@@ -235,7 +253,7 @@ def _status(fields: Mapping[str, Any], cause: Mapping[str, Any]) -> int | None:
     ours = said & {401, 402}
     if ours:  # not the client's fault, whatever else is said
         return min(ours)
-    for name in ("code", "status", "http_status_code", "status_code", "error_code"):
+    for name in ("code", "status", "http_status_code", "status_code", "statusCode", "error_code"):
         match fields.get(name):
             case bool():
                 continue

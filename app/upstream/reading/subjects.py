@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from app.errors import ContentRefused, ContextTooLong, ModelUnknown, Rejected
 
-CODES: Final = ("code", "type", "status", "error_type")
+CODES: Final = ("code", "Code", "type", "status", "error_type")
 """The fields that hold an error's name."""
 
 _MESSAGES: Final = (
     "message",
+    "Message",
     "msg",
     "detail",
     "error_msg",
@@ -25,6 +26,7 @@ _MESSAGES: Final = (
     "error_message",
     "errorMessage",
     "status_msg",
+    "faultstring",
 )
 _MAX_SEARCHED: Final = 4096  # characters
 

@@ -333,10 +333,19 @@ BROKEN = [
                 event({"code": "1301", "msg": "no"}),
                 event({"choices": [], "success": False, "msg": "no"}),
                 event({"errors": [{"message": "no"}]}),
+                event({"status": "error", "message": "no"}),
+                event({"status": 500, "message": "no"}),
+                event({"statusCode": 500, "message": "no"}),
+                event({"Code": "InternalError", "Message": "no", "RequestId": "r"}),
+                event({"fault": {"faultstring": "no", "detail": {"errorcode": "policies.x"}}}),
+                event({"object": "Error", "message": "no"}),
+                b'event: exception\ndata: {"message":"no"}\n\n',
             )
         )
     ),
     Case("E15-429", event({"error_code": 429, "error_msg": "slow"}), RateLimited, message="slow"),
+    Case("E15-aliyun", HI + event({"Code": "Throttling", "Message": "slow"}), RateLimited, "hi", message="slow"),
+    Case("E15-status-code", event({"statusCode": 429, "message": "slow"}), RateLimited, message="slow"),
     *(
         Case(f"E15-native-{reason}", HI + choice({}, "stop", native_finish_reason=reason) + DONE, UpstreamError, "hi")
         for reason in ("error", "network_error", "ABORT", "MALFORMED_FUNCTION_CALL")
@@ -356,7 +365,28 @@ BROKEN = [
     *(
         Case(f"E16-{n}", chunk({"content": "hi"}, error=empty) + chunk({}, "stop", error=empty), text="hi")
         for n, empty in enumerate(
-            ({"message": "", "type": "", "param": "", "code": None}, {"code": 0, "message": ""}, [], [{}], False, "")
+            (
+                {"message": "", "type": "", "param": "", "code": None},
+                {"code": 0, "message": ""},
+                {"code": 0, "message": "success"},
+                {"code": 200, "message": "OK"},
+                [],
+                [{}],
+                False,
+                "",
+                "none",
+            )
+        )
+    ),
+    *(
+        Case(f"E16-after-{n}", chunk({"content": "hi"}) + chunk({}, "stop") + event(healthy) + DONE, text="hi")
+        for n, healthy in enumerate(
+            (
+                {"choices": [], "detail": {"latency": 3}},
+                {"code": "Success", "message": "OK", "usage": {}},
+                {"code": 20000, "message": "Ok.", "status": True},
+                {"status": "ok", "statusCode": 200, "message": "Finished", "fault": None},
+            )
         )
     ),
     Case(

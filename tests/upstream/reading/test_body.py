@@ -55,6 +55,7 @@ def test_parsed_in_steps(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     ("raw", "found"),
     [
         (b"data: 1\n\nevent: a\ndata: {}\n\n", [(b"", 1), (b"a", {})]),
+        (b"event: exception\ndata: {}\n\nevent: exception\ndata: 1", [(b"error", {}), (b"error", 1)]),
         (b"data: 1\ndata: 2\n\n", [(b"", 1), (b"", 2)]),
         (b"data:\n\ndata: null\n\n", [(b"", None), (b"", None)]),
         (b"data: [DONE]\n\n", [(Mark.DONE, None)]),

@@ -123,6 +123,12 @@ def test_envelope(payload: object, kind: type[StreamError], said: str) -> None:
     [
         {"choices": []},
         {"choices": [], "error": None},
+        {"choices": [], "detail": {"latency": 3}},
+        {"error": {"code": 200, "message": "OK"}},
+        {"error": "none"},
+        {"choices": [], "detail": 3, "object": {"a": 1}, "message": "x", "status": [500], "statusCode": True},
+        {"message": "Success!", "code": "Success"},
+        {"message": "still running", "status": "ok"},
         {"error": {}, "id": "x"},
         {"error": ""},
         {"id": "c"},

@@ -145,7 +145,9 @@ def test_disliked(error: dict[str, Any], disliked: str) -> None:
     assert disliked_by(error) == {disliked} - {""}
 
 
-@pytest.mark.parametrize("name", ["message", "msg", "detail", "error_msg", "errorMessage", "status_msg"])
+@pytest.mark.parametrize(
+    "name", ["message", "Message", "msg", "detail", "error_msg", "errorMessage", "status_msg", "faultstring"]
+)
 def test_message(name: str) -> None:
     """The message stands under one of several names."""
     assert message_of({"code": 1, name: "no"}) == "no"
