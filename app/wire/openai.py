@@ -285,17 +285,21 @@ def _rides(event: Event, previous: Event) -> bool:
 
 def _call(stream_id: str, call: Call | ToolCall) -> dict[str, Any]:
     """Return a whole call, or the first piece of one."""
-    called = _called(call, {"name": call.name})
-    return {"id": call_id(stream_id, call), "type": call.type, **called}
+    kind = _extra_of(call).get("type", call.type)  # the upstream's own word for its type comes first
+    return {"id": call_id(stream_id, call), "type": kind, **_called(call, {"name": call.name})}
 
 
 def _called(call: Call | ToolCall, name: Mapping[str, str]) -> dict[str, Any]:
     """Return what is called, by *name* if there is one, and the upstream's other fields of the call."""
-    extra = call.extra.value if isinstance(call, Call) else call.extra or {}
+    extra = _extra_of(call)
     inner = extra.get(call.type)
     arguments = {"input" if call.type == "custom" else "arguments": call.arguments}
     called = {**(inner if isinstance(inner, Mapping) else {}), **name, **arguments}
     return {call.type: called, **_without(extra, ("id", "index", "type", call.type))}
+
+
+def _extra_of(call: Call | ToolCall) -> Mapping[str, Any]:
+    return call.extra.value if isinstance(call, Call) else call.extra or {}
 
 
 def _finish(done: Done) -> dict[str, Any]:

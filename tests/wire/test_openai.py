@@ -256,6 +256,20 @@ def test_custom_calls() -> None:
     ]
 
 
+def test_a_function_of_the_upstreams() -> None:
+    """A call has the type that the upstream gave it."""
+    own = {"type": "builtin_function"}
+    pieces: list[Event] = [ToolCall(0, "c", "$web_search", "{", "function", own), ToolCall(0, "", "", "}")]
+    found = [delta["tool_calls"][0] for delta in deltas(encoded(START, *pieces, STOP)) if "tool_calls" in delta]
+    assert found == [
+        {"index": 0, "id": "c", **own, "function": {"name": "$web_search", "arguments": "{"}},
+        {"index": 0, "function": {"arguments": "}"}},
+    ]
+    assert whole(START, *pieces, STOP)["choices"][0]["message"]["tool_calls"] == [
+        {"id": "c", **own, "function": {"name": "$web_search", "arguments": "{}"}}
+    ]
+
+
 CITED = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A"}}
 
 

@@ -70,6 +70,7 @@ _CALLED: Final = frozenset(["name", "arguments", "input"])
 # The fields by which a chunk may be an error although it has choices.
 _ERRORS: Final = frozenset(["error", "errors", "base_resp", "x_groq"])
 
+_BUILTIN: Final = "builtin_function"  # a function of Moonshot's, such as `$web_search` (row X19)
 _FUNCTION_CALL: Final = -1  # the index of the one call that `function_call` is (row X10)
 
 
@@ -322,6 +323,8 @@ class ChatDialect:
         else:
             more = unknown(call, _CALL | _CALLED | {field})
             beside = {}
+        if call.get("type") == _BUILTIN:
+            more["type"] = _BUILTIN
         if not (id or name or arguments or more or beside):
             return
         index = call.get("index")

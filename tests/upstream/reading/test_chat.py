@@ -115,6 +115,16 @@ def test_what_else_a_call_has() -> None:
     ]
 
 
+def test_a_function_of_the_upstreams() -> None:
+    """It is a call of a function, whose own type comes with it, once (row X19)."""
+    call = {"index": 0, "type": "builtin_function", "function": {"name": "$web_search", "arguments": "{"}, "id": "a"}
+    more = {"index": 0, "type": "builtin_function", "function": {"arguments": "}"}}
+    assert chat_reader().feed(chunk({"tool_calls": [call]}) + chunk({"tool_calls": [more]})) == [
+        ToolCall(0, "a", "$web_search", "{", extra={"type": "builtin_function"}),
+        ToolCall(0, "", "", "}"),
+    ]
+
+
 def test_short_cut_takes_constant_fields() -> None:
     """What all chunks repeat, and was said, does not keep a plain chunk from the template; what is new does."""
     constant = {"model": "m", "system_fingerprint": "fp", "service_tier": None, "provider": "P", "citations": ["u"]}
