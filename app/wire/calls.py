@@ -30,17 +30,17 @@ Said = TypeVar("Said")
 def runnable(call: Call, reason: str) -> str | None:
     """Return the arguments with which a client may run *call*, now that the answer ended for *reason*.
 
-    None if no client may run it. Some models say nothing where a tool takes nothing, which is an empty object if the
-    answer is surely whole. All other arguments are as they came, and whole JSON; the input of a custom tool is any
-    text.
+    None if no client may run it. If the answer is surely whole, the arguments are as they came, and an empty object for
+    none: some models say nothing where a tool takes nothing, and a model that made a mistake has to be told of it. If
+    it may have been cut, they must be whole JSON. The input of a custom tool is any text.
     """
     if reason in CUT:
         return None
     arguments = call.arguments
     if call.type == "custom":
         return arguments
-    if not arguments.strip():
-        return "{}" if reason in SURE else None
+    if reason in SURE:
+        return arguments if arguments.strip() else "{}"
     return arguments if _is_json(arguments) else None
 
 

@@ -241,7 +241,7 @@ def test_an_answer_that_was_cut(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "pending"), [(STOP, ["c", "e"]), (Done("other", "odd"), ["c"]), (Done("unknown"), ["c"])]
+    ("end", "pending"), [(STOP, ["c", "d", "e"]), (Done("other", "odd"), ["c"]), (Done("unknown"), ["c"])]
 )
 def test_a_call_that_may_have_been_cut(end: Done, pending: list[str]) -> None:
     """It is not named as pending; arguments that did not come are made up only if the answer is surely whole."""
