@@ -58,7 +58,7 @@ def keyed_hash(text: str, key: bytes = b"") -> str:
 ANYONE = Principal()
 
 
-_MAX_WORDS: Final = 256 * 1024  # characters
+_MAX_WORDS: Final = 64 * 1024  # characters
 _MAX_WORD: Final = 1024
 
 
@@ -94,7 +94,7 @@ class StreamRequest:
     metadata: str = ""
 
     def words(self) -> Iterator[str]:
-        """Yield the names and the short texts in it, up to 256 K characters: an error may be about any of them."""
+        """Yield the names and the short texts in it, up to 64 K characters: an error may be about any of them."""
         room = _MAX_WORDS
         for text in texts_in((self.messages, self.responses, self.parameters, self.model), names=True):
             if len(text) <= _MAX_WORD:

@@ -45,4 +45,4 @@ def test_words() -> None:
     assert {"tools", "look_up", "hf_name", "user", "content", "hi"} < set(words)
     assert "x" * 1025 not in words
     many = [*StreamRequest("a-model", ({"content": ["y" * 1024] * 999},), {"tools": [tool]}).words()]
-    assert (words[0], "look_up" in many, sum(map(len, many)) <= 256 * 1024) == ("a-model", True, True)
+    assert (words[0], "look_up" in many, sum(map(len, many)) <= 64 * 1024) == ("a-model", True, True)

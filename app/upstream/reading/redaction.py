@@ -40,6 +40,7 @@ _KEY = re.compile(
 )
 
 _PIECE = re.compile(r"[\w-]+")
+_SECRET_PIECE = re.compile(rf"[\w-]{{{_MIN_SECRET},}}")
 
 Presenter = Callable[[str | None], str | None]
 """Returns a text as `presentable` has it."""
@@ -48,7 +49,9 @@ Presenter = Callable[[str | None], str | None]
 def presenter(secrets: Iterable[str], own: Callable[[], Iterable[str]] = tuple) -> Presenter:
     """Return `presentable` for one request. *own* returns the client's words, which look like keys now and then."""
     secrets = tuple(secrets)
-    return partial(presentable, secrets=secrets, own=cache(lambda: _pieces(own()) - _pieces(secrets)))
+    return partial(
+        presentable, secrets=secrets, own=cache(lambda: _found(_PIECE, own()) - _found(_SECRET_PIECE, secrets))
+    )
 
 
 def presentable(
@@ -71,7 +74,7 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 
     Echoes are often cut short, so the first 24 characters of a secret are taken out as well.
     """
-    for secret in sorted(secrets, key=len, reverse=True):  # or a short one would hide the rest of a longer one
+    for secret in sorted(set(secrets), key=len, reverse=True):  # or a short one would hide the rest of a longer one
         if len(secret) < _MIN_SECRET:
             continue
         once = _escaped({secret})
@@ -94,8 +97,8 @@ def _common_length(one: str, other: str) -> int:
     return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
-def _pieces(texts: Iterable[str]) -> frozenset[str]:
-    return frozenset(chain.from_iterable(map(_PIECE.findall, texts)))
+def _found(pattern: re.Pattern[str], texts: Iterable[str]) -> frozenset[str]:
+    return frozenset(chain.from_iterable(map(pattern.findall, texts)))
 
 
 def _redacted(match: re.Match[str], own: Callable[[], AbstractSet[str]]) -> str:
