@@ -139,12 +139,16 @@ def canned(body: bytes) -> Iterator[tuple[str, list[Any]]]:
 def test_a_whole_answer_and_back(node: Agents) -> None:
     """Everything that an answer can have passes the client's checks, and goes back upstream as it came."""
     reading = Reading(STREAM_ID, asked=asked_of("t", "r"))
+    whole = completion(STREAM_ID, Transcript.of([*EVERYTHING, STOP]))["choices"][0]["message"]
+    outputs = [
+        {"id": call["id"], "role": "tool", "toolCallId": call["id"], "content": "42"} for call in whole["tool_calls"]
+    ]
     with canned(encoded(RunEncoder(reading), [*EVERYTHING, STOP])) as (url, asked):
-        first, _ = node.runs(url, asking("m"), asking("m", {**USER, "id": "v"}))
+        (first,) = node.runs(url, asking("m"))
+        node.runs(url, asking("m", {**USER, "id": "v"}), messages=[*first["messages"], *outputs])
     assert first["error"] is None
     assert [message["role"] for message in first["messages"]] == ["user", "reasoning", "assistant", "assistant"]
     sent = asyncio.run(parse_run(asked[1], Defaults("m", "auto", 0, 0))).stream.messages
-    whole = completion(STREAM_ID, Transcript.of([*EVERYTHING, STOP]))["choices"][0]["message"]
     # What is for the page: media and notes. The refusal is a message of its own.
     others = ("refusal", "annotations", "images", "audio")
     expected = {name: value for name, value in whole.items() if name not in others}

@@ -3,12 +3,12 @@
 What an answer had in an encrypted value goes back into the fields of the message or the call that it came from:
 `app.wire.ag_ui` put it there, and some providers refuse a turn without it. The reasoning goes back for the same reason,
 in the assistant's message that it is beside. Messages of activities are for the page, not for the model: they are
-dropped.
+dropped, and so are calls that are left of an answer that broke off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -27,7 +27,9 @@ from app.edge.dialects.openai_messages import (
 )
 from app.errors import BadRequest
 from app.wire import ag_ui
+from app.wire.calls import runnable
 from app.wire.opaque import unseal
+from app.wire.transcript import Call
 
 
 class AgentFunction(BaseModel):
@@ -87,6 +89,7 @@ def to_messages(messages: Sequence[Mapping[str, Any]], context: Sequence[AgentCo
     """
     found: list[dict[str, Any]] = []
     thoughts: list[Mapping[str, Any]] = []  # of the assistant, beside whose message they stand
+    left_over = _left_over(messages)
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
         match message["role"]:
@@ -96,7 +99,7 @@ def to_messages(messages: Sequence[Mapping[str, Any]], context: Sequence[AgentCo
             case "activity":
                 continue
             case "assistant":
-                found.append(_assistant(message, where, thoughts))
+                found += _assistant(message, where, thoughts, left_over.get(at, frozenset()))
                 thoughts = []
                 continue
             case "user":
@@ -159,13 +162,47 @@ def _add_to_last(found: Sequence[dict[str, Any]], thoughts: Iterable[Mapping[str
         found[-1].update({name: value for name, value in _reasoning(thoughts).items() if name not in found[-1]})
 
 
-def _assistant(message: Mapping[str, Any], where: str, thoughts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _left_over(messages: Sequence[Mapping[str, Any]]) -> dict[int, set[int]]:
+    """Return the places of the calls that are left of an answer that broke off, by the place of their message.
+
+    A call without an output is one if the user has superseded it, or if its arguments are not whole. Upstreams refuse a
+    call that no output follows.
+    """
+    found: dict[int, set[int]] = {}
+    answered: set[Any] = set()
+    superseded = False
+    for at in reversed(range(len(messages))):
+        message = messages[at]
+        calls = message.get("toolCalls") or ()
+        if message["role"] == "user":
+            superseded = True
+        elif message["role"] == "tool":
+            answered.add(message.get("toolCallId"))
+        elif message["role"] == "assistant" and calls:
+            waiting = ((j, call) for j, call in enumerate(calls) if call["id"] not in answered)
+            found[at] = {j for j, call in waiting if superseded or not _is_whole(call)}
+            answered = set()  # some upstreams give the calls of each answer the same ids
+    return found
+
+
+def _is_whole(call: Mapping[str, Any]) -> bool:
+    """Whether the arguments of a call have come to their end, as far as they tell."""
+    return runnable(Call(0, pieces=[call["function"]["arguments"]]), "unknown") is not None
+
+
+def _assistant(
+    message: Mapping[str, Any], where: str, thoughts: Iterable[Mapping[str, Any]], left_over: Container[int]
+) -> list[dict[str, Any]]:
+    """Return the assistant's message; none, if it has nothing in it but calls that are *left_over*."""
     content = message.get("content")
     said = None if content is None else string_of(message, "content", where)
-    calls = [_call(call) for call in message.get("toolCalls") or ()]
+    given = message.get("toolCalls") or ()
+    calls = [_call(call) for at, call in enumerate(given) if at not in left_over]
     more = {"tool_calls": calls} if calls else {}
     own = {**_reasoning(thoughts), **_fields(message)}
-    return {"role": "assistant", "content": said or None, **_name(message), **own, **more}
+    if given and not (said or calls or "images" in own or "audio" in own):
+        return []
+    return [{"role": "assistant", "content": said or None, **_name(message), **own, **more}]
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,34 @@ def test_calls_and_outputs() -> None:
     ]
 
 
+def test_calls_that_are_left_over() -> None:
+    """A call of an answer that broke off is left out, unless it has an output; so is a message with nothing else."""
+    whole, cut = CALL, {**CALL, "id": "d", "function": {"name": "f", "arguments": '{"path": "/'}}
+    output = {"id": "t", "role": "tool", "toolCallId": "d", "content": "1"}
+    called = {"id": "a", "role": "assistant", "content": "so", "toolCalls": [whole, cut]}
+
+    def kept(*after: dict[str, Any]) -> list[list[str]]:
+        found = said(USER, called, *after)
+        return [
+            [call["id"] for call in message.get("tool_calls", ())]
+            for message in found
+            if message["role"] == "assistant"
+        ]
+
+    assert kept() == [["c"]]  # a tool may still be running
+    assert kept(USER) == [[]]
+    assert kept(output, USER) == [["d"]]
+    assert kept(called, output) == [["c"], ["c", "d"]]
+    silent = {**called, "content": "", "toolCalls": [cut]}
+    assert said(USER, silent, USER) == said(USER, USER)
+    picture = seal({"images": [1]})
+    assert said(USER, {**silent, "encryptedValue": picture}, USER)[1] == {
+        "role": "assistant",
+        "content": None,
+        "images": [1],
+    }
+
+
 def test_what_the_upstream_had_said() -> None:
     """Encrypted values of ours go back into the message and the call; fields that stand for the message's do not."""
     value = seal({"reasoning_details": [1], "content": "forged", "role": "system", "output": [2]})
