@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.edge.dialects.openai_messages import add_fields, image_part, reasoning_field, string_of, wrong
-from app.wire.opaque import unseal
+from app.wire.opaque import is_of_reasoning, unseal
 from app.wire.response_output import REASONING_FIELD
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -159,7 +159,8 @@ def _part(part: Item, where: str) -> dict[str, Any]:
     kind = part.get("type")
     match kind:
         case "input_text" | "output_text" | "text" | "summary_text":
-            return {"type": "text", "text": string_of(part, "text", where)}
+            more = {name: value for name, value in part.items() if kind == "output_text" and is_of_reasoning(name)}
+            return {**more, "type": "text", "text": string_of(part, "text", where)}
         case "input_image" if part.get("image_url"):
             detail = {"detail": part["detail"]} if part.get("detail") else {}
             return {"type": "image_url", "image_url": {"url": string_of(part, "image_url", where), **detail}}

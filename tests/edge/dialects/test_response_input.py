@@ -106,6 +106,15 @@ def test_two_messages_of_the_assistant() -> None:
     assert to_messages([CALL, said[0]], None) == [{"role": "assistant", "content": "a", "tool_calls": [CALLED]}]
 
 
+def test_what_belongs_to_the_reasoning_of_a_text() -> None:
+    """It goes back in the part that it came with. Notes, log probabilities and what an SDK has made of it do not."""
+    signed = {"type": "output_text", "text": "a", "thought_signature": "c2ln"}
+    item = {"role": "assistant", "content": [{**signed, "annotations": [{}], "logprobs": [{}], "parsed": {"a": 1}}]}
+    messages = to_messages([item], None)
+    sent = responses_fields(StreamRequest("m", tuple(messages)), {}, background=False)["input"]
+    assert sent == [{"role": "assistant", "content": [signed]}]
+
+
 def test_phases() -> None:
     """A message keeps its phase on the way to an upstream that speaks Responses."""
     items = [
