@@ -19,6 +19,7 @@ from app.model_name import LONGEST, PATTERN, is_model_name
 from app.rechunk import create as create_rechunker
 from app.request import StreamRequest
 from app.wire import Create
+from app.wire.content_parts import restored
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -216,7 +217,7 @@ def stream_request(
         unknown_grace = 0.0
     parameters = {name: value for name, value in parameters.items() if name not in TOKEN_FIELDS or value != -1}
     model = model or defaults.model
-    return StreamRequest(model, tuple(messages), parameters, cut, grace, unknown_grace), smooth
+    return StreamRequest(model, tuple(map(restored, messages)), parameters, cut, grace, unknown_grace), smooth
 
 
 def parameters_of(data: Mapping[str, Any]) -> dict[str, Any]:

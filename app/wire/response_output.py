@@ -31,6 +31,7 @@ from app.events import (
     ToolCall,
 )
 from app.wire.calls import CUT, FAILED, WithCalls, runnable
+from app.wire.content_parts import PARTS, is_thought, parts_in, text_in
 from app.wire.joined import Joined
 from app.wire.json import string_in
 from app.wire.long import long
@@ -77,6 +78,7 @@ class Output(WithCalls[ItemCall, Said]):
         "_logprobs",
         "_media",
         "_part_fields",
+        "_parts",
         "_reasoning",
         "_stream_id",
         "_text",
@@ -101,6 +103,7 @@ class Output(WithCalls[ItemCall, Said]):
         self._media: list[Media] = []  # those that are fields of the message that is open
         self._fields: dict[str, Any] = {}  # other fields of that
         self._reasoning = Joined()  # what the upstream says of its reasoning, and no item has said yet
+        self._parts = 0  # how many of the reasoning's have come
         self._cited = Cited()  # what is among the annotations
         self.lacks_calls = False
         self.kind: type[Text] | None = None
@@ -379,9 +382,9 @@ class Output(WithCalls[ItemCall, Said]):
                         images -= 1
                     elif isinstance(item, Mapping):
                         events += self._upstream_item(item)
-            elif name == "content_parts" and isinstance(value, (list, tuple)):
-                for part in value:
-                    events += self._upstream_part(part) if isinstance(part, Mapping) else []
+            elif name == PARTS:
+                for part in parts_in(value):
+                    events += self._upstream_part(part)
             elif is_of_reasoning(name):
                 self._reasoning.add({name: value})
             else:
@@ -395,8 +398,15 @@ class Output(WithCalls[ItemCall, Said]):
             return self._close() if self._item is not None and self._item["type"] == kind else []
         return self._whole_item(kind, _without_name(item))
 
-    def _upstream_part(self, part: Mapping[str, Any]) -> list[Said]:
+    def _upstream_part(self, part: Said) -> list[Said]:
         """Return the events of a part that no chat has, or of the other fields of a text, which has been said."""
+        if is_thought(part):
+            self._reasoning.add({PARTS: [{**part, "index": self._parts}]})
+            self._parts += 1
+            return []
+        if text_in(part):
+            self._fields.setdefault(PARTS, []).append(part)
+            return []
         kind = _TEXT_PARTS.get(string_in(part, "type"))
         if kind is not None and part.keys().isdisjoint(("text", "refusal")):
             events = [] if self.kind is kind else self._open(kind)

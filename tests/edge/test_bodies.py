@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Message
 
-from app.edge.bodies import parse_smooth, read_body, validated
+from app.edge.bodies import Defaults, parse_smooth, read_body, stream_request, validated
 from app.edge.dialects.ai_sdk import UIChatBody
 from app.edge.dialects.native import ChatBody
 from app.edge.dialects.openai import CompletionBody
@@ -113,3 +113,14 @@ def test_thousands_of_mistakes(model: type[BaseModel], data: Any, param: str | N
     with watching(), pytest.raises(BadRequest) as raised:
         asyncio.run(validate())
     assert raised.value.param == param
+
+
+def test_parts_go_back() -> None:
+    """In every dialect, an answer whose client kept its parts goes upstream with them in its content."""
+    thought = {"type": "thinking", "thinking": "hm"}
+    user = {"role": "user", "content": "hi"}
+    said = {"role": "assistant", "content": "a", "reasoning_content": "hm", "content_parts": [{**thought, "index": 0}]}
+    defaults = Defaults(model="m", chunk="auto", grace=10, max_grace=60)
+    stream, _ = stream_request(defaults, [user, said], {}, None, None, None, keyed=False, returns=True)
+    content = [thought, {"type": "text", "text": "a"}]
+    assert stream.messages == (user, {"role": "assistant", "content": content})

@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import Disconnected
 from app.events import Annotation, Delta, Done, Event, Extra, Failure, Logprobs, Media, Reasoning, Refusal, ToolCall
+from app.wire.content_parts import PARTS
 from app.wire.opaque import unseal
 from app.wire.response_output import ITEM_ID, REASONING_FIELD, Output
 
@@ -263,3 +264,18 @@ def test_a_phase_after_a_call() -> None:
         ("function_call", None),
         ("message", "final"),
     ]
+
+
+def test_reasoning_in_parts() -> None:
+    """Reasoning that came as parts is one item, which has the parts for the upstream; a part of text is in no other."""
+    thought, signed = {"type": "thinking", "thinking": "a", "index": 0}, {"type": "text", "text": "b", "signature": "s"}
+    parts = [Extra(delta={PARTS: [thought]}), Extra(delta={PARTS: [{**thought, "index": 1}]})]
+    reasoning, message = items(
+        Reasoning("a"), parts[0], Reasoning("a"), parts[1], Delta("b"), Extra(delta={PARTS: [signed]}), DONE
+    )
+    assert unseal(reasoning["encrypted_content"]) == {
+        REASONING_FIELD: Reasoning.FIELD,
+        PARTS: [thought, {**thought, "index": 1}],
+    }
+    assert [part["text"] for part in message["content"]] == ["b"]
+    assert message[PARTS] == [signed]

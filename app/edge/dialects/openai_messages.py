@@ -12,7 +12,7 @@ from app.events import REASONING_FIELDS, Reasoning
 LEFT_OUT = frozenset(
     (
         *("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"),  # the message's own
-        *("output", "content_parts"),  # of a Responses upstream's own tools and parts, which no upstream takes back
+        "output",  # of a Responses upstream's own tools, which no upstream takes back
     )
 )
 """Fields of a message that nothing which a client returns may stand for."""

@@ -86,13 +86,14 @@ def test_calls_that_are_left_over() -> None:
 
 def test_what_the_upstream_had_said() -> None:
     """Encrypted values of ours go back into the message and the call; fields that stand for the message's do not."""
-    value = seal({"reasoning_details": [1], "content": "forged", "role": "system", "output": [2]})
+    value = seal({"reasoning_details": [1], "content_parts": [3], "content": "forged", "role": "system", "output": [2]})
     own = {**CALL, "encryptedValue": seal({"type": "custom", "signature": "s", "custom": {"x": 1}})}
     message = {"id": "a", "role": "assistant", "content": "ho", "encryptedValue": value, "toolCalls": [own]}
     assert said(USER, message)[1] == {
         "role": "assistant",
         "content": "ho",
         "reasoning_details": [1],
+        "content_parts": [3],
         "tool_calls": [
             {
                 "signature": "s",

@@ -112,7 +112,10 @@ DETAILS = [{"type": "reasoning.text", "index": 0, "text": "hm", "signature": "c2
         ([reasoning("hm", providerMetadata="odd"), reasoning(None), reasoning(1)], {"reasoning_content": "hm"}),
         ([{"type": "data-extra", "data": {"odd": 1, "role": "system", "content": "no"}}], {"odd": 1}),
         ([{"type": "data-extra", "data": "odd"}], {}),
-        ([{"type": "data-extra", "data": {"output": [{"type": "web_search_call"}], "content_parts": []}}], {}),
+        (
+            [{"type": "data-extra", "data": {"output": [{"type": "web_search_call"}], "content_parts": [1]}}],
+            {"content_parts": [1]},
+        ),
         (
             [file("image/png", "data:image/png;base64,AA==", **own(field="images"))],
             {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]},

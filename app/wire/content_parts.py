@@ -1,0 +1,87 @@
+"""The parts of an answer's content that were kept as they came, and how they go back upstream.
+
+A client of chat completions keeps them in the message, at `content_parts`, beside the text and the reasoning in them.
+Mistral and Databricks refuse a message with any such field, and take their reasoning back in the content alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from app.events import PlainReasoning, Reasoning
+from app.wire.json import string_in
+from app.wire.opaque import is_of_reasoning
+
+PARTS: Final = "content_parts"
+"""The field of a delta or a message that has the parts."""
+
+
+def parts_in(value: Any) -> list[dict[str, Any]]:
+    """Return the parts that *value* has, as they came: the index in each is this service's."""
+    parts = value if isinstance(value, (list, tuple)) else ()
+    return [
+        {name: item for name, item in part.items() if name != "index"} for part in parts if isinstance(part, Mapping)
+    ]
+
+
+def is_thought(part: Mapping[str, Any]) -> bool:
+    """Whether *part* is of the reasoning."""
+    kind = string_in(part, "type")
+    return is_of_reasoning(kind) if kind else "thinking" in part
+
+
+def text_in(part: Mapping[str, Any]) -> str:
+    """Return the text that *part* has, and that is in the message's text, too."""
+    inner = part.get("text")
+    return string_in(inner, "value") if isinstance(inner, Mapping) else string_in(part, "text")
+
+
+def restored(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *message* with the parts that a client kept of it in its content, where the upstream had sent them.
+
+    Reasoning that is among them stands nowhere else then. A text that the client has changed has no part.
+    """
+    if message.get("role") != "assistant" or PARTS not in message:
+        return message
+    parts = parts_in(message[PARTS])
+    fields = {name: value for name, value in message.items() if name != PARTS}
+    if not parts:
+        return fields
+    thoughts = [part for part in parts if is_thought(part)]
+    if thoughts:
+        fields.pop(Reasoning.FIELD, None)
+        fields.pop(PlainReasoning.FIELD, None)
+    texts = [part for part in parts if not is_thought(part) and text_in(part)]
+    others = [part for part in parts if not is_thought(part) and not text_in(part) and not _is_of_no_text(part)]
+    return {**fields, "content": [*thoughts, *_with_texts(message.get("content"), texts), *others]}
+
+
+def _is_of_no_text(part: Mapping[str, Any]) -> bool:
+    """Whether *part* has only what a text of a Responses upstream has besides, which that takes back nowhere."""
+    return string_in(part, "type") in ("output_text", "text", "refusal") and "text" not in part
+
+
+def _with_texts(content: Any, parts: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return *content* as a list, in which each of *parts* is in the place of its text."""
+    said = content if isinstance(content, list) else [_text(content)] if isinstance(content, str) else []
+    found: list[Any] = []
+    waiting = iter(parts)
+    part = next(waiting, None)
+    for item in said:
+        start = 0
+        whole = string_in(item, "text") if part is not None and item == _text(string_in(item, "text")) else ""
+        while part is not None and (at := whole.find(text_in(part), start)) >= 0:
+            found += [_text(whole[start:at])] if at > start else []
+            found.append(part)
+            start = at + len(text_in(part))
+            part = next(waiting, None)
+        if start == 0:
+            found.append(item)
+        elif start < len(whole):
+            found.append(_text(whole[start:]))
+    return [item for item in found if item != _text("")]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
