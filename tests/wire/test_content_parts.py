@@ -1,4 +1,4 @@
-"""The parts that a client keeps of an answer, on their way back (row C35)."""
+"""The parts that a client keeps of an answer, on their way back (row C36)."""
 
 from __future__ import annotations
 

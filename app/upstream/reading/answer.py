@@ -17,9 +17,10 @@ from app.events import Annotation, Content, Delta, Done, Extra, Logprobs, Media,
 from app.upstream.reading.errors import read_error
 from app.upstream.reading.extras import Noted, quotes
 from app.upstream.reading.finish import FAILED, read_finish
+from app.upstream.reading.pieces import Part, says_something
 from app.upstream.reading.redaction import presenter
 from app.upstream.reading.usage import counts_nothing, in_our_words, merge_usage, visible_tokens
-from app.upstream.reading.values import bounded_json, encodable
+from app.upstream.reading.values import bounded_json, encodable, kept
 from app.usage import Usage
 
 LIMITS: Final = ("length", "content_filter")
@@ -28,6 +29,8 @@ MAX_TOOL_CALLS: Final = 256
 MAX_USAGE: Final = 8 * 1024  # bytes
 MAX_ITEMS: Final = 4096  # choices, parts, images, notes or pieces of calls in one event
 MAX_EARLY: Final = 64  # events that are kept back until the answer begins
+PARTS: Final = "content_parts"
+"""The field of an extra delta that holds parts with more in them than their text, such as a signature."""
 
 TextKind = type[Delta] | type[Reasoning] | type[Refusal]
 
@@ -53,7 +56,7 @@ class Answer:
 
     *own* returns the client's words (see `presenter`). *content* is what was found since the last `take`. *halves* are
     high surrogates that wait for their other half, by the kind of their text, or by the index of their tool call (row
-    C16). `end` explains *error*, *fault* and *complete*.
+    C16). *part* is the one whose pieces are coming (row C36). `end` explains *error*, *fault* and *complete*.
     """
 
     def __init__(self, secrets: Iterable[str] = (), own: Callable[[], Iterable[str]] = tuple) -> None:
@@ -61,6 +64,7 @@ class Answer:
         self.model = ""
         self.content: list[Content] = []
         self.halves: dict[TextKind | int, str] = {}
+        self.part: Part | None = None
         self.complete = False
         self.error: UpstreamError | None = None
         self.fault: UpstreamError | None = None
@@ -73,6 +77,7 @@ class Answer:
         self._calls = 0
         self._named: set[int] = set()  # those of them that have a name
         self._noted = Noted()
+        self._parts = 0  # how many were kept
         self._has_item = False  # an item that is for the client to act upon
         self._has_content = False  # something that a reader can be shown
         # What comes before that is kept back: until then, another upstream may be asked, and the status may change.
@@ -129,6 +134,23 @@ class Answer:
         if news or citations or search_results:
             self.content.append(Annotation(news, citations, search_results))
 
+    def add_piece(self, part: dict[str, Any]) -> None:
+        """Take a part of the content as it came, besides its text, or the next piece of one."""
+        if self.part is not None and self.part.add(part):
+            return
+        self.close_part()
+        if says_something(part):
+            self.part = Part(part)
+
+    def close_part(self) -> None:
+        """Take the end of the part whose pieces came, if there is one: other content follows."""
+        if self.part is not None:
+            # Clients that join lists, such as openai-python, tell the parts apart by their index.
+            part = {**kept(self.part.value), "index": self._parts}
+            self._parts += 1
+            self.part = None
+            self.content.append(Extra({}, {}, {PARTS: [part]}))
+
     def add_item(self, item: Mapping[str, Any], *, is_content: bool) -> None:
         """Take an item of a response that there is no word for. *is_content*: it is for the client to act upon."""
         self._has_item = self._has_item or is_content
@@ -137,7 +159,7 @@ class Answer:
     def add_part(self, part: Mapping[str, Any], at: int) -> None:
         """Take a part, of the item at place *at*, that there is no word for, and that may come again."""
         if self._noted.is_new([at, part]):
-            self.add_extra({}, {}, {"content_parts": [part]})
+            self.add_extra({}, {}, {PARTS: [part]})
 
     def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         """Take what there is no word for. What quotes the prompt or the operator's own fields is left out."""
@@ -156,6 +178,7 @@ class Answer:
 
     def finish(self, reason: str, raw: str) -> None:
         """Take a finish reason, in our words and in the upstream's. The first one after the last content counts."""
+        self.close_part()
         if self._finish is None or self._went_on:
             self._finish = reason, encodable(raw[:64])
             self._went_on = False
@@ -197,6 +220,7 @@ class Answer:
         before. *complete*: the upstream marked the end itself, by `[DONE]` or by sending one JSON object.
         """
         if self.state is not ENDED:
+            self.close_part()
             self.state = ENDED
             self.error = error
             self.fault = fault

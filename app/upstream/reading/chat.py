@@ -145,7 +145,8 @@ class ChatDialect:
         if not self._read_choices(choices, news):
             answer.add_extra(news, {}, {})
         # A plain chunk neither names the model nor tells where the text stands (rows C8, C30), so both must be known.
-        self.ready = self._has_content and answer.model != ""
+        # Nor does it end a part whose pieces came.
+        self.ready = self._has_content and answer.model != "" and answer.part is None
 
     def read_whole(self, body: dict[str, Any]) -> None:
         """See `Dialect.read_whole`."""
@@ -274,10 +275,13 @@ class ChatDialect:
     def _read_content(self, content: object, with_thinking: bool) -> None:
         self._has_content = True
         if isinstance(content, str):
+            if self.answer.part is not None:
+                self.answer.close_part()
             self.answer.add_text(Delta, content)
         elif isinstance(content, (list, dict)):
             read_parts(self.answer, self.answer.few(list_of(content)), with_thinking, self._read_call)
         else:
+            self.answer.close_part()
             self.answer.add_text(Delta, text_of(content))
 
     def _read_media(self, delta: dict[str, Any]) -> None:
@@ -304,6 +308,7 @@ class ChatDialect:
 
     def _read_call(self, call: dict[str, Any]) -> None:
         """Read a piece of a call. Some upstreams have the name and the arguments beside the id (row X15)."""
+        self.answer.close_part()
         kind = "custom" if call.get("type") == "custom" or "custom" in call else "function"
         called = call.get(kind)
         if isinstance(called, str) and called.lstrip().startswith("{"):

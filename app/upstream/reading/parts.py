@@ -8,16 +8,15 @@ from typing import Any, Final
 from app.events import Delta, Reasoning, Refusal
 from app.upstream.reading.answer import Answer
 from app.upstream.reading.media import kind_of, media_of
-from app.upstream.reading.values import is_empty, kept, list_of, text_of, text_within
+from app.upstream.reading.values import is_empty, kept, list_of, object_of, text_of, text_within
 
-PARTS: Final = "content_parts"
-"""The field of an extra delta that holds the parts with more in them than their text, such as a signature."""
 _TEXT: Final = frozenset(("text", "output_text", "input_text"))
 _THOUGHTS: Final = ("reasoning", "thinking", "thought")
 _CALLS: Final = frozenset(("tool_use", "tool_call", "function_call", "toolcall"))
 _NOTES: Final = frozenset(("reference", "references", "citation", "citations", "annotation"))
-# What of a part of reasoning is its text, or says no more than that there is one.
-_PLAIN: Final = frozenset(("type", "text", "thinking", "summary", "reasoning", "content", "index"))
+# What of a part of text is the text, is read elsewhere, or says no more than that there is one.
+_PLAIN: Final = frozenset(("type", "text", "annotations", "citations", "id", "index", "role", "status"))
+_PLAIN_TEXT: Final = frozenset(("type", "value", "text", "annotations"))
 
 
 def read_parts(
@@ -25,23 +24,30 @@ def read_parts(
 ) -> None:
     """Read *parts* into *answer* (row C3), reasoning only *with_thinking*: it may stand elsewhere, too.
 
-    A part of no known type, without a text, is kept as it is; one without a type makes the answer malformed.
+    A part of reasoning, one of text with more in it than that, and one of no known type are kept as they came, besides:
+    an upstream takes reasoning back as it had sent it, or not at all. A part without a type and a text makes the answer
+    malformed.
     """
-    more: list[Any] = []
     for part in parts:
         if not isinstance(part, dict):
+            answer.close_part()
             answer.add_text(Delta, text_within(part) if isinstance(part, list) else text_of(part))
             continue
         kind = text_of(part.get("type")).lower()
         text = text_within(part)
-        if kind in _TEXT and text:
-            answer.add_text(Delta, text)
-            answer.add_notes(kept([*list_of(part.get("annotations")), *list_of(part.get("citations"))]))
-        elif any(word in kind for word in _THOUGHTS) or (not kind and part.get("thinking")):
+        thinks = is_thought(kind) or (not kind and bool(part.get("thinking")))
+        if thinks or (kind in _TEXT and _has_more(part)):
+            answer.add_piece(part)
+        else:
+            answer.close_part()
+        if thinks:
             if with_thinking:
                 answer.add_text(Reasoning, text)
-            if not all(name in _PLAIN or is_empty(value) for name, value in part.items()):
-                more.append(kept(part))
+        elif kind in _TEXT:
+            inner = object_of(part.get("text"))
+            notes = (part.get("annotations"), part.get("citations"), inner.get("annotations"))
+            answer.add_text(Delta, text)
+            answer.add_notes(kept([note for value in notes for note in list_of(value)]))
         elif kind == "refusal":
             answer.add_text(Refusal, text)
         elif kind in _CALLS:
@@ -57,8 +63,20 @@ def read_parts(
         elif text:
             answer.add_text(Delta, text)
         elif kind and not is_empty({**part, "type": None}):
-            more.append(kept(part))
+            answer.add_piece(part)
         elif not kind and not is_empty(part):
             answer.refuse()
-    if more:
-        answer.add_extra({}, {}, {PARTS: more})
+
+
+def is_thought(kind: str) -> bool:
+    """Whether a part is of reasoning, by its *kind*, in small letters."""
+    return any(word in kind for word in _THOUGHTS)
+
+
+def _has_more(part: dict[str, Any]) -> bool:
+    """Whether a part of text has more in it than the text and the notes on it."""
+    inner = object_of(part.get("text"))
+    return not (
+        all(name in _PLAIN or is_empty(value) for name, value in part.items())
+        and all(name in _PLAIN_TEXT or is_empty(value) for name, value in inner.items())
+    )

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from app.errors import Rejected
 from app.request import StreamRequest
+from app.upstream.reading.parts import is_thought
 
 T = TypeVar("T")
 
@@ -191,6 +192,8 @@ def _assistant(message: Mapping[str, Any], name: str, custom: set[str]) -> list[
         if message.get(field):
             raise _unsupported(f"{name}.{field}")
     content = _content(message, name, _output_part)
+    if isinstance(content, list):  # reasoning as a part is another upstream's
+        content = [part for part in content if not is_thought(str(part.get("type")))]
     refusal = message.get("refusal")
     if refusal:
         said = [{"type": "output_text", "text": content}] if content and isinstance(content, str) else content or []

@@ -25,6 +25,14 @@ def whole(**message: object) -> bytes:
     return dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
 
+def thinking(*items: object, **more: object) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [*items], **more}
+
+
+def parts(*kept: dict[str, Any]) -> tuple[Extra, ...]:
+    return tuple(Extra({}, {}, {"content_parts": [{**part, "index": at}]}) for at, part in enumerate(kept))
+
+
 NOTES = [
     Case("C31", HI + chunk({"annotations": [NOTE]}) + END, text="hi", others=(Annotation([NOTE]),)),
     Case(
@@ -120,6 +128,9 @@ MEDIA = [
 THOUGHT: dict[str, Any] = {"type": "reasoning.text", "text": "hm", "index": 0}
 SIGNATURE = {"type": "reasoning.text", "signature": "c2ln", "index": 0}
 BLOCK = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+REFERENCE = {"type": "reference", "reference_ids": [1]}
+SUMMARY = {"type": "summary_text", "text": "hm"}
+SECRET = {"type": "summary_encrypted_text", "data": "x"}
 
 OPAQUE = [
     Case(
@@ -149,18 +160,64 @@ OPAQUE = [
         others=(Extra({}, {}, {"thinking_blocks": [BLOCK]}),),
     ),
     Case(
-        "C33-parts",
+        "C36",
         text([BLOCK]) + text([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "hi"}]) + END,
         text="hi",
         reasoning="hm",
-        others=(
-            Extra({}, {}, {"content_parts": [BLOCK]}),
-            Extra({}, {}, {"content_parts": [{"type": "redacted_thinking", "data": "x"}]}),
-        ),
+        others=parts(BLOCK, {"type": "redacted_thinking", "data": "x"}),
+    ),
+    Case(
+        "C36-pieces-mistral",
+        text([thinking({"type": "text", "text": "h"})])
+        + text([thinking({"type": "text", "text": "m"}, REFERENCE, closed=True)])
+        + HI * 2
+        + END,
+        text="hihi",
+        reasoning="hm",
+        others=parts(thinking({"type": "text", "text": "hm"}, REFERENCE, closed=True)),
+    ),
+    Case(
+        "C36-pieces-databricks",
+        text([{"type": "reasoning", "summary": [{**SUMMARY, "signature": ""}]}])
+        + text([{"type": "reasoning", "summary": [{**SUMMARY, "text": "", "signature": "c2ln"}]}])
+        + text([{"type": "reasoning", "summary": [SECRET]}])
+        + text([{"type": "text", "text": "hi"}])
+        + END,
+        text="hi",
+        reasoning="hm",
+        others=parts({"type": "reasoning", "summary": [{**SUMMARY, "signature": "c2ln"}, SECRET]}),
+    ),
+    Case(
+        "C36-before-a-call",
+        text([thinking("hm")]) + tool({"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}) + CALLED,
+        end="tool_calls",
+        reasoning="hm",
+        calls=(("a", "f", "{}"),),
+        others=parts(thinking("hm")),
+    ),
+    Case(
+        "C36-without-an-end",
+        HI + text([thinking("hm")]) + DONE,
+        end="unknown",
+        text="hi",
+        reasoning="hm",
+        others=parts(thinking("hm")),
+    ),
+    Case(
+        "C36-text",
+        text([{"type": "text", "text": "hi", "thought_signature": "c2ln"}]) + HI + END,
+        text="hihi",
+        others=parts({"type": "text", "text": "hi", "thought_signature": "c2ln"}),
+    ),
+    Case(
+        "C31-text",
+        text([{"type": "text", "text": {"value": "hi", "annotations": [NOTE]}}]) + END,
+        text="hi",
+        others=(Annotation([NOTE]),),
     ),
     *(
-        Case(f"C33-reasoning-{n}", chunk({"content": [part]}) + HI + END, text="hi", reasoning="hm", others=())
-        for n, part in enumerate(
+        Case(f"C36-reasoning-{n}", chunk({"content": [part]}) + HI + END, text="hi", reasoning="hm", others=parts(part))
+        for n, part in enumerate[dict[str, Any]](
             (
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm", "signature": ""}]},
                 {"type": "reasoning", "text": "hm"},

@@ -396,6 +396,13 @@ def test_reasoning_goes_back(more: dict[str, Any], reasoning: list[dict[str, Any
     ]
 
 
+def test_reasoning_in_parts_is_left_out() -> None:
+    """Parts of reasoning are another upstream's: Responses take no such part."""
+    said = {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}]}
+    assert items(USER, said)[1:] == [{"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}]
+    assert items(USER, {"role": "assistant", "content": [{"type": "reasoning", "summary": []}]})[1:] == []
+
+
 def test_one_summary_for_one_item() -> None:
     """Items that claim the same summary do not each get a copy of it: a small request would become a huge one."""
     summary = {"type": "reasoning.summary", "summary": "hm", "id": "rs_1"}
