@@ -191,19 +191,21 @@ class ChatDialect:
         before = len(said)
         logprobs = choice.get("logprobs")
         extra: dict[str, Any] = {}
+        reason = choice.get("finish_reason") or choice.get("finishReason")  # row C21
         if delta:
             self._has_delta = True
             extra = self._read_delta(delta, logprobs)
-        elif not self._has_delta and message:  # rows H5, C8
+        if message and not self._has_delta:  # rows H5, C8
             extra = self._read_delta(message if isinstance(message, dict) else {"content": message}, logprobs)
             self._has_delta = len(said) > before
+        elif reason and isinstance(message, dict):
+            self._read_rest(message)
         if choice.get("text") and not self._has_content:
             self._read_content(choice["text"], with_thinking=True)  # row C30
             self._has_content = False
         more = self._said_of_choices.news(choice) if self._said_of_choices.has_news(choice) else {}
         if isinstance(logprobs, dict) and logprobs.keys().isdisjoint(("content", "refusal")) and not is_empty(logprobs):
             more["logprobs"] = kept(logprobs)  # of the old completions
-        reason = choice.get("finish_reason") or choice.get("finishReason")  # row C21
         if reason and not isinstance(reason, (str, dict)):
             more["finish_reason"] = kept(reason)
         if answer.state is ENDED:
@@ -251,8 +253,28 @@ class ChatDialect:
         if not is_plain and not delta.keys().isdisjoint(FIELDS):
             self._read_media(delta)
         if delta.get("annotations"):
-            answer.add_notes(kept(answer.few(list_of(delta["annotations"]))))
+            self._read_annotations(delta["annotations"])
         return extra
+
+    def _read_rest(self, message: dict[str, Any]) -> None:
+        """Read what has not come of *message*, the whole of what the deltas have said, or were to say (row C8)."""
+        content = message.get("content")
+        if content and not self._has_content:
+            self._read_content(content, with_thinking=False)
+        calls = self.answer.few(list_of(message.get("tool_calls")))
+        if len(calls) > self._calls.number:
+            self._read_calls([call for call in calls if not self._has_come(call)])
+        if message.get("function_call") and not self._calls.number:
+            self._read_call({"index": _FUNCTION_CALL, "function": message["function_call"]})
+        self._read_media({name: value for name, value in message.items() if FIELDS.get(name) != "audio"})
+        self._read_annotations(message.get("annotations"))
+
+    def _has_come(self, call: object) -> bool:
+        """Return whether a whole call has come in deltas."""
+        fields = object_of(call)
+        called = object_of(fields.get("function"))
+        arguments = arguments_of(called.get("arguments"))
+        return self._calls.has(encodable(text_of(fields.get("id"))), encodable(text_of(called.get("name"))), arguments)
 
     def _read_reasoning(self, delta: dict[str, Any], extra: dict[str, Any]) -> bool:
         """Read the reasoning, which may be there under several names, and return whether there is any.
@@ -295,6 +317,9 @@ class ChatDialect:
                     self.answer.refuse()
                 else:
                     self.answer.add_media(media)
+
+    def _read_annotations(self, annotations: object) -> None:
+        self.answer.add_notes(kept(self.answer.few(list_of(annotations))))
 
     def _read_calls(self, calls: object) -> None:
         self._calls.begin_chunk()

@@ -29,6 +29,17 @@ class ToolCalls:
         """Expect the pieces of another chunk."""
         self._touched.clear()
 
+    @property
+    def number(self) -> int:
+        """How many calls have begun."""
+        return len(self._calls)
+
+    def has(self, id: str, name: str, arguments: str) -> bool:
+        """Return whether a whole call is one of these: by its id, or, as ids may differ, by all the rest."""
+        return (id != "" and (None, id) in self._known) or any(
+            call.name == name and call.arguments.are(arguments) for call in self._calls
+        )
+
     def place(self, index: int | None, id: str, name: str, arguments: str) -> tuple[int, str, str] | None:
         """Return our index for a piece, and what is news of its id and its name.
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from app.errors import Disconnected, Empty, Malformed, Truncated
+from app.events import Annotation, Media
 from tests.upstream.reading.quirks_bytes import CUT, DONE, END, HI, STOP, Case, call, chunk, event, text, tool
 
 THINKING = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
 AZURE: dict[str, Any] = {"created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": []}
 HIGH, LOW = b'{"choices":[{"delta":{"content":"a\\ud83d"}}]}', b'{"choices":[{"delta":{"content":"\\ude00b"}}]}'
+LINK, OTHER_LINK = "https://a.example/x.png", "https://b.example/y.png"
+NOTE = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
+
+
+def called(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def last_message(finish: str, **message: object) -> bytes:
+    """Return an end whose last chunk has the whole message, beside an empty delta."""
+    return event({"choices": [{"index": 0, "delta": {}, "message": message, "finish_reason": finish}]}) + DONE
+
 
 CHUNKS = [
     Case(
@@ -96,6 +109,57 @@ CHUNKS = [
         event({"choices": [{"message": {"content": ""}}]})
         + event({"choices": [{"message": {"content": "all"}, "finish_reason": "stop"}]}),
         text="all",
+    ),
+    Case(
+        "C8-call",
+        text("hi") + last_message("tool_calls", content="hi", tool_calls=[called("a", "f", "{}")]),
+        end="tool_calls",
+        text="hi",
+        calls=(("a", "f", "{}"),),
+    ),
+    Case(
+        "C8-calls",
+        tool({"index": 0, **called("a", "f", '{"a":')})
+        + tool({"index": 0, "function": {"arguments": "1}"}})
+        + tool({"index": 1, **called("b", "f", "{}")})
+        + last_message(
+            "tool_calls",
+            tool_calls=[called("a", "f", '{"a": 1}'), called("x", "f", "{}"), called("c", "f", '{"b":2}')],
+        ),
+        end="tool_calls",
+        calls=(("a", "f", '{"a":1}'), ("b", "f", "{}"), ("c", "f", '{"b":2}')),
+    ),
+    Case(
+        "C8-same-calls",
+        tool({"index": 0, **called("a", "f", '{"a":1}')})
+        + last_message("tool_calls", tool_calls=[called("x", "f", '{"a": 1}')], function_call={"name": "f"}),
+        end="tool_calls",
+        calls=(("a", "f", '{"a":1}'),),
+    ),
+    Case(
+        "C8-function-call",
+        HI + last_message("function_call", function_call={"name": "f", "arguments": "{}"}),
+        end="tool_calls",
+        text="hi",
+        calls=(("", "f", "{}"),),
+    ),
+    Case(
+        "C8-all-but-the-text",
+        chunk({"content": "hi", "annotations": [NOTE], "images": [LINK]})
+        + last_message("stop", content="hi", annotations=[NOTE, 1], images=[LINK, OTHER_LINK], audio={"data": "AA=="}),
+        text="hi",
+        others=(
+            Media("image", "image/png", LINK, "images", LINK),
+            Annotation([NOTE]),
+            Media("image", "image/png", OTHER_LINK, "images", OTHER_LINK),
+            Annotation([1]),
+        ),
+    ),
+    Case(
+        "C8-text-only-there",
+        chunk({"role": "assistant", "reasoning_content": "hm"}) + last_message("stop", content="all"),
+        text="all",
+        reasoning="hm",
     ),
     Case(
         "C9",

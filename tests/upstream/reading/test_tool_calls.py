@@ -127,3 +127,13 @@ def test_long_pieces(text: str, sizes: list[int]) -> None:
         for name in ("whole", "begun", "_depth", "_in_string", "_escaped"):
             assert getattr(long, name) == getattr(short, name), name
         at += size
+
+
+def test_calls_that_have_come() -> None:
+    """A whole call is known by its id, and, whatever its id is, by its name and its arguments."""
+    placing = ToolCalls()
+    assert (placing.number, placing.has(*A)) == (0, False)
+    placing.place(0, *A)
+    assert placing.number == 1
+    assert [placing.has(*whole) for whole in (A, ("a", "", ""), ("x", "f", '{"x":1}'))] == [True] * 3
+    assert [placing.has(*whole) for whole in (B, ("", "g", '{"x":1}'), ("", "f", '{"x":2}'))] == [False] * 3
