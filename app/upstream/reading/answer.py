@@ -145,11 +145,9 @@ class Answer:
     def close_part(self) -> None:
         """Take the end of the part whose pieces came, if there is one: other content follows."""
         if self.part is not None:
-            # Clients that join lists, such as openai-python, tell the parts apart by their index.
-            part = {**kept(self.part.value), "index": self._parts}
-            self._parts += 1
+            part = kept(self.part.value)
             self.part = None
-            self.content.append(Extra({}, {}, {PARTS: [part]}))
+            self._keep_part(part)
 
     def add_item(self, item: Mapping[str, Any], *, is_content: bool) -> None:
         """Take an item of a response that there is no word for. *is_content*: it is for the client to act upon."""
@@ -159,7 +157,12 @@ class Answer:
     def add_part(self, part: Mapping[str, Any], at: int) -> None:
         """Take a part, of the item at place *at*, that there is no word for, and that may come again."""
         if self._noted.is_new([at, part]):
-            self.add_extra({}, {}, {PARTS: [part]})
+            self._keep_part(part)
+
+    def _keep_part(self, part: Mapping[str, Any]) -> None:
+        # Clients that join lists, such as openai-python, tell the parts apart by their index.
+        self.add_extra({}, {}, {PARTS: [{**part, "index": self._parts}]})
+        self._parts += 1
 
     def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         """Take what there is no word for. What quotes the prompt or the operator's own fields is left out."""

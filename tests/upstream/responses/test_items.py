@@ -27,8 +27,8 @@ def output(item: dict[str, Any]) -> Extra:
     return Extra({}, {}, {"output": [item]})
 
 
-def parts(part: dict[str, Any]) -> Extra:
-    return Extra({}, {}, {"content_parts": [part]})
+def parts(part: dict[str, Any], index: int = 0) -> Extra:
+    return Extra({}, {}, {"content_parts": [{**part, "index": index}]})
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,14 @@ def test_part(part: dict[str, Any], content: list[Content]) -> None:
     add_part(answer, part, 0)
     add_part(answer, part, 0)  # with the whole item
     assert answer.content == content
+
+
+def test_two_parts() -> None:
+    """Each part has an index of its own, or openai-python could not join the chunks of a stream."""
+    answer = Answer()
+    for data in (1, 2):
+        add_part(answer, {"type": "new", "data": data}, 0)
+    assert answer.content == [parts({"type": "new", "data": 1}), parts({"type": "new", "data": 2}, 1)]
 
 
 @pytest.mark.parametrize(("value", "fails"), [({"id": 3}, True), ({"url": ""}, False), (None, False), (LINK, False)])

@@ -197,7 +197,7 @@ MORE = [
         + item("done", 0, message() | {"content": [part("hi") | SIGNED]})
         + END,
         text="hi",
-        others=(Annotation([NOTE]), Extra({}, {}, {"content_parts": [SIGNED]})),
+        others=(Annotation([NOTE]), Extra({}, {}, {"content_parts": [{**SIGNED, "index": 0}]})),
     ),
     Case(
         "R14",
