@@ -45,7 +45,7 @@ def text_within(value: object, depth: int = 4) -> str:
     if isinstance(value, list) and depth:
         return "".join([text_within(item, depth - 1) for item in value])
     if isinstance(value, dict) and depth:
-        return next((text for name in _TEXTS if (text := text_within(value.get(name), depth - 1))), "")
+        return next((text for name in _TEXTS if name in value and (text := text_within(value[name], depth - 1))), "")
     return "" if isinstance(value, bool) else text_of(value)
 
 
