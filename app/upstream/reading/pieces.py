@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.upstream.reading.values import is_empty
-
 # The members of a part, or of what is in it, that have its text: a string, or a list of such objects.
 _TEXTS: Final = frozenset(("text", "thinking", "summary", "reasoning", "content"))
 # The members that say what a part is. The first piece may have them alone, or all may.
@@ -67,25 +65,30 @@ def _fits(begun: dict[str, Any], piece: dict[str, Any]) -> bool:
         return False
     for name, value in piece.items():
         before = begun.get(name)
-        if is_empty(value) or is_empty(before):
+        if _is_absent(value) or _is_absent(before):
             continue
         if name not in _TEXTS:
             if before != value and not isinstance(value, bool):
                 return False
         elif not isinstance(value, (str, list)) or isinstance(before, _Text) is not isinstance(value, str):
             return False
-    return not any(_closes(name, value) and is_empty(piece.get(name)) for name, value in begun.items())
+    return not any(_closes(name, value) and not piece.get(name) for name, value in begun.items())
+
+
+def _is_absent(value: object) -> bool:
+    """Whether *value* says nothing. Zero and false do: an index may be zero."""
+    return not value and value != 0
 
 
 def _closes(name: str, value: object) -> bool:
     """Whether a member of a part is one that comes last, such as a signature."""
-    return name not in _TEXTS and name not in _NAMES and not isinstance(value, bool) and not is_empty(value)
+    return bool(value) and value is not True and name not in _TEXTS and name not in _NAMES
 
 
 def _add(begun: dict[str, Any], piece: dict[str, Any]) -> None:
     for name, value in piece.items():
         before = begun.get(name)
-        if name in begun and is_empty(value):
+        if _is_absent(value) and name in begun:
             continue
         if isinstance(before, _Text):
             before.append(value)
