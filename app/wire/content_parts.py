@@ -46,20 +46,26 @@ def restored(message: Mapping[str, Any]) -> Mapping[str, Any]:
         return message
     parts = parts_in(message[PARTS])
     fields = {name: value for name, value in message.items() if name != PARTS}
-    if not parts:
-        return fields
     thoughts = [part for part in parts if is_thought(part)]
+    texts = [text for part in parts if not is_thought(part) and (text := _signed(part))]
+    if not (thoughts or texts):
+        return fields
     if thoughts:
         fields.pop(Reasoning.FIELD, None)
         fields.pop(PlainReasoning.FIELD, None)
-    texts = [part for part in parts if not is_thought(part) and text_in(part)]
-    others = [part for part in parts if not is_thought(part) and not text_in(part) and not _is_of_no_text(part)]
-    return {**fields, "content": [*thoughts, *_with_texts(message.get("content"), texts), *others]}
+    said = _with_texts(message.get("content"), [text for text in texts if text["text"]])
+    return {**fields, "content": [*thoughts, *said, *(text for text in texts if not text["text"])]}
 
 
-def _is_of_no_text(part: Mapping[str, Any]) -> bool:
-    """Whether *part* has only what a text of a Responses upstream has besides, which that takes back nowhere."""
-    return string_in(part, "type") in ("output_text", "text", "refusal") and "text" not in part
+def _signed(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an upstream wants back of a part of text, such as its signature; {} if that is no more than the text.
+
+    Other fields, and parts of other types, stay out: where the settings say what may be asked, they would be refused.
+    """
+    more = {name: value for name, value in part.items() if is_of_reasoning(name) or name == "extra_content"}
+    if not more or "text" not in part:
+        return {}
+    return {"type": "text", "text": text_in(part), **more}
 
 
 def _with_texts(content: Any, parts: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -71,10 +77,10 @@ def _with_texts(content: Any, parts: Sequence[Mapping[str, Any]]) -> list[Any]:
     for item in said:
         start = 0
         whole = string_in(item, "text") if part is not None and item == _text(string_in(item, "text")) else ""
-        while part is not None and (at := whole.find(text_in(part), start)) >= 0:
+        while part is not None and (at := whole.find(part["text"], start)) >= 0:
             found += [_text(whole[start:at])] if at > start else []
             found.append(part)
-            start = at + len(text_in(part))
+            start = at + len(part["text"])
             part = next(waiting, None)
         if start == 0:
             found.append(item)

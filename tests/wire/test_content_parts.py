@@ -37,10 +37,12 @@ def message(content: Any, *parts: Any, **more: Any) -> dict[str, Any]:
         (message("bb", SIGNED, SIGNED), [SIGNED, SIGNED]),
         (message([text("a"), text("bc")], SIGNED), [text("a"), SIGNED, text("c")]),
         (message("changed", SIGNED, THOUGHT), [THOUGHT, text("changed")]),
-        (message("a", LAST, OTHER, {"type": "output_text", "sig": "s"}), [text("a"), LAST, OTHER]),
+        (message("a", LAST, OTHER, {"type": "output_text", "signature": "s"}), [text("a"), LAST]),
+        (message("ab", {**SIGNED, "lang": "en", "text": {"value": "b", "id": 1}}), [text("a"), SIGNED]),
+        (message("ab", {"type": "text", "text": "b", "lang": "en"}, OTHER), "ab"),
     ],
 )
-def test_restored(kept: dict[str, Any], content: list[Any]) -> None:
+def test_restored(kept: dict[str, Any], content: str | list[Any]) -> None:
     """The content has the parts as they came, and the reasoning stands nowhere else."""
     assert restored(kept) == {"role": "assistant", "content": content}
 

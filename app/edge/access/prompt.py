@@ -20,7 +20,7 @@ _MEDIA_TOKENS: Final = 1_500
 # Parts of text: the client's, and those of an answer, which it sends back.
 _TEXTS: Final = frozenset(
     (
-        *("text", "input_text", "output_text", "summary_text", "reasoning_text"),
+        *("text", "input_text", "output_text", "summary_text", "summary_encrypted_text", "reasoning_text"),
         *("refusal", "reasoning", "thinking", "redacted_thinking", "reference"),
     )
 )

@@ -264,6 +264,7 @@ def test_fields_of_text() -> None:
         "extra_content": {"x": {}},
     }
     USUAL.check([content(thinking, noted, sealed, {"type": "redacted_thinking", "data": "x"})], {})
+    USUAL.check([content({"type": "reasoning", "summary": [{"type": "summary_encrypted_text", "data": "x"}]})], {})
 
 
 @pytest.mark.parametrize("role", ["user", "system", "developer", "tool", "function", "assistant"])
