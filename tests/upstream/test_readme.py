@@ -43,9 +43,10 @@ def test_every_cited_row_is_there() -> None:
 
 def test_rows_are_dense() -> None:
     """The rows of each kind are numbered without a gap."""
-    for kind, first, last in (("F", 1, 28), ("H", 1, 32), ("E", 1, 16), ("C", 1, 35), ("X", 0, 19), ("R", 1, 14)):
+    for kind, first in (("F", 1), ("H", 1), ("E", 1), ("C", 1), ("X", 0), ("R", 1)):
         numbers = [int(row[1:]) for row in ROWS if row[0] == kind]
-        assert numbers == list(range(first, last + 1))
+        assert numbers == list(range(first, first + len(numbers)))
+        assert len(numbers) > 10
 
 
 @pytest.mark.parametrize("row", ROWS)
