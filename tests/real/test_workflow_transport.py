@@ -169,8 +169,9 @@ def test_the_last_chunks(browser: Browser, door: Door, script: str) -> None:
         begun(page)
         door.cut(reset=True)
         whole(page)
-        first, *others = [int(url.partition("?startIndex=")[2]) for url in gets(door)]
-        assert first == -1000
+        asked = [int(url.partition("?startIndex=")[2]) for url in gets(door)]
+        # The page may go on with its first request before it is gone: the reload breaks that request's connection.
+        _, *others = asked[asked.index(-1000) :]
         assert others[-1] > 3
 
 
