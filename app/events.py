@@ -231,6 +231,8 @@ Event = Start | Content | Terminal
 REASONING = (Reasoning, PlainReasoning, ReasoningText, Thinking, ThinkingContent, Thoughts)
 REASONING_FIELDS = frozenset(kind.FIELD for kind in REASONING)
 TEXT = (Delta, *REASONING, Refusal)
+CONTENT_PARTS = "content_parts"
+"""The field of an `Extra`'s delta, and of a message, with parts of the content that have more in them than text."""
 TERMINAL = (Done, Failure)
 
 

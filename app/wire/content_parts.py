@@ -7,14 +7,11 @@ Mistral and Databricks refuse a message with any such field, and take their reas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from app.events import PlainReasoning, Reasoning
+from app.events import CONTENT_PARTS, PlainReasoning, Reasoning
 from app.wire.json import string_in
 from app.wire.opaque import is_of_reasoning
-
-PARTS: Final = "content_parts"
-"""The field of a delta or a message that has the parts."""
 
 
 def parts_in(value: Any) -> list[dict[str, Any]]:
@@ -42,10 +39,10 @@ def restored(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Reasoning that is among them stands nowhere else then. A text that the client has changed has no part.
     """
-    if message.get("role") != "assistant" or PARTS not in message:
+    if message.get("role") != "assistant" or CONTENT_PARTS not in message:
         return message
-    parts = parts_in(message[PARTS])
-    fields = {name: value for name, value in message.items() if name != PARTS}
+    parts = parts_in(message[CONTENT_PARTS])
+    fields = {name: value for name, value in message.items() if name != CONTENT_PARTS}
     thoughts = [part for part in parts if is_thought(part)]
     texts = [text for part in parts if not is_thought(part) and (text := _signed(part))]
     if not (thoughts or texts):

@@ -16,6 +16,7 @@ from io import StringIO
 from typing import Any, assert_never
 
 from app.events import (
+    CONTENT_PARTS,
     Annotation,
     Delta,
     Done,
@@ -31,7 +32,7 @@ from app.events import (
     ToolCall,
 )
 from app.wire.calls import CUT, FAILED, WithCalls, runnable
-from app.wire.content_parts import PARTS, is_thought, parts_in, text_in
+from app.wire.content_parts import is_thought, parts_in, text_in
 from app.wire.joined import Joined
 from app.wire.json import string_in
 from app.wire.long import long
@@ -382,7 +383,7 @@ class Output(WithCalls[ItemCall, Said]):
                         images -= 1
                     elif isinstance(item, Mapping):
                         events += self._upstream_item(item)
-            elif name == PARTS:
+            elif name == CONTENT_PARTS:
                 for part in parts_in(value):
                     events += self._upstream_part(part)
             elif is_of_reasoning(name):
@@ -401,11 +402,11 @@ class Output(WithCalls[ItemCall, Said]):
     def _upstream_part(self, part: Said) -> list[Said]:
         """Return the events of a part that no chat has, or of the other fields of a text, which has been said."""
         if is_thought(part):
-            self._reasoning.add({PARTS: [{**part, "index": self._parts}]})
+            self._reasoning.add({CONTENT_PARTS: [{**part, "index": self._parts}]})
             self._parts += 1
             return []
         if text_in(part):
-            self._fields.setdefault(PARTS, []).append(part)
+            self._fields.setdefault(CONTENT_PARTS, []).append(part)
             return []
         kind = _TEXT_PARTS.get(string_in(part, "type"))
         if kind is not None and part.keys().isdisjoint(("text", "refusal")):

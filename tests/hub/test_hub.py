@@ -136,18 +136,18 @@ async def test_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: Lo
     async with await house.hub.attach(subscription.stream_id):
         await loop_clock.let_pass(0.08)  # longer than the grace: that a reader is there is what keeps it
         assert house.hub.live == 1
+    await ends_unread(house, logs, loop_clock)
+    assert logs.entries[-1]["reason"] == "cancelled"
+
+
+async def ends_unread(house: House, logs: LogCapture, loop_clock: LoopClock) -> None:
+    """Check that the stream ends after a grace of 50 ms without a reader, and that the log has that grace."""
     await loop_clock.let_pass(0.04)
     assert house.hub.live == 1
     await loop_clock.let_pass(0.02)
     assert house.hub.live == 0
     await house.settled()
-    assert unread(logs) == [0.05]
-    assert logs.entries[-1]["reason"] == "cancelled"
-
-
-def unread(logs: LogCapture) -> list[float]:
-    """Return the graces that have passed without a reader, as the log has them."""
-    return [entry["grace"] for entry in logs.entries if entry["event"] == "stream.unread"]
+    assert [entry["grace"] for entry in logs.entries if entry["event"] == "stream.unread"] == [0.05]
 
 
 async def test_unknown_grace(log: FilteringBoundLogger, logs: LogCapture, loop_clock: LoopClock) -> None:
@@ -158,24 +158,14 @@ async def test_unknown_grace(log: FilteringBoundLogger, logs: LogCapture, loop_c
     subscription.knows_id = False
     async with subscription as batches:
         await anext(batches)
-    await loop_clock.let_pass(0.04)
-    assert house.hub.live == 1
-    await loop_clock.let_pass(0.02)
-    assert house.hub.live == 0
-    await house.settled()
-    assert unread(logs) == [0.05]
+    await ends_unread(house, logs, loop_clock)
 
 
 async def test_first_reader(log: FilteringBoundLogger, logs: LogCapture, loop_clock: LoopClock) -> None:
     """A stream that was started without a reader waits for its first one, whatever its policy, but not for ever."""
     house = House(log, (Delta("a"),), forever, first_reader=0.05)
     await house.hub.open(asked(grace=0))
-    await loop_clock.let_pass(0.04)
-    assert house.hub.live == 1
-    await loop_clock.let_pass(0.02)
-    assert house.hub.live == 0
-    await house.settled()
-    assert unread(logs) == [0.05]
+    await ends_unread(house, logs, loop_clock)
 
 
 async def test_cancel(log: FilteringBoundLogger) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.wire.content_parts import PARTS, is_thought, parts_in, restored, text_in
+from app.events import CONTENT_PARTS
+from app.wire.content_parts import is_thought, parts_in, restored, text_in
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True}
 SUMMARY = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm", "signature": "s"}]}
@@ -22,7 +23,7 @@ def text(value: str) -> dict[str, Any]:
 def message(content: Any, *parts: Any, **more: Any) -> dict[str, Any]:
     """Return an assistant's message that a client has kept with *parts*."""
     kept = [{**part, "index": at} for at, part in enumerate(parts)]
-    return {"role": "assistant", "content": content, **more, PARTS: kept}
+    return {"role": "assistant", "content": content, **more, CONTENT_PARTS: kept}
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_other_fields_stay() -> None:
 def test_nothing_to_restore(value: object) -> None:
     """What has no parts in it is left out, and nothing else changes."""
     kept = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
-    assert restored({**kept, PARTS: value}) == kept
+    assert restored({**kept, CONTENT_PARTS: value}) == kept
     assert restored(kept) is kept
 
 
 def test_a_user_has_no_parts() -> None:
     """Only an answer has them."""
-    said = {"role": "user", "content": "a", PARTS: [THOUGHT]}
+    said = {"role": "user", "content": "a", CONTENT_PARTS: [THOUGHT]}
     assert restored(said) is said
 
 

@@ -7,8 +7,20 @@ from typing import Any
 import pytest
 
 from app.errors import Disconnected
-from app.events import Annotation, Delta, Done, Event, Extra, Failure, Logprobs, Media, Reasoning, Refusal, ToolCall
-from app.wire.content_parts import PARTS
+from app.events import (
+    CONTENT_PARTS,
+    Annotation,
+    Delta,
+    Done,
+    Event,
+    Extra,
+    Failure,
+    Logprobs,
+    Media,
+    Reasoning,
+    Refusal,
+    ToolCall,
+)
 from app.wire.opaque import unseal
 from app.wire.response_output import ITEM_ID, REASONING_FIELD, Output
 
@@ -269,13 +281,13 @@ def test_a_phase_after_a_call() -> None:
 def test_reasoning_in_parts() -> None:
     """Reasoning that came as parts is one item, which has the parts for the upstream; a part of text is in no other."""
     thought, signed = {"type": "thinking", "thinking": "a", "index": 0}, {"type": "text", "text": "b", "signature": "s"}
-    parts = [Extra(delta={PARTS: [thought]}), Extra(delta={PARTS: [{**thought, "index": 1}]})]
+    parts = [Extra(delta={CONTENT_PARTS: [thought]}), Extra(delta={CONTENT_PARTS: [{**thought, "index": 1}]})]
     reasoning, message = items(
-        Reasoning("a"), parts[0], Reasoning("a"), parts[1], Delta("b"), Extra(delta={PARTS: [signed]}), DONE
+        Reasoning("a"), parts[0], Reasoning("a"), parts[1], Delta("b"), Extra(delta={CONTENT_PARTS: [signed]}), DONE
     )
     assert unseal(reasoning["encrypted_content"]) == {
         REASONING_FIELD: Reasoning.FIELD,
-        PARTS: [thought, {**thought, "index": 1}],
+        CONTENT_PARTS: [thought, {**thought, "index": 1}],
     }
     assert [part["text"] for part in message["content"]] == ["b"]
-    assert message[PARTS] == [signed]
+    assert message[CONTENT_PARTS] == [signed]

@@ -13,7 +13,19 @@ from typing import Any, Final
 import orjson
 
 from app.errors import Blank, Empty, Malformed, Truncated, UpstreamError
-from app.events import Annotation, Content, Delta, Done, Extra, Logprobs, Media, Reasoning, Refusal, ToolCall
+from app.events import (
+    CONTENT_PARTS,
+    Annotation,
+    Content,
+    Delta,
+    Done,
+    Extra,
+    Logprobs,
+    Media,
+    Reasoning,
+    Refusal,
+    ToolCall,
+)
 from app.upstream.reading.errors import read_error
 from app.upstream.reading.extras import Noted, quotes
 from app.upstream.reading.finish import FAILED, read_finish
@@ -29,8 +41,6 @@ MAX_TOOL_CALLS: Final = 256
 MAX_USAGE: Final = 8 * 1024  # bytes
 MAX_ITEMS: Final = 4096  # choices, parts, images, notes or pieces of calls in one event
 MAX_EARLY: Final = 64  # events that are kept back until the answer begins
-PARTS: Final = "content_parts"
-"""The field of an extra delta that holds parts with more in them than their text, such as a signature."""
 
 TextKind = type[Delta] | type[Reasoning] | type[Refusal]
 
@@ -161,7 +171,7 @@ class Answer:
 
     def _keep_part(self, part: Mapping[str, Any]) -> None:
         # Clients that join lists, such as openai-python, tell the parts apart by their index.
-        self.add_extra({}, {}, {PARTS: [{**part, "index": self._parts}]})
+        self.add_extra({}, {}, {CONTENT_PARTS: [{**part, "index": self._parts}]})
         self._parts += 1
 
     def add_extra(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.errors import Malformed
-from app.events import Annotation, Content, Delta, Extra, Media, Reasoning, Refusal
-from app.upstream.reading.answer import OPEN, PARTS, Answer
+from app.events import CONTENT_PARTS, Annotation, Content, Delta, Extra, Media, Reasoning, Refusal
+from app.upstream.reading.answer import OPEN, Answer
 from app.upstream.reading.parts import read_parts
 
 LINK = "https://images.example/a.png"
@@ -68,7 +68,7 @@ def test_calls(part: dict[str, Any], call: dict[str, Any]) -> None:
 
 def kept(*parts: dict[str, Any]) -> list[Content]:
     """Return the extras that parts are which are kept."""
-    return [Extra({}, {}, {PARTS: [{**part, "index": at}]}) for at, part in enumerate(parts)]
+    return [Extra({}, {}, {CONTENT_PARTS: [{**part, "index": at}]}) for at, part in enumerate(parts)]
 
 
 @pytest.mark.parametrize(
